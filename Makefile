@@ -1,0 +1,46 @@
+# make demo | test | check | bench: each installs by itself what it lacks, into .venv and node_modules here.
+SHELL := /bin/bash
+.DEFAULT_GOAL := check
+PYTHON ?= python3
+BIN := .venv/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT = DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends
+
+.PHONY: demo test lint check bench docs clean
+
+.venv/run: pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(SUDO) apt-get update && $(APT) python3-venv ca-certificates; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+.venv/dev: .venv/run
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+node_modules/.made: tests/package.json .venv/dev
+	$(BIN)/npm install --prefix . --no-save --no-audit --no-fund --no-package-lock $$($(BIN)/python -c 'import json; print(*(f"{n}@{v}" for n, v in json.load(open("tests/package.json"))["dependencies"].items()))')
+	@touch $@
+
+/usr/bin/chromium:
+	$(SUDO) apt-get update && $(APT) chromium
+
+demo: .venv/run
+	$(BIN)/edge-gateway demo
+
+test: .venv/dev node_modules/.made /usr/bin/chromium
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+bench: .venv/dev
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv node_modules .demo *.egg-info

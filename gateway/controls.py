@@ -1,0 +1,75 @@
+"""Typed contracts of what may be asked of a live session; the API looks them up by type."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from gateway.model import Receipt, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One entry of an address space."""
+
+    id: str
+    """What the YAML takes to name it."""
+    name: str
+    kind: str
+    """"object" (a folder) or "variable"."""
+    type: str = ""
+    access: str = ""
+    """Of "r", "w", "rw" or "" where it is not a variable."""
+    value: Value = None
+    has_children: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodePage:
+    """Children of a node; `next` continues, None at the end."""
+
+    nodes: Sequence[Node]
+    next: str | None = None
+
+
+@runtime_checkable
+class Browse(Protocol):
+    """Walk the address space of a device."""
+
+    async def browse(self, node: str | None, limit: int, cursor: str | None) -> NodePage:
+        """List the children of `node` (None: the root), `limit` at a time. KeyError: no such node."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushedSample:
+    """A sample as a client sent it; `ts` None means: now. `flags` of Flag, 0 for the client's own time."""
+
+    tag: str
+    value: Value
+    ts: int | None = None
+    status: int = 0
+
+
+@runtime_checkable
+class Push(Protocol):
+    """Take samples from a client."""
+
+    async def push(self, samples: Sequence[PushedSample]) -> Receipt:
+        """Store them; returns after COMMIT. TimeoutError: no room or no commit in 10 s, try again."""
+
+
+@runtime_checkable
+class RemoteFiles(Protocol):
+    """The files at a target that takes files."""
+
+    async def list(self) -> Sequence[Mapping[str, Any]]:
+        """List what is there."""
+
+    async def authenticate(self) -> None:
+        """Log in anew."""
+
+    async def healthy(self) -> bool:
+        """Ask the target whether it would take a file now."""
+
+    async def replace(self, remote_id: str, path: Path) -> None:
+        """Store the file over a remote one."""

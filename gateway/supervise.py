@@ -1,0 +1,140 @@
+"""Keeps coroutines running, backs off, remembers their health; the only place that starts a task
+outliving its caller.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.model import DeviceProblem, GatewayError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Doubling waits with full jitter: the n-th lies between half of min(first * 2**n, cap) and all of it."""
+
+    first_s: float = 0.5
+    cap_s: float = 10.0
+
+    def wait_s(self, failures: int) -> float:
+        ceiling: float = min(self.first_s * 2 ** min(failures - 1, 30), self.cap_s)
+        return ceiling * random.uniform(0.5, 1.0)
+
+
+@dataclass(slots=True)
+class Health:
+    """How a kept coroutine is. `state`: starting, running, degraded, waiting for trust, failed, stopped."""
+
+    state: str = "starting"
+    detail: str = ""
+    since_us: int = 0
+    failures: int = 0
+    """Failures in a row since it last ran."""
+    starts: int = 0
+
+
+@dataclass(slots=True)
+class Keeper:
+    """One coroutine kept running."""
+
+    name: str
+    clock: Clock
+    health: Health = field(default_factory=Health)
+    task: asyncio.Task[None] | None = None
+
+    def report(self, state: str, detail: str = "") -> None:
+        """Take what the coroutine says of itself; it is logged where it changes."""
+        if (state, detail) == (self.health.state, self.health.detail):
+            return
+        worse = state in ("failed", "degraded", DeviceProblem.state) or state.startswith("waiting")
+        _log.log(
+            logging.WARNING if worse else logging.INFO, "%s: %s%s", self.name, state, detail and f": {detail}"
+        )
+        if state != self.health.state:
+            self.health.since_us = self.clock.wall_us()
+        self.health.state, self.health.detail = state, detail
+        if not worse and state != "starting":
+            self.health.failures = 0
+
+    async def stop(self) -> None:
+        """Cancel it and wait for its end."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+        self.report("stopped")
+
+
+class Supervisor:
+    """Starts and owns the long-lived tasks of the daemon."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def keep(
+        self,
+        name: str,
+        run: Callable[[Keeper], Coroutine[Any, Any, None]],
+        backoff: Backoff | None = None,
+    ) -> Keeper:
+        """Run `run(keeper)` until stopped: again after each failure, with back-off.
+
+        A return counts as a failure too: what is kept runs for ever.
+        """
+        keeper = Keeper(name, self._clock)
+        keeper.task = self.start(name, self._keep(keeper, run, backoff or Backoff()))
+        return keeper
+
+    def start(self, name: str, once: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine once, owned here; its failure is logged."""
+        task = asyncio.create_task(once, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def close(self) -> None:
+        """Cancel everything and wait for its end."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s ended: %s", task.get_name(), error, exc_info=error)
+
+    async def _keep(
+        self, keeper: Keeper, run: Callable[[Keeper], Coroutine[Any, Any, None]], backoff: Backoff
+    ) -> None:
+        while True:
+            keeper.health.starts += 1
+            try:
+                await run(keeper)
+                state, sentence = "failed", "ended by itself"
+            except DeviceProblem as problem:
+                state, sentence = problem.state, str(problem)
+            except Exception as error:  # noqa: BLE001  # the one place where a part may fail in any way
+                state, sentence = "failed", describe(error)
+                if not isinstance(error, GatewayError | OSError | TimeoutError):
+                    _log.debug("%s: %s", keeper.name, sentence, exc_info=error)
+            failures = keeper.health.failures + 1
+            keeper.report(state, sentence)
+            keeper.health.failures = failures
+            await self._clock.sleep(backoff.wait_s(failures))
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one line, also where it has no text; a group as its first member."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    text = " ".join(str(error).split())
+    if isinstance(error, GatewayError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
