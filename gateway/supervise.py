@@ -81,14 +81,17 @@ class Supervisor:
         self,
         name: str,
         run: Callable[[Keeper], Coroutine[Any, Any, None]],
+        *,
         backoff: Backoff | None = None,
+        ended: Callable[[BaseException], None] | None = None,
     ) -> Keeper:
         """Run `run(keeper)` until stopped: again after each failure, with back-off.
 
-        A return counts as a failure too: what is kept runs for ever.
+        A return counts as a failure too: what is kept runs for ever. `ended` is called with the error of
+        each attempt, a CancelledError included.
         """
         keeper = Keeper(name, self._clock)
-        keeper.task = self.start(name, self._keep(keeper, run, backoff or Backoff()))
+        keeper.task = self.start(name, self._keep(keeper, run, backoff or Backoff(), ended or _ignore))
         return keeper
 
     def start(self, name: str, once: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -111,23 +114,32 @@ class Supervisor:
             _log.error("%s ended: %s", task.get_name(), error, exc_info=error)
 
     async def _keep(
-        self, keeper: Keeper, run: Callable[[Keeper], Coroutine[Any, Any, None]], backoff: Backoff
+        self,
+        keeper: Keeper,
+        run: Callable[[Keeper], Coroutine[Any, Any, None]],
+        backoff: Backoff,
+        ended: Callable[[BaseException], None],
     ) -> None:
         while True:
             keeper.health.starts += 1
             try:
                 await run(keeper)
-                state, sentence = "failed", "ended by itself"
-            except DeviceProblem as problem:
-                state, sentence = problem.state, str(problem)
+                raise GatewayError("ended by itself")
+            except asyncio.CancelledError as cancelled:
+                ended(cancelled)
+                raise
             except Exception as error:  # noqa: BLE001  # the one place where a part may fail in any way
-                state, sentence = "failed", describe(error)
-                if not isinstance(error, GatewayError | OSError | TimeoutError):
-                    _log.debug("%s: %s", keeper.name, sentence, exc_info=error)
-            failures = keeper.health.failures + 1
-            keeper.report(state, sentence)
-            keeper.health.failures = failures
+                ended(error)
+                failures = keeper.health.failures + 1
+                if failures == 1 and not isinstance(error, GatewayError | OSError | TimeoutError):
+                    _log.error("%s failed in a way we did not foresee", keeper.name, exc_info=error)
+                keeper.report(error.state if isinstance(error, DeviceProblem) else "failed", describe(error))
+                keeper.health.failures = failures
             await self._clock.sleep(backoff.wait_s(failures))
+
+
+def _ignore(_error: BaseException) -> None:
+    pass
 
 
 def describe(error: BaseException) -> str:

@@ -1,0 +1,166 @@
+"""The command line: run, check, reload, status, settings, token, demo."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gateway.clock import SystemClock
+from gateway.model import GatewayError
+
+EXIT_CONFIG = 78
+"""EX_CONFIG of sysexits.h: no valid configuration ever existed; systemd does not restart it."""
+_DEFAULT_STATE = "/var/lib/edge-gateway"
+_DEFAULT_CONFIG = "/etc/edge-gateway/gateway.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except GatewayError as error:
+        print(f"edge-gateway: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edge-gateway", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the gateway until SIGTERM")
+    run.add_argument("--config", type=Path, default=Path(_DEFAULT_CONFIG), metavar="FILE")
+    run.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    _with_state(run, _run)
+
+    check = commands.add_parser("check", help="name every problem of a configuration file")
+    check.add_argument("file", type=Path)
+    check.set_defaults(command=_check)
+
+    reload = commands.add_parser("reload", help="let the running gateway take its edited file")
+    reload.add_argument("--wait", action="store_true", help="return when it is applied; 1 if it is refused")
+    _with_state(reload, _reload)
+
+    _with_state(commands.add_parser("status", help="say how the running gateway is"), _status)
+
+    settings = commands.add_parser("settings", help="print the reference of all settings")
+    settings.add_argument("--schema", action="store_true", help="as JSON Schema, for editors")
+    settings.set_defaults(command=_settings)
+
+    token = commands.add_parser("token", help="make, list and revoke tokens of the API")
+    token.add_argument("action", choices=["make", "list", "revoke"])
+    token.add_argument("name", nargs="?", default="", help="who it is for (make), or its id (revoke)")
+    token.add_argument("--role", choices=["read", "operate", "admin"], default="read")
+    _with_state(token, _token)
+
+    demo = commands.add_parser("demo", help="a simulated plant, the gateway and a simulated dataspace")
+    demo.add_argument("--folder", type=Path, default=Path(".demo"))
+    demo.add_argument("--seconds", type=float, default=None, help="stop by itself after that long")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _with_state(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=Path(os.environ.get("STATE_DIRECTORY", _DEFAULT_STATE).split(":")[0]),
+        metavar="DIR",
+        help="state directory (default: $STATE_DIRECTORY, else %(default)s)",
+    )
+    parser.set_defaults(command=command)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from gateway import logs
+    from gateway.config import ConfigProblems
+    from gateway.daemon import Daemon
+
+    logs.start(arguments.log_level)
+    arguments.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def run() -> None:
+        await Daemon(arguments.config.absolute(), arguments.state, os.environ, SystemClock()).run()
+
+    try:
+        asyncio.run(run())
+    except ConfigProblems as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        print(f"edge-gateway: no valid configuration ever existed for {arguments.config}", file=sys.stderr)
+        return EXIT_CONFIG
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from gateway.check import check
+
+    code, lines = check(arguments.file, os.environ)
+    print(*lines, sep="\n")
+    return code
+
+
+def _ask(arguments: argparse.Namespace, command: str) -> dict[str, object]:
+    from gateway import control_socket
+
+    return asyncio.run(control_socket.ask(arguments.state, {"command": command}))
+
+
+def _reload(arguments: argparse.Namespace) -> int:
+    answer = _ask(arguments, "reload" if arguments.wait else "reload-soon")
+    for key in ("problems", "warnings"):
+        lines = answer.get(key)
+        if isinstance(lines, list):
+            print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
+    changed = answer.get("changed")
+    if isinstance(changed, list):
+        print("restarted:", ", ".join(changed) or "nothing, the configuration is the same")
+    return 0 if answer.get("ok") else 1
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    answer = _ask(arguments, "status")
+    print(json.dumps(answer, indent=2))
+    return 0 if answer.get("ok") else 1
+
+
+def _settings(arguments: argparse.Namespace) -> int:
+    from gateway.reference import json_schema, reference
+
+    print(json.dumps(json_schema(), indent=2) if arguments.schema else reference(), end="")
+    return 0
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    from gateway.api.tokens import Role, Tokens
+
+    tokens = Tokens(arguments.state, SystemClock())
+    match arguments.action:
+        case "make":
+            text, token = tokens.make(arguments.name or "unnamed", Role[arguments.role.upper()])
+            print(text)
+            print(f"token {token.id} ({token.role}, {token.name}); it is shown this once", file=sys.stderr)
+        case "list":
+            for token in tokens.list():
+                print(token.id, token.role, token.name, sep="\t")
+        case "revoke":
+            if not tokens.revoke(arguments.name):
+                print(f"edge-gateway: no token has the id {arguments.name!r}", file=sys.stderr)
+                return 1
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from gateway.demo.plant import run
+
+    return run(arguments.folder, arguments.seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,334 @@
+"""The one file that knows every part: start, reload by difference, stop."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway import control_socket, protocols
+from gateway.api.app import build_app
+from gateway.api.contracts import ConfigInfo
+from gateway.api.server import serve
+from gateway.api.tokens import Tokens
+from gateway.clock import Clock
+from gateway.config import Config, ConfigProblems, DeviceConfig, UploadConfig, load_or_last_good, take
+from gateway.forward import Forwarder
+from gateway.identity import gateway_id, version
+from gateway.intake import DeviceSession, OwnTime
+from gateway.model import BatchListener
+from gateway.store import Store
+from gateway.supervise import Backoff, Keeper, Supervisor
+from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
+
+_log = logging.getLogger(__name__)
+_STOP_DEVICES_S = 4.0
+_STOP_UPLOADS_S = 1.5
+_FLUSH_S = 2.0
+_API_UP_S = 5.0
+_WRITER_LIMIT_S = 60.0
+_FORWARDER_LIMIT_S = 120.0
+
+
+@dataclass(slots=True)
+class _DevicePart:
+    config: DeviceConfig
+    session: DeviceSession
+    keeper: Keeper
+
+
+@dataclass(slots=True)
+class _UploadPart:
+    config: UploadConfig
+    forwarder: Forwarder
+    keeper: Keeper
+
+
+class Daemon:
+    """The running gateway: made for one configuration file and one state directory."""
+
+    def __init__(self, file: Path, state: Path, environ: Mapping[str, str], clock: Clock) -> None:
+        self.file, self.state, self.clock = file, state, clock
+        self.id, self.version = "", version()
+        self.started_ns = clock.mono_ns()
+        self.tokens = Tokens(state, clock)
+        self.store: Store
+        self._environ = environ
+        self._config: Config
+        self._loaded_us = 0
+        self._problems: tuple[str, ...] = ()
+        self._listeners: list[BatchListener] = []
+        self._devices: dict[str, _DevicePart] = {}
+        self._uploads: dict[str, _UploadPart] = {}
+        self._api: Keeper | None = None
+        self._api_address: tuple[str, int] | None = None
+        self._api_up = asyncio.Event()
+        self._notifier = Notifier()
+        self._supervisor = Supervisor(clock)
+        self._own_time: OwnTime
+        self._reloading = asyncio.Lock()
+        self._stopping = asyncio.Event()
+
+    # -- what the API sees (api/contracts.py: GatewayView) -------------------------------------
+
+    @property
+    def devices(self) -> Mapping[str, DeviceSession]:
+        return {name: part.session for name, part in self._devices.items()}
+
+    @property
+    def uploads(self) -> Mapping[str, Forwarder]:
+        return {name: part.forwarder for name, part in self._uploads.items()}
+
+    def config(self) -> ConfigInfo:
+        return ConfigInfo(str(self.file), self._loaded_us, self._config.warnings, self._problems)
+
+    @contextlib.contextmanager
+    def subscribe(self, listener: BatchListener) -> Iterator[None]:
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    # -- life -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
+        loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
+        self._took(loaded.config, loaded.problems)
+        self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
+        async with AsyncExitStack() as stack:
+            folder = Path(self._config.store.path or self.state)
+            self.store = await stack.enter_async_context(Store.open(folder, self._config.store, self.clock))
+            self._own_time = OwnTime(self.clock, self.store.newest_own_us)
+            await asyncio.to_thread(self.tokens.open)
+            stack.push_async_callback(self._supervisor.close)
+            await stack.enter_async_context(control_socket.listen(self.state, self._answer))
+            self._start_api()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._api_up.wait(), _API_UP_S)
+            await self._apply(self._config)
+            stack.callback(self._handle_signals())
+            self._start_watchdog()
+            await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
+            _log.info("running as %s, version %s: %s", self.id, self.version, self._status_line())
+            await self._stopping.wait()
+            await self._stop()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Where the API listens, once it does."""
+        return self._api_address
+
+    async def _stop(self) -> None:
+        await self._notifier.tell("STOPPING=1", "STATUS=stopping")
+        await self._stop_parts([part.keeper for part in self._devices.values()], _STOP_DEVICES_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.store.flush(), _FLUSH_S)
+        keepers = [part.keeper for part in self._uploads.values()]
+        await self._stop_parts([*keepers, *([self._api] if self._api else [])], _STOP_UPLOADS_S)
+        pending = self.store.state().pending_samples
+        if pending:
+            _log.error("stopping with %d samples that the disk refused; none was acknowledged", pending)
+        _log.info("stopped")
+
+    async def _stop_parts(self, keepers: list[Keeper], limit_s: float) -> None:
+        if not keepers:
+            return
+        tasks = {keeper.task: keeper.name for keeper in keepers if keeper.task is not None}
+        for task in tasks:
+            task.cancel()
+        _done, late = await asyncio.wait(tasks, timeout=limit_s)
+        for task in late:
+            _log.warning("%s did not end within %.0f s; going on without it", tasks[task], limit_s)
+
+    def _handle_signals(self) -> Any:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: self._supervisor.start("reload", self._reload_by_signal())
+        )
+
+        def forget() -> None:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+        return forget
+
+    # -- configuration ---------------------------------------------------------------------------
+
+    def _took(self, config: Config, problems: tuple[str, ...]) -> None:
+        self._config, self._problems = config, problems
+        self._loaded_us = self.clock.wall_us()
+        for sentence in config.warnings:
+            _log.warning("%s", sentence)
+        for sentence in problems:
+            _log.error("%s", sentence)
+        if problems:
+            _log.error("%s is broken; running the last valid configuration", self.file)
+
+    async def reload(self) -> Mapping[str, Any]:
+        """Take the edited file: restart what changed in it, or change nothing and say why."""
+        async with self._reloading:
+            await self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={self.clock.mono_ns() // 1000}")
+            try:
+                return await self._reload()
+            finally:
+                await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
+
+    async def _reload(self) -> Mapping[str, Any]:
+        try:
+            config = await asyncio.to_thread(take, self.file, self.state, self._environ)
+        except ConfigProblems as error:
+            self._problems = error.problems
+            for sentence in error.problems:
+                _log.error("%s", sentence)
+            _log.error("reload refused: %s is broken; nothing was changed", self.file)
+            return {"ok": False, "problems": list(error.problems)}
+        before = self._config
+        self._took(config, ())
+        notes = self._needs_restart(before, config)
+        if config.http != before.http and self._api is not None:
+            await self._stop_parts([self._api], _STOP_UPLOADS_S)
+            self._start_api()
+        changed = await self._apply(config)
+        for note in notes:
+            _log.warning("%s", note)
+        _log.info("reloaded %s; restarted: %s", self.file, ", ".join(changed) or "nothing")
+        return {"ok": True, "changed": changed, "warnings": [*config.warnings, *notes]}
+
+    def _needs_restart(self, before: Config, after: Config) -> list[str]:
+        notes = []
+        if before.store != after.store:
+            notes.append("store: changes there take effect when the service is restarted")
+        if before.gateway != after.gateway:
+            notes.append("gateway: changes there take effect when the service is restarted")
+        return notes
+
+    async def _reload_by_signal(self) -> None:
+        await self.reload()
+
+    async def _apply(self, config: Config) -> list[str]:
+        """Stop and start the devices and uploads that differ from what runs; return their names."""
+        gone = [
+            *(p for n, p in self._devices.items() if config.devices.get(n) != p.config),
+            *(p for n, p in self._uploads.items() if config.uploads.get(n) != p.config),
+        ]
+        await self._stop_parts([part.keeper for part in gone], _STOP_DEVICES_S)
+        devices = {n: c for n, c in config.devices.items() if self._running(self._devices.get(n)) != c}
+        uploads = {n: c for n, c in config.uploads.items() if self._running(self._uploads.get(n)) != c}
+        changed = sorted({part.keeper.name for part in gone})
+        for name in self._devices.keys() - config.devices.keys():
+            del self._devices[name]
+        for name in self._uploads.keys() - config.uploads.keys():
+            del self._uploads[name]
+        self.store.pin(list(config.uploads))
+        for name, device in devices.items():
+            self._devices[name] = await self._start_device(device)
+        for name, upload in uploads.items():
+            self._uploads[name] = self._start_upload(upload)
+        return sorted({*changed, *(f"device {n}" for n in devices), *(f"upload {n}" for n in uploads)})
+
+    def _running(self, part: _DevicePart | _UploadPart | None) -> DeviceConfig | UploadConfig | None:
+        return part.config if part is not None else None
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    async def _start_device(self, config: DeviceConfig) -> _DevicePart:
+        before = self._devices.get(config.id)
+        session = DeviceSession(
+            config.id,
+            config.kind,
+            store=self.store,
+            clock=self.clock,
+            own_time=self._own_time,
+            state=self.state,
+            gateway_id=self.id,
+            listeners=self._listeners,
+            url=config.url,
+        )
+        if before is not None and before.session.last_heard_us is not None:
+            session.was_heard(before.session.last_heard_us, "its configuration was changed")
+        elif (last := await self.store.last_run(config.id)) is not None:
+            session.was_heard(last.start_us + last.duration_us, "the gateway was not running")
+
+        async def attempt(keeper: Keeper) -> None:
+            session.attempt_began(keeper)
+            module = await asyncio.to_thread(protocols.load, config.kind)
+            await module.run(config.device, config.settings, session)
+
+        keeper = self._supervisor.keep(f"device {config.id}", attempt, ended=session.attempt_ended)
+        session.keeper = keeper
+        return _DevicePart(config, session, keeper)
+
+    def _start_upload(self, config: UploadConfig) -> _UploadPart:
+        forwarder = Forwarder(config.id, config.kind, config.settings, self.store, self.clock, self.id)
+        keeper = self._supervisor.keep(
+            f"upload {config.id}", forwarder.run, backoff=Backoff(first_s=1.0, cap_s=60.0)
+        )
+        return _UploadPart(config, forwarder, keeper)
+
+    def _start_api(self) -> None:
+        self._api_up.clear()
+        self._api = self._supervisor.keep("api", self._serve)
+
+    async def _serve(self, keeper: Keeper) -> None:
+        app = build_app(self, self._config.http)
+        async with serve(app, self._config.http, self.state) as self._api_address:
+            keeper.report("running", "listening on {}:{}".format(*self._api_address))
+            self._api_up.set()
+            await asyncio.Event().wait()
+
+    # -- systemd and the command line -----------------------------------------------------------
+
+    def _start_watchdog(self) -> None:
+        interval_s = watchdog_interval_s()
+        if interval_s is not None:
+            watchdog = Watchdog(self._notifier, self.clock, self._watched)
+            self._supervisor.start("watchdog", watchdog.run(interval_s))
+
+    def _watched(self) -> Iterator[Watched]:
+        yield Watched("the store's writer", self.store, _WRITER_LIMIT_S)
+        for name, part in self._uploads.items():
+            yield Watched(f"the forwarder of upload {name}", part.forwarder, _FORWARDER_LIMIT_S)
+
+    def _status_line(self) -> str:
+        running = sum(part.keeper.health.state == "running" for part in self._devices.values())
+        line = f"{running} of {len(self._devices)} devices running, {len(self._uploads)} uploads"
+        return f"{line}; {self.file.name} is broken, last valid one runs" if self._problems else line
+
+    async def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        match request.get("command"):
+            case "reload":
+                return await self.reload()
+            case "reload-soon":
+                self._supervisor.start("reload", self._reload_by_signal())
+                return {"ok": True}
+            case "status":
+                return self._status()
+        return {"ok": False, "problems": [f"unknown command {request.get('command')!r}"]}
+
+    def _status(self) -> Mapping[str, Any]:
+        return {
+            "ok": not self._problems,
+            "id": self.id,
+            "version": self.version,
+            "address": self._api_address,
+            "problems": list(self._problems),
+            "parts": {
+                keeper.name: f"{keeper.health.state}{keeper.health.detail and ': '}{keeper.health.detail}"
+                for keeper in self._keepers()
+            },
+        }
+
+    def _keepers(self) -> list[Keeper]:
+        parts = [*self._devices.values(), *self._uploads.values()]
+        return [*([self._api] if self._api else []), *(part.keeper for part in parts)]

@@ -1,0 +1,310 @@
+"""From the devices' sessions into the store: the Link that each protocol is handed."""
+
+import asyncio
+import contextlib
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.clock import Clock
+from gateway.model import Batch, BatchListener, Flag, Gap, GatewayError, RunRecord, Ticket
+from gateway.store import Store
+from gateway.supervise import Health, Keeper, describe
+
+C = TypeVar("C")
+_ROW_NS = 60_000_000_000  # a row of a subscription's run covers at most a minute
+_STEP_US = 1_000_000
+_TRACEBACK_CHARACTERS = 8_000
+_WITHOUT_GAPS = ("poll", "push", "connect")
+
+
+class NotPollable(GatewayError):
+    """The device cannot be polled now."""
+
+
+class OwnTime:
+    """The gateway's own stamps: wall time, but never before the newest stamp while nothing sets the clock."""
+
+    def __init__(self, clock: Clock, newest_us: int) -> None:
+        self._clock = clock
+        self._newest_us = newest_us
+        self._offset_us = 0
+        self._wall_less_mono_us = 0
+
+    def __call__(self) -> tuple[int, int]:
+        wall = self._clock.wall_us()
+        if self._clock.synchronised():
+            self._offset_us = 0
+            self._newest_us = max(self._newest_us, wall)
+            return wall, Flag.OWN_TIME
+        wall_less_mono = wall - self._clock.mono_ns() // 1000
+        if abs(wall_less_mono - self._wall_less_mono_us) > _STEP_US:
+            # Somebody set the clock: what was added to a boot in 1970 must not be added to the right date.
+            self._offset_us = max(0, self._newest_us + 1 - wall)
+            self._wall_less_mono_us = wall_less_mono
+        stamp = max(wall + self._offset_us, self._newest_us)
+        self._newest_us = stamp
+        return stamp, Flag.OWN_TIME | Flag.UNSYNCED
+
+
+class PollGate:
+    """Requests for polls out of cycle; while one is pending or running the next ones join it."""
+
+    def __init__(self, next_run_id: Callable[[], int]) -> None:
+        self._next_run_id = next_run_id
+        self._asked = asyncio.Event()
+        self._open = False
+        self._run_id = 0
+        self._ended: asyncio.Future[RunRecord] | None = None
+
+    def request(self) -> tuple[int, asyncio.Future[RunRecord]]:
+        """Ask for a poll; return its run id and the future of its record. NotPollable: nobody listens."""
+        if self._ended is None:
+            if not self._open:
+                raise NotPollable("the device is not connected, or its protocol cannot be polled")
+            self._run_id = self._next_run_id()
+            self._ended = asyncio.get_running_loop().create_future()
+            self._asked.set()
+        return self._run_id, self._ended
+
+    async def next(self) -> int:
+        self._open = True
+        await self._asked.wait()
+        self._asked.clear()
+        return self._run_id
+
+    def finished(self, record: RunRecord) -> None:
+        if self._ended is not None and record.id == self._run_id:
+            if not self._ended.done():
+                self._ended.set_result(record)
+            self._ended = None
+
+    def close(self, reason: str) -> None:
+        """The session ended: a poll that waits is told so."""
+        self._open = False
+        self._asked.clear()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(NotPollable(f"the session ended before the poll did: {reason}"))
+            self._ended.exception()  # nobody has to wait for a poll
+        self._ended = None
+
+
+class _Run:
+    """A run in progress, cut into rows by the session where it is a long one."""
+
+    def __init__(self, session: "DeviceSession", kind: str, run_id: int | None) -> None:
+        self._session = session
+        self._kind = kind
+        self._begin(run_id)
+
+    def _begin(self, run_id: int | None = None) -> None:
+        self.id = self._session.store.next_run_id() if run_id is None else run_id
+        self._start_us = self._session.clock.wall_us()
+        self._start_ns = self._session.clock.mono_ns()
+        self._samples = 0
+        self._problems: dict[str, None] = {}
+
+    def add(self, samples: int) -> None:
+        self._samples += samples
+        self._session.heard(ends_hole=self._kind not in _WITHOUT_GAPS)
+        if self._session.clock.mono_ns() - self._start_ns >= _ROW_NS:
+            self.end(None)
+            self._begin()
+
+    def problem(self, sentence: str) -> None:
+        if len(self._problems) < 100:
+            self._problems[sentence] = None
+
+    def end(self, error: str | None) -> RunRecord:
+        status = "error" if error else "partial" if self._problems else "ok"
+        record = RunRecord(
+            id=self.id,
+            device=self._session.id,
+            kind=self._kind,
+            start_us=self._start_us,
+            duration_us=(self._session.clock.mono_ns() - self._start_ns) // 1000,
+            samples=self._samples,
+            status=status,
+            error=error or "\n".join(self._problems) or None,
+        )
+        self._session.store.run_ended(record)
+        return record
+
+
+class DeviceSession:
+    """One device for as long as it is configured: the Link of its protocol, and what the API sees of it."""
+
+    def __init__(
+        self,
+        device: str,
+        kind: str,
+        *,
+        store: Store,
+        clock: Clock,
+        own_time: OwnTime,
+        state: Path,
+        gateway_id: str,
+        listeners: list[BatchListener],
+        url: str = "",
+    ) -> None:
+        self.id = self.device = device
+        self.kind = kind
+        self.url = url
+        self.store = store
+        self.clock = clock
+        self.state = state
+        self.gateway_id = gateway_id
+        self.insecure = ""
+        self.keeper: Keeper | None = None
+        self.last_heard_us: int | None = None
+        self.polls = PollGate(store.next_run_id)
+        self.stamp = own_time
+        self._listeners = listeners
+        self._controls: list[object] = []
+        self._hole: tuple[int, str] | None = None
+        """Since when (wall, microseconds) and why nothing is heard, where the device was heard before."""
+        self._hole_ns = 0
+        self._attempt_us, self._attempt_ns = 0, 0
+        self._runs = 0
+        self._last_failure: tuple[str, int] = ("", 0)
+
+    # -- the Link ------------------------------------------------------------------------------
+
+    def tag(self, name: str, *, unit: str = "") -> int:
+        return self.store.series(self.id, name, unit)
+
+    async def emit(self, batch: Batch) -> Ticket:
+        self._tell(batch)
+        return await self.store.put(batch)
+
+    def try_emit(self, batch: Batch) -> Ticket | None:
+        ticket = self.store.try_put(batch)
+        if ticket is not None:
+            self._tell(batch)
+        return ticket
+
+    def run(self, kind: str, run_id: int | None = None) -> AbstractAsyncContextManager[_Run]:
+        return self._run(kind, run_id)
+
+    def gap(self, from_us: int, to_us: int, reason: str, count: int | None = None) -> None:
+        self.store.gap(Gap(from_us, max(from_us, to_us), reason, device=self.id, count=count))
+
+    def report(self, state: str, detail: str = "") -> None:
+        if self.keeper is not None:
+            self.keeper.report(state, detail)
+
+    def offer(self, *controls: object) -> AbstractContextManager[None]:
+        return self._offer(controls)
+
+    # -- what the API sees ---------------------------------------------------------------------
+
+    @property
+    def health(self) -> Health:
+        return self.keeper.health if self.keeper is not None else Health()
+
+    @property
+    def tags(self) -> dict[str, int]:
+        return self.store.series_of(self.id)
+
+    def control(self, contract: type[C]) -> C | None:
+        """Return what the live session offers of that contract (controls.py), or None."""
+        return next((c for c in self._controls if isinstance(c, contract)), None)
+
+    async def poll(self) -> tuple[int, asyncio.Future[RunRecord]]:
+        """Ask for a poll out of cycle, or join the one under way."""
+        return self.polls.request()
+
+    # -- the daemon's side -----------------------------------------------------------------------
+
+    def heard(self, *, ends_hole: bool) -> None:
+        """The device gave a sign of life; data or a keep-alive of its acquisition also ends a hole."""
+        self.last_heard_us = self.clock.wall_us()
+        if ends_hole and self._hole is not None:
+            self._close_hole(*self._hole)
+
+    def was_heard(self, until_us: int, why_not_since: str) -> None:
+        """Take over from before: the device was heard until then, and why it was not since."""
+        self.last_heard_us = until_us
+        self.lost(why_not_since)
+
+    def lost(self, reason: str) -> None:
+        """The session ended: tell those who wait, and begin a hole at the last sign of life."""
+        self.polls.close(reason)
+        if self._hole is None and self.last_heard_us is not None and self.kind not in _WITHOUT_GAPS:
+            self._hole, self._hole_ns = (self.last_heard_us, reason), self.clock.mono_ns()
+
+    def attempt_began(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self._attempt_us, self._attempt_ns = self.clock.wall_us(), self.clock.mono_ns()
+        self._runs = 0
+
+    def attempt_ended(self, error: BaseException) -> None:
+        """The protocol's run ended: begin a hole; record an attempt that ended before any run began.
+
+        The same failure is recorded once a minute: a PLC that is off over the weekend is no news each 10 s.
+        """
+        reason = "stopped" if isinstance(error, asyncio.CancelledError) else describe(error)
+        self.lost(reason)
+        now = self.clock.mono_ns()
+        told, told_ns = self._last_failure
+        if self._runs or reason == "stopped" or (reason == told and now - told_ns < _ROW_NS):
+            return
+        self._last_failure = (reason, now)
+        self.store.run_ended(
+            RunRecord(
+                id=self.store.next_run_id(),
+                device=self.id,
+                kind="connect",
+                start_us=self._attempt_us,
+                duration_us=(now - self._attempt_ns) // 1000,
+                samples=0,
+                status="error",
+                error=_trace(error),
+            )
+        )
+
+    # -- inner -------------------------------------------------------------------------------
+
+    def _tell(self, batch: Batch) -> None:
+        for listener in self._listeners:
+            listener(self.id, batch)
+
+    def _close_hole(self, since_us: int, reason: str) -> None:
+        elapsed_us = (self.clock.mono_ns() - self._hole_ns) // 1000
+        # The wall clock may have been set in between: the hole is never shorter than what really passed.
+        self.gap(since_us, max(self.clock.wall_us(), since_us + elapsed_us), reason)
+        self._hole = None
+
+    @contextlib.asynccontextmanager
+    async def _run(self, kind: str, run_id: int | None) -> AsyncIterator[_Run]:
+        self._runs += 1
+        run = _Run(self, kind, run_id)
+        error: str | None = None
+        try:
+            yield run
+        except asyncio.CancelledError:
+            raise
+        except BaseException as raised:
+            error = _trace(raised)
+            if kind not in _WITHOUT_GAPS:
+                self.lost(describe(raised))
+            raise
+        finally:
+            self.polls.finished(run.end(error))
+
+    @contextlib.contextmanager
+    def _offer(self, controls: tuple[object, ...]) -> Iterator[None]:
+        self._controls.extend(controls)
+        try:
+            yield
+        finally:
+            for control in controls:
+                self._controls.remove(control)
+
+
+def _trace(error: BaseException) -> str:
+    text = "".join(traceback.format_exception(error))
+    return text if len(text) <= _TRACEBACK_CHARACTERS else "…" + text[-_TRACEBACK_CHARACTERS:]
+

@@ -1,0 +1,1 @@
+"""The tests: against real protocol peers, real SQLite files, real HTTP and a real browser."""
