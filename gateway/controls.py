@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from gateway.model import Receipt, Value
+from gateway.model import GatewayError, Receipt, Value
+
+
+class NotPollable(GatewayError):
+    """The device cannot be polled now; the API answers 409."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,16 @@ class Browse(Protocol):
 
     async def browse(self, node: str | None, limit: int, cursor: str | None) -> NodePage:
         """List the children of `node` (None: the root), `limit` at a time. KeyError: no such node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """How the live session with a device is secured."""
+
+    security: str
+    """"Basic256Sha256/SignAndEncrypt", "none"..."""
+    insecure: str = ""
+    """A sentence saying what is insecure about it, or ""."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.clock import Clock
-from gateway.model import Batch, BatchListener, Flag, Gap, GatewayError, RunRecord, Ticket
+from gateway.controls import NotPollable
+from gateway.model import Batch, BatchListener, Flag, Gap, RunRecord, Ticket
 from gateway.store import Store
 from gateway.supervise import Health, Keeper, describe
 
@@ -18,10 +19,6 @@ _ROW_NS = 60_000_000_000  # a row of a subscription's run covers at most a minut
 _STEP_US = 1_000_000
 _TRACEBACK_CHARACTERS = 8_000
 _WITHOUT_GAPS = ("poll", "push", "connect")
-
-
-class NotPollable(GatewayError):
-    """The device cannot be polled now."""
 
 
 class OwnTime:
