@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Does what the README says, as a newcomer: in a bare Debian 12 root with git, make and python3 alone.
+#
+#   sudo tests/machine/bare-root.sh [FOLDER]
+#
+# FOLDER keeps the pristine root between runs (default: a new one under /tmp). The clone is of HEAD. pip, npm
+# and apt are given the certificates and settings of the host, nothing else. Takes some ten minutes.
+set -euo pipefail
+here=$(cd "$(dirname "$0")/../.." && pwd)
+work=${1:-$(mktemp -d /tmp/bare-root.XXXXXX)}
+root=$work/root
+seconds=${DEMO_SECONDS:-25}
+
+command -v debootstrap >/dev/null || { apt-get update && apt-get install -y debootstrap; }
+if [ ! -f "$work/pristine.tar" ]; then
+  rm -rf "$root"
+  debootstrap --variant=minbase --include=git,make,python3,ca-certificates bookworm "$root"
+  tar -C "$root" -cf "$work/pristine.tar" .
+fi
+cleanup() {
+  for at in dev/shm dev proc; do mountpoint -q "$root/$at" && umount -l "$root/$at"; done
+  rm -rf "$root"
+}
+trap cleanup EXIT
+cleanup
+mkdir -p "$root"
+tar -C "$root" -xf "$work/pristine.tar"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+cp /etc/resolv.conf /etc/hosts "$root/etc/"
+cp -rT /etc/apt/sources.list.d "$root/etc/apt/sources.list.d" 2>/dev/null || true
+cp -rT /etc/apt/apt.conf.d "$root/etc/apt/apt.conf.d" 2>/dev/null || true
+cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+cp "$(npm config get userconfig 2>/dev/null || echo /dev/null)" "$root/root/.npmrc" 2>/dev/null || true
+git clone -q "$here" "$root/root/edge-gateway"
+
+inside() {
+  # A newcomer's shell: no virtual environment, no tools of the host on the PATH.
+  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
+    $(env | grep -E '^(PIP_|SSL_CERT|NODE_EXTRA|REQUESTS_CA|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY)' || true) \
+    chroot "$root" bash -c "cd /root/edge-gateway && $1"
+}
+echo "== make demo ($seconds s)"
+inside "make .venv/run && timeout -s INT $seconds make demo"  || [ $? -eq 124 ] || [ $? -eq 2 ]
+echo "== make test"
+inside "make test"
