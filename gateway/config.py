@@ -1,0 +1,189 @@
+"""gateway.yaml -> one frozen Config, or every problem at once with file:line:column."""
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.api.settings import HttpSettings
+from gateway.last_good import Source, keep_good, kept_file, read_good
+from gateway.layout import GatewaySettings, Whole, layout
+from gateway.model import Device
+from gateway.overrides import lay_over, overrides_in
+from gateway.problems import ConfigProblems, Place, Problems, without_userinfo
+from gateway.reading import INVALID, At, Kinded, Reader
+from gateway.shapes import Group
+from gateway.store.settings import StoreSettings
+from gateway.yaml_source import MAX_BYTES, MapNode, RefusedNode, ScalarNode, parse_bytes
+
+__all__ = [
+    "Config",
+    "ConfigProblems",
+    "DeviceConfig",
+    "GatewaySettings",
+    "Loaded",
+    "UploadConfig",
+    "keep_good",
+    "load",
+    "load_or_last_good",
+    "take",
+]
+
+_EMPTY: Final = 'the file says nothing; write "devices:" and under it your devices'
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """A device as configured; equal where a running session need not be restarted."""
+
+    id: str
+    kind: str
+    device: Device
+    settings: Any
+    """The Settings of its kind's module."""
+    url: str
+    """For display: without user name and password; "" where the kind has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadConfig:
+    """An upload as configured; equal where it need not be restarted."""
+
+    id: str
+    kind: str
+    settings: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A valid configuration."""
+
+    gateway: GatewaySettings
+    http: HttpSettings
+    store: StoreSettings
+    devices: Mapping[str, DeviceConfig]
+    uploads: Mapping[str, UploadConfig]
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What is allowed and yet probably not meant, as `file:line:column: sentence`."""
+    source: Source = field(default=Source(b"", {}), compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The configuration to run with; `problems` says why it is the last good one."""
+
+    config: Config
+    problems: tuple[str, ...] = ()
+    from_last_good: bool = False
+
+
+def load(path: Path, environ: Mapping[str, str] | None = None, *, root: Group | None = None) -> Config:
+    """Read a configuration file and the environment laid over it. ConfigProblems: it cannot be used."""
+    problems = Problems()
+    environ = os.environ if environ is None else environ
+    data = _bytes(path, problems)
+    if data is None:
+        raise ConfigProblems(problems.listed())
+    return _config(Source(data, overrides_in(environ)), path, path, environ, root)
+
+
+def take(path: Path, state: Path, environ: Mapping[str, str] | None = None) -> Config:
+    """Read a configuration file and keep it as the last good one. ConfigProblems: it cannot be used."""
+    config = load(path, environ)
+    try:
+        keep_good(state, path, config.source)
+    except OSError as error:
+        kept = f"{path}: it could not be kept as the last valid configuration: {error}"
+        return replace(config, warnings=(*config.warnings, kept))
+    return config
+
+
+def load_or_last_good(path: Path, state: Path, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Read a configuration file, or where it is broken the last valid one of this file.
+
+    ConfigProblems: neither can be used; its `ever_valid` says whether there was a valid one.
+    """
+    try:
+        return Loaded(take(path, state, environ))
+    except ConfigProblems as error:
+        problems = error.problems
+    kept = kept_file(state, path)
+    environ = os.environ if environ is None else environ
+    try:
+        source = read_good(state, path)
+        if source is None:
+            raise ConfigProblems(problems)
+        return Loaded(_config(source, path, kept, environ), problems, from_last_good=True)
+    except OSError as error:
+        sentence = f"{kept}: the last valid configuration cannot be read: {error.strerror}"
+        raise ConfigProblems([*problems, sentence], ever_valid=True) from error
+    except ConfigProblems as error:
+        if error.problems == problems:
+            raise
+        raise ConfigProblems([*problems, *error.problems], ever_valid=True) from error
+
+
+def _bytes(path: Path, problems: Problems) -> bytes | None:
+    """Return at most one byte more than is taken."""
+    whole = Place(str(path))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as handle:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                problems.add(whole, "this is not a regular file")
+                return None
+            return handle.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        problems.add(whole, "there is no such file")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        problems.add(whole, f"the file cannot be read: {reason}")
+    return None
+
+
+def _config(
+    source: Source, path: Path, shown: Path, environ: Mapping[str, str], root: Group | None = None
+) -> Config:
+    problems = Problems()
+    root = root or layout()
+    beginning = Place(str(shown), 1, 1)
+    tree = parse_bytes(source.yaml, str(shown), problems)
+    if isinstance(tree, ScalarNode) and tree.plain and not tree.text:
+        tree = None
+    if tree is None and not problems.found:
+        problems.add(beginning, _EMPTY)
+    elif isinstance(tree, MapNode):
+        lay_over(tree, root, source.overrides, problems)
+    elif tree is not None and not isinstance(tree, RefusedNode):
+        problems.add(tree.place, 'names and their values are wanted here, as in "devices:"')
+        tree = None
+    reader = Reader(problems, environ, path.absolute().parent)
+    whole = reader.read(root, tree, At("gateway.yaml", beginning)) if tree is not None else INVALID
+    if problems.found or whole is INVALID:
+        raise ConfigProblems(problems.listed())
+    assert isinstance(whole, Whole)
+    return _assembled(whole, source)
+
+
+def _assembled(whole: Whole, source: Source) -> Config:
+    devices = {name: _device(name, kinded) for name, kinded in whole.devices.items()}
+    uploads = {name: UploadConfig(name, each.kind, each.settings) for name, each in whole.uploads.items()}
+    warnings = tuple(_warnings(whole.devices, devices))
+    return Config(whole.gateway, whole.http, whole.store, devices, uploads, warnings, source)
+
+
+def _device(name: str, kinded: Kinded) -> DeviceConfig:
+    where = {tag: f"{place.source}:{place.line}" for tag, place in kinded.places.items()}
+    url = without_userinfo(str(getattr(kinded.settings, "url", "") or ""))
+    return DeviceConfig(name, kinded.kind, Device(name, kinded.tags, where), kinded.settings, url)
+
+
+def _warnings(read: Mapping[str, Kinded], devices: Mapping[str, DeviceConfig]) -> Iterable[str]:
+    first: dict[tuple[str, str], str] = {}
+    for name, device in devices.items():
+        same = first.setdefault((device.kind, device.url), name)
+        if device.url and same != name:
+            what = f"the same {device.kind} device, {device.url}"
+            yield f'{read[name].places[""]}: "{name}" and "{same}" are {what}'

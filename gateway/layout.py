@@ -1,0 +1,64 @@
+"""What a whole gateway.yaml holds: the root of all shapes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.api.settings import HttpSettings
+from gateway.protocols import PROTOCOLS
+from gateway.settings import Declared, Settings, setting
+from gateway.shapes import Group, Kinds, MapOf, Member, group_of
+from gateway.store.settings import StoreSettings
+from gateway.uploaders import UPLOADERS
+from gateway.wording import check_name
+
+
+def _check_id(value: str) -> None:
+    if value:
+        check_name("gateway", value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySettings(Settings):
+    """The `gateway:` part of the YAML."""
+
+    SHORT = "id"
+
+    id: str = setting(
+        "",
+        help="name of this gateway, part of every delivery; empty: made at first start and kept",
+        check=_check_id,
+        example="hall-3-press",
+    )
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A configuration file as read."""
+
+    gateway: Any
+    http: Any
+    store: Any
+    devices: Mapping[str, Any]
+    uploads: Mapping[str, Any]
+
+
+def layout(
+    protocols: Mapping[str, str] = PROTOCOLS,
+    uploaders: Mapping[str, str] = UPLOADERS,
+    *,
+    http: type[Settings] = HttpSettings,
+    store: type[Settings] = StoreSettings,
+) -> Group:
+    """Return the root; other protocols, uploaders and groups than the real ones are for tests."""
+    members = {}
+    for cls, name in ((GatewaySettings, "gateway"), (http, "http"), (store, "store")):
+        text = (cls.__doc__ or "").strip()
+        members[name] = Member(name, group_of(cls), Declared(text), cls())
+    devices = MapOf(Kinds("device", protocols), "device")
+    uploads = MapOf(Kinds("upload", uploaders), "upload")
+    members["devices"] = Member("devices", devices, Declared("The devices, each under its id."), {})
+    members["uploads"] = Member(
+        "uploads", uploads, Declared("Where samples are sent, each under its id."), {}
+    )
+    return Group(Whole, members)

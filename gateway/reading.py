@@ -1,0 +1,310 @@
+"""A tree of YAML nodes and a shape -> frozen Settings, and every problem on the way."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.problems import Place, Problems, either, quoted
+from gateway.quantities import number, quantity, scalar_type
+from gateway.secret_reference import HOW, resolve
+from gateway.shapes import (
+    REQUIRED,
+    Choice,
+    Flag,
+    Group,
+    Kinds,
+    ListOf,
+    MapOf,
+    Member,
+    Number,
+    Reference,
+    Shape,
+    Text,
+    Words,
+)
+from gateway.wording import check_name, found, limits, wanted
+from gateway.yaml_source import Entry, ListNode, MapNode, Node, RefusedNode, ScalarNode
+
+INVALID: Final = object()
+"""What stands in for a value that has a problem."""
+
+_REFUSALS: Final = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
+"""What a setting's own check may raise over a value that it did not think of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kinded:
+    """A device or an upload as read: its kind, its settings, its tags and where they were written."""
+
+    kind: str
+    settings: Any
+    tags: Mapping[str, Any]
+    places: Mapping[str, Place]
+    """Tag, or "" for the device itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """What is being read: the word for it in sentences, and the place to name where the value has none."""
+
+    name: str
+    place: Place
+    default: Any = REQUIRED
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads nodes by shapes."""
+
+    problems: Problems
+    environ: Mapping[str, str]
+    folder: Path
+    """What a relative path in the configuration is relative to."""
+
+    def read(self, shape: Shape, node: Node, at: At) -> Any:
+        """Return the value, or INVALID after its problems were noted."""
+        if isinstance(node, RefusedNode):
+            return INVALID
+        if _is_null(node):
+            return self._null(shape, node, at)
+        match shape:
+            case Group():
+                return self._group(shape, node, at)
+            case Kinds():
+                return self._kinds(shape, node, at)
+            case ListOf():
+                return self._list(shape, node, at)
+            case MapOf():
+                return self._map(shape, node, at)
+            case Choice():
+                return self._choice(shape, node, at)
+            case Reference():
+                return self._secret(node, at)
+            case _:
+                return self._scalar(shape, node, at)
+
+    def _wrong(self, place: Place, at: At, sentence: str) -> Any:
+        self.problems.add(place, f"{quoted(at.name)} {sentence}")
+        return INVALID
+
+    def _mistyped(self, shape: Shape, node: Node, at: At) -> Any:
+        return self._wrong(node.place, at, f"wants {wanted(shape)}, found {found(node)}")
+
+    def _null(self, shape: Shape, node: Node, at: At) -> Any:
+        if isinstance(shape, Choice) and shape.null:
+            return None
+        if isinstance(shape, Group | Kinds | MapOf):
+            return self.read(shape, MapNode(at.place), at)
+        if at.default is not REQUIRED and isinstance(shape, ListOf | Choice):
+            return at.default
+        return self._wrong(at.place, at, f"has no value; it wants {wanted(shape)}")
+
+    # -- scalars ---------------------------------------------------------------------------
+
+    def _scalar(self, shape: Shape, node: Node, at: At) -> Any:
+        if not isinstance(node, ScalarNode):
+            return self._mistyped(shape, node, at)
+        match shape:
+            case Flag():
+                if node.plain and scalar_type(node.text) == "bool":
+                    return node.text.lower() == "true"
+                return self._mistyped(shape, node, at)
+            case Words():
+                return self._word(shape, node, at)
+            case Number():
+                return self._number(shape, node, at)
+            case Text(path=is_path):
+                if node.plain and not node.loose and (kind := scalar_type(node.text)) != "str":
+                    what = "number" if kind in ("int", "float") else "word"
+                    sentence = f"wants text, found the {what} {node.text[:40]}; put it in quotes"
+                    return self._wrong(node.place, at, sentence)
+                return self.folder / node.text if is_path else node.text
+        raise TypeError(f"{shape} is not a scalar")
+
+    def _word(self, shape: Words, node: ScalarNode, at: At) -> Any:
+        for word in shape.words:
+            if node.text == str(word):
+                return word
+        words = [str(word) for word in shape.words]
+        hint = self.problems.hint(node.text, words)
+        return self._wrong(node.place, at, f"must be {either(words)}, found {found(node)}{hint}")
+
+    def _number(self, shape: Number, node: ScalarNode, at: At) -> Any:
+        if not node.plain and not shape.unit:
+            return self._mistyped(shape, node, at)
+        try:
+            value = quantity(node.text, shape) if shape.unit else number(node.text, shape)
+        except ValueError as error:
+            return self._wrong(node.place, at, f"{error}, found {found(node)}")
+        too_low = shape.low is not None and value < shape.low
+        too_high = shape.high is not None and value > shape.high
+        if too_low or too_high:
+            return self._wrong(node.place, at, f"must be {limits(shape)}, found {node.text}")
+        return value
+
+    def _secret(self, node: Node, at: At) -> Any:
+        # What was found is not shown here: it may be the secret itself.
+        entry = (
+            next(iter(node.entries.items())) if isinstance(node, MapNode) and len(node.entries) == 1 else None
+        )
+        if entry is None or entry[0] not in Reference.FORMS:
+            return self._wrong(
+                node.place, at, f"is a secret, which is never written in the file itself; {HOW}"
+            )
+        form, value = entry[0], entry[1].node
+        if not isinstance(value, ScalarNode) or not value.text:
+            return self._wrong(
+                value.place, at, f"names no {Reference.FORMS[form].lower()} after {form}; {HOW}"
+            )
+        try:
+            return resolve(form, value.text, self.environ, self.folder)
+        except ValueError as error:
+            return self._wrong(value.place, at, f"cannot be had: {error}")
+
+    # -- collections -----------------------------------------------------------------------
+
+    def _list(self, shape: ListOf, node: Node, at: At) -> Any:
+        if not isinstance(node, ListNode):
+            return self._mistyped(shape, node, at)
+        items = [self.read(shape.item, item, At(at.name, item.place)) for item in node.items]
+        return INVALID if any(item is INVALID for item in items) else tuple(items)
+
+    def _map(self, shape: MapOf, node: Node, at: At) -> Any:
+        if not isinstance(node, MapNode):
+            return self._mistyped(shape, node, at)
+        values = {}
+        for name, entry in node.entries.items():
+            named = self._named(shape.noun, name, entry.key_place)
+            value = self.read(shape.item, entry.node, At(name, entry.key_place))
+            values[name] = value if named else INVALID
+        return INVALID if any(value is INVALID for value in values.values()) else values
+
+    def _named(self, noun: str, name: str, place: Place) -> bool:
+        try:
+            check_name(noun, name)
+        except ValueError as error:
+            self.problems.add(place, str(error))
+            return False
+        return True
+
+    def _choice(self, shape: Choice, node: Node, at: At) -> Any:
+        if len(shape.options) == 1:
+            return self.read(shape.options[0], node, at)
+        fitting = [option for option in shape.options if _fits(option, node)]
+        if fitting and isinstance(node, MapNode):
+            return self.read(max(fitting, key=lambda option: _known(option, node)), node, at)
+        for option in fitting:
+            attempt = Reader(Problems(), self.environ, self.folder)
+            if (value := attempt.read(option, node, at)) is not INVALID:
+                return value
+        if len(fitting) == 1:
+            return self.read(fitting[0], node, at)
+        if any(isinstance(option, Reference) for option in shape.options):
+            return self._secret(node, at)
+        words = [str(w) for option in shape.options if isinstance(option, Words) for w in option.words]
+        hint = self.problems.hint(node.text, words) if isinstance(node, ScalarNode) else ""
+        return self._wrong(node.place, at, f"wants {wanted(shape)}, found {found(node)}{hint}")
+
+    # -- groups ----------------------------------------------------------------------------
+
+    def _group(self, shape: Group, node: Node, at: At) -> Any:
+        if isinstance(node, ScalarNode) and (short := shape.short):
+            node = MapNode(node.place, {short: Entry(node.place, node)})
+        if not isinstance(node, MapNode):
+            return self._mistyped(shape, node, at)
+        self._unknown(node, shape.members)
+        values = {}
+        for name, member in shape.members.items():
+            value = self._member(name, member, node, at)
+            if value is not REQUIRED:
+                values[member.field] = value
+        if any(value is INVALID for value in values.values()):
+            return INVALID
+        return self._accepted(lambda: shape.cls(**values), at.place, at)
+
+    def _member(self, name: str, member: Member, node: MapNode, at: At) -> Any:
+        entry = node.entries.get(name)
+        if entry is None:
+            if member.default is not REQUIRED:
+                return REQUIRED
+            example = f", such as {name}: {member.declared.example}" if member.declared.example else ""
+            return self._wrong(at.place, at, f'needs the setting "{name}"{example}')
+        within = At(name, entry.key_place, member.default)
+        value = self.read(member.shape, entry.node, within)
+        check = member.declared.check
+        if value is INVALID or value is None or check is None:
+            return value
+        place = entry.key_place if _is_null(entry.node) else entry.node.place
+        accepted = self._accepted(lambda: check(value), place, within)
+        return INVALID if accepted is INVALID else value
+
+    def _accepted(self, judge: Callable[[], Any], place: Place, at: At) -> Any:
+        try:
+            return judge()
+        except _REFUSALS as error:
+            return self._wrong(place, At(at.name, place), f"will not do: {' '.join(str(error).split())}")
+
+    def _unknown(self, node: MapNode, known: Mapping[str, Any]) -> int:
+        strangers = [(name, entry) for name, entry in node.entries.items() if name not in known]
+        for name, entry in strangers:
+            unused = [each for each in known if each not in node.entries]
+            hint = self.problems.hint(name, unused)
+            self.problems.add(entry.key_place, f"{quoted(name)} is not a known setting here{hint}")
+        return len(strangers)
+
+    def _kinds(self, shape: Kinds, node: Node, at: At) -> Any:
+        if not isinstance(node, MapNode):
+            return self._mistyped(shape, node, at)
+        strangers = self._unknown(node, {**shape.modules, **({"tags": None} if shape.tagged else {})})
+        kinds = [name for name in node.entries if name in shape.modules]
+        if len(kinds) != 1:
+            return self._not_one_kind(shape, node, kinds, strangers, at)
+        kind, entry = kinds[0], node.entries[kinds[0]]
+        try:
+            group = shape.group(kind)
+            tag = shape.tag(kind) if shape.tagged else None
+        except ImportError as error:
+            return self._wrong(entry.key_place, At(kind, entry.key_place), f"cannot be used here: {error}")
+        settings = self.read(group, entry.node, At(kind, entry.key_place))
+        places = {"": at.place}
+        tags: Any = {}
+        if tag is not None and (listed := node.entries.get("tags")):
+            tags = self.read(MapOf(tag, "tag"), listed.node, At("tags", listed.key_place))
+            if isinstance(listed.node, MapNode):
+                places |= {name: each.key_place for name, each in listed.node.entries.items()}
+        if settings is INVALID or tags is INVALID or strangers:
+            return INVALID
+        return Kinded(kind, settings, tags, places)
+
+    def _not_one_kind(self, shape: Kinds, node: MapNode, kinds: list[str], strangers: int, at: At) -> Any:
+        what = "protocol" if shape.tagged else "target"
+        if not kinds and not strangers:
+            return self._wrong(at.place, at, f"names no {what}; add one of {either(sorted(shape.modules))}")
+        for extra in kinds[1:]:
+            place = node.entries[extra].key_place
+            self.problems.add(place, f'"{at.name}" has a {what} already, "{kinds[0]}"; keep one of them')
+        return INVALID
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, ScalarNode) and node.plain and scalar_type(node.text) == "null"
+
+
+def _fits(shape: Shape, node: Node) -> bool:
+    match node:
+        case MapNode():
+            return isinstance(shape, Group | MapOf | Reference | Kinds)
+        case ListNode():
+            return isinstance(shape, ListOf)
+        case _:
+            return isinstance(shape, Flag | Number | Text | Words) or (
+                isinstance(shape, Group) and shape.short is not None
+            )
+
+
+def _known(shape: Shape, node: MapNode) -> int:
+    """Count the keys that a shape knows: where several could be meant, the one that knows most is."""
+    if isinstance(shape, Group):
+        return sum(name in shape.members for name in node.entries)
+    return sum(name in Reference.FORMS for name in node.entries) if isinstance(shape, Reference) else 0

@@ -1,0 +1,71 @@
+"""{env: NAME}, {file: PATH} or {credential: NAME} -> the secret's text; no sentence here ever shows it."""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from gateway.settings import Secret
+
+HOW: Final = "write {env: NAME}, {file: PATH} or {credential: NAME}"
+_MOST_BYTES: Final = 64 * 1024
+_OTHERS: Final = stat.S_IROTH | stat.S_IWOTH
+_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,127}")
+
+
+def resolve(form: str, name: str, environ: Mapping[str, str], folder: Path) -> Secret:
+    """Return the secret. ValueError: why it cannot be had, as a sentence."""
+    if form == "env":
+        text = environ.get(name)
+        if text is None:
+            raise ValueError(f"the environment variable {name} is not set")
+        where = f"the environment variable {name}"
+    elif form == "file":
+        file = folder / name
+        where = f"the file {file}"
+        text = _read(file, where, private=True)
+    else:
+        file = _credential(name, environ)
+        where = f"the credential {name}"
+        text = _read(file, where, private=False)
+    text = text.rstrip("\r\n")
+    if not text:
+        raise ValueError(f"{where} is empty")
+    return Secret(f"{form} {name}", text)
+
+
+def _credential(name: str, environ: Mapping[str, str]) -> Path:
+    if not _CREDENTIAL.fullmatch(name):
+        raise ValueError("a credential's name has letters, digits, - _ . @ only")
+    given = environ.get("CREDENTIALS_DIRECTORY")
+    if not given:
+        raise ValueError(
+            f"there are no credentials: $CREDENTIALS_DIRECTORY is not set; "
+            f"add LoadCredential={name} to the service, or use {{file: PATH}}"
+        )
+    folder = Path(given)
+    plain, prefixed = folder / name, folder / f"secrets_{name}"
+    # systemd names the members of a credential folder FOLDER_NAME: LoadCredential=secrets:/etc/... (systemd.exec(5))
+    return prefixed if not plain.exists() and prefixed.exists() else plain
+
+
+def _read(file: Path, where: str, *, private: bool) -> str:
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as handle:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise ValueError(f"{where} is not a regular file")
+            if private and mode & _OTHERS:
+                raise ValueError(f"{where} can be read by every user of this machine; run: chmod 600 {file}")
+            data = handle.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{where} cannot be read: {error.strerror or error}") from error
+    if len(data) > _MOST_BYTES:
+        raise ValueError(f"{where} is larger than {_MOST_BYTES} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{where} is not UTF-8 text") from None  # its bytes are not to be shown
