@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from gateway.problems import Place, Problems, fold, quoted
-from gateway.shapes import Choice, Flag, Group, Kinds, ListOf, MapOf, Number, Reference, Shape, Text, Words
+from gateway.shapes import Choice, Group, Kinds, MapOf, Reference, Shape, Text
 from gateway.yaml_source import Entry, MapNode, Node, ScalarNode, moved, parse_text
 
 PREFIX: Final = "EDGE_GATEWAY__"
@@ -16,7 +16,7 @@ def overrides_in(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def lay_over(root: MapNode, shape: Shape, overrides: Mapping[str, str], problems: Problems) -> None:
-    """Put each variable's value where its name points; the name is matched without regard to case and dash."""
+    """Put each variable's value where its name points; case and the kind of dash do not matter there."""
     for variable, value in overrides.items():
         place = Place(variable)
         path = [fold(part) for part in variable.removeprefix(PREFIX).split("__")]
@@ -50,8 +50,9 @@ def _match(path: list[str], known: Iterable[str]) -> tuple[str | None, list[str]
     for name in known:
         folded.setdefault(fold(name), name)
     for parts in range(1, len(path) + 1):
-        if (name := folded.get("__".join(path[:parts]))) is not None:
-            return name, path[parts:]
+        joined = "__".join(path[:parts])
+        if joined in folded:
+            return folded[joined], path[parts:]
     return None, path
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: places, sentences, suggestions, and the one exception for all of them."""
+"""What is wrong with a configuration: places, sentences, suggestions, and the one exception for it all."""
 
 import difflib
 import re
@@ -11,6 +11,7 @@ from gateway.model import GatewayError
 _SHOWN: Final = 60
 _MOST: Final = 1000
 _SUGGESTIONS: Final = 200  # comparing words is slow: a file of noise must not keep the processor busy
+_UNIT: Final = re.compile(r"_(s|ms|bytes)$")
 _USERINFO: Final = re.compile(r"//[^/\s]*@")
 
 
@@ -75,6 +76,8 @@ class Problems:
         if len(word) > _SHOWN or self._suggested > _SUGGESTIONS:
             return ""
         folded = {fold(k): k for k in known}
+        if (exact := folded.get(_UNIT.sub("", fold(word)))) is not None:
+            return f'; did you mean "{exact}"?'
         near = difflib.get_close_matches(fold(word), folded, n=1, cutoff=0.6)
         return f'; did you mean "{folded[near[0]]}"?' if near else ""
 

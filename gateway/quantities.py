@@ -41,7 +41,7 @@ def scalar_type(text: str) -> str:
 
 
 def number(text: str, shape: Number) -> float:
-    """Return a plain scalar as a number (a whole one as int). ValueError: what is wrong, as a sentence's end."""
+    """Return a plain scalar as a number (a whole one as int). ValueError: the end of a sentence."""
     kind = scalar_type(text)
     if kind not in ("int", "float") or (shape.whole and kind != "int"):
         raise ValueError(f"wants {'a whole number' if shape.whole else 'a number'}")
@@ -58,7 +58,7 @@ def number(text: str, shape: Number) -> float:
 
 
 def quantity(text: str, shape: Number) -> float:
-    """Return a duration or size in the shape's unit. ValueError: what is wrong, as a sentence's end."""
+    """Return a duration or size in the shape's unit. ValueError: the end of a sentence."""
     match = _QUANTITY.fullmatch(text)
     if match is None or len(text) > _LONGEST:
         raise ValueError(f"wants {wanted_quantity(shape)}")
@@ -103,7 +103,7 @@ def wanted_quantity(shape: Number) -> str:
 def written(value: float, unit: str) -> str:
     """Return a number in the way it is written in the YAML: 0.5 of "s" as 500ms."""
     if unit == "":
-        return f"{value:g}" if isinstance(value, float) and abs(value) < 1e15 else str(value)
+        return f"{value:.15g}"
     if unit == "bytes":
         return _size(int(value))
     if value == 0:

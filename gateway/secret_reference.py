@@ -47,7 +47,7 @@ def _credential(name: str, environ: Mapping[str, str]) -> Path:
         )
     folder = Path(given)
     plain, prefixed = folder / name, folder / f"secrets_{name}"
-    # systemd names the members of a credential folder FOLDER_NAME: LoadCredential=secrets:/etc/... (systemd.exec(5))
+    # LoadCredential=secrets:FOLDER names each file of a folder with its prefix (systemd.exec(5)).
     return prefixed if not plain.exists() and prefixed.exists() else plain
 
 

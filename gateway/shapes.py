@@ -127,9 +127,13 @@ class Kinds:
 Shape: TypeAlias = Flag | Number | Text | Words | Reference | ListOf | MapOf | Choice | Group | Kinds
 
 
-@functools.cache
-def group_of(cls: type[Any]) -> Group:
+def group_of(cls: Any) -> Group:
     """Return the members of a Settings class in the order of their declaration."""
+    return _group_of(cls)
+
+
+@functools.cache
+def _group_of(cls: Any) -> Group:
     hints = typing.get_type_hints(cls)
     members = {}
     for each in dataclasses.fields(cls):

@@ -1,4 +1,4 @@
-"""What a setting wants and what was found instead, in words; and which names devices, uploads and tags may have."""
+"""What a setting wants and what was found, in words; and which names devices, uploads and tags may have."""
 
 import re
 import unicodedata
