@@ -1,0 +1,94 @@
+"""Rows of the block table: cutting a commit into blocks, and finding the blocks of a time range."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from gateway.model import Batch
+from gateway.store.codec import BlockHeader, Kind, encode
+from gateway.store.schema import WIDE_US
+from gateway.store.values import value_bytes
+
+BLOCK_ROWS = 8192
+_BLOCK_PAYLOAD_BYTES = 1024 * 1024
+_GROUPS = 8
+CORRUPT = 9
+"""`kind` of a block row that cannot be read: recorded as a gap once, never served."""
+
+_NARROW = (
+    "FROM block WHERE n > 0 AND t1 BETWEEN :from AND :to + 600000000 AND t0 <= :to AND t1 - t0 <= 600000000"
+)
+_WIDE = "FROM block WHERE n > 0 AND t1 - t0 > 600000000 AND t1 >= :from AND t0 <= :to"
+
+
+def insert_block(conn: sqlite3.Connection, header: BlockHeader, batch: Batch) -> int:
+    """Write one block; return its size in bytes."""
+    data = encode(header, batch)
+    t0, t1 = (min(batch.ts), max(batch.ts)) if len(batch) else (header.wall_us, header.wall_us)
+    conn.execute(
+        "INSERT INTO block(seq, t0, t1, n, kind, size_bytes, wall_us, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (header.seq, t0, t1, len(batch), header.kind, len(data), header.wall_us, data),
+    )
+    return len(data)
+
+
+def overlapping(conn: sqlite3.Connection, from_us: int, to_us: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (seq, data) of the sample blocks that may hold samples of the range."""
+    window = {"from": from_us, "to": to_us, "kind": Kind.SAMPLES}
+    for part in (_NARROW, _WIDE):
+        yield from conn.execute(f"SELECT seq, data {part} AND kind = :kind", window)
+
+
+def ends(conn: sqlite3.Connection, from_us: int, to_us: int, limit: int) -> list[tuple[int, int]]:
+    """Return (t1, n) of up to `limit` narrow blocks of the range, by t1: to choose a step by."""
+    window = {"from": from_us, "to": to_us, "limit": limit}
+    return conn.execute(f"SELECT t1, n {_NARROW} ORDER BY t1 LIMIT :limit", window).fetchall()
+
+
+def cut(batch: Batch) -> list[Batch]:
+    """Cut a commit into blocks that are narrow in time where they can be, and bounded in size.
+
+    One stray time (a device that thinks it is 1970) in a block would make every query read it.
+    """
+    groups = [batch]
+    if len(batch) and max(batch.ts) - min(batch.ts) > WIDE_US:
+        groups = _by_time(batch)
+    return [part for group in groups for part in _by_size(group)]
+
+
+def _by_time(batch: Batch) -> list[Batch]:
+    ts = batch.ts
+    order = sorted(range(len(batch)), key=ts.__getitem__)
+    sorted_ts = [ts[place] for place in order]
+    holes = sorted(
+        ((after - before, place) for place, (before, after) in enumerate(pairwise(sorted_ts), 1)),
+        reverse=True,
+    )
+    edges = sorted(place for hole, place in holes[: _GROUPS - 1] if hole > WIDE_US)
+    groups = []
+    for start, end in zip([0, *edges], [*edges, len(order)], strict=True):
+        places = order[start:end]
+        if len(places) <= BLOCK_ROWS:
+            places.sort()
+        groups.append(_pick(batch, places))
+    return groups
+
+
+def _by_size(batch: Batch) -> list[Batch]:
+    if len(batch) <= BLOCK_ROWS and set(map(type, batch.values)) <= {float, int, bool, type(None)}:
+        return [batch]
+    parts, start, size = [], 0, 0
+    for place, value in enumerate(batch.values):
+        size += value_bytes(value)
+        if place + 1 - start >= BLOCK_ROWS or size > _BLOCK_PAYLOAD_BYTES:
+            parts.append((start, place + 1))
+            start, size = place + 1, 0
+    if start < len(batch):
+        parts.append((start, len(batch)))
+    if len(parts) == 1:
+        return [batch]
+    return [Batch(*(column[a:b] for column in batch.columns())) for a, b in parts]  # type: ignore[arg-type]
+
+
+def _pick(batch: Batch, places: Sequence[int]) -> Batch:
+    return Batch(*([column[place] for place in places] for column in batch.columns()))  # type: ignore[arg-type]

@@ -1,0 +1,135 @@
+"""A block: the samples of one commit as one packed, versioned, CRC'd row that raw bytes can be scanned for.
+
+    magic 4s | version u8 | kind u8 | compression u8 | clock u8 | body bytes u32 | raw bytes u32 | seq u64
+    | boot id 16s | mono_ns u64 | wall_us i64 | n u32 | t0 i64 | t1 i64 | CRC32 u32 | body
+
+The CRC covers everything but itself. The body is zlib (level 1) over the columns: series, ts, statuses,
+flags, values.
+"""
+
+import enum
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.model import Batch
+from gateway.store.columns import (
+    CorruptBlock,
+    Source,
+    decode_ints,
+    decode_values,
+    encode_ints,
+    encode_values,
+)
+
+__all__ = ["MAGIC", "BlockHeader", "CorruptBlock", "Kind", "decode", "decode_header", "decode_keys", "encode"]
+
+MAGIC = b"\xeeGWb"
+VERSION = 1
+_ZLIB = 1
+_MAX_RAW_BYTES = 256 * 1024 * 1024
+_MAX_ROWS = 1 << 20
+_HEADER = struct.Struct("<4sBBBBIIQ16sQqIqq")
+_CRC = struct.Struct("<I")
+HEADER_BYTES = _HEADER.size + _CRC.size
+
+
+class Kind(enum.IntEnum):
+    """What a block holds."""
+
+    SAMPLES = 1
+    EMPTY = 2
+    """Nothing but its seq: the place in the queue for gap records of a commit without samples."""
+    SNAPSHOT = 3
+    """The newest sample of each series; not in the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockHeader:
+    """Where and when a block was made. `clock` is 1 where the wall clock was synchronised."""
+
+    kind: Kind
+    seq: int
+    boot: bytes
+    mono_ns: int
+    wall_us: int
+    clock: int
+    n: int = 0
+    t0: int = 0
+    t1: int = 0
+
+
+def encode(header: BlockHeader, batch: Batch) -> bytes:
+    """Pack checked samples; n, t0 and t1 are taken from them."""
+    raw = b"".join(
+        (
+            encode_ints(batch.series, delta=True),
+            encode_ints(batch.ts, delta=True),
+            encode_ints(batch.statuses),
+            encode_ints(batch.flags),
+            encode_values(batch.values) if len(batch) else b"",
+        )
+    )
+    body = zlib.compress(raw, 1)
+    t0, t1 = (min(batch.ts), max(batch.ts)) if len(batch) else (header.t0, header.t1)
+    head = _HEADER.pack(
+        MAGIC, VERSION, header.kind, _ZLIB, header.clock, len(body), len(raw), header.seq,
+        header.boot, header.mono_ns, header.wall_us, len(batch), t0, t1,
+    )  # fmt: skip
+    return head + _CRC.pack(zlib.crc32(body, zlib.crc32(head))) + body
+
+
+def decode_header(data: bytes) -> BlockHeader:
+    """Read a header whose CRC (over the body too) holds; raise CorruptBlock."""
+    return _open(data)[0]
+
+
+def decode(data: bytes) -> tuple[BlockHeader, Batch]:
+    """Unpack a block; raise CorruptBlock where a single bit differs from what was written."""
+    header, source = _columns(data)
+    series, ts = decode_ints(source, header.n), decode_ints(source, header.n)
+    statuses, flags = decode_ints(source, header.n), decode_ints(source, header.n)
+    values = decode_values(source, header.n) if header.n else []
+    source.end()
+    return header, Batch(series, ts, values, statuses, flags)
+
+
+def decode_keys(data: bytes) -> tuple[list[int], list[int]]:
+    """Unpack only the series and ts of a block."""
+    header, source = _columns(data)
+    return decode_ints(source, header.n), decode_ints(source, header.n)
+
+
+def _columns(data: bytes) -> tuple[BlockHeader, Source]:
+    header, raw_bytes = _open(data)
+    unpacker = zlib.decompressobj()
+    try:
+        raw = unpacker.decompress(data[HEADER_BYTES:], max(raw_bytes, 1))
+    except zlib.error as error:
+        raise CorruptBlock(f"the body does not unpack: {error}") from error
+    if len(raw) != raw_bytes or unpacker.unconsumed_tail or unpacker.unused_data:
+        raise CorruptBlock("the body has another size than the header says")
+    return header, Source(raw)
+
+
+def _open(data: bytes) -> tuple[BlockHeader, int]:
+    if len(data) < HEADER_BYTES:
+        raise CorruptBlock("shorter than a header")
+    fields: tuple[Any, ...] = _HEADER.unpack_from(data)
+    magic, version, kind, compression, clock, body_bytes, raw_bytes, *rest = fields
+    if magic != MAGIC:
+        raise CorruptBlock("no block begins here")
+    if len(data) != HEADER_BYTES + body_bytes:
+        raise CorruptBlock("longer or shorter than its header says")
+    body = memoryview(data)[HEADER_BYTES:]
+    if zlib.crc32(body, zlib.crc32(data[: _HEADER.size])) != _CRC.unpack_from(data, _HEADER.size)[0]:
+        raise CorruptBlock("the checksum does not hold")
+    if version != VERSION or compression != _ZLIB or raw_bytes > _MAX_RAW_BYTES:
+        raise CorruptBlock(f"version {version} with compression {compression} is not known here")
+    if kind not in Kind.__members__.values():
+        raise CorruptBlock(f"kind {kind} is not known here")
+    seq, boot, mono_ns, wall_us, n, t0, t1 = rest
+    if n > _MAX_ROWS:
+        raise CorruptBlock("more samples than its body can hold")
+    return BlockHeader(Kind(kind), seq, boot, mono_ns, wall_us, clock, n, t0, t1), raw_bytes

@@ -1,0 +1,209 @@
+"""The key (device, tag, ts) without an index over samples.
+
+What is newer than the newest of its series is new. The rest is looked up in the blocks of its range, grouped:
+the same value and status is the same sample; another one is first looked for among the `moved` samples of the
+microseconds that follow, and else kept at the next free one.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+
+from gateway.model import Batch, Flag, Value
+from gateway.store.blocks import overlapping
+from gateway.store.codec import CorruptBlock, decode, decode_keys
+from gateway.store.newest import Newest
+from gateway.store.schema import WIDE_US
+from gateway.store.values import same_value
+
+DAY_US = 86_400_000_000
+TEN_YEARS_US = 3653 * DAY_US
+ADDED, SAME, MOVED = 0, 1, 2
+_SLICE = 4096
+_REACH = 8
+_Key = tuple[int, int]
+_Row = tuple[Value, int, int]
+"""Value, status, flags."""
+
+
+@dataclass(slots=True)
+class Resolved:
+    """What is to be stored of a commit's samples."""
+
+    kept: Batch
+    verdicts: bytearray
+    """ADDED, SAME or MOVED for each sample that came in."""
+    implausible: int
+    change: Newest
+    bad: list[int] = field(default_factory=list)
+    """Seqs of blocks that could not be read."""
+
+
+def resolve(
+    conn: sqlite3.Connection, batch: Batch, newest: Newest, now_us: int, turn: Callable[[], None]
+) -> Resolved:
+    """Decide for each sample whether it is new; `turn` is called between slices of a long look-up."""
+    flags, implausible = _flag_implausible(batch, now_us)
+    batch = Batch(batch.series, batch.ts, batch.values, batch.statuses, flags)
+    late = _late(batch, newest, now_us + DAY_US)
+    resolved = Resolved(batch, bytearray(len(batch)), implausible, Newest())
+    if late:
+        _LateSamples(conn, batch, late, resolved).settle(turn)
+    _change(resolved, newest, now_us + DAY_US)
+    return resolved
+
+
+def _flag_implausible(batch: Batch, now_us: int) -> tuple[list[int], int]:
+    low, high = now_us - TEN_YEARS_US, now_us + DAY_US
+    if low <= min(batch.ts) and max(batch.ts) <= high:
+        return batch.flags, 0
+    flags = [
+        flag if low <= ts <= high else flag | Flag.IMPLAUSIBLE
+        for flag, ts in zip(batch.flags, batch.ts, strict=True)
+    ]
+    return flags, sum(not low <= ts <= high for ts in batch.ts)
+
+
+def _late(batch: Batch, newest: Newest, future_us: int) -> list[int]:
+    """Return the places of samples that may be in the store already."""
+    late: list[int] = []
+    fresh: dict[int, int] = {}
+    last, far = newest.last, {series: (low, high.ts) for series, (low, high) in newest.far.items()}
+    careful = bool(far) or max(batch.ts) > future_us
+    for place, (series, ts) in enumerate(zip(batch.series, batch.ts, strict=True)):
+        known = fresh.get(series)
+        if known is None and (sample := last.get(series)) is not None:
+            known = sample.ts
+        if known is not None and ts <= known:
+            late.append(place)
+            continue
+        if careful and (ts > future_us or series in far):
+            low, high = far.get(series, (ts, ts - 1))
+            if low <= ts <= high:
+                late.append(place)
+                continue
+            if ts > future_us:
+                far[series] = min(low, ts), max(high, ts)
+                continue
+        fresh[series] = ts
+    return late
+
+
+def _change(resolved: Resolved, newest: Newest, future_us: int) -> None:
+    """Note what the kept samples change of `newest`, once they are committed."""
+    kept, change = resolved.kept, resolved.change
+    for series in set(kept.series):
+        if (sample := newest.last.get(series)) is not None:
+            change.last[series] = sample
+        if (far := newest.far.get(series)) is not None:
+            change.far[series] = far
+    change.add(kept, future_us)
+
+
+class _LateSamples:
+    """Samples no newer than what is known, compared with the store and with each other."""
+
+    def __init__(
+        self, conn: sqlite3.Connection, batch: Batch, late: Sequence[int], resolved: Resolved
+    ) -> None:
+        self._conn = conn
+        self._batch = batch
+        self._late = sorted(late, key=batch.ts.__getitem__)
+        self._resolved = resolved
+        self._ts = list(batch.ts)
+        fast = bytearray(b"\x01") * len(batch)
+        for place in late:
+            fast[place] = 0
+        keys = zip(compress(batch.series, fast), compress(batch.ts, fast), strict=True)
+        self._mine: dict[_Key, int] = dict(zip(keys, compress(range(len(batch)), fast), strict=True))
+        self._stored: dict[_Key, _Row] = {}
+
+    def settle(self, turn: Callable[[], None]) -> None:
+        for places in self._slices():
+            self._stored = {}
+            self._load({self._key(place) for place in places})
+            self._move([place for place in places if not self._placed(place, self._key(place))])
+            turn()
+        keep = [verdict != SAME for verdict in self._resolved.verdicts]
+        series, _, values, statuses, flags = (
+            list(compress(column, keep)) for column in self._resolved.kept.columns()
+        )
+        self._resolved.kept = Batch(series, list(compress(self._ts, keep)), values, statuses, flags)  # type: ignore[arg-type]
+
+    def _slices(self) -> Iterator[list[int]]:
+        ts = self._batch.ts
+        part: list[int] = []
+        for place in self._late:
+            if part and (len(part) == _SLICE or ts[place] - ts[part[-1]] > WIDE_US):
+                yield part
+                part = []
+            part.append(place)
+        if part:
+            yield part
+
+    def _key(self, place: int) -> _Key:
+        return self._batch.series[place], self._batch.ts[place]
+
+    def _row(self, key: _Key) -> _Row | None:
+        mine = self._mine.get(key)
+        if mine is None:
+            return self._stored.get(key)
+        kept = self._resolved.kept
+        return kept.values[mine], kept.statuses[mine], kept.flags[mine]
+
+    def _placed(self, place: int, key: _Key) -> bool:
+        """Settle a sample whose key is free or holds the same; say whether it is settled."""
+        row = self._row(key)
+        if row is None:
+            self._mine[key] = place
+        elif self._equals(place, row):
+            self._resolved.verdicts[place] = SAME
+        else:
+            return False
+        return True
+
+    def _equals(self, place: int, row: _Row) -> bool:
+        batch = self._batch
+        return row[1] == batch.statuses[place] and same_value(row[0], batch.values[place])
+
+    def _move(self, places: list[int]) -> None:
+        """Settle samples whose key holds another value, looking ever further ahead."""
+        start, reach = 1, _REACH
+        while places:
+            self._load({(s, t + step) for s, t in map(self._key, places) for step in range(start, reach + 1)})
+            places = [place for place in places if not self._moved(place, start, reach)]
+            start, reach = reach + 1, reach * 4
+
+    def _moved(self, place: int, start: int, reach: int) -> bool:
+        series, ts = self._key(place)
+        for step in range(start, reach + 1):
+            row = self._row((series, ts + step))
+            if row is None:
+                self._mine[series, ts + step] = place
+                self._ts[place] = ts + step
+                self._resolved.verdicts[place] = MOVED
+                flags = self._resolved.kept.flags
+                if flags is self._batch.flags:
+                    flags = self._resolved.kept.flags = list(flags)
+                flags[place] |= Flag.MOVED
+                return True
+            if row[2] & Flag.MOVED and self._equals(place, row):
+                self._resolved.verdicts[place] = SAME
+                return True
+        return False
+
+    def _load(self, keys: set[_Key]) -> None:
+        """Read what the blocks have under these keys, one block at a time."""
+        if not keys:
+            return
+        times = [ts for _, ts in keys]
+        for seq, data in overlapping(self._conn, min(times), max(times)):
+            try:
+                hits = list(map(keys.__contains__, zip(*decode_keys(data), strict=True)))
+                if True in hits:
+                    _, block = decode(data)
+                    for sample in compress(block, hits):
+                        self._stored[sample.series, sample.ts] = sample[2:]
+            except CorruptBlock:
+                self._resolved.bad.append(seq)

@@ -1,0 +1,211 @@
+"""Reader threads with read-only connections, and what they read: windows, buckets, runs, gaps."""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import compress
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from gateway.model import Batch, Gap, RunRecord, Sample, SeriesInfo
+from gateway.store.blocks import ends, overlapping
+from gateway.store.codec import CorruptBlock, Kind, decode
+from gateway.store.schema import connect_reader
+
+T = TypeVar("T")
+Cursor = tuple[int, int]
+"""(ts, series) of the last sample handed out."""
+
+_THREADS = 2
+_STEP_BLOCKS = 32
+_KEPT_ROWS = 50_000
+_TURN_S = 0.2
+_LOW = -(2**63)
+
+
+class Readers:
+    """A few threads, each with a connection of its own that can only read."""
+
+    def __init__(self, path: Path, generation: Callable[[], int]) -> None:
+        self._path = path
+        self._generation = generation
+        self._local = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        self._pool = ThreadPoolExecutor(_THREADS, "store-reader")
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a query on a reader thread; keep it short, an open read holds the log file open."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, query)
+
+    def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        generation = self._generation()
+        if getattr(self._local, "generation", None) != generation:
+            if (old := getattr(self._local, "conn", None)) is not None:
+                old.close()
+            self._local.conn = connect_reader(self._path)
+            self._local.generation = generation
+            self._open.append(self._local.conn)
+        conn: sqlite3.Connection = self._local.conn
+        return query(conn)
+
+    def close(self) -> None:
+        """End the threads; blocks until their queries have ended."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for conn in self._open:
+            conn.close()
+
+
+def window(
+    conn: sqlite3.Connection,
+    series: Collection[int],
+    from_us: int,
+    to_us: int,
+    after: Cursor | None,
+    rows: int,
+    bad: list[int],
+) -> tuple[Batch, bool]:
+    """Return the next samples of a window in (ts, series) order, up to about `rows`, and whether it is done.
+
+    Time is taken in steps of some blocks; of a step that holds too much only the first part is kept.
+    """
+    batch, wanted = Batch(), frozenset(series)
+    deadline = time.monotonic() + _TURN_S
+    at = from_us if after is None else max(from_us, after[0])
+    cursor = after if after is not None and after[0] >= from_us else (from_us, -1)
+    while at <= to_us:
+        found = ends(conn, at, to_us, _STEP_BLOCKS)
+        step_to = to_us if len(found) < _STEP_BLOCKS else min(found[-1][0], to_us)
+        samples, complete = _step(conn, wanted, at, step_to, cursor, bad)
+        for sample in samples:
+            batch.add(*sample)
+        if not complete:
+            return batch, False
+        at = step_to + 1
+        cursor = (at, -1)
+        if len(batch) >= rows or (len(batch) and time.monotonic() > deadline):
+            return batch, at > to_us
+    return batch, True
+
+
+def _step(
+    conn: sqlite3.Connection, wanted: frozenset[int], from_us: int, to_us: int, cursor: Cursor, bad: list[int]
+) -> tuple[list[Sample], bool]:
+    """Return the samples of a step in order; False where only the first were kept."""
+    kept: list[Sample] = []
+    complete = True
+    limit: Cursor = (to_us, 2**31)
+    for seq, data in overlapping(conn, from_us, to_us):
+        try:
+            _, block = decode(data)
+        except CorruptBlock:
+            bad.append(seq)
+            continue
+        chosen = map(wanted.__contains__, block.series)
+        kept += [s for s in map(Sample._make, compress(zip(*block.columns(), strict=True), chosen))
+                 if cursor < (s.ts, s.series) <= limit]  # fmt: skip
+        if len(kept) > 2 * _KEPT_ROWS:
+            kept.sort(key=_order)
+            del kept[_KEPT_ROWS:]
+            limit = _order(kept[-1])
+            complete = False
+    kept.sort(key=_order)
+    return kept, complete
+
+
+def _order(sample: Sample) -> Cursor:
+    return sample.ts, sample.series
+
+
+class Bucket(NamedTuple):
+    """Numbers of one series within [start_us, start_us + width); status Good or Uncertain only."""
+
+    series: int
+    start_us: int
+    min: float
+    max: float
+    avg: float
+    n: int
+
+
+def fold(into: dict[tuple[int, int], list[float]], batch: Batch, width_us: int) -> None:
+    """Add samples to buckets: (start, series) to [min, max, sum, count]."""
+    for series, ts, value, status, _ in zip(*batch.columns(), strict=True):
+        if status >> 31 or type(value) not in (float, int) or value != value:
+            continue
+        number: float = value  # type: ignore[assignment]
+        key = (ts - ts % width_us, series)
+        if (bucket := into.get(key)) is None:
+            into[key] = [number, number, number, 1]
+        else:
+            bucket[0] = min(bucket[0], number)
+            bucket[1] = max(bucket[1], number)
+            bucket[2] += number
+            bucket[3] += 1
+
+
+def finished(into: dict[tuple[int, int], list[float]]) -> list[Bucket]:
+    return [
+        Bucket(series, start, low, high, total / count, int(count))
+        for (start, series), (low, high, total, count) in sorted(into.items())
+    ]
+
+
+def unit_samples(conn: sqlite3.Connection, from_seq: int, to_seq: int, bad: list[int]) -> Batch:
+    """Return the samples of a seq range in arrival order."""
+    batch = Batch()
+    for seq, data in conn.execute(
+        "SELECT seq, data FROM block WHERE seq BETWEEN ? AND ? AND kind = ? ORDER BY seq",
+        (from_seq, to_seq, Kind.SAMPLES),
+    ):
+        try:
+            batch.extend(decode(data)[1])
+        except CorruptBlock:
+            bad.append(seq)
+    return batch
+
+
+def unit_gaps(conn: sqlite3.Connection, from_seq: int, to_seq: int) -> list[Gap]:
+    rows = conn.execute(f"{_GAP} WHERE seq BETWEEN ? AND ? ORDER BY id", (from_seq, to_seq))
+    return [_gap(row) for row in rows]
+
+
+def unit_infos(conn: sqlite3.Connection, series: Sequence[int], at_seq: int) -> dict[int, SeriesInfo]:
+    """Return the names of series, and their units of measure as valid at a block."""
+    infos = {}
+    for number in sorted(set(series)):
+        row = conn.execute(
+            "SELECT device, tag, (SELECT unit FROM tag_unit WHERE series = id AND since_seq <= ? "
+            "ORDER BY since_seq DESC LIMIT 1) FROM series WHERE id = ?",
+            (at_seq, number),
+        ).fetchone()
+        if row is not None:
+            infos[number] = SeriesInfo(row[0], row[1], row[2] or "")
+    return infos
+
+
+_GAP = "SELECT id, from_us, to_us, reason, device, upload, count FROM gap"
+
+
+def _gap(row: Sequence[object]) -> Gap:
+    return Gap(*row[1:])  # type: ignore[arg-type]
+
+
+def gaps(conn: sqlite3.Connection, where: dict[str, object], limit: int) -> list[tuple[int, Gap]]:
+    """Return gaps, newest first; `where` maps conditions with one ? each to their values."""
+    condition = " AND ".join(["1", *where])
+    rows = conn.execute(f"{_GAP} WHERE {condition} ORDER BY id DESC LIMIT ?", (*where.values(), limit))
+    return [(row[0], _gap(row)) for row in rows]
+
+
+def runs(conn: sqlite3.Connection, where: dict[str, object], limit: int) -> list[RunRecord]:
+    """Return runs, newest first."""
+    condition = " AND ".join(["1", *where])
+    rows = conn.execute(
+        "SELECT id, device, kind, start_us, duration_us, samples, status, error FROM run "
+        f"WHERE {condition} ORDER BY id DESC LIMIT ?",
+        (*where.values(), limit),
+    )
+    return [RunRecord(*row) for row in rows]

@@ -1,0 +1,130 @@
+"""Keeps the hot file within its bytes: oldest blocks go first, delivered before unsent, none silently."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from gateway.store import outbox
+
+_MORE_BYTES = 256 * 1024
+_MOST_BLOCKS = 256
+_UNSENT = "the store was full before these samples were delivered"
+_ROWS_KEPT = 100_000
+"""Run and gap rows."""
+
+
+@dataclass(slots=True)
+class Freed:
+    """What one slice of retention removed."""
+
+    blocks: int = 0
+    samples_lost: int = 0
+    """Removed before an upload had them, counted once per upload."""
+
+
+def used_bytes(conn: sqlite3.Connection) -> int:
+    """Return the bytes of the file's pages that hold something."""
+    pages, free, size = (
+        conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def file_bytes(conn: sqlite3.Connection) -> int:
+    pages, size = (conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    return int(pages * size)
+
+
+def trim(conn: sqlite3.Connection, max_bytes: int, written: int, newest_seq: int) -> Freed:
+    """Remove one slice where the file is over its budget, inside the running commit.
+
+    A slice is twice what this commit wrote and some more, so that the budget is reached soon and no
+    commit is held up. The newest block stays.
+    """
+    freed = Freed()
+    over = used_bytes(conn) - max_bytes
+    if over > 0:
+        want = min(over, 2 * written + _MORE_BYTES)
+        uploads = outbox.uploads(conn)
+        want -= _drop_delivered(conn, uploads, want, newest_seq, freed)
+        if want > 0 and uploads:
+            _drop_unsent(conn, uploads, want, newest_seq, freed)
+        conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('seq_floor', ?)", (newest_seq,))
+    if file_bytes(conn) > max_bytes:
+        conn.execute("PRAGMA incremental_vacuum(512)").fetchall()
+    return freed
+
+
+def trim_rows(conn: sqlite3.Connection) -> None:
+    """Keep run and gap rows to a bounded number; called now and then."""
+    for table in ("run", "gap", "quarantine"):
+        conn.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) - ? FROM {table})", (_ROWS_KEPT,))
+
+
+def _drop_delivered(
+    conn: sqlite3.Connection, uploads: list[str], want: int, newest_seq: int, freed: Freed
+) -> int:
+    got = 0
+    for start, end in delivered(conn, uploads, newest_seq - 1):
+        rows = _oldest(conn, start, end, want - got)
+        _delete(conn, rows)
+        freed.blocks += len(rows)
+        got += sum(row[1] for row in rows)
+        if got >= want or freed.blocks >= _MOST_BLOCKS:
+            break
+    return got
+
+
+def delivered(conn: sqlite3.Connection, uploads: list[str], to_seq: int) -> list[tuple[int, int]]:
+    """Return the seq ranges that every upload has acknowledged; all where there is none."""
+    ranges = [(0, to_seq)]
+    for upload in uploads:
+        ranges = _common(ranges, outbox.acked(conn, upload))
+    return ranges
+
+
+def _common(ones: list[tuple[int, int]], others: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    pairs = ((max(a, c), min(b, d)) for a, b in ones for c, d in others if a <= d and c <= b)
+    return sorted(pairs)
+
+
+def _drop_unsent(
+    conn: sqlite3.Connection, uploads: list[str], want: int, newest_seq: int, freed: Freed
+) -> None:
+    rows = _oldest(conn, 0, newest_seq - 1, want)
+    if not rows:
+        return
+    first, last = rows[0][0], rows[-1][0]
+    for upload in uploads:
+        start, end = _closed_units(conn, upload, first, last)
+        for a, b in list(outbox.unacked(outbox.acked(conn, upload), start, end)):
+            freed.samples_lost += outbox.record_unsent(conn, upload, a, b, newest_seq, _UNSENT)
+            outbox.acknowledge(conn, upload, a, b)
+    _delete(conn, rows)
+    freed.blocks += len(rows)
+
+
+def _closed_units(conn: sqlite3.Connection, upload: str, first: int, last: int) -> tuple[int, int]:
+    """Drop units in flight that touch the range; return the range widened by them."""
+    touched = conn.execute(
+        "DELETE FROM unit WHERE upload = ? AND from_seq <= ? AND to_seq >= ? RETURNING from_seq, to_seq",
+        (upload, last, first),
+    ).fetchall()
+    return min([first, *(row[0] for row in touched)]), max([last, *(row[1] for row in touched)])
+
+
+def _oldest(conn: sqlite3.Connection, from_seq: int, to_seq: int, want: int) -> list[tuple[int, int]]:
+    rows, size = [], 0
+    for seq, size_bytes in conn.execute(
+        "SELECT seq, size_bytes FROM block WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+        (from_seq, to_seq, _MOST_BLOCKS),
+    ):
+        rows.append((seq, size_bytes))
+        size += size_bytes
+        if size >= want:
+            break
+    return rows
+
+
+def _delete(conn: sqlite3.Connection, rows: list[tuple[int, int]]) -> None:
+    if rows:
+        conn.executemany("DELETE FROM block WHERE seq = ?", [(seq,) for seq, _ in rows])

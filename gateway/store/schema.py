@@ -1,0 +1,116 @@
+"""The tables of the hot file, as numbered migrations, each in its own transaction."""
+
+import secrets
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gateway.model import GatewayError
+
+PAGE_BYTES = 1024
+WIDE_US = 600_000_000
+"""A block that spans more than this is found through its own small index."""
+
+
+class StoreProblem(GatewayError):
+    """The store cannot be opened, and why."""
+
+
+def _first(db: Any) -> None:
+    db.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID")
+    db.execute("INSERT INTO meta VALUES ('epoch', ?)", [secrets.token_hex(8)])
+    db["series"].create({"id": int, "device": str, "tag": str}, pk="id", not_null={"device", "tag"})
+    db["series"].create_index(["device", "tag"], unique=True)
+    db["tag_unit"].create({"series": int, "since_seq": int, "unit": str}, pk=("series", "since_seq"))
+    db["block"].create(
+        {
+            "seq": int,
+            "t0": int,
+            "t1": int,
+            "n": int,
+            "kind": int,
+            "size_bytes": int,
+            "wall_us": int,
+            "data": bytes,
+        },
+        pk="seq",
+    )
+    db.execute("CREATE INDEX block_time ON block(t1, t0) WHERE n > 0")
+    db.execute(f"CREATE INDEX block_wide ON block(t1, t0) WHERE n > 0 AND t1 - t0 > {WIDE_US}")
+    db["run"].create(
+        {"id": int, "device": str, "kind": str, "start_us": int, "duration_us": int, "samples": int,
+         "status": str, "error": str},
+        pk="id",
+    )  # fmt: skip
+    db["run"].create_index(["device", "id"])
+    db["gap"].create(
+        {"id": int, "seq": int, "device": str, "upload": str, "from_us": int, "to_us": int, "count": int,
+         "reason": str},
+        pk="id",
+    )  # fmt: skip
+    db["gap"].create_index(["seq"])
+    db["upload"].create({"id": str, "since_seq": int}, pk="id")
+    db["acked"].create({"upload": str, "from_seq": int, "to_seq": int}, pk=("upload", "from_seq"))
+    db["unit"].create(
+        {"upload": str, "lane": str, "from_seq": int, "to_seq": int, "encoding": str, "created_us": int},
+        pk=("upload", "lane"),
+    )
+    db["quarantine"].create(
+        {"id": int, "upload": str, "at_us": int, "reason": str, "block": bytes, "bytes": int}, pk="id"
+    )
+    db["quarantine"].create_index(["upload", "id"])
+    db["snapshot"].create({"id": int, "seq": int, "own_us": int, "newest": bytes, "far": bytes}, pk="id")
+
+
+MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first,)
+"""Never edited once released: the n-th brings a file from version n-1 to n, given a sqlite_utils Database."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the one connection that writes and checkpoints."""
+    conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    try:
+        for pragma in (
+            f"page_size={PAGE_BYTES}", "auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL",
+            "secure_delete=OFF", "journal_size_limit=8388608", "wal_autocheckpoint=4000", "temp_store=MEMORY",
+            "cache_size=-4096", "trusted_schema=OFF",
+        ):  # fmt: skip
+            conn.execute(f"PRAGMA {pragma}").fetchall()
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open a connection that can neither write nor checkpoint."""
+    conn = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False, timeout=5
+    )
+    conn.execute("PRAGMA cache_size=-2048")
+    return conn
+
+
+def migrate(conn: sqlite3.Connection, path: Path) -> None:
+    """Bring the file to this version; refuse one from a newer version."""
+    version = conn.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise StoreProblem(
+            f"{path} is a store of version {version}, made by a newer edge-gateway; this one knows versions "
+            f"up to {len(MIGRATIONS)}: install the newer package again, or move the file away to begin anew"
+        )
+    if version == len(MIGRATIONS):
+        return
+    import sqlite_utils  # 17 MB and 141 ms, needed at the first start and after an upgrade
+
+    for number in range(version, len(MIGRATIONS)):
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            MIGRATIONS[number](sqlite_utils.Database(conn, execute_plugins=False))
+            conn.execute(f"PRAGMA user_version={number + 1}")
+            conn.execute("COMMIT")
+        except BaseException:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            raise

@@ -1,0 +1,74 @@
+"""Which series there are: (device, tag) to a small integer and back, with the unit of measure."""
+
+import sqlite3
+from dataclasses import dataclass, field
+
+from gateway.model import SeriesInfo
+
+
+@dataclass(slots=True)
+class SeriesTable:
+    """Event loop only, but for `load` and `rows`. Rows reach the file with the next commit."""
+
+    _ids: dict[tuple[str, str], int] = field(default_factory=dict)
+    _infos: dict[int, SeriesInfo] = field(default_factory=dict)
+    _by_device: dict[str, dict[str, int]] = field(default_factory=dict)
+    _next: int = 1
+    unsaved: list[tuple[int, str, str, str, bool]] = field(default_factory=list)
+    """id, device, tag, unit, and whether the series is new (else only its unit is)."""
+
+    def load(self, conn: sqlite3.Connection) -> None:
+        """Read what the file has."""
+        units = dict(conn.execute("SELECT series, unit FROM tag_unit ORDER BY series, since_seq").fetchall())
+        for series, device, tag in conn.execute("SELECT id, device, tag FROM series").fetchall():
+            self._keep(series, SeriesInfo(device, tag, units.get(series, "")))
+
+    def _keep(self, series: int, info: SeriesInfo) -> None:
+        self._ids[info.device, info.tag] = series
+        self._next = max(self._next, series + 1)
+        self._infos[series] = info
+        self._by_device.setdefault(info.device, {})[info.tag] = series
+
+    def get(self, device: str, tag: str, unit: str | None) -> int:
+        """Return the series, made on first use; a new unit counts from the next commit on."""
+        series = self._ids.get((device, tag))
+        new = series is None
+        if series is None:
+            series = self._next
+        if new or (unit is not None and unit != self._infos[series].unit):
+            self._keep(series, SeriesInfo(device, tag, unit or ""))
+            self.unsaved.append((series, device, tag, unit or "", new))
+        return series
+
+    def find(self, device: str, tag: str) -> int | None:
+        return self._ids.get((device, tag))
+
+    def of(self, device: str) -> dict[str, int]:
+        return dict(self._by_device.get(device, {}))
+
+    def info(self, series: int) -> SeriesInfo:
+        return self._infos[series]
+
+    def __contains__(self, series: int) -> bool:
+        return series in self._infos
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def rows(self) -> list[tuple[int, str, str, str, bool]]:
+        """Return all series as `unsaved` rows, for a file that begins anew."""
+        return [(series, info.device, info.tag, info.unit, True) for series, info in self._infos.items()]
+
+
+def save_series(
+    conn: sqlite3.Connection, rows: list[tuple[int, str, str, str, bool]], since_seq: int
+) -> None:
+    """Write unsaved rows; `since_seq` is the first block that a changed unit holds for."""
+    conn.executemany(
+        "INSERT OR IGNORE INTO series(id, device, tag) VALUES (?, ?, ?)",
+        [(series, device, tag) for series, device, tag, _, new in rows if new],
+    )
+    conn.executemany(
+        "INSERT OR REPLACE INTO tag_unit(series, since_seq, unit) VALUES (?, ?, ?)",
+        [(series, 0 if new else since_seq, unit) for series, _, _, unit, new in rows],
+    )

@@ -1,0 +1,34 @@
+"""What the technician may set of the store."""
+
+from dataclasses import dataclass
+
+from gateway.settings import Settings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSettings(Settings):
+    """The `store:` part of the YAML."""
+
+    SHORT = "path"
+
+    path: str = setting(
+        "", help="folder of the store; empty: the state directory", example="/data/edge-gateway"
+    )
+    commit_interval_s: float = setting(
+        1.0,
+        help="samples are committed together this often; a power cut loses no more than that",
+        low=0.05,
+        high=60,
+    )
+    max_bytes: int = setting(
+        4_000_000_000,
+        help="the store grows no larger; then the oldest delivered samples go first",
+        low=1_000_000,
+        example="4GB",
+    )
+    memory_bytes: int = setting(
+        64 * 1024 * 1024,
+        help="memory for samples that wait for their commit; while it is full, devices are read more slowly",
+        low=1_000_000,
+        example="64MiB",
+    )
