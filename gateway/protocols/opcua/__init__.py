@@ -1,0 +1,136 @@
+"""OPC UA servers: subscription with fall-back to cyclic reads.
+
+Only the settings live here, so that a configuration is checked without importing asyncua.
+"""
+
+import asyncio
+import importlib
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from gateway.model import Device, Link
+from gateway.settings import Secret, setting
+from gateway.settings import Settings as Group
+
+POLICIES = ("Aes256_Sha256_RsaPss", "Basic256Sha256", "Aes128_Sha256_RsaOaep", "Basic256", "Basic128Rsa15")
+"""Security policies that can be named; the last two are outdated and never chosen by `auto`."""
+
+_SECURITY = re.compile(rf"(auto|none|({'|'.join(POLICIES)})(/(SignAndEncrypt|Sign))?)")
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "opc.tcp" or not parts.hostname:
+        raise ValueError(f"{url!r} is no OPC UA address: it has the form opc.tcp://host:4840")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("user and password do not belong into the address: use `user` and `password`")
+    if parts.port == 0:
+        raise ValueError(f"{url!r} has the impossible port 0")
+
+
+def _check_security(security: str) -> None:
+    if not _SECURITY.fullmatch(security):
+        raise ValueError(
+            f"{security!r} is no security: auto, none, or a policy ({', '.join(POLICIES)}), "
+            "with /Sign or /SignAndEncrypt after it where only that mode will do"
+        )
+
+
+def _check_node(node: str) -> None:
+    if not node.strip():
+        raise ValueError(
+            "the node is empty: nsu=URI;s=Name, ns=2;s=Name, i=2258 or a path such as Line1/Speed"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Group):
+    """An OPC UA server."""
+
+    SHORT = "url"
+
+    url: str = setting(help="Address of the server.", check=_check_url, example="opc.tcp://plc-07:4840")
+    security: str = setting(
+        "auto",
+        help="auto (the strongest that works), none, or a policy with or without a mode.",
+        check=_check_security,
+        example="Basic256Sha256/SignAndEncrypt",
+    )
+    user: str = setting("", help="User name; without one the session is anonymous.", example="gateway")
+    password: Secret | None = setting(  # noqa: RUF009  # a declaration, not a default
+        None, help="Password, by reference; never sent without encryption."
+    )
+    publishing_interval_ms: int = setting(
+        500, help="How often the server sends what it collected.", low=10, high=3_600_000, example="500ms"
+    )
+    sampling_interval_ms: int | None = setting(
+        None,
+        help="How often the server looks at a value; the publishing interval unless given, 0 the fastest.",
+        low=0,
+        high=86_400_000,
+        example="100ms",
+    )
+    queue_size: int | None = setting(
+        None,
+        help="Values the server keeps per tag between two publishes; enough for the intervals unless given.",
+        low=1,
+        high=100_000,
+    )
+    deadband: float = setting(0.0, help="Smaller changes are not kept; in the unit of the tag.", low=0)
+    mode: Literal["auto", "subscribe", "poll"] = setting(
+        "auto", help="auto subscribes and reads cyclically what cannot be subscribed; or only one of them."
+    )
+    poll_interval_ms: int = setting(
+        1000, help="Cycle of the reads where polled.", low=10, high=86_400_000, example="1s"
+    )
+    max_tags: int = setting(
+        1000, help="The most tags taken when none are listed.", low=1, high=100_000, example="1000"
+    )
+    session_timeout_s: float = setting(
+        60.0, help="How long the server keeps a lost session.", low=10, high=3600, example="60s"
+    )
+    request_timeout_s: float = setting(
+        10.0, help="How long the server may take for an answer.", low=1, high=300, example="10s"
+    )
+    root: str = setting(
+        "/Objects", help="Where the search begins when no tags are listed: a node or path.", check=_check_node
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagSettings(Group):
+    """A variable of the server."""
+
+    SHORT = "node"
+
+    node: str = setting(
+        help="Node id by namespace URI or index, or a browse path from Objects.",
+        check=_check_node,
+        example="nsu=urn:plc;s=Line1.Speed",
+    )
+    unit: str = setting("", help="Unit of measure.", example="rpm")
+    scale: float = setting(1.0, help="Factor from the raw to the stored value.")
+    offset: float = setting(0.0, help="Added after scaling.")
+    deadband: float | None = setting(None, help="As at the device, for this tag.", low=0)
+    sampling_interval_ms: int | None = setting(
+        None, help="As at the device, for this tag.", low=0, high=86_400_000, example="100ms"
+    )
+    queue_size: int | None = setting(None, help="As at the device, for this tag.", low=1, high=100_000)
+
+
+def queue_size(settings: Settings, sampling_ms: int) -> int:
+    """Return what the server is asked to keep between two publishes: all it samples, and two more."""
+    if settings.queue_size is not None:
+        return settings.queue_size
+    # 0 asks for the fastest the server can, which it tells only in its answer: 10 ms is assumed.
+    return math.ceil(settings.publishing_interval_ms / (sampling_ms or 10)) + 2
+
+
+async def run(device: Device, settings: Settings, link: Link) -> None:
+    """Collect from the server until cancelled, or raise."""
+    # Importing asyncua takes a second of CPU on a small box: not in the event loop.
+    module = await asyncio.to_thread(importlib.import_module, "gateway.protocols.opcua.collect")
+    await module.collect(device, settings, link)

@@ -1,0 +1,164 @@
+"""Finds everything readable below a node, breadth first, in batches."""
+
+import hashlib
+import unicodedata
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from asyncua import ua
+
+from gateway.model import DeviceProblem, Link
+from gateway.protocols.opcua import Settings, TagSettings
+from gateway.protocols.opcua.items import Item, item
+from gateway.protocols.opcua.nodes import BadNode, find, spelled
+from gateway.protocols.opcua.session import Session
+
+_PARENTS_A_CALL = 50
+_MOST_NODES = 200_000
+_NAME_LENGTH = 200
+_SERVER = ua.NodeId(ua.ObjectIds.Server)
+_CURRENT_READ = 1
+
+
+@dataclass(slots=True)
+class Found:
+    """What a search found: the first variables, and how many there are."""
+
+    variables: list[tuple[str, ua.NodeId]] = field(default_factory=list)
+    """Path below the root, and node."""
+    total: int = 0
+    complete: bool = True
+
+
+async def discovered(session: Session, settings: Settings, link: Link) -> tuple[list[Item], str]:
+    """Return an item for each readable variable, and what to say where they are more than `max_tags`."""
+    try:
+        root = await find(session, settings.root)
+    except BadNode as error:
+        raise DeviceProblem(f"device {session.device}: root {settings.root!r}: {error}") from None
+    found = await search(session, root, settings.max_tags)
+    plain = TagSettings(node="-")
+    items = []
+    for name, node in _named(found.variables, session.namespaces):
+        new = item(name, spelled(node, session.namespaces), plain, settings, link)
+        new.node = node
+        items.append(new)
+    if found.total <= len(items) and found.complete:
+        return items, ""
+    more = "" if found.complete else "more than "
+    return items, f"{len(items)} of {more}{found.total}, list your tags"
+
+
+async def search(session: Session, root: ua.NodeId, most: int) -> Found:
+    """Walk everything below `root` but the Server object."""
+    found = Found()
+    seen = {root, _SERVER}
+    level: list[tuple[str, ua.NodeId]] = [("", root)]
+    size = min(_PARENTS_A_CALL, session.limits["browse"])
+    while level:
+        below: list[tuple[str, ua.NodeId]] = []
+        for start in range(0, len(level), size):
+            parents = level[start : start + size]
+            variables = []
+            async for place, reference in children(session, [node for _, node in parents]):
+                node = local(reference.NodeId)
+                if node is None or node in seen:
+                    continue
+                if len(seen) >= _MOST_NODES:
+                    found.complete = False
+                    break
+                seen.add(node)
+                name = _join(parents[place][0], reference.BrowseName.Name or "")
+                below.append((name, node))
+                if reference.NodeClass == ua.NodeClass.Variable:
+                    variables.append((name, node))
+            readable = await _readable(session, variables)
+            found.total += len(readable)
+            found.variables.extend(readable[: most - len(found.variables)])
+        level = below
+    return found
+
+
+async def children(
+    session: Session, parents: Sequence[ua.NodeId], most_each: int = 0
+) -> AsyncIterator[tuple[int, ua.ReferenceDescription]]:
+    """Yield (place of the parent, reference) for the objects and variables below several nodes."""
+    parameters = ua.BrowseParameters()
+    parameters.RequestedMaxReferencesPerNode = most_each
+    parameters.NodesToBrowse = [description(node) for node in parents]
+    results = await session.services.browse(parameters)
+    session.heard()
+    pending = list(enumerate(results))
+    while pending:
+        going: list[tuple[int, bytes]] = []
+        for place, result in pending:
+            for reference in result.References or ():
+                yield place, reference
+            if result.ContinuationPoint:
+                going.append((place, result.ContinuationPoint))
+        if not going:
+            return
+        further = ua.BrowseNextParameters()
+        further.ContinuationPoints = [point for _, point in going]
+        results = await session.services.browse_next(further)
+        session.heard()
+        pending = [(place, result) for (place, _), result in zip(going, results, strict=True)]
+
+
+def description(node: ua.NodeId) -> ua.BrowseDescription:
+    """Return the question for the objects and variables below a node."""
+    asked = ua.BrowseDescription()
+    asked.NodeId = node
+    asked.BrowseDirection = ua.BrowseDirection.Forward
+    asked.ReferenceTypeId = ua.NodeId(ua.ObjectIds.HierarchicalReferences)
+    asked.IncludeSubtypes = True
+    asked.NodeClassMask = ua.NodeClass.Object | ua.NodeClass.Variable
+    asked.ResultMask = ua.BrowseResultMask.All
+    return asked
+
+
+def local(node: ua.NodeId) -> ua.NodeId | None:
+    """Return an expanded node id as a plain one; None where it lies in another server."""
+    if getattr(node, "ServerIndex", 0) or getattr(node, "NamespaceUri", None):
+        return None
+    return ua.NodeId(node.Identifier, node.NamespaceIndex, node.NodeIdType)
+
+
+async def _readable(session: Session, variables: list[tuple[str, ua.NodeId]]) -> list[tuple[str, ua.NodeId]]:
+    size = session.limits["read"]
+    kept = []
+    for start in range(0, len(variables), size):
+        chunk = variables[start : start + size]
+        levels = await session.read(
+            [ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.UserAccessLevel) for _, node in chunk]
+        )
+        for variable, level in zip(chunk, levels, strict=True):
+            value = level.Value.Value if level.Value is not None else None
+            # A server that does not tell is tried.
+            if not isinstance(value, int) or value & _CURRENT_READ:
+                kept.append(variable)
+    return kept
+
+
+def _join(parent: str, name: str) -> str:
+    clean = "".join("_" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name) or "_"
+    for special in "&/":
+        clean = clean.replace(special, f"&{special}")
+    return f"{parent}/{clean}" if parent else clean
+
+
+def _named(
+    variables: Sequence[tuple[str, ua.NodeId]], namespaces: Sequence[str]
+) -> list[tuple[str, ua.NodeId]]:
+    """Make the names unique and short, so that each stays the same whatever else the server has."""
+    counts: dict[str, int] = {}
+    for name, _ in variables:
+        counts[name] = counts.get(name, 0) + 1
+    named = []
+    for name, node in variables:
+        unique = name if counts[name] == 1 else f"{name} [{spelled(node, namespaces)}]"
+        if len(unique) > _NAME_LENGTH:
+            mark = hashlib.sha256(f"{name} {spelled(node, namespaces)}".encode()).hexdigest()[:12]
+            unique = f"{unique[: _NAME_LENGTH - 13]}~{mark}"
+        named.append((unique, node))
+    return named

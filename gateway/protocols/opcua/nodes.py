@@ -1,0 +1,207 @@
+"""From what the YAML says to the node ids of this session."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from asyncua import ua
+
+from gateway.protocols.opcua.faults import status_text
+from gateway.protocols.opcua.items import Item
+from gateway.protocols.opcua.session import Session
+
+_NODE_ID = re.compile(r"(?:nsu=(?P<uri>.+?);|ns=(?P<index>\d+);)?(?P<id>[isgb]=.+)", re.DOTALL)
+_ROOT = ua.NodeId(ua.ObjectIds.RootFolder)
+_OBJECTS = ua.NodeId(ua.ObjectIds.ObjectsFolder)
+
+
+class BadNode(ValueError):
+    """What names a node cannot be turned into a node id."""
+
+
+def node_id(spec: str, namespaces: Sequence[str]) -> ua.NodeId | None:
+    """Return the node id that `spec` spells, or None where it is a browse path. BadNode: it cannot be."""
+    match = _NODE_ID.fullmatch(spec.strip())
+    if match is None:
+        return None
+    index = int(match["index"] or 0)
+    if match["uri"] is not None:
+        index = _namespace(match["uri"], namespaces)
+    try:
+        found = ua.NodeId.from_string(f"ns={index};{match['id']}")
+    except (ua.UaError, ValueError) as error:
+        raise BadNode(f"{spec!r} is no node id: {' '.join(str(error).split())}") from None
+    if index >= len(namespaces):
+        raise BadNode(f"{spec!r}: the server has no namespace {index}, only 0 to {len(namespaces) - 1}")
+    return found
+
+
+def spelled(node: ua.NodeId, namespaces: Sequence[str]) -> str:
+    """Return a node id as the YAML takes it, with the namespace's URI: indexes change between sessions."""
+    identifier: str = ua.NodeId(node.Identifier, 0, node.NodeIdType).to_string()
+    index = node.NamespaceIndex
+    if not index:
+        return identifier
+    if index >= len(namespaces):
+        return f"ns={index};{identifier}"
+    return f"nsu={namespaces[index]};{identifier}"
+
+
+async def resolve(session: Session, items: Iterable[Item]) -> None:
+    """Set each item's node, or its problem."""
+    paths: list[tuple[Item, list[list[ua.QualifiedName]]]] = []
+    for item in items:
+        item.node, item.problem = None, ""
+        try:
+            item.node = node_id(item.spec, session.namespaces)
+            if item.node is None:
+                paths.append((item, path(item.spec, session.namespaces)))
+        except BadNode as error:
+            item.problem = str(error)
+    walks = [_Walk(item, names) for item, names in paths]
+    while going := [walk for walk in walks if walk.rest]:
+        await _step(session, going)
+    for walk in walks:
+        walk.item.node = None if walk.item.problem else walk.at
+
+
+async def find(session: Session, spec: str) -> ua.NodeId:
+    """Return the node that `spec` names. BadNode: there is none."""
+    found = node_id(spec, session.namespaces)
+    if found is not None:
+        return found
+    walk = _Walk(None, path(spec, session.namespaces))
+    while walk.rest and not walk.problem:
+        await _step(session, [walk])
+    if walk.problem:
+        raise BadNode(walk.problem)
+    return walk.at
+
+
+def path(spec: str, namespaces: Sequence[str]) -> list[list[ua.QualifiedName]]:
+    """Split a browse path; each element is given as the qualified names that it may mean.
+
+    `/` separates, `&` takes the next character as it is; `2:Name` names the namespace, else any
+    will do.
+    A path from the root begins with `/`; any other one begins at Objects.
+    """
+    elements = [""]
+    escaped = False
+    for character in spec.strip():
+        if escaped or character not in "&/":
+            elements[-1] += f"&{character}" if escaped and character in "&/:" else character
+            escaped = False
+        elif character == "&":
+            escaped = True
+        else:
+            elements.append("")
+    if elements[0] == "":
+        elements.pop(0)
+        if elements and elements[0] in ("Objects", "0:Objects"):
+            elements.pop(0)
+        else:
+            elements.insert(0, "..")
+    if not elements:
+        return []
+    if "" in elements:
+        raise BadNode(f"{spec!r} has an empty element")
+    return [_names(element, namespaces) for element in elements]
+
+
+def _names(element: str, namespaces: Sequence[str]) -> list[ua.QualifiedName]:
+    if element == "..":
+        return []
+    index, colon, name = element.partition(":")
+    if colon and index.isdecimal():
+        return [ua.QualifiedName(_plain(name), int(index))]
+    # The server's own namespaces come last: what a technician names lies in the later ones.
+    order = [*range(1, len(namespaces)), 0]
+    return [ua.QualifiedName(_plain(element), number) for number in order]
+
+
+def _plain(element: str) -> str:
+    return re.sub(r"&([&/:])", r"\1", element)
+
+
+def _namespace(uri: str, namespaces: Sequence[str]) -> int:
+    try:
+        return list(namespaces).index(uri)
+    except ValueError:
+        known = ", ".join(namespaces[1:]) or "none but its own"
+        raise BadNode(f"the server has no namespace {uri!r}; it has {known}") from None
+
+
+class _Walk:
+    """A browse path being followed, one element a step."""
+
+    def __init__(self, item: Item | None, names: list[list[ua.QualifiedName]]) -> None:
+        self.item: Any = item if item is not None else _Nobody()
+        self.at: ua.NodeId = _OBJECTS
+        self.rest = names
+        if names and not names[0]:
+            self.at, self.rest = _ROOT, names[1:]
+
+    @property
+    def problem(self) -> str:
+        return str(self.item.problem)
+
+    def stop(self, problem: str) -> None:
+        self.item.problem = problem
+        self.rest = []
+
+
+class _Nobody:
+    problem = ""
+
+
+async def _step(session: Session, walks: list[_Walk]) -> None:
+    """Follow one element of each path: the same question is asked once for all that have it."""
+    questions: dict[tuple[ua.NodeId, str, int], ua.BrowsePath] = {}
+    for walk in walks:
+        for name in walk.rest[0]:
+            questions.setdefault((walk.at, name.Name, name.NamespaceIndex), _question(walk.at, name))
+    asked = list(questions)
+    size = session.limits["translate"]
+    answers: dict[tuple[ua.NodeId, str, int], ua.BrowsePathResult] = {}
+    for start in range(0, len(asked), size):
+        chunk = asked[start : start + size]
+        results = await session.services.translate_browsepaths_to_nodeids([questions[key] for key in chunk])
+        answers.update(zip(chunk, results, strict=True))
+    for walk in walks:
+        _advance(walk, answers)
+
+
+def _advance(walk: _Walk, answers: dict[tuple[ua.NodeId, str, int], ua.BrowsePathResult]) -> None:
+    names = walk.rest[0]
+    found: dict[ua.NodeId, int] = {}
+    status = 0
+    for name in names:
+        answer = answers[walk.at, name.Name, name.NamespaceIndex]
+        if answer.StatusCode.is_good():
+            for target in answer.Targets:
+                node = target.TargetId
+                found[ua.NodeId(node.Identifier, node.NamespaceIndex, node.NodeIdType)] = name.NamespaceIndex
+        elif answer.StatusCode.value != ua.StatusCodes.BadNoMatch:
+            status = answer.StatusCode.value
+    label = names[0].Name
+    if len(set(found.values())) > 1:
+        choices = " or ".join(f"{index}:{label}" for index in sorted(set(found.values())))
+        walk.stop(f"the path is ambiguous at {label!r}: write {choices}")
+    elif not found:
+        walk.stop(
+            f"the path stops at {label!r}: {status_text(status)}" if status else f"the path has no {label!r}"
+        )
+    else:
+        walk.at, walk.rest = next(iter(found)), walk.rest[1:]
+
+
+def _question(start: ua.NodeId, name: ua.QualifiedName) -> ua.BrowsePath:
+    element = ua.RelativePathElement()
+    element.ReferenceTypeId = ua.NodeId(ua.ObjectIds.HierarchicalReferences)
+    element.IsInverse = False
+    element.IncludeSubtypes = True
+    element.TargetName = name
+    question = ua.BrowsePath()
+    question.StartingNode = start
+    question.RelativePath.Elements = [element]
+    return question

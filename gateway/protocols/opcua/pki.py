@@ -1,0 +1,170 @@
+"""The certificates of the OPC UA client: its own, those trusted, those refused. Blocking: files and keys."""
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+# A box may boot in 1970: the certificate is valid from before the first of them was sold, so that neither
+# a clock that is not set yet nor a server that is late makes it "not yet valid".
+_VALID_FROM = datetime(2024, 1, 1, tzinfo=UTC)
+_VALID_YEARS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The gateway's application certificate and its key."""
+
+    certificate: x509.Certificate
+    key: rsa.RSAPrivateKey
+    path: Path
+
+    @property
+    def application_uri(self) -> str:
+        names = self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return str(names.get_values_for_type(x509.UniformResourceIdentifier)[0])
+
+    @property
+    def thumbprint(self) -> str:
+        return thumbprint(self.certificate)
+
+
+def thumbprint(certificate: x509.Certificate) -> str:
+    """Return the SHA-1 of a certificate in hex, which is what OPC UA tools show."""
+    return certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303  # a name, not a proof
+
+
+class Pki:
+    """The folder `pki` of the state directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.own = folder / "own"
+        self.trusted = folder / "trusted"
+        self.rejected = folder / "rejected"
+        self._secured = folder / "secured"
+
+    def identity(self, gateway_id: str) -> Identity:
+        """Return our certificate and key; they are made at first start and kept."""
+        for folder in (self.own, self.trusted, self.rejected, self._secured):
+            folder.mkdir(parents=True, exist_ok=True)
+        certificate_file, key_file = self.own / "certificate.der", self.own / "key.pem"
+        if key_file.exists():
+            key = load_pem_private_key(key_file.read_bytes(), password=None)
+            if not isinstance(key, rsa.RSAPrivateKey):
+                raise ValueError(f"{key_file} holds no RSA key: remove it and {certificate_file}")
+        else:
+            key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            _write(key_file, pem, mode=0o600)
+        if not certificate_file.exists():
+            made = _certificate(key, gateway_id)
+            _write(certificate_file, made.public_bytes(Encoding.DER), mode=0o644)
+        certificate = x509.load_der_x509_certificate(certificate_file.read_bytes())
+        if certificate.public_key() != key.public_key():
+            raise ValueError(
+                f"{certificate_file} does not belong to {key_file}: remove both to have new ones made"
+            )
+        return Identity(certificate, key, certificate_file)
+
+    def trusts(self, certificate: x509.Certificate) -> bool:
+        """Say whether the certificate lies in the folder of trusted ones."""
+        return any(certificate == known for known in _certificates(self.trusted))
+
+    def reject(self, certificate: x509.Certificate, device: str) -> Path:
+        """Put a certificate where a person finds it to trust it; return its file."""
+        self.rejected.mkdir(parents=True, exist_ok=True)
+        file = self.rejected / f"{quote(device, safe='')}-{thumbprint(certificate)}.der"
+        if not file.exists():
+            _write(file, certificate.public_bytes(Encoding.DER), mode=0o644)
+        return file
+
+    def clear_rejected(self, certificate: x509.Certificate, device: str) -> None:
+        """Take a certificate off the rejected ones: it is trusted now."""
+        (self.rejected / f"{quote(device, safe='')}-{thumbprint(certificate)}.der").unlink(missing_ok=True)
+
+    def secured_file(self, device: str) -> Path:
+        """Return the file that remembers that a device was once reached securely."""
+        return self._secured / quote(device, safe="")
+
+    def remember_secured(self, device: str, security: str) -> None:
+        file = self.secured_file(device)
+        if not file.exists() or file.read_text() != security:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write(file, security.encode(), mode=0o644)
+
+
+def _certificates(folder: Path) -> Iterator[x509.Certificate]:
+    if not folder.is_dir():
+        return
+    for file in sorted(folder.iterdir()):
+        if not file.is_file():
+            continue
+        data = file.read_bytes()
+        try:
+            if b"-----BEGIN" in data:
+                yield from x509.load_pem_x509_certificates(data)
+            else:
+                yield x509.load_der_x509_certificate(data)
+        except ValueError:
+            continue  # some other file; the certificate it should hold is then reported as not trusted
+
+
+def _certificate(key: rsa.RSAPrivateKey, gateway_id: str) -> x509.Certificate:
+    host = socket.gethostname() or "localhost"
+    uri = f"urn:{quote(host, safe='.-')}:edge-gateway:{quote(gateway_id, safe='.-_')}"
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, f"edge-gateway {gateway_id}"[:64]),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "edge-gateway"),
+        ]
+    )
+    public = key.public_key()
+    end = max(datetime.now(UTC), _VALID_FROM) + timedelta(days=365 * _VALID_YEARS)
+    usages = dict.fromkeys(
+        ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_cert_sign"),
+        True,
+    ) | dict.fromkeys(("key_agreement", "crl_sign", "encipher_only", "decipher_only"), False)
+    both = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri), x509.DNSName(host)])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_VALID_FROM)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(**usages), critical=True)  # Part 6, 6.2.2: self-signed ones sign
+        .add_extension(both, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _write(file: Path, data: bytes, *, mode: int) -> None:
+    part = file.with_name(f".{file.name}.part")
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(file)

@@ -1,0 +1,92 @@
+"""Cyclic reads on an absolute schedule, and reads on request."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from asyncua import ua
+
+from gateway.model import Batch, Link, Run
+from gateway.protocols.opcua.faults import NO_SUCH_TAG, TOO_MUCH, sentence, status_text
+from gateway.protocols.opcua.items import Condition, Item, take
+from gateway.protocols.opcua.session import Session
+from gateway.protocols.opcua.values import reading
+
+
+class Poller:
+    """Reads the values of items."""
+
+    def __init__(self, session: Session, link: Link, condition: Condition) -> None:
+        self._session = session
+        self._link = link
+        self._condition = condition
+
+    async def cycle(self, interval_ms: int, items: Callable[[], Sequence[Item]]) -> None:
+        """Read the items of the moment every interval, for ever; a late cycle leaves out missed slots."""
+        interval_s = interval_ms / 1000
+        due = time.monotonic()
+        while True:
+            current = items()
+            if current:
+                async with self._link.run("cycle") as run:
+                    await self.read(current, run)
+                self._condition.report()
+            due = max(due + interval_s, time.monotonic() - (time.monotonic() - due) % interval_s)
+            await self._link.clock.sleep(max(0.0, due - time.monotonic()))
+
+    async def on_request(self, items: Callable[[], Sequence[Item]]) -> None:
+        """Read every item once whenever a poll is asked for, for ever."""
+        while True:
+            run_id = await self._link.polls.next()
+            async with self._link.run("poll", run_id) as run:
+                await self.read(items(), run)
+            self._condition.report()
+
+    async def read(self, items: Sequence[Item], run: Run) -> None:
+        """Read once; what is new is emitted."""
+        readable = [item for item in items if item.node is not None]
+        for item in items:
+            if item.node is None:
+                run.problem(f"{item.named()}: {item.problem}")
+        size = self._session.limits["read"]
+        for start in range(0, len(readable), size):
+            await self._read_chunk(readable[start : start + size], run)
+
+    async def _read_chunk(self, items: Sequence[Item], run: Run) -> None:
+        nodes = [ua.ReadValueId(NodeId=item.node, AttributeId=ua.AttributeIds.Value) for item in items]
+        try:
+            values = await self._session.read(nodes)
+        except ua.UaStatusCodeError as error:
+            if error.code not in TOO_MUCH or len(items) == 1:
+                raise
+            half = len(items) // 2
+            self._session.limits["read"] = min(self._session.limits["read"], max(1, half))
+            await self._read_chunk(items[:half], run)
+            await self._read_chunk(items[half:], run)
+            return
+        except (ua.UaError, ValueError, TypeError) as error:
+            # One value that asyncua cannot decode spoils the whole answer: it is found by halving.
+            if len(items) == 1:
+                items[0].problem = f"its value cannot be decoded: {sentence(error)}"
+                run.problem(f"{items[0].named()}: {items[0].problem}")
+                return
+            half = len(items) // 2
+            await self._read_chunk(items[:half], run)
+            await self._read_chunk(items[half:], run)
+            return
+        await self._keep(items, values, run)
+
+    async def _keep(self, items: Sequence[Item], values: Sequence[ua.DataValue], run: Run) -> None:
+        batch = Batch()
+        for item, value in zip(items, values, strict=True):
+            new = reading(value)
+            if new.status & 0xFFFF0000 in NO_SUCH_TAG:
+                item.problem = f"node {item.spec}: {status_text(new.status)}"
+                run.problem(f"{item.named()}: {item.problem}")
+                continue
+            if item.polled:
+                item.problem = ""
+            if not item.unchanged(new):
+                take(item, new, self._link, batch)
+        run.add(len(batch))
+        if len(batch):
+            await self._link.emit(batch)

@@ -1,0 +1,153 @@
+"""Which endpoint of a server is used: the strongest that works, and never less than was asked for."""
+
+from dataclasses import dataclass
+
+from asyncua import ua
+from asyncua.crypto import security_policies as policies
+
+from gateway.model import DeviceProblem
+from gateway.protocols.opcua import Settings
+
+_CLASSES: dict[str, type[policies.SecurityPolicy]] = {
+    "Aes256_Sha256_RsaPss": policies.SecurityPolicyAes256Sha256RsaPss,
+    "Basic256Sha256": policies.SecurityPolicyBasic256Sha256,
+    "Aes128_Sha256_RsaOaep": policies.SecurityPolicyAes128Sha256RsaOaep,
+    "Basic256": policies.SecurityPolicyBasic256,
+    "Basic128Rsa15": policies.SecurityPolicyBasic128Rsa15,
+}
+_AUTO = ("Aes256_Sha256_RsaPss", "Basic256Sha256", "Aes128_Sha256_RsaOaep")
+_MODES = {"SignAndEncrypt": ua.MessageSecurityMode.SignAndEncrypt, "Sign": ua.MessageSecurityMode.Sign}
+_NONE_URI = policies.SecurityPolicyNone.URI
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way into the server."""
+
+    policy: str
+    mode: str
+    certificate: bytes
+    """The server's, DER, perhaps with its chain; empty for none."""
+
+    @property
+    def secured(self) -> bool:
+        return self.policy != "none"
+
+    @property
+    def policy_class(self) -> type[policies.SecurityPolicy]:
+        return _CLASSES[self.policy]
+
+    @property
+    def mode_value(self) -> ua.MessageSecurityMode:
+        return _MODES[self.mode]
+
+    def __str__(self) -> str:
+        return f"{self.policy}/{self.mode}" if self.secured else "none"
+
+
+NONE = Choice("none", "", b"")
+
+
+def choices(
+    device: str, settings: Settings, endpoints: list[ua.EndpointDescription], *, once_secured: str
+) -> list[Choice]:
+    """Return the ways in to try, the best first. DeviceProblem: there is none, and why.
+
+    `once_secured` names the file that remembers an earlier secured session, or is "".
+    """
+    offered = [e for e in endpoints if e.EndpointUrl and e.EndpointUrl.startswith("opc.tcp")] or endpoints
+    names = ", ".join(sorted({_name(e) for e in offered})) or "nothing"
+    if settings.security == "none":
+        return [_open(device, settings, offered, names)]
+    found = _secured(settings, offered)
+    if found:
+        return found
+    if settings.security != "auto":
+        raise DeviceProblem(
+            f"device {device}: the server does not offer security {settings.security}"
+            f"{_for_user(settings)}; it offers {names}"
+        )
+    if any(e.SecurityMode != ua.MessageSecurityMode.None_ for e in offered):
+        raise DeviceProblem(
+            f"device {device}: no secured endpoint of the server will do{_for_user(settings)}; "
+            f"it offers {names}: write one of them as `security`, or `none` on a network that you trust"
+        )
+    if once_secured:
+        raise DeviceProblem(
+            f"device {device}: the server was reached securely before and now offers no encryption, "
+            f"which is what an attacker would do; if it was really changed, remove {once_secured} "
+            "or write `security: none`"
+        )
+    return [_open(device, settings, offered, names)]
+
+
+def insecure(choice: Choice, settings: Settings) -> str:
+    """Return what is insecure about a session over this endpoint, or ""."""
+    if choice.secured:
+        outdated = choice.policy not in _AUTO
+        return f"insecure: {choice.policy} is outdated and can be broken" if outdated else ""
+    forced = settings.security == "none"
+    why = "`security: none` is configured" if forced else "the server offers nothing else"
+    return f"insecure: neither signed nor encrypted, {why}"
+
+
+def _secured(settings: Settings, offered: list[ua.EndpointDescription]) -> list[Choice]:
+    wanted, _, mode_wanted = settings.security.partition("/")
+    found = []
+    for mode in _MODES:
+        for policy in _AUTO if wanted == "auto" else (wanted,):
+            if mode_wanted and mode != mode_wanted:
+                continue
+            for endpoint in offered:
+                if _is(endpoint, policy, mode) and _takes(endpoint, settings):
+                    found.append(Choice(policy, mode, endpoint.ServerCertificate))
+                    break
+    return found
+
+
+def _open(device: str, settings: Settings, offered: list[ua.EndpointDescription], names: str) -> Choice:
+    if settings.user or settings.password:
+        raise DeviceProblem(
+            f"device {device}: a user and password are never sent over an unencrypted session; "
+            f"the server offers {names}: choose a secured one (`security: auto`), or leave `user` away"
+        )
+    plain = [e for e in offered if e.SecurityMode == ua.MessageSecurityMode.None_]
+    if not plain:
+        raise DeviceProblem(f"device {device}: the server does not offer `security: none`; it offers {names}")
+    if not any(_takes(e, settings) for e in plain):
+        raise DeviceProblem(
+            f"device {device}: the server takes no anonymous session without encryption; "
+            f"it offers {names}: set `user` and `password`, and `security: auto`"
+        )
+    return NONE
+
+
+def _is(endpoint: ua.EndpointDescription, policy: str, mode: str) -> bool:
+    return bool(
+        endpoint.SecurityPolicyUri == _CLASSES[policy].URI
+        and endpoint.SecurityMode == _MODES[mode]
+        and endpoint.ServerCertificate
+    )
+
+
+def _takes(endpoint: ua.EndpointDescription, settings: Settings) -> bool:
+    """Say whether a session of our kind may be opened there, its password encrypted if it has one."""
+    kind = ua.UserTokenType.UserName if settings.user else ua.UserTokenType.Anonymous
+    tokens = [t for t in endpoint.UserIdentityTokens or [] if t.TokenType == kind]
+    if not tokens:
+        # Some servers list no tokens at all: anonymous is then worth a try.
+        return not endpoint.UserIdentityTokens and not settings.user
+    if kind == ua.UserTokenType.Anonymous or endpoint.SecurityMode == ua.MessageSecurityMode.SignAndEncrypt:
+        return True
+    # asyncua uses the first token of its kind; a token policy of None would send the password in the clear.
+    return bool(tokens[0].SecurityPolicyUri != _NONE_URI)
+
+
+def _name(endpoint: ua.EndpointDescription) -> str:
+    policy = (endpoint.SecurityPolicyUri or "").rpartition("#")[2] or "?"
+    mode = endpoint.SecurityMode.name.rstrip("_")
+    return "none" if policy == "None" else f"{policy}/{mode}"
+
+
+def _for_user(settings: Settings) -> str:
+    return " with an encrypted password" if settings.user else ""

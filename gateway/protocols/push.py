@@ -1,0 +1,102 @@
+"""A device that pushes its samples to us over HTTP."""
+
+import asyncio
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.controls import PushedSample
+from gateway.model import Batch, Device, DeviceProblem, Link, Receipt, Run
+from gateway.scaling import Scaling
+from gateway.settings import Settings as Group
+from gateway.settings import setting
+
+_PATIENCE_S = 10.0
+"""How long a push may take for room in the memory budget and COMMIT together."""
+_NAME_LENGTH = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Group):
+    """A device that pushes."""
+
+    max_batch: int = setting(
+        100_000, help="The most samples taken in one request.", low=1, high=10_000_000, example="10000"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagSettings(Group):
+    """A tag that may be pushed; where none is listed, every name is taken."""
+
+    SHORT = "unit"
+
+    unit: str = setting("", help="Unit of measure.", example="bar")
+    scale: float = setting(1.0, help="Factor from the pushed to the stored value.")
+    offset: float = setting(0.0, help="Added after scaling.")
+
+
+class Pusher:
+    """Takes samples from clients (controls.Push)."""
+
+    def __init__(self, device: Device, settings: Settings, link: Link, run: Run) -> None:
+        self._device = device
+        self._settings = settings
+        self._link = link
+        self._run = run
+        self._known: dict[str, tuple[int, Scaling]] = {}
+
+    async def push(self, samples: Sequence[PushedSample]) -> Receipt:
+        """Store them; returns after COMMIT. ValueError: a sample is refused, and then all of them."""
+        if len(samples) > self._settings.max_batch:
+            raise ValueError(
+                f"{len(samples)} samples in one request: device {self._device.id} takes at most "
+                f"{self._settings.max_batch} (max_batch)"
+            )
+        batch = self._batch(samples)
+        if not len(batch):
+            return Receipt(0, 0, 0)
+        async with asyncio.timeout(_PATIENCE_S):
+            ticket = await self._link.emit(batch)
+            self._run.add(len(batch))
+            return await ticket
+
+    def _batch(self, samples: Sequence[PushedSample]) -> Batch:
+        # Every name is judged before the first tag is made: a refused request leaves nothing behind.
+        for name in {sample.tag for sample in samples} - self._known.keys():
+            self._judge(name)
+        batch = Batch()
+        for sample in samples:
+            series, scaling = self._tag(sample.tag)
+            ts, flags = self._link.stamp() if sample.ts is None else (sample.ts, 0)
+            batch.add(series, ts, scaling(sample.value), sample.status, flags)
+        return batch
+
+    def _judge(self, name: str) -> None:
+        if not 1 <= len(name) <= _NAME_LENGTH:
+            raise ValueError(f"a tag name has 1 to {_NAME_LENGTH} characters, this one {len(name)}")
+        # Cc: control characters; Cs: lone surrogates, which no UTF-8 can hold.
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            raise ValueError(f"the tag name {name!r} holds a control character")
+        if self._device.tags and name not in self._device.tags:
+            raise ValueError(
+                f"device {self._device.id} has no tag {name!r}: it is not among those listed at "
+                f"{self._device.where.get('', 'its configuration')}"
+            )
+
+    def _tag(self, name: str) -> tuple[int, Scaling]:
+        found = self._known.get(name)
+        if found is None:
+            configured: TagSettings = self._device.tags.get(name) or TagSettings()
+            series = self._link.tag(name, unit=configured.unit)
+            found = self._known[name] = series, Scaling(configured.scale, configured.offset)
+        return found
+
+
+async def run(device: Device, settings: Settings, link: Link) -> None:
+    """Offer `controls.Push` until cancelled."""
+    async with link.run("push") as current:
+        with link.offer(Pusher(device, settings, link, current)):
+            link.report("running")
+            await asyncio.Event().wait()
+    raise DeviceProblem(f"device {device.id}: the push intake ended")

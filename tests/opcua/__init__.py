@@ -1,0 +1,1 @@
+"""The OPC UA protocol against real servers."""
