@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.problems import Place, Problems, either, quoted
-from gateway.quantities import number, quantity, scalar_type
+from gateway.problems import Place, Problems, either, quoted, without_userinfo
+from gateway.quantities import scalar_type
+from gateway.scalars import scalar
 from gateway.secret_reference import HOW, resolve
 from gateway.shapes import (
     REQUIRED,
@@ -23,7 +24,7 @@ from gateway.shapes import (
     Text,
     Words,
 )
-from gateway.wording import check_name, found, limits, wanted
+from gateway.wording import check_name, found, wanted
 from gateway.yaml_source import Entry, ListNode, MapNode, Node, RefusedNode, ScalarNode
 
 INVALID: Final = object()
@@ -98,50 +99,16 @@ class Reader:
             return self.read(shape, MapNode(at.place), at)
         if at.default is not REQUIRED and isinstance(shape, ListOf | Choice):
             return at.default
-        return self._wrong(at.place, at, f"has no value; it wants {wanted(shape)}")
-
-    # -- scalars ---------------------------------------------------------------------------
+        remedy = "" if at.default is REQUIRED else ", or remove the line"
+        return self._wrong(at.place, at, f"has no value; it wants {wanted(shape)}{remedy}")
 
     def _scalar(self, shape: Shape, node: Node, at: At) -> Any:
         if not isinstance(node, ScalarNode):
             return self._mistyped(shape, node, at)
-        match shape:
-            case Flag():
-                if node.plain and scalar_type(node.text) == "bool":
-                    return node.text.lower() == "true"
-                return self._mistyped(shape, node, at)
-            case Words():
-                return self._word(shape, node, at)
-            case Number():
-                return self._number(shape, node, at)
-            case Text(path=is_path):
-                if node.plain and not node.loose and (kind := scalar_type(node.text)) != "str":
-                    what = "number" if kind in ("int", "float") else "word"
-                    sentence = f"wants text, found the {what} {node.text[:40]}; put it in quotes"
-                    return self._wrong(node.place, at, sentence)
-                return self.folder / node.text if is_path else node.text
-        raise TypeError(f"{shape} is not a scalar")
-
-    def _word(self, shape: Words, node: ScalarNode, at: At) -> Any:
-        for word in shape.words:
-            if node.text == str(word):
-                return word
-        words = [str(word) for word in shape.words]
-        hint = self.problems.hint(node.text, words)
-        return self._wrong(node.place, at, f"must be {either(words)}, found {found(node)}{hint}")
-
-    def _number(self, shape: Number, node: ScalarNode, at: At) -> Any:
-        if not node.plain and not shape.unit:
-            return self._mistyped(shape, node, at)
         try:
-            value = quantity(node.text, shape) if shape.unit else number(node.text, shape)
+            return scalar(shape, node, self.folder, self.problems.hint)
         except ValueError as error:
-            return self._wrong(node.place, at, f"{error}, found {found(node)}")
-        too_low = shape.low is not None and value < shape.low
-        too_high = shape.high is not None and value > shape.high
-        if too_low or too_high:
-            return self._wrong(node.place, at, f"must be {limits(shape)}, found {node.text}")
-        return value
+            return self._wrong(node.place, at, str(error))
 
     def _secret(self, node: Node, at: At) -> Any:
         # What was found is not shown here: it may be the secret itself.
@@ -166,7 +133,8 @@ class Reader:
 
     def _list(self, shape: ListOf, node: Node, at: At) -> Any:
         if not isinstance(node, ListNode):
-            return self._mistyped(shape, node, at)
+            remedy = "; a list of one is written [...]" if isinstance(node, ScalarNode) else ""
+            return self._wrong(node.place, at, f"wants {wanted(shape)}, found {found(node)}{remedy}")
         items = [self.read(shape.item, item, At(at.name, item.place)) for item in node.items]
         return INVALID if any(item is INVALID for item in items) else tuple(items)
 
@@ -214,11 +182,7 @@ class Reader:
         if not isinstance(node, MapNode):
             return self._mistyped(shape, node, at)
         self._unknown(node, shape.members)
-        values = {}
-        for name, member in shape.members.items():
-            value = self._member(name, member, node, at)
-            if value is not REQUIRED:
-                values[member.field] = value
+        values = {each.field: self._member(name, each, node, at) for name, each in shape.members.items()}
         if any(value is INVALID for value in values.values()):
             return INVALID
         return self._accepted(lambda: shape.cls(**values), at.place, at)
@@ -227,7 +191,7 @@ class Reader:
         entry = node.entries.get(name)
         if entry is None:
             if member.default is not REQUIRED:
-                return REQUIRED
+                return member.default
             example = f", such as {name}: {member.declared.example}" if member.declared.example else ""
             return self._wrong(at.place, at, f'needs the setting "{name}"{example}')
         within = At(name, entry.key_place, member.default)
@@ -243,7 +207,8 @@ class Reader:
         try:
             return judge()
         except _REFUSALS as error:
-            return self._wrong(place, At(at.name, place), f"will not do: {' '.join(str(error).split())}")
+            sentence = without_userinfo(" ".join(str(error).split()))
+            return self._wrong(place, at, f"will not do: {sentence}")
 
     def _unknown(self, node: MapNode, known: Mapping[str, Any]) -> int:
         strangers = [(name, entry) for name, entry in node.entries.items() if name not in known]
@@ -256,35 +221,32 @@ class Reader:
     def _kinds(self, shape: Kinds, node: Node, at: At) -> Any:
         if not isinstance(node, MapNode):
             return self._mistyped(shape, node, at)
-        strangers = self._unknown(node, {**shape.modules, **({"tags": None} if shape.tagged else {})})
         kinds = [name for name in node.entries if name in shape.modules]
-        if len(kinds) != 1:
-            return self._not_one_kind(shape, node, kinds, strangers, at)
-        kind, entry = kinds[0], node.entries[kinds[0]]
-        try:
-            group = shape.group(kind)
-            tag = shape.tag(kind) if shape.tagged else None
-        except ImportError as error:
-            return self._wrong(entry.key_place, At(kind, entry.key_place), f"cannot be used here: {error}")
-        settings = self.read(group, entry.node, At(kind, entry.key_place))
-        places = {"": at.place}
-        tags: Any = {}
-        if tag is not None and (listed := node.entries.get("tags")):
-            tags = self.read(MapOf(tag, "tag"), listed.node, At("tags", listed.key_place))
-            if isinstance(listed.node, MapNode):
-                places |= {name: each.key_place for name, each in listed.node.entries.items()}
-        if settings is INVALID or tags is INVALID or strangers:
-            return INVALID
-        return Kinded(kind, settings, tags, places)
-
-    def _not_one_kind(self, shape: Kinds, node: MapNode, kinds: list[str], strangers: int, at: At) -> Any:
+        strangers = self._unknown(node, {**shape.modules, **({"tags": None} if shape.tagged else {})})
         what = "protocol" if shape.tagged else "target"
         if not kinds and not strangers:
             return self._wrong(at.place, at, f"names no {what}; add one of {either(sorted(shape.modules))}")
         for extra in kinds[1:]:
             place = node.entries[extra].key_place
             self.problems.add(place, f'"{at.name}" has a {what} already, "{kinds[0]}"; keep one of them')
-        return INVALID
+        read = [self._kind(shape, kind, node, at) for kind in kinds]
+        return read[0] if len(read) == 1 and not strangers else INVALID
+
+    def _kind(self, shape: Kinds, kind: str, node: MapNode, at: At) -> Any:
+        entry, listed = node.entries[kind], node.entries.get("tags")
+        within = At(kind, entry.key_place)
+        try:
+            group = shape.group(kind)
+            tag = shape.tag(kind) if shape.tagged else None
+        except ImportError as error:
+            return self._wrong(entry.key_place, within, f"cannot be used here: {error}")
+        settings = self.read(group, entry.node, within)
+        places, tags = {"": at.place}, {}
+        if tag is not None and listed is not None:
+            tags = self.read(MapOf(tag, "tag"), listed.node, At("tags", listed.key_place))
+            if isinstance(listed.node, MapNode):
+                places |= {name: each.key_place for name, each in listed.node.entries.items()}
+        return INVALID if settings is INVALID or tags is INVALID else Kinded(kind, settings, tags, places)
 
 
 def _is_null(node: Node) -> bool:

@@ -143,6 +143,11 @@ def _group_of(cls: Any) -> Group:
         unit = _unit(each.name, hints[each.name])
         shape = shape_of(hints[each.name], unit, declared)
         name = declared.yaml or (each.name.removesuffix(unit) if unit else each.name)
+        if name in members:
+            other = members[name].field
+            raise TypeError(
+                f"{cls.__qualname__}: {each.name} and {other} are both {name} in the YAML; give yaml="
+            )
         members[name] = Member(each.name, shape, declared, _default(each))
     return Group(cls, members)
 

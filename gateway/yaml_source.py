@@ -140,8 +140,7 @@ class _Builder:
         match event:
             case yaml.ScalarEvent():
                 self._refuse_extras(event)
-                plain = event.style is None or event.style == ""
-                self._attach(ScalarNode(event.value, plain, self._place(event)))
+                self._attach(self._scalar(event))
             case yaml.MappingStartEvent():
                 self._open(MapNode(self._place(event)), event)
             case yaml.SequenceStartEvent():
@@ -175,6 +174,12 @@ class _Builder:
             return False
         return True
 
+    def _scalar(self, event: Any) -> Node:
+        place = self._place(event)
+        if event.tag is not None:
+            return RefusedNode(place)
+        return ScalarNode(event.value, event.style in (None, ""), place)
+
     def _open(self, node: MapNode | ListNode, event: Any) -> None:
         self._refuse_extras(event)
         self._attach(node)
@@ -185,8 +190,8 @@ class _Builder:
             sentence = f'the anchor "&{event.anchor}" is not taken; write the value out where it is needed'
             self._problems.add(self._place(event), sentence)
         if event.tag is not None:
-            sentence = f"the YAML tag {quoted(event.tag)} is not taken; remove it"
-            self._problems.add(self._place(event), sentence)
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self._problems.add(self._place(event), f"the YAML tag {quoted(tag)} is not taken; remove it")
 
     def _attach(self, node: Node) -> None:
         if not self._frames:
