@@ -7,6 +7,7 @@ It imports nothing of ours. The exceptions:
     ├── DeviceProblem       the device cannot be used as configured; shown as its state, tried again
     │   └── WaitingForTrust a certificate has to be trusted by a person first
     └── UploadProblem       a delivery did not succeed; everything is kept and tried again
+        └── UnitRefused     the target refuses this body whenever it is sent; it is tried in parts
 """
 
 import asyncio
@@ -52,6 +53,17 @@ class UploadProblem(GatewayError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class UnitRefused(UploadProblem):
+    """The target refuses this body whenever it is sent: the forwarder sends it in parts, down to one sample.
+
+    Its text is the target's words. `too_large`: for its size, so that each half may do.
+    """
+
+    def __init__(self, message: str, *, too_large: bool = False) -> None:
+        super().__init__(message)
+        self.too_large = too_large
 
 
 class Flag(enum.IntFlag):
@@ -295,6 +307,8 @@ class Unit:
     samples: Batch
     series: Mapping[int, SeriesInfo]
     gaps: Sequence[Gap] = ()
+    repeat: bool = False
+    """It may have been sent before. No part of the body."""
 
 
 class Refusal(NamedTuple):
@@ -305,10 +319,23 @@ class Refusal(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One sample that a target refused for good, in the target's words, kept until replayed or discarded."""
+
+    id: int
+    device: str
+    tag: str
+    sample: Sample
+    reason: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Outlet:
     """What an open uploader yields.
 
-    `send(unit)` returns: all accepted but the refused. It raises: all kept and retried later.
+    `send(unit)` returns: all accepted but the refused. It raises: all kept and retried later;
+    UnitRefused: retried at once in parts, each a unit of its own under the key `KEY/first-end`.
     `put(file)` stores a file under its name and verifies it; None where the target takes no files.
     `controls` are offered to the API (RemoteFiles).
     """
@@ -325,6 +352,9 @@ class UploaderModule(Protocol):
 
     def encoding(self, settings: Any) -> Encoding:
         """Return the encoding that new units get."""
+
+    def insecure(self, settings: Any) -> str:
+        """Say in a sentence what is insecure about the way to the target, or return ""."""
 
     def open(self, upload: str, settings: Any, clock: Clock) -> AbstractAsyncContextManager[Outlet]:
         """Enter the target; connecting may wait for the first send."""

@@ -74,6 +74,14 @@ def settle(tx: Transaction, upload: str, lane: str, refused: Iterable[RefusedRow
     return True
 
 
+def amend(tx: Transaction, upload: str, lane: str, from_seq: int, encoding_json: str) -> None:
+    """Note more about the unit in flight, if it still is."""
+    tx.conn.execute(
+        "UPDATE unit SET encoding = ? WHERE upload = ? AND lane = ? AND from_seq = ?",
+        (encoding_json, upload, lane, from_seq),
+    )
+
+
 def acknowledge(conn: sqlite3.Connection, upload: str, from_seq: int, to_seq: int) -> None:
     """Add a range of seqs, merged with those that it overlaps or touches."""
     touching = conn.execute(
@@ -201,7 +209,26 @@ def quarantined(
         "ORDER BY id DESC LIMIT ?",
         (upload, before_id or 2**62, limit),
     )
-    return [
-        QuarantineRow(id_, name, at_us, reason, next(iter(decode(block)[1])))
-        for id_, name, at_us, reason, block in rows
-    ]
+    return [_letter(row) for row in rows]
+
+
+def letters(conn: sqlite3.Connection, upload: str, ids: Iterable[int]) -> list[QuarantineRow]:
+    """Return the dead letters of these ids that there are, oldest first."""
+    query = "SELECT id, upload, at_us, reason, block FROM quarantine WHERE upload = ? AND id = ?"
+    rows = (conn.execute(query, (upload, id_)).fetchone() for id_ in sorted(set(ids)))
+    return [_letter(row) for row in rows if row is not None]
+
+
+def discard(tx: Transaction, upload: str, ids: Iterable[int] | None) -> int:
+    """Delete dead letters (None: all) and return how many."""
+    if ids is None:
+        return tx.conn.execute("DELETE FROM quarantine WHERE upload = ?", (upload,)).rowcount
+    return sum(
+        tx.conn.execute("DELETE FROM quarantine WHERE upload = ? AND id = ?", (upload, id_)).rowcount
+        for id_ in set(ids)
+    )
+
+
+def _letter(row: tuple[int, str, int, str, bytes]) -> QuarantineRow:
+    id_, upload, at_us, reason, block = row
+    return QuarantineRow(id_, upload, at_us, reason, next(iter(decode(block)[1])))

@@ -1,0 +1,42 @@
+"""When a target may be asked again: back-off with jitter, and what the target itself asked for."""
+
+import random
+from collections.abc import Callable
+
+from gateway.clock import Clock
+from gateway.model import UploadProblem
+from gateway.supervise import Backoff
+
+TURN_S = 2.0
+"""No wait is longer than this without a turn of the state machine."""
+_LONGEST_S = 3600.0
+
+
+class Gate:
+    """Shared by all that is sent to one target, so that it is left alone as a whole."""
+
+    def __init__(self, clock: Clock, backoff: Backoff) -> None:
+        self._clock, self._backoff = clock, backoff
+        self._opens_ns = clock.mono_ns()
+        self.failures = 0
+        """In a row."""
+
+    def passed(self) -> None:
+        self.failures = 0
+
+    def failed(self, problem: UploadProblem) -> float:
+        """Close for the back-off, or for as long as the target asked; return the seconds."""
+        self.failures += 1
+        wait_s = self._backoff.wait_s(self.failures)
+        if problem.retry_after_s is not None:
+            asked_s = min(problem.retry_after_s, _LONGEST_S)
+            wait_s = max(asked_s, self._backoff.first_s) * random.uniform(1.0, 1.1)
+        self._opens_ns = max(self._opens_ns, self._clock.mono_ns() + int(wait_s * 1e9))
+        return wait_s
+
+    async def wait(self, turn: Callable[[], None]) -> None:
+        """Wait until it is open, in slices, each of which is a turn."""
+        while (left_ns := self._opens_ns - self._clock.mono_ns()) > 0:
+            turn()
+            await self._clock.sleep(min(left_ns / 1e9, TURN_S))
+        turn()

@@ -1,0 +1,124 @@
+"""What a target over HTTP answers, bounded: its words, its refusals, when it wants to be asked again."""
+
+import math
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+import orjson
+from multidict import CIMultiDictProxy
+
+from gateway.model import GatewayError, UploadProblem
+
+LONGEST_ANSWER_BYTES = 1 << 20
+LONGEST_WAIT_S = 3600.0
+_WORDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer."""
+
+    status: int
+    body: bytes
+    headers: CIMultiDictProxy[str]
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    def words(self) -> str:
+        """Return the status and the beginning of the body as one line."""
+        text = " ".join(self.body[: 4 * _WORDS].decode(errors="replace").split())
+        text = "".join(c for c in text if c.isprintable())[:_WORDS]
+        return f"{self.status}: {text}" if text else str(self.status)
+
+    def document(self) -> Any:
+        """Return the body as JSON, or None where it is none."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return None
+
+    def problem(self, target: str) -> UploadProblem:
+        return UploadProblem(f"{target} answered {self.words()}", retry_after_s(self.headers))
+
+
+def retry_after_s(headers: CIMultiDictProxy[str], now: datetime | None = None) -> float | None:
+    """Return Retry-After in seconds, at most an hour; None where there is none that makes sense.
+
+    A date is held against the target's own Date where it gives one: our clock may stand in 1970.
+    """
+    text = headers.get("Retry-After", "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        until = _date(text)
+        if until is None:
+            return None
+        seconds = (until - (_date(headers.get("Date", "")) or now or datetime.now(UTC))).total_seconds()
+    return min(seconds, LONGEST_WAIT_S) if seconds > 0 and not math.isnan(seconds) else None
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+async def read_answer(response: aiohttp.ClientResponse, target: str) -> Answer:
+    """Read an answer to its end. UploadProblem: it is longer than 1 MiB."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > LONGEST_ANSWER_BYTES:
+            raise UploadProblem(f"{target} answered {response.status} and more than 1 MiB, which is not read")
+    return Answer(response.status, bytes(body), response.headers)
+
+
+@asynccontextmanager
+async def session(ca: str | None, verify: bool, timeout_s: float) -> AsyncIterator[aiohttp.ClientSession]:
+    """Open a client that asks for answers as they are, keeps no cookies and leaves redirects to us."""
+    connector = aiohttp.TCPConnector(ssl=trust(ca, verify), limit=8, keepalive_timeout=30)
+    timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(10.0, timeout_s))
+    async with aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "edge-gateway", "Accept": "application/json", "Accept-Encoding": "identity"},
+    ) as client:
+        yield client
+
+
+def trust(ca: str | None, verify: bool) -> ssl.SSLContext:
+    """Return what a target's certificate is checked against. UploadProblem: the file will not do."""
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise UploadProblem(f"the file {ca} with trusted certificates cannot be used: {error}") from None
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@asynccontextmanager
+async def network(target: str, timeout_s: float) -> AsyncIterator[None]:
+    """Turn whatever the network does into an UploadProblem with a sentence."""
+    try:
+        yield
+    except GatewayError:
+        raise
+    except TimeoutError:
+        raise UploadProblem(f"{target} did not answer within {timeout_s:g} s") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise UploadProblem(f"{target} could not be reached: {words}") from None

@@ -1,0 +1,155 @@
+"""Posts each unit to a URL with an Idempotency-Key; any 2xx means that all of it is kept there."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+
+from gateway import settings as declared
+from gateway.clock import Clock
+from gateway.model import Encoding, Outlet, Refusal, Unit, UnitRefused, UploadProblem
+from gateway.settings import Secret, setting
+from gateway.uploaders.answers import Answer, network, read_answer, session
+from gateway.uploaders.encoders import compressed, encoder
+
+_POISON = frozenset({400, 413, 422})
+"""The answers that speak of the body. All others speak of the target, its address or our rights there."""
+_TOO_LARGE = 413
+
+
+def web_address(url: str) -> None:
+    """Check a URL. ValueError: a sentence."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is not a web address; write https://host/path")
+    if parts.username or parts.password:
+        raise ValueError("a web address must not hold a password; give it as a secret by reference")
+
+
+def header_names(headers: Mapping[str, str]) -> None:
+    """Check extra headers. ValueError: a sentence."""
+    for name, text in headers.items():
+        if not name or not set(name.lower()) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_"):
+            raise ValueError(f"{name!r} is not the name of a header")
+        if name.lower() in ("idempotency-key", "content-type", "content-encoding", "content-length", "host"):
+            raise ValueError(f"the header {name} is set by the gateway itself")
+        if not text.isprintable():
+            raise ValueError(f"the header {name} holds a control character")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(declared.Settings):
+    """An upload that posts units to a URL."""
+
+    SHORT: ClassVar[str | None] = "url"
+
+    url: str = setting(
+        help="Where units are posted to; http:// works and is shown as insecure.",
+        check=web_address,
+        example="https://cloud.example/ingest",
+    )
+    token: Secret | None = setting(
+        None, help="Sent as `Authorization: Bearer ...`.", example="{credential: plant-cloud}"
+    )
+    headers: Mapping[str, str] = setting({}, help="Headers sent with every request.", check=header_names)
+    gzip: bool = setting(default=True, help="Compress bodies.")
+    verify: bool = setting(default=True, help="Check the target's certificate; `off` is shown as insecure.")
+    ca: str | None = setting(
+        None,
+        help="File with the certificates to trust in place of the system's.",
+        example="/etc/plant-ca.pem",
+    )
+    timeout_s: float = setting(
+        30.0, low=1, high=600, help="Longest time for one request, from connecting to the end of its answer."
+    )
+    gather_s: float = setting(1.0, low=0.1, high=3600, help="A unit is sent at the latest after this time.")
+    gather_bytes: int = setting(
+        256 << 10,
+        low=1 << 10,
+        high=16 << 20,
+        help="A unit is sent once this much is waiting, as stored.",
+        yaml="gather_size",
+    )
+
+
+def encoding(settings: Settings) -> Encoding:
+    """Return the encoding that new units get."""
+    return Encoding("columns", 1)
+
+
+def insecure(settings: Settings) -> str:
+    """Return what is insecure about these settings as a sentence, or nothing."""
+    if settings.url.startswith("http://"):
+        return "samples and token travel unencrypted; use an https:// address"
+    return "" if settings.verify else "the target's certificate is not checked; set `verify: on`, or `ca`"
+
+
+@asynccontextmanager
+async def open(  # noqa: A001  # the contract's word
+    upload: str, settings: Settings, clock: Clock
+) -> AsyncIterator[Outlet]:
+    """Open a client; it connects at the first send."""
+    async with session(settings.ca, settings.verify, settings.timeout_s) as client:
+        target = Target(upload, settings, client)
+        yield Outlet(send=target.send)
+
+
+class Target:
+    """A URL that takes units."""
+
+    def __init__(self, upload: str, settings: Settings, client: aiohttp.ClientSession) -> None:
+        self._settings, self._client = settings, client
+        self._name = f"upload {upload}: {settings.url}"
+
+    async def send(self, unit: Unit) -> Sequence[Refusal]:
+        """Post a unit. UnitRefused: the target says that the body will not do."""
+        body = await asyncio.to_thread(self._body, unit)
+        answer = await self._post(unit.key, body)
+        if answer.ok:
+            return _refusals(answer.document(), unit)
+        if answer.status in _POISON:
+            raise UnitRefused(answer.words(), too_large=answer.status == _TOO_LARGE)
+        if 300 <= answer.status < 400:
+            to = answer.headers.get("Location", "nowhere")[:200]
+            raise UploadProblem(f"{self._name} redirects to {to!r}; redirects are not followed: set that url")
+        raise answer.problem(self._name)
+
+    def _body(self, unit: Unit) -> bytes:
+        body = encoder(unit).body(unit)
+        return compressed(body) if self._settings.gzip else body
+
+    async def _post(self, key: str, body: bytes) -> Answer:
+        headers = {
+            **self._settings.headers,
+            "Content-Type": "application/json",
+            "Idempotency-Key": quote(key, safe="/-_.~:"),
+        }
+        if self._settings.gzip:
+            headers["Content-Encoding"] = "gzip"
+        if self._settings.token is not None:
+            headers["Authorization"] = f"Bearer {self._settings.token.text}"
+        async with (
+            network(self._name, self._settings.timeout_s),
+            self._client.post(
+                self._settings.url, data=body, headers=headers, allow_redirects=False
+            ) as response,
+        ):
+            return await read_answer(response, self._name)
+
+
+def _refusals(document: Any, unit: Unit) -> list[Refusal]:
+    """Read `{"refused": [{"index": 3, "reason": "..."}]}`; what makes no sense is no refusal."""
+    listed = document.get("refused") if isinstance(document, dict) else None
+    if not listed or not isinstance(listed, list):
+        return []
+    order = encoder(unit).order(unit)
+    refusals: dict[int, Refusal] = {}
+    for item in listed:
+        index = item.get("index") if isinstance(item, dict) else None
+        if type(index) is int and 0 <= index < len(order):
+            refusals[index] = Refusal(order[index], str(item.get("reason") or "refused")[:300])
+    return list(refusals.values())
