@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from gateway.model import Batch
+from gateway.model import Batch, Gap
 from gateway.store.codec import BlockHeader, Kind, encode
 from gateway.store.schema import WIDE_US
 from gateway.store.values import value_bytes
@@ -45,12 +45,26 @@ def ends(conn: sqlite3.Connection, from_us: int, to_us: int, limit: int) -> list
     return conn.execute(f"SELECT t1, n {_NARROW} ORDER BY t1 LIMIT :limit", window).fetchall()
 
 
+def mark_bad(conn: sqlite3.Connection, seqs: Sequence[int]) -> list[Gap]:
+    """Take unreadable blocks out of service; return the gaps they leave, once each."""
+    gaps = []
+    for seq in sorted(set(seqs)):
+        row = conn.execute(
+            "UPDATE block SET kind = ? WHERE seq = ? AND kind = ? RETURNING t0, t1, n",
+            (CORRUPT, seq, Kind.SAMPLES),
+        ).fetchone()
+        if row is not None:
+            why = f"block {seq} of the store is damaged: its checksum fails"
+            gaps.append(Gap(row[0], row[1], why, count=row[2]))
+    return gaps
+
+
 def cut(batch: Batch) -> list[Batch]:
     """Cut a commit into blocks that are narrow in time where they can be, and bounded in size.
 
     One stray time (a device that thinks it is 1970) in a block would make every query read it.
     """
-    groups = [batch]
+    groups = [batch] if len(batch) else []
     if len(batch) and max(batch.ts) - min(batch.ts) > WIDE_US:
         groups = _by_time(batch)
     return [part for group in groups for part in _by_size(group)]

@@ -1,88 +1,24 @@
-"""One group commit: what waits for it, and the transaction that writes it."""
+"""The transaction of one group commit: samples, series, gaps, runs, riding jobs, retention."""
 
-import asyncio
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from gateway.clock import Clock
-from gateway.model import Batch, Gap, Receipt, RunRecord, Ticket
+from gateway.model import Batch, Flag, Gap, Receipt, RunRecord
 from gateway.store import retention
-from gateway.store.blocks import CORRUPT, cut, insert_block
+from gateway.store.blocks import cut, insert_block, mark_bad
 from gateway.store.codec import BlockHeader, Kind
-from gateway.store.hotfile import is_disk, mark_bad
 from gateway.store.keys import MOVED, SAME, Resolved, resolve
 from gateway.store.newest import Newest, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.series import save_series
-
-Job = Callable[[Transaction], Any]
-
-
-@dataclass(slots=True)
-class Intake:
-    """A batch waiting for its commit."""
-
-    batch: Batch
-    ticket: Ticket
-    size: int
-
-
-@dataclass(slots=True)
-class Ride:
-    """A job waiting for its commit, and who waits for it."""
-
-    job: Job
-    future: asyncio.Future[Any] | None
-    result: Any = None
-    error: BaseException | None = None
-
-
-@dataclass(slots=True)
-class Work:
-    """What one commit takes along."""
-
-    intakes: list[Intake] = field(default_factory=list)
-    rides: list[Ride] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
-    runs: list[RunRecord] = field(default_factory=list)
-    series: list[tuple[int, str, str, str, bool]] = field(default_factory=list)
-    refused: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
-    """Samples that cannot be stored: (device, reason) to first and last wall time and their number."""
-    bad: list[int] = field(default_factory=list)
-    """Seqs of blocks found unreadable."""
-    samples: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.intakes or self.rides or self.gaps or self.runs or self.bad or self.refused)
-
-    def absorb(self, other: "Work", most_samples: int) -> None:
-        """Take over from `other`: all but the samples beyond the limit."""
-        taken = 0
-        for intake in other.intakes:
-            if self.samples and self.samples + len(intake.batch) > most_samples:
-                break
-            self.samples += len(intake.batch)
-            taken += 1
-        self.intakes += other.intakes[:taken]
-        del other.intakes[:taken]
-        other.samples = sum(len(intake.batch) for intake in other.intakes)
-        for mine, theirs in (
-            (self.rides, other.rides), (self.gaps, other.gaps), (self.runs, other.runs),
-            (self.series, other.series), (self.bad, other.bad),
-        ):  # fmt: skip
-            mine.extend(theirs)  # type: ignore[arg-type]
-            theirs.clear()
-        for key, (start, end, count) in other.refused.items():
-            known = self.refused.get(key, (start, end, 0))
-            self.refused[key] = known[0], end, known[2] + count
-        other.refused.clear()
+from gateway.store.work import Ride, Work
 
 
 @dataclass(slots=True)
 class Counters:
-    """Samples since start."""
+    """Samples since start (but `bad_blocks`)."""
 
     added: int = 0
     same: int = 0
@@ -91,29 +27,16 @@ class Counters:
     refused: int = 0
     """Could not be stored: a gap record names tag and reason."""
     lost: int = 0
-    """Removed by retention before an upload had them, or in damaged blocks or files."""
+    """Removed by retention before an upload had them (once per upload), in damaged blocks, or given up."""
     bad_blocks: int = 0
 
-
-@dataclass(slots=True)
-class Done:
-    """What a commit changed, for the state in RAM."""
-
-    first_seq: int
-    next_seq: int
-    change: Newest
-    receipts: list[Receipt]
-    blocks: int = 0
-    removed: int = 0
-    oldest_seq: int = 0
-    bytes_used: int = 0
-    snapshot: bool = False
-    running: bool = False
-    counted: Counters = field(default_factory=Counters)
+    def add(self, other: "Counters") -> None:
+        for name in Counters.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass(slots=True)
-class Bookkeeping:
+class Books:
     """What a commit needs to know from the writer."""
 
     clock: Clock
@@ -123,47 +46,57 @@ class Bookkeeping:
     max_bytes: int
     snapshot_due: bool
     running_s: float | None
-    """To be written where it is due."""
+    """The gateway's own running time, where it is due to be written."""
     token: int
-    turn: Callable[[], None]
+    """Tells by which commit without a block the file was last written."""
+    turned: Callable[[], None]
+    run_job: Callable[[Ride, Transaction], None]
 
 
-def run_commit(conn: sqlite3.Connection, work: Work, books: Bookkeeping) -> Done:
+@dataclass(slots=True)
+class Done:
+    """What a commit changed, for the state in RAM."""
+
+    first_seq: int
+    next_seq: int
+    token: int
+    change: Newest = field(default_factory=Newest)
+    receipts: list[Receipt] = field(default_factory=list)
+    blocks: int = 0
+    removed: int = 0
+    oldest_seq: int = 0
+    bytes_used: int = 0
+    snapshot: bool = False
+    running: bool = False
+    counted: Counters = field(default_factory=Counters)
+
+
+def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     """Write everything inside an open transaction; COMMIT is the caller's."""
-    now_us = books.clock.wall_us()
-    done = Done(books.next_seq, books.next_seq, Newest(), [])
-    gaps = mark_bad(conn, work.bad, CORRUPT) if work.bad else []
-    batch = _joined(work.intakes)
-    parts: list[Batch] = []
-    if len(batch):
-        resolved = resolve(conn, batch, books.newest, now_us, books.turn)
-        gaps += mark_bad(conn, resolved.bad, CORRUPT)
+    wall_us = books.clock.wall_us()
+    done = Done(books.next_seq, books.next_seq, books.token)
+    bad, parts = list(work.bad), []
+    if work.samples:
+        # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
+        now_us = wall_us if books.clock.synchronised() else max(wall_us, books.newest.own_us)
+        resolved = resolve(conn, work.batch(), books.newest, now_us, books.turned)
         _count(done, work, resolved)
-        parts = cut(resolved.kept) if len(resolved.kept) else []
-    gaps += work.gaps
-    gaps += [Gap(a, b, why, device or None, count=n) for (device, why), (a, b, n) in work.refused.items()]
+        bad += resolved.bad
+        parts = cut(resolved.kept)
+    gaps = _gaps(conn, work, bad, done)
     if work.series:
         save_series(conn, work.series, done.first_seq)
     if gaps and not parts:
         parts = [Batch()]
-    written = _blocks(conn, parts, books, done, now_us)
+    written = _blocks(conn, parts, books, done, wall_us)
+    tx = Transaction(conn, done.next_seq - 1, wall_us)
     for gap in gaps:
-        insert_gap(conn, gap, done.next_seq - 1)
-    done.counted.lost += sum(gap.count or 0 for gap in gaps if "damaged" in gap.reason)
-    done.counted.bad_blocks = len(set(work.bad))
+        insert_gap(conn, gap, tx.newest_seq)
     _runs(conn, work.runs)
-    _rides(conn, work.rides, Transaction(conn, done.next_seq - 1, now_us))
-    _housekeeping(conn, books, done, written, now_us)
+    for ride in work.rides:
+        books.run_job(ride, tx)
+    _housekeeping(conn, books, done, written, wall_us)
     return done
-
-
-def _joined(intakes: list[Intake]) -> Batch:
-    if len(intakes) == 1:
-        return intakes[0].batch
-    joined = Batch()
-    for intake in intakes:
-        joined.extend(intake.batch)
-    return joined
 
 
 def _count(done: Done, work: Work, resolved: Resolved) -> None:
@@ -176,18 +109,26 @@ def _count(done: Done, work: Work, resolved: Resolved) -> None:
         done.counted.added += len(part) - same - moved
         done.counted.same += same
         done.counted.moved += moved
-    done.counted.implausible += resolved.implausible
-    done.counted.bad_blocks += len(set(resolved.bad))
+    if resolved.implausible:
+        done.counted.implausible = sum(bool(flag & Flag.IMPLAUSIBLE) for flag in resolved.kept.flags)
     done.change = resolved.change
 
 
-def _blocks(conn: sqlite3.Connection, parts: list[Batch], books: Bookkeeping, done: Done, now_us: int) -> int:
-    written = 0
-    clock = books.clock
+def _gaps(conn: sqlite3.Connection, work: Work, bad: list[int], done: Done) -> list[Gap]:
+    damaged = mark_bad(conn, bad) if bad else []
+    done.counted.bad_blocks = len(damaged)
+    done.counted.lost = sum(gap.count or 0 for gap in damaged)
+    refused = [Gap(a, b, why, device or None, count=n) for (device, why), (a, b, n) in work.refused.items()]
+    done.counted.refused = sum(gap.count or 0 for gap in refused)
+    return damaged + work.gaps + refused
+
+
+def _blocks(conn: sqlite3.Connection, parts: list[Batch], books: Books, done: Done, wall_us: int) -> int:
+    written, clock = 0, books.clock
     for part in parts:
         kind = Kind.SAMPLES if len(part) else Kind.EMPTY
         header = BlockHeader(
-            kind, done.next_seq, books.boot, clock.mono_ns(), now_us, int(clock.synchronised())
+            kind, done.next_seq, books.boot, clock.mono_ns(), wall_us, int(clock.synchronised())
         )
         written += insert_block(conn, header, part)
         done.next_seq += 1
@@ -205,23 +146,7 @@ def _runs(conn: sqlite3.Connection, runs: list[RunRecord]) -> None:
     )
 
 
-def _rides(conn: sqlite3.Connection, rides: list[Ride], tx: Transaction) -> None:
-    for ride in rides:
-        ride.error = None
-        conn.execute("SAVEPOINT ride")
-        try:
-            ride.result = ride.job(tx)
-        except Exception as error:  # the writer's boundary: a job's failure is its owner's alone
-            if is_disk(error) or not conn.in_transaction:
-                raise
-            ride.error = error
-            conn.execute("ROLLBACK TO ride")
-        conn.execute("RELEASE ride")
-
-
-def _housekeeping(
-    conn: sqlite3.Connection, books: Bookkeeping, done: Done, written: int, now_us: int
-) -> None:
+def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: int, wall_us: int) -> None:
     newest_seq = done.next_seq - 1
     freed = retention.trim(conn, books.max_bytes, written, newest_seq)
     done.removed = freed.blocks
@@ -229,10 +154,8 @@ def _housekeeping(
     if freed.blocks:
         done.oldest_seq = conn.execute("SELECT min(seq) FROM block").fetchone()[0] or done.next_seq
     if books.snapshot_due:
-        header = BlockHeader(Kind.SNAPSHOT, newest_seq, books.boot, books.clock.mono_ns(), now_us, 0)
-        snapshot = Newest(dict(books.newest.last), dict(books.newest.far), books.newest.own_us)
-        snapshot.merge(done.change)
-        save_snapshot(conn, snapshot, header)
+        header = BlockHeader(Kind.SNAPSHOT, newest_seq, books.boot, books.clock.mono_ns(), wall_us, 0)
+        save_snapshot(conn, books.newest.after(done.change), header)
         retention.trim_rows(conn)
         done.snapshot = True
     if books.running_s is not None:

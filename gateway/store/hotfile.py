@@ -7,15 +7,14 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.model import Gap
-from gateway.store.codec import Kind
+from gateway.model import Gap, SeriesInfo
 from gateway.store.newest import Newest, load_newest
+from gateway.store.retention import used_bytes
 from gateway.store.schema import StoreProblem, connect, migrate
-from gateway.store.series import SeriesTable
+from gateway.store.series import load_series
 
 _log = logging.getLogger(__name__)
 
-_DAY_US = 86_400_000_000
 _DISK_CODES = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
      sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CORRUPT,
@@ -41,10 +40,12 @@ class Loaded:
 
     epoch: str
     newest: Newest
+    series: list[tuple[int, SeriesInfo]]
     next_seq: int
     next_run_id: int
     blocks: int
     oldest_seq: int
+    bytes_used: int
     running_s: float
     bad: list[int]
 
@@ -84,25 +85,26 @@ class HotFile:
             os.close(self._lock)
             self._lock = None
 
-    def open(self, series: SeriesTable, now_us: int) -> tuple[sqlite3.Connection, Loaded]:
+    def open(self, now_us: int) -> tuple[sqlite3.Connection, Loaded]:
         """Open or make the file; one that is no database or malformed is set aside, with a gap."""
         try:
-            return self._open(series)
+            return self._open()
         except sqlite3.Error as error:
             if not is_corrupt(error):
                 raise StoreProblem(f"the store {self.path} cannot be opened: {error}") from error
             self.set_aside(f"{error}", now_us)
-        return self._open(series)
+        try:
+            return self._open()
+        except sqlite3.Error as error:
+            raise StoreProblem(f"the store {self.path} cannot be made anew: {error}") from error
 
-    def _open(self, series: SeriesTable) -> tuple[sqlite3.Connection, Loaded]:
+    def _open(self) -> tuple[sqlite3.Connection, Loaded]:
         conn = self.connect()
         try:
-            loaded = _load(conn)
-            series.load(conn)
+            return conn, self.load(conn)
         except BaseException:
             conn.close()
             raise
-        return conn, loaded
 
     def connect(self) -> sqlite3.Connection:
         """Open the writing connection to a file of this version."""
@@ -130,36 +132,20 @@ class HotFile:
         _log.error("%s", sentence)
         self.gaps.append(Gap(min(began_us, now_us), now_us, sentence))
 
-
-def _load(conn: sqlite3.Connection) -> Loaded:
-    meta = dict(conn.execute("SELECT key, value FROM meta").fetchall())
-    blocks, oldest, newest_seq = conn.execute("SELECT count(*), min(seq), max(seq) FROM block").fetchone()
-    floor = max(newest_seq or 0, meta.get("seq_floor", 0))
-    bad: list[int] = []
-    newest = load_newest(conn, bad, _DAY_US)
-    next_run = conn.execute("SELECT coalesce(max(id), 0) + 1 FROM run").fetchone()[0]
-    return Loaded(
-        meta["epoch"],
-        newest,
-        floor + 1,
-        next_run,
-        blocks,
-        oldest or floor + 1,
-        meta.get("running_s", 0.0),
-        bad,
-    )
+    def load(self, conn: sqlite3.Connection) -> Loaded:
+        """Read what a start needs."""
+        meta = dict(conn.execute("SELECT key, value FROM meta").fetchall())
+        blocks, oldest, newest_seq = conn.execute("SELECT count(*), min(seq), max(seq) FROM block").fetchone()
+        floor = max(newest_seq or 0, meta.get("seq_floor", 0))
+        bad: list[int] = []
+        newest = load_newest(conn, bad)
+        next_run = conn.execute("SELECT coalesce(max(id), 0) + 1 FROM run").fetchone()[0]
+        return Loaded(
+            epoch=meta["epoch"], newest=newest, series=load_series(conn), next_seq=floor + 1,
+            next_run_id=next_run, blocks=blocks, oldest_seq=oldest or floor + 1, bytes_used=used_bytes(conn),
+            running_s=meta.get("running_s", 0.0), bad=bad,
+        )  # fmt: skip
 
 
-def mark_bad(conn: sqlite3.Connection, seqs: list[int], corrupt_kind: int) -> list[Gap]:
-    """Take unreadable blocks out of service; return the gaps they leave."""
-    gaps = []
-    for seq in sorted(set(seqs)):
-        row = conn.execute(
-            "SELECT t0, t1, n FROM block WHERE seq = ? AND kind = ?", (seq, Kind.SAMPLES)
-        ).fetchone()
-        if row is not None:
-            conn.execute("UPDATE block SET kind = ? WHERE seq = ?", (corrupt_kind, seq))
-            gaps.append(
-                Gap(row[0], row[1], f"block {seq} of the store is damaged (its checksum fails)", count=row[2])
-            )
-    return gaps
+def read_epoch(conn: sqlite3.Connection) -> str:
+    return str(conn.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])

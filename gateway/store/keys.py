@@ -50,7 +50,7 @@ def resolve(
     resolved = Resolved(batch, bytearray(len(batch)), implausible, Newest())
     if late:
         _LateSamples(conn, batch, late, resolved).settle(turn)
-    _change(resolved, newest, now_us + DAY_US)
+    _change(resolved, newest, now_us)
     return resolved
 
 
@@ -90,7 +90,7 @@ def _late(batch: Batch, newest: Newest, future_us: int) -> list[int]:
     return late
 
 
-def _change(resolved: Resolved, newest: Newest, future_us: int) -> None:
+def _change(resolved: Resolved, newest: Newest, now_us: int) -> None:
     """Note what the kept samples change of `newest`, once they are committed."""
     kept, change = resolved.kept, resolved.change
     for series in set(kept.series):
@@ -98,7 +98,7 @@ def _change(resolved: Resolved, newest: Newest, future_us: int) -> None:
             change.last[series] = sample
         if (far := newest.far.get(series)) is not None:
             change.far[series] = far
-    change.add(kept, future_us)
+    change.add(kept, now_us)
 
 
 class _LateSamples:

@@ -26,11 +26,11 @@ class Newest:
         return far[1] if far else None
 
     def add(self, batch: Batch, future_us: int) -> None:
-        """Take in stored samples; those after `future_us` were implausible when they came."""
+        """Take in stored samples; implausible ones after `future_us` do not raise what is newest."""
         last = self.last
         for sample in batch:
             series, ts = sample.series, sample.ts
-            if ts > future_us:
+            if ts > future_us and sample.flags & Flag.IMPLAUSIBLE:
                 low, high = self.far.get(series, (ts, sample))
                 self.far[series] = min(low, ts), max(high, sample, key=_ts)
                 continue
@@ -40,6 +40,12 @@ class Newest:
                     del self.far[series]
             if sample.flags & Flag.OWN_TIME and ts > self.own_us:
                 self.own_us = ts
+
+    def after(self, change: "Newest") -> "Newest":
+        """Return a copy with a change merged in."""
+        copy = Newest(dict(self.last), dict(self.far), self.own_us)
+        copy.merge(change)
+        return copy
 
     def merge(self, change: "Newest") -> None:
         """Take in what one commit changed."""
@@ -63,7 +69,7 @@ def save_snapshot(conn: sqlite3.Connection, newest: Newest, header: BlockHeader)
     )
 
 
-def load_newest(conn: sqlite3.Connection, bad: list[int], day_us: int) -> Newest:
+def load_newest(conn: sqlite3.Connection, bad: list[int]) -> Newest:
     """Rebuild from the snapshot and the blocks after it; seqs of blocks that cannot be read go to `bad`."""
     newest, after = _load_snapshot(conn)
     rows = conn.execute(
@@ -75,7 +81,7 @@ def load_newest(conn: sqlite3.Connection, bad: list[int], day_us: int) -> Newest
         except CorruptBlock:
             bad.append(seq)
             continue
-        newest.add(batch, header.wall_us + day_us)
+        newest.add(batch, header.wall_us)
     return newest
 
 

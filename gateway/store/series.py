@@ -8,7 +8,7 @@ from gateway.model import SeriesInfo
 
 @dataclass(slots=True)
 class SeriesTable:
-    """Event loop only, but for `load` and `rows`. Rows reach the file with the next commit."""
+    """Event loop only, but for `rows`. New rows reach the file with the next commit."""
 
     _ids: dict[tuple[str, str], int] = field(default_factory=dict)
     _infos: dict[int, SeriesInfo] = field(default_factory=dict)
@@ -17,13 +17,7 @@ class SeriesTable:
     unsaved: list[tuple[int, str, str, str, bool]] = field(default_factory=list)
     """id, device, tag, unit, and whether the series is new (else only its unit is)."""
 
-    def load(self, conn: sqlite3.Connection) -> None:
-        """Read what the file has."""
-        units = dict(conn.execute("SELECT series, unit FROM tag_unit ORDER BY series, since_seq").fetchall())
-        for series, device, tag in conn.execute("SELECT id, device, tag FROM series").fetchall():
-            self._keep(series, SeriesInfo(device, tag, units.get(series, "")))
-
-    def _keep(self, series: int, info: SeriesInfo) -> None:
+    def keep(self, series: int, info: SeriesInfo) -> None:
         self._ids[info.device, info.tag] = series
         self._next = max(self._next, series + 1)
         self._infos[series] = info
@@ -36,7 +30,7 @@ class SeriesTable:
         if series is None:
             series = self._next
         if new or (unit is not None and unit != self._infos[series].unit):
-            self._keep(series, SeriesInfo(device, tag, unit or ""))
+            self.keep(series, SeriesInfo(device, tag, unit or ""))
             self.unsaved.append((series, device, tag, unit or "", new))
         return series
 
@@ -57,7 +51,15 @@ class SeriesTable:
 
     def rows(self) -> list[tuple[int, str, str, str, bool]]:
         """Return all series as `unsaved` rows, for a file that begins anew."""
-        return [(series, info.device, info.tag, info.unit, True) for series, info in self._infos.items()]
+        infos = dict(self._infos)  # copied in one step: the event loop may add to it meanwhile
+        return [(series, info.device, info.tag, info.unit, True) for series, info in infos.items()]
+
+
+def load_series(conn: sqlite3.Connection) -> list[tuple[int, SeriesInfo]]:
+    """Read the series of a file, each with its newest unit."""
+    units = dict(conn.execute("SELECT series, unit FROM tag_unit ORDER BY series, since_seq").fetchall())
+    rows = conn.execute("SELECT id, device, tag FROM series ORDER BY id").fetchall()
+    return [(series, SeriesInfo(device, tag, units.get(series, ""))) for series, device, tag in rows]
 
 
 def save_series(

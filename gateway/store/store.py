@@ -1,8 +1,7 @@
 """The store as the rest of the gateway sees it."""
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,17 @@ from uuid import UUID
 
 from gateway.clock import Clock
 from gateway.model import Batch, Gap, Receipt, RunRecord, Sample, SeriesInfo, Ticket
-from gateway.store import outbox, reader
+from gateway.store import outbox
 from gateway.store.budget import MemoryBudget
-from gateway.store.commit import Counters, Intake, Ride, Work
+from gateway.store.commit import Counters
 from gateway.store.hotfile import HotFile
 from gateway.store.outbox import Transaction
-from gateway.store.reader import Bucket, Cursor, Readers
+from gateway.store.reader import Readers
+from gateway.store.reads import Reads
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
 from gateway.store.values import batch_bytes, row_problem
+from gateway.store.work import Intake, Ride
 from gateway.store.writer import Writer
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class StoreState:
     last_commit_mono_ns: int
 
 
-class Store:
+class Store(Reads):
     """One directory: one writer thread with the only connection that writes, and read-only readers."""
 
     def __init__(self, folder: Path, settings: StoreSettings, clock: Clock) -> None:
@@ -80,7 +81,6 @@ class Store:
             store._hot.unlock()
 
     _writer: Writer
-    _readers: Readers
     _run_id: int
 
     async def _close(self) -> None:
@@ -151,11 +151,7 @@ class Store:
             ticket.resolve(Receipt(0, 0, 0))
             return ticket
 
-        def add(work: Work) -> None:
-            work.intakes.append(Intake(batch, ticket, size))
-            work.samples += len(batch)
-
-        self._writer.submit(add)
+        self._writer.submit(lambda work: work.take(Intake(batch, ticket, size)))
         return ticket
 
     def _checked(self, batch: Batch) -> tuple[Batch, int]:
@@ -176,14 +172,9 @@ class Store:
         known = isinstance(series, int) and series in self._series
         device, tag, _ = self._series.info(series) if known else ("", f"series {series}", "")  # type: ignore[arg-type]
         now = self._clock.wall_us()
-        self._writer.counters.refused += 1
         reason = f"tag {tag} of {device or 'an unknown device'}: a sample was not stored: {problem}"
 
-        def add(work: Work) -> None:
-            start, _, count = work.refused.get((device, reason), (now, now, 0))
-            work.refused[device, reason] = start, now, count + 1
-
-        self._writer.submit(add)
+        self._writer.submit(lambda work: work.refuse(device, reason, now))
 
     # Rows that ride on the group commit.
 
@@ -200,12 +191,12 @@ class Store:
 
     def post(self, job: Callable[[Transaction], object]) -> None:
         """Run a job like `ride`; nobody waits, its failure is logged."""
-        self._writer.submit(lambda work: work.rides.append(Ride(job, None)))
+        self._writer.submit(lambda work: work.rides.append(Ride(job)))
 
     async def flush(self) -> None:
         """Commit what is pending now."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._writer.submit(lambda work: work.rides.append(Ride(lambda _: None, future)))
+        self._writer.submit(lambda work: work.rides.append(Ride(_nothing, future, last=True)))
         self._writer.hurry()
         await future
 
@@ -230,122 +221,9 @@ class Store:
         known = tuple(upload_ids)
         self.post(lambda tx: outbox.keep_only(tx, known))
 
-    # Reads.
-
-    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a short query on a reader thread, on a connection that can only read."""
-        return await self._readers.read(query)
-
-    async def samples(
-        self,
-        series: Sequence[int],
-        from_us: int,
-        to_us: int,
-        *,
-        after: Cursor | None = None,
-        limit: int | None = None,
-    ) -> AsyncIterator[Batch]:
-        """Yield committed samples of the window (ends included) in (ts, series) order, some thousands at a time."""
-        left, done = limit if limit is not None else 2**62, False
-        while not done and left > 0:
-            bad: list[int] = []
-            rows, cursor = min(left, _ROWS), after
-            batch, done = await self.read(
-                lambda conn, cursor=cursor, rows=rows, bad=bad: reader.window(  # type: ignore[misc]
-                    conn, series, from_us, to_us, cursor, rows, bad
-                )
-            )
-            self._damaged(bad)
-            if len(batch) > left:
-                batch = Batch(*(column[:left] for column in batch.columns()))  # type: ignore[arg-type]
-            left -= len(batch)
-            for start in range(0, len(batch), _ROWS):
-                part = slice(start, start + _ROWS)
-                yield Batch(*(column[part] for column in batch.columns()))  # type: ignore[arg-type]
-            if len(batch):
-                after = batch.ts[-1], batch.series[-1]
-
-    async def buckets(self, series: Sequence[int], from_us: int, to_us: int, width_us: int) -> list[Bucket]:
-        """Return min, max, avg, count per series and bucket, in (start, series) order.
-
-        Buckets begin at multiples of `width_us`; those without numbers are left out.
-        """
-        folded: dict[tuple[int, int], list[float]] = {}
-        after: Cursor | None = None
-        done = False
-        while not done:
-            bad: list[int] = []
-
-            def step(
-                conn: sqlite3.Connection, after: Cursor | None = after, bad: list[int] = bad
-            ) -> tuple[Cursor | None, bool]:
-                batch, done = reader.window(conn, series, from_us, to_us, after, 8 * _ROWS, bad)
-                reader.fold(folded, batch, width_us)
-                return ((batch.ts[-1], batch.series[-1]) if len(batch) else after), done
-
-            after, done = await self.read(step)
-            self._damaged(bad)
-        return await self.read(lambda _: reader.finished(folded))
-
     def last(self, series: int) -> Sample | None:
         """Return the newest committed sample, from RAM."""
         return self._writer.newest.get(series)
-
-    async def runs(
-        self,
-        *,
-        device: str | None = None,
-        status: str | None = None,
-        from_us: int | None = None,
-        to_us: int | None = None,
-        before_id: int | None = None,
-        limit: int = 100,
-    ) -> list[RunRecord]:
-        """Return runs that touch the window, newest first."""
-        where = _conditions(
-            {"device = ?": device, "status = ?": status, "start_us + duration_us >= ?": from_us,
-             "start_us <= ?": to_us, "id < ?": before_id}
-        )  # fmt: skip
-        return await self.read(lambda conn: reader.runs(conn, where, limit))
-
-    async def gaps(
-        self,
-        *,
-        device: str | None = None,
-        upload: str | None = None,
-        from_us: int | None = None,
-        to_us: int | None = None,
-        before_id: int | None = None,
-        limit: int = 100,
-    ) -> list[tuple[int, Gap]]:
-        """Return (id, gap) that touch the window, newest first."""
-        where = _conditions(
-            {"device = ?": device, "upload = ?": upload, "to_us >= ?": from_us,
-             "from_us <= ?": to_us, "id < ?": before_id}
-        )  # fmt: skip
-        return await self.read(lambda conn: reader.gaps(conn, where, limit))
-
-    async def last_run(self, device: str) -> RunRecord | None:
-        found = await self.runs(device=device, limit=1)
-        return found[0] if found else None
-
-    # For the forwarder.
-
-    async def unit_samples(self, from_seq: int, to_seq: int) -> Batch:
-        """Return the samples of these blocks in arrival order."""
-        bad: list[int] = []
-        batch = await self.read(lambda conn: reader.unit_samples(conn, from_seq, to_seq, bad))
-        self._damaged(bad)
-        return batch
-
-    async def unit_gaps(self, from_seq: int, to_seq: int) -> list[Gap]:
-        """Return the gaps recorded with these blocks."""
-        return await self.read(lambda conn: reader.unit_gaps(conn, from_seq, to_seq))
-
-    async def unit_infos(self, series: Iterable[int], at_seq: int) -> dict[int, SeriesInfo]:
-        """Return names and units of measure as valid at a block."""
-        numbers = list(series)
-        return await self.read(lambda conn: reader.unit_infos(conn, numbers, at_seq))
 
     def _damaged(self, seqs: list[int]) -> None:
         if seqs:
@@ -360,7 +238,7 @@ class Store:
             blocks=writer.blocks,
             oldest_seq=writer.oldest_seq,
             newest_seq=writer.next_seq - 1,
-            pending_samples=writer.waiting()[0],
+            pending_samples=writer.waiting(),
             pending_bytes=self.budget.used_bytes,
             refusing=writer.refusing,
             counters={name: getattr(writer.counters, name) for name in Counters.__slots__},
@@ -368,8 +246,8 @@ class Store:
         )
 
 
-def _conditions(wanted: dict[str, object]) -> dict[str, object]:
-    return {condition: value for condition, value in wanted.items() if value is not None}
+def _nothing(_: Transaction) -> None:
+    """Ride along only to learn of the commit."""
 
 
 def _boot_id() -> UUID:

@@ -10,15 +10,16 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from gateway.clock import Clock
-from gateway.model import Gap, NotStored, Receipt
+from gateway.model import Gap, NotStored
 from gateway.store.budget import MemoryBudget
-from gateway.store.commit import Bookkeeping, Counters, Done, Intake, Work, run_commit
-from gateway.store.hotfile import HotFile, Loaded, is_corrupt, is_disk
+from gateway.store.commit import Books, Counters, Done, run_commit
+from gateway.store.hotfile import HotFile, Loaded, is_corrupt, is_disk, read_epoch
+from gateway.store.outbox import Transaction
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
+from gateway.store.work import Ride, Work, fail, settle
 
 _log = logging.getLogger(__name__)
 
@@ -27,10 +28,11 @@ _RETRY_NS = 1_000_000_000
 _IDLE_S = 0.5
 _SNAPSHOT_NS = 300_000_000_000
 _RUNNING_NS = 60_000_000_000
+_CORRUPT_TRIES = 2
 
 
 class Writer(threading.Thread):
-    """Methods before `run` are for the event loop; the rest happens on this thread."""
+    """`submit`, `hurry`, `waiting` and `stop` are for the event loop; the rest happens on this thread."""
 
     def __init__(
         self,
@@ -42,21 +44,18 @@ class Writer(threading.Thread):
         boot: bytes,
     ) -> None:
         super().__init__(name="store-writer", daemon=True)
-        self._hot = hot
-        self._clock = clock
+        self._hot, self._clock, self._series, self._budget, self._boot = hot, clock, series, budget, boot
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
-        self._series = series
-        self._budget = budget
-        self._boot = boot
         self._loop = asyncio.get_running_loop()
         self._changed = threading.Condition()
         self._pending = Work()
         self._work = Work()
-        self._hurry = False
+        self._hurry = self._ended = False
         self._stop_by_ns: int | None = None
         self._conn: sqlite3.Connection | None = None
         self._doubt: Done | None = None
+        self._corrupt_tries = 0
         self._token = 0
         self.turned_ns = clock.mono_ns()
         self.refusing = ""
@@ -66,28 +65,32 @@ class Writer(threading.Thread):
 
     def load(self) -> None:
         """Open the file and rebuild the state in RAM; before `start`, on a thread that may block."""
-        self._conn, loaded = self._hot.open(self._series, self._clock.wall_us())
+        self._conn, loaded = self._hot.open(self._clock.wall_us())
+        for series, info in loaded.series:
+            self._series.keep(series, info)
+        self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
+        self._running_saved_ns = self._snapshot_ns = self._started_ns
+        self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
+        self._pending.bad += loaded.bad
         self._take_over(loaded)
 
     def _take_over(self, loaded: Loaded) -> None:
-        now = self._clock.mono_ns()
-        self.epoch = loaded.epoch
-        self.newest = loaded.newest
-        self.next_seq = loaded.next_seq
-        self.next_run_id = loaded.next_run_id
-        self.blocks, self.oldest_seq = loaded.blocks, loaded.oldest_seq
-        self.bytes_used = 0
-        self._running_s, self._running_ns = loaded.running_s, now
-        self._running_saved_ns = self._snapshot_ns = now
-        self._pending.bad += loaded.bad
-        self._pending.gaps += self._hot.gaps
+        self.epoch, self.blocks, self.bytes_used = loaded.epoch, loaded.blocks, loaded.bytes_used
+        self.oldest_seq = loaded.oldest_seq
+        self._work.gaps += self._hot.gaps
         self._hot.gaps = []
 
+    # For the event loop. The lock is only ever held for moments.
+
     def submit(self, add: Callable[[Work], None]) -> None:
-        """Add to what the next commit takes along."""
+        """Add to what the next commit takes along. NotStored: the store is closed."""
         with self._changed:
+            if self._ended:
+                raise NotStored("the store is closed")
+            first = not self._pending
             add(self._pending)
-            self._changed.notify()
+            if first:
+                self._changed.notify()
 
     def hurry(self) -> None:
         """Commit now, not at the next tick."""
@@ -95,11 +98,9 @@ class Writer(threading.Thread):
             self._hurry = True
             self._changed.notify()
 
-    def waiting(self) -> tuple[int, int]:
-        """Return samples and jobs not committed yet."""
-        with self._changed:
-            samples = self._pending.samples + self._work.samples
-            return samples, len(self._pending.rides) + len(self._work.rides)
+    def waiting(self) -> int:
+        """Return the number of samples not committed yet."""
+        return self._pending.samples + self._work.samples
 
     def stop(self, patience_s: float) -> None:
         """Commit what waits and end; what the disk still refuses after `patience_s` is given up."""
@@ -110,71 +111,72 @@ class Writer(threading.Thread):
     # The thread.
 
     def run(self) -> None:
+        """Commit at each tick where something waits, until stopped."""
         next_ns = 0
-        while True:
-            next_ns = self._wait(next_ns)
+        while not self._ended:
+            due = self._wait(next_ns)
             self.turned_ns = now = self._clock.mono_ns()
-            stopping = self._stop_by_ns is not None
-            if (self._work or stopping) and (now >= next_ns or self._hurry or stopping):
-                self._hurry = False
-                ended = self._turn(stopping)
+            if due:
+                self._try_commit()
                 next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
-                if ended:
-                    break
-                if stopping and self.refusing:
-                    with self._changed:
-                        self._changed.wait(0.2)
+        self._close()
 
-    def _wait(self, next_ns: int) -> int:
-        """Wait for work and its tick, at most the idle time; return when the next tick is."""
+    def _wait(self, next_ns: int) -> bool:
+        """Wait for work and its tick, at most the idle time; say whether to commit."""
         with self._changed:
-            now = self._clock.mono_ns()
-            due = next_ns <= now and bool(self._pending or self._work)
-            if not (due or self._hurry or self._stop_by_ns is not None):
-                busy = bool(self._pending or self._work)
-                self._changed.wait(min(max((next_ns - now) / 1e9, 0.001), _IDLE_S) if busy else _IDLE_S)
-            if not self.refusing or not self._work:
-                self._work.absorb(self._pending, _COMMIT_SAMPLES)
-            return next_ns
+            stopping, left_ns = self._stop_by_ns is not None, next_ns - self._clock.mono_ns()
+            busy = bool(self._pending or self._work)
+            if stopping and self.refusing:
+                self._changed.wait(0.1)
+            elif not (stopping or (busy and left_ns <= 0) or (self._hurry and not self.refusing)):
+                self._changed.wait(min(max(left_ns / 1e9, 0.001), _IDLE_S) if busy else _IDLE_S)
+            tick = self._clock.mono_ns() >= next_ns or (self._hurry and not self.refusing)
+            due = self._stop_by_ns is not None or (tick and bool(self._pending or self._work))
+            if due:
+                self._hurry = False
+                if not self.refusing or not self._work:
+                    self._work.absorb(self._pending, _COMMIT_SAMPLES)
+            return due
 
-    def _turn(self, stopping: bool) -> bool:
-        """Try one commit; say whether the thread is to end."""
+    def _try_commit(self) -> None:
         try:
-            self._commit(closing=stopping)
+            self._commit()
         except Exception as error:  # noqa: BLE001  # the writer's boundary: it never exits
             self._refused(error)
-            if not (stopping and self._clock.mono_ns() > (self._stop_by_ns or 0)):
-                return False
-            self._give_up(f"the store was closed while the disk refused: {self.refusing}")
-            self._close()
-            return True
+            if self._stop_by_ns is None or self._clock.mono_ns() < self._stop_by_ns:
+                return
+            self._give_up(f"the store was closed while it could not be written: {self.refusing}")
         with self._changed:
-            more = bool(self._pending)
-            backlog = self._pending.samples > _COMMIT_SAMPLES
-            self._hurry = self._hurry or backlog
-        if stopping and not more and not self._work:
-            self._close()
-            return True
-        return False
+            self._hurry = self._hurry or bool(self._pending.intakes)
+            self._ended = self._stop_by_ns is not None and not (self._pending or self._work)
 
-    def _commit(self, *, closing: bool = False) -> None:
+    def run_job(self, ride: Ride, tx: Transaction) -> None:
+        """Run a riding job in its savepoint: its failure is its owner's alone, the disk's is everybody's."""
+        if ride.error is not None:  # it broke the transaction the last time
+            return
+        tx.conn.execute("SAVEPOINT ride")
+        try:
+            ride.result = ride.job(tx)
+        except Exception as error:  # the writer's boundary
+            if is_disk(error):
+                raise
+            ride.error = error
+        if not tx.conn.in_transaction:
+            ride.error = ride.error or RuntimeError("the job ended the transaction that it rode on")
+            raise ride.error
+        if ride.error is not None:
+            tx.conn.execute("ROLLBACK TO ride")
+        tx.conn.execute("RELEASE ride")
+
+    def _commit(self) -> None:
         conn = self._open()
-        if self._doubt is not None and self._was_committed(conn):
+        if self._doubt is not None and self._was_committed(conn, self._doubt):
             self._committed(self._doubt)
             return
         self._doubt = None
-        now = self._clock.mono_ns()
-        self._token += 1
-        running_s = self._running_s + (now - self._running_ns) / 1e9
-        books = Bookkeeping(
-            self._clock, self._boot, self.newest, self.next_seq, self._max_bytes,
-            closing or now - self._snapshot_ns > _SNAPSHOT_NS,
-            running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
-            self._token, self._turned,
-        )  # fmt: skip
         conn.execute("BEGIN IMMEDIATE")
         try:
-            done = run_commit(conn, self._work, books)
+            done = run_commit(conn, self._work, self._books())
         except BaseException:
             if conn.in_transaction:
                 conn.execute("ROLLBACK")
@@ -183,26 +185,47 @@ class Writer(threading.Thread):
         conn.execute("COMMIT")
         self._committed(done)
 
+    def _books(self) -> Books:
+        now, closing = self._clock.mono_ns(), self._stop_by_ns is not None
+        running_s = self._running_s + (now - self._started_ns) / 1e9
+        self._token += 1
+        return Books(
+            self._clock, self._boot, self.newest, self.next_seq, self._max_bytes,
+            closing or now - self._snapshot_ns > _SNAPSHOT_NS,
+            running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
+            self._token, self._turned, self.run_job,
+        )  # fmt: skip
+
     def _turned(self) -> None:
         self.turned_ns = self._clock.mono_ns()
 
     def _open(self) -> sqlite3.Connection:
-        if self._conn is None:
-            self._conn = self._hot.connect()
-        return self._conn
+        """Return the connection, opened again after a failure; a malformed file is set aside first."""
+        if self._conn is not None:
+            return self._conn
+        if self._corrupt_tries >= _CORRUPT_TRIES:
+            self._hot.set_aside(self.refusing, self._clock.wall_us())
+            self._corrupt_tries = 0
+        conn = self._hot.connect()
+        self._conn = conn
+        if read_epoch(conn) != self.epoch:
+            self._doubt = None
+            self._take_over(self._hot.load(conn))
+            self.generation += 1
+            self._work.series = self._series.rows()
+        return conn
 
-    def _was_committed(self, conn: sqlite3.Connection) -> bool:
+    def _was_committed(self, conn: sqlite3.Connection, done: Done) -> bool:
         """Settle a COMMIT that failed: look whether what it wrote is there."""
-        done = self._doubt
-        assert done is not None
         if done.blocks:
             found = conn.execute("SELECT 1 FROM block WHERE seq = ?", (done.first_seq,)).fetchone()
             return found is not None
         row = conn.execute("SELECT value FROM meta WHERE key = 'token'").fetchone()
-        return row is not None and row[0] == self._token
+        return row is not None and row[0] == done.token
 
     def _committed(self, done: Done) -> None:
         self._doubt = None
+        self._corrupt_tries = 0
         now = self._clock.mono_ns()
         self.newest.merge(done.change)
         self.next_seq = done.next_seq
@@ -211,67 +234,54 @@ class Writer(threading.Thread):
         self.bytes_used = done.bytes_used
         self._snapshot_ns = now if done.snapshot else self._snapshot_ns
         self._running_saved_ns = now if done.running else self._running_saved_ns
-        for name in Counters.__slots__:
-            setattr(self.counters, name, getattr(self.counters, name) + getattr(done.counted, name))
+        self.counters.add(done.counted)
         self.last_commit_ns = now
         if self.refusing:
             _log.warning("the store takes samples again")
             self.refusing = ""
         work, self._work = self._work, Work()
-        self._tell(_settle, work, done.receipts, self._budget)
+        self._tell(lambda: settle(work, done.receipts, self._budget))
 
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
-        sentence = f"the disk refuses the store's samples: {error}"
-        if is_corrupt(error) and self.refusing:
-            self._begin_anew(error)
-            return
-        if not is_disk(error):
-            sentence = f"the store could not write a commit: {type(error).__name__}: {error}"
-            self._single_out()
+        if is_disk(error):
+            sentence, trace = f"the disk refuses the store's samples: {error}", None
+            self._corrupt_tries += is_corrupt(error)
+        else:
+            sentence, trace = f"the store could not write a commit: {type(error).__name__}: {error}", error
+            if self._doubt is None:
+                self._single_out(sentence)
         if sentence != self.refusing:
-            _log.error("%s", sentence, exc_info=None if is_disk(error) else error)
+            _log.error("%s", sentence, exc_info=trace)
         self.refusing = sentence
         self._disconnect()
 
-    def _single_out(self) -> None:
-        """Give up the batch that cannot be written: halve the work until it is alone."""
-        work = self._work
-        if len(work.intakes) <= 1:
-            self._give_up("it cannot be written")
+    def _single_out(self, sentence: str) -> None:
+        """Find what cannot be written: halve the batches until one is alone, and give that up."""
+        if any(ride.error is not None for ride in self._work.rides):
+            return  # a job that broke the transaction: it is left out from now on
+        if len(self._work.intakes) <= 1:
+            self._give_up(sentence, all_pending=False)
             return
-        rest = work.intakes[len(work.intakes) // 2 :]
-        del work.intakes[len(work.intakes) // 2 :]
-        work.samples = sum(len(intake.batch) for intake in work.intakes)
+        rest = self._work.halve()
         with self._changed:
             self._pending.intakes[:0] = rest
             self._pending.samples += sum(len(intake.batch) for intake in rest)
 
-    def _begin_anew(self, error: Exception) -> None:
-        """Set a malformed file aside and go on with a new one; what waits goes there."""
-        self._disconnect()
-        self._doubt = None
-        self._hot.set_aside(str(error), self._clock.wall_us())
-        rows = self._series.rows()
-        newest, run_id, seq = self.newest, self.next_run_id, self.next_seq
-        self._conn, loaded = self._hot.open(SeriesTable(), self._clock.wall_us())
-        self._take_over(loaded)
-        self.newest, self.next_run_id, self.next_seq = newest, run_id, seq
-        self.generation += 1
+    def _give_up(self, reason: str, *, all_pending: bool = True) -> None:
         with self._changed:
-            self._work.series[:0] = rows
-
-    def _give_up(self, reason: str) -> None:
-        with self._changed:
-            self._work.absorb(self._pending, 2**62)
-            work, self._work = self._work, Work()
+            if all_pending:
+                self._work.absorb(self._pending, 2**62)
+            work, self._work = self._work, Work(series=self._work.series)
         lost = sum(len(intake.batch) for intake in work.intakes)
-        self.counters.lost += lost
+        _log.error("%d samples and %d other records were given up: %s", lost, _others(work), reason)
         if lost:
-            _log.error("%d samples were given up: %s", lost, reason)
+            self.counters.lost += lost
             stamps = [ts for intake in work.intakes for ts in intake.batch.ts]
-            self._pending.gaps.append(Gap(min(stamps), max(stamps), f"given up: {reason}", count=lost))
-        self._tell(_fail, work, NotStored(reason), self._budget)
+            self._work.gaps.append(Gap(min(stamps), max(stamps), f"given up: {reason}", count=lost))
+        self._tell(lambda: fail(work, NotStored(reason), self._budget))
+        if all_pending:
+            self._work = Work()
 
     def _disconnect(self) -> None:
         conn, self._conn = self._conn, None
@@ -285,34 +295,10 @@ class Writer(threading.Thread):
                 self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._disconnect()
 
-    def _tell(self, call: Callable[..., None], *args: Any) -> None:
+    def _tell(self, call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to be told
-            self._loop.call_soon_threadsafe(call, *args)
+            self._loop.call_soon_threadsafe(call)
 
 
-def _settle(work: Work, receipts: list[Receipt], budget: MemoryBudget) -> None:
-    for intake, receipt in zip(work.intakes, receipts, strict=True):
-        intake.ticket.resolve(receipt)
-    _release(work.intakes, budget)
-    for ride in work.rides:
-        if ride.future is None:
-            if ride.error is not None:
-                _log.error("a job of the store failed: %s", ride.error, exc_info=ride.error)
-        elif not ride.future.done():
-            if ride.error is None:
-                ride.future.set_result(ride.result)
-            else:
-                ride.future.set_exception(ride.error)
-
-
-def _fail(work: Work, error: NotStored, budget: MemoryBudget) -> None:
-    for intake in work.intakes:
-        intake.ticket.fail(error)
-    _release(work.intakes, budget)
-    for ride in work.rides:
-        if ride.future is not None and not ride.future.done():
-            ride.future.set_exception(error)
-
-
-def _release(intakes: list[Intake], budget: MemoryBudget) -> None:
-    budget.give(sum(intake.size for intake in intakes))
+def _others(work: Work) -> int:
+    return len(work.rides) + len(work.gaps) + len(work.runs)

@@ -1,0 +1,138 @@
+"""What the store answers from its file: windows, buckets, runs, gaps, and the blocks of an upload's unit."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from gateway.model import Batch, Gap, RunRecord, SeriesInfo
+from gateway.store import reader
+from gateway.store.reader import Bucket, Cursor, Readers
+
+T = TypeVar("T")
+
+_ROWS = 4096
+
+
+class Reads:
+    """The reading half of `Store`."""
+
+    _readers: Readers
+
+    def _damaged(self, seqs: list[int]) -> None:
+        """Take note of blocks that could not be read."""
+        raise NotImplementedError
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a short query on a reader thread, on a connection that can only read."""
+        return await self._readers.read(query)
+
+    async def samples(
+        self,
+        series: Sequence[int],
+        from_us: int,
+        to_us: int,
+        *,
+        after: Cursor | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Batch]:
+        """Yield committed samples of the window, ends included, in (ts, series) order, some thousands at once."""
+        left, done = limit if limit is not None else 2**62, False
+        while not done and left > 0:
+            bad: list[int] = []
+            rows, cursor = min(left, _ROWS), after
+            batch, done = await self.read(
+                lambda conn, cursor=cursor, rows=rows, bad=bad: reader.window(  # type: ignore[misc]
+                    conn, series, from_us, to_us, cursor, rows, bad
+                )
+            )
+            self._damaged(bad)
+            if len(batch) > left:
+                batch = Batch(*(column[:left] for column in batch.columns()))  # type: ignore[arg-type]
+            left -= len(batch)
+            for start in range(0, len(batch), _ROWS):
+                part = slice(start, start + _ROWS)
+                yield Batch(*(column[part] for column in batch.columns()))  # type: ignore[arg-type]
+            if len(batch):
+                after = batch.ts[-1], batch.series[-1]
+
+    async def buckets(self, series: Sequence[int], from_us: int, to_us: int, width_us: int) -> list[Bucket]:
+        """Return min, max, avg, count per series and bucket, in (start, series) order.
+
+        Buckets begin at multiples of `width_us`; those without numbers are left out.
+        """
+        folded: dict[tuple[int, int], list[float]] = {}
+        after: Cursor | None = None
+        done = False
+        while not done:
+            bad: list[int] = []
+
+            def step(
+                conn: sqlite3.Connection, after: Cursor | None = after, bad: list[int] = bad
+            ) -> tuple[Cursor | None, bool]:
+                batch, done = reader.window(conn, series, from_us, to_us, after, 8 * _ROWS, bad)
+                reader.fold(folded, batch, width_us)
+                return ((batch.ts[-1], batch.series[-1]) if len(batch) else after), done
+
+            after, done = await self.read(step)
+            self._damaged(bad)
+        return await self.read(lambda _: reader.finished(folded))
+
+    async def runs(
+        self,
+        *,
+        device: str | None = None,
+        status: str | None = None,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        """Return runs that touch the window, newest first."""
+        where = _conditions(
+            {"device = ?": device, "status = ?": status, "start_us + duration_us >= ?": from_us,
+             "start_us <= ?": to_us, "id < ?": before_id}
+        )  # fmt: skip
+        return await self.read(lambda conn: reader.runs(conn, where, limit))
+
+    async def gaps(
+        self,
+        *,
+        device: str | None = None,
+        upload: str | None = None,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> list[tuple[int, Gap]]:
+        """Return (id, gap) that touch the window, newest first."""
+        where = _conditions(
+            {"device = ?": device, "upload = ?": upload, "to_us >= ?": from_us,
+             "from_us <= ?": to_us, "id < ?": before_id}
+        )  # fmt: skip
+        return await self.read(lambda conn: reader.gaps(conn, where, limit))
+
+    async def last_run(self, device: str) -> RunRecord | None:
+        found = await self.runs(device=device, limit=1)
+        return found[0] if found else None
+
+    # For the forwarder.
+
+    async def unit_samples(self, from_seq: int, to_seq: int) -> Batch:
+        """Return the samples of these blocks in arrival order."""
+        bad: list[int] = []
+        batch = await self.read(lambda conn: reader.unit_samples(conn, from_seq, to_seq, bad))
+        self._damaged(bad)
+        return batch
+
+    async def unit_gaps(self, from_seq: int, to_seq: int) -> list[Gap]:
+        """Return the gaps recorded with these blocks."""
+        return await self.read(lambda conn: reader.unit_gaps(conn, from_seq, to_seq))
+
+    async def unit_infos(self, series: Iterable[int], at_seq: int) -> dict[int, SeriesInfo]:
+        """Return names and units of measure as valid at a block."""
+        numbers = list(series)
+        return await self.read(lambda conn: reader.unit_infos(conn, numbers, at_seq))
+
+
+def _conditions(wanted: dict[str, object]) -> dict[str, object]:
+    return {condition: value for condition, value in wanted.items() if value is not None}

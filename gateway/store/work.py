@@ -1,0 +1,128 @@
+"""What waits for the next group commit, and telling those who wait how it went."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.model import Batch, Gap, NotStored, Receipt, RunRecord, Ticket
+from gateway.store.budget import MemoryBudget
+from gateway.store.outbox import Transaction
+
+_log = logging.getLogger(__name__)
+
+Job = Callable[[Transaction], Any]
+
+
+@dataclass(slots=True)
+class Intake:
+    """A batch waiting for its commit; `size` is what it takes of the memory budget."""
+
+    batch: Batch
+    ticket: Ticket
+    size: int
+
+
+@dataclass(slots=True)
+class Ride:
+    """A job waiting for its commit, and who waits for it; `last` waits for all samples before it too."""
+
+    job: Job
+    future: asyncio.Future[Any] | None = None
+    last: bool = False
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Work:
+    """What one commit takes along."""
+
+    intakes: list[Intake] = field(default_factory=list)
+    rides: list[Ride] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)
+    series: list[tuple[int, str, str, str, bool]] = field(default_factory=list)
+    refused: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
+    """Samples that cannot be stored: (device, reason) to first and last wall time and their number."""
+    bad: list[int] = field(default_factory=list)
+    """Seqs of blocks found unreadable."""
+    samples: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.intakes or self.rides or self.gaps or self.runs or self.bad or self.refused)
+
+    def take(self, intake: Intake) -> None:
+        self.intakes.append(intake)
+        self.samples += len(intake.batch)
+
+    def refuse(self, device: str, reason: str, at_us: int) -> None:
+        """Count a sample that cannot be stored: one gap row a commit for each reason."""
+        start, _, count = self.refused.get((device, reason), (at_us, at_us, 0))
+        self.refused[device, reason] = start, at_us, count + 1
+
+    def absorb(self, other: "Work", most_samples: int) -> None:
+        """Take over from `other`: all but the samples beyond the limit."""
+        taken = 0
+        for intake in other.intakes:
+            if self.samples and self.samples + len(intake.batch) > most_samples:
+                break
+            self.samples += len(intake.batch)
+            other.samples -= len(intake.batch)
+            taken += 1
+        self.intakes += other.intakes[:taken]
+        del other.intakes[:taken]
+        self.rides += [ride for ride in other.rides if not (ride.last and other.intakes)]
+        other.rides = [ride for ride in other.rides if ride.last and other.intakes]
+        self.gaps, other.gaps = self.gaps + other.gaps, []
+        self.runs, other.runs = self.runs + other.runs, []
+        self.series, other.series = self.series + other.series, []
+        self.bad, other.bad = self.bad + other.bad, []
+        for key, (start, end, count) in other.refused.items():
+            known = self.refused.get(key, (start, end, 0))
+            self.refused[key] = known[0], end, known[2] + count
+        other.refused = {}
+
+    def halve(self) -> list[Intake]:
+        """Give back the later half of the batches."""
+        middle = (len(self.intakes) + 1) // 2
+        rest = self.intakes[middle:]
+        del self.intakes[middle:]
+        self.samples = sum(len(intake.batch) for intake in self.intakes)
+        return rest
+
+    def batch(self) -> Batch:
+        """Return all samples as one batch."""
+        if len(self.intakes) == 1:
+            return self.intakes[0].batch
+        joined = Batch()
+        for intake in self.intakes:
+            joined.extend(intake.batch)
+        return joined
+
+
+def settle(work: Work, receipts: list[Receipt], budget: MemoryBudget) -> None:
+    """Tell everybody that the commit is done; event loop only."""
+    for intake, receipt in zip(work.intakes, receipts, strict=True):
+        intake.ticket.resolve(receipt)
+    budget.give(sum(intake.size for intake in work.intakes))
+    for ride in work.rides:
+        if ride.future is None:
+            if ride.error is not None:
+                _log.error("a job of the store failed: %s", ride.error, exc_info=ride.error)
+        elif not ride.future.done():
+            if ride.error is None:
+                ride.future.set_result(ride.result)
+            else:
+                ride.future.set_exception(ride.error)
+
+
+def fail(work: Work, error: NotStored, budget: MemoryBudget) -> None:
+    """Tell everybody that this work is given up; event loop only."""
+    for intake in work.intakes:
+        intake.ticket.fail(error)
+    budget.give(sum(intake.size for intake in work.intakes))
+    for ride in work.rides:
+        if ride.future is not None and not ride.future.done():
+            ride.future.set_exception(error)
