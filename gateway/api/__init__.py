@@ -1,0 +1,1 @@
+"""The gateway's HTTP surface: `/v1` for programs, `/` for people."""

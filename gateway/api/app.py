@@ -1,0 +1,69 @@
+"""Puts the application together: guards, handlers, document."""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+from aiohttp_apispec import validation_middleware
+
+from gateway.api import (
+    devices,
+    history,
+    metrics,
+    openapi,
+    pages,
+    push,
+    samples,
+    session,
+    state,
+    uploads,
+    websocket,
+)
+from gateway.api.auth import Guard
+from gateway.api.contracts import GatewayView
+from gateway.api.errors import errors
+from gateway.api.keys import GATEWAY, GUARD, SETTINGS, SOCKETS, STREAMS
+from gateway.api.routing import add_routes, refuse_undeclared
+from gateway.api.settings import HttpSettings
+from gateway.api.stream import Streams
+
+_MODULES = (state, devices, samples, push, history, uploads, websocket, session, metrics, pages)
+
+
+def build_app(gateway: GatewayView, settings: HttpSettings) -> web.Application:
+    """Return the API of a gateway. Its `open()`ed tokens decide who gets in."""
+    guard = Guard(settings, gateway.tokens, gateway.clock)
+    app = web.Application(
+        middlewares=[errors, guard.middleware, validation_middleware],
+        client_max_size=settings.max_body_bytes,
+    )
+    app[GATEWAY], app[GUARD], app[SETTINGS] = gateway, guard, settings
+    app[STREAMS], app[SOCKETS] = Streams(gateway), set()
+    for module in _MODULES:
+        add_routes(app, module.HANDLERS)
+    openapi.set_up(app)
+    app.on_startup.append(refuse_undeclared)
+    app.cleanup_ctx.append(_listening)
+    app.on_shutdown.append(websocket.close_all)
+    app.on_response_prepare.append(_secure)
+    return app
+
+
+async def _listening(app: web.Application) -> AsyncIterator[None]:
+    streams = app[STREAMS]
+    with app[GATEWAY].subscribe(streams.heard):
+        yield
+    streams.close()
+
+
+async def _secure(request: web.Request, response: web.StreamResponse) -> None:
+    """Say to every browser: no guessing of types, no frames, no caching of data."""
+    headers = response.headers
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["X-Frame-Options"] = "DENY"
+    headers["Referrer-Policy"] = "no-referrer"
+    headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    headers.setdefault("Content-Security-Policy", pages.DATA_POLICY)
+    headers.setdefault("Cache-Control", "no-store")
+    headers["Server"] = "edge-gateway"
+    if request.secure:
+        headers["Strict-Transport-Security"] = "max-age=31536000"

@@ -1,0 +1,112 @@
+"""What the API needs of the rest of the daemon; the daemon implements it, structurally."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from gateway.api.tokens import Tokens
+from gateway.clock import Clock
+from gateway.model import BatchListener, Quarantined, RunRecord
+from gateway.store import Store
+from gateway.supervise import Health
+
+C = TypeVar("C")
+
+
+class DeviceView(Protocol):
+    """A device and its live session."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def kind(self) -> str:
+        """Its protocol: the key in the YAML."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, without secrets; "" where it comes to us."""
+
+    @property
+    def insecure(self) -> str:
+        """A sentence where the session is not secured, or ""."""
+
+    @property
+    def health(self) -> Health: ...
+    @property
+    def tags(self) -> Mapping[str, int]:
+        """Tag to series."""
+
+    @property
+    def last_heard_us(self) -> int | None: ...
+
+    def control(self, contract: type[C]) -> C | None:
+        """Return what the live session offers under this contract of controls.py, if anything now."""
+
+    async def poll(self) -> tuple[int, "asyncio.Future[RunRecord]"]:
+        """Ask for a poll, joining one that is pending or running. NotPollable where that cannot be."""
+
+
+class UploadView(Protocol):
+    """An upload as it runs."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def insecure(self) -> str: ...
+    @property
+    def health(self) -> Health: ...
+
+    def status(self) -> object:
+        """Return backlog, lag, lanes and counters as a dataclass or mapping that JSON carries."""
+
+    async def quarantine(self, *, before_id: int | None, limit: int) -> Sequence[Quarantined]:
+        """List what was refused, newest first."""
+
+    async def replay(self, ids: Sequence[int] | None) -> int:
+        """Send refused samples again (None: all); returns how many."""
+
+    async def discard(self, ids: Sequence[int] | None) -> int:
+        """Forget refused samples (None: all); returns how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigInfo:
+    """The configuration as it runs."""
+
+    file: str
+    loaded_us: int
+    warnings: Sequence[str] = ()
+    problems: Sequence[str] = ()
+    """Of an edit that could not be taken: `file:line:column: sentence` each."""
+
+
+class GatewayView(Protocol):
+    """The daemon as the API sees it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def started_ns(self) -> int:
+        """Monotonic time of the start."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def tokens(self) -> Tokens: ...
+    @property
+    def devices(self) -> Mapping[str, DeviceView]: ...
+    @property
+    def uploads(self) -> Mapping[str, UploadView]: ...
+
+    def config(self) -> ConfigInfo: ...
+
+    def subscribe(self, listener: BatchListener) -> AbstractContextManager[None]:
+        """Call the listener with every batch at intake, before COMMIT, while entered."""

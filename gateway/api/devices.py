@@ -1,0 +1,153 @@
+"""`/v1/devices`: what there is, how it is, poll now, browse."""
+
+import asyncio
+from typing import Any, Final
+
+from aiohttp import web
+
+from gateway.api.answers import found, health_row, json_answer, run_row
+from gateway.api.contracts import DeviceView
+from gateway.api.errors import ApiError
+from gateway.api.keys import GATEWAY
+from gateway.api.routing import endpoint
+from gateway.api.schemas import BrowseQuery, DeviceDetail, DeviceList, NodeList, NoQuery, PollAnswer
+from gateway.api.tokens import Role
+from gateway.api.values import carry, last_row
+from gateway.controls import Browse, NotPollable, Push
+from gateway.store import Store
+
+POLL_WAIT_S: Final = 5
+_CONTROLS: Final[dict[str, Any]] = {"browse": Browse, "push": Push}
+
+
+def device_row(device: DeviceView) -> dict[str, Any]:
+    return {
+        "id": device.id,
+        "kind": device.kind,
+        "url": device.url,
+        "insecure": device.insecure,
+        "health": health_row(device.health),
+        "tags": len(device.tags),
+        "last_heard_us": device.last_heard_us,
+    }
+
+
+@endpoint(
+    "GET",
+    "/v1/devices",
+    role=Role.READ,
+    tag="devices",
+    summary="All devices and how they are",
+    query=NoQuery,
+    answers={200: DeviceList},
+)
+async def list_devices(request: web.Request) -> web.Response:
+    devices = request.app[GATEWAY].devices
+    return json_answer({"devices": [device_row(device) for device in devices.values()]})
+
+
+@endpoint(
+    "GET",
+    "/v1/devices/{id}",
+    role=Role.READ,
+    tag="devices",
+    summary="One device with its tags and their last committed samples",
+    query=NoQuery,
+    answers={200: DeviceDetail},
+)
+async def show_device(request: web.Request) -> web.Response:
+    gateway = request.app[GATEWAY]
+    device = device_of(request)
+    last_run = await gateway.store.last_run(device.id)
+    return json_answer(
+        device_row(device)
+        | {
+            "tags": _tag_rows(gateway.store, device),
+            "controls": [
+                name for name, contract in _CONTROLS.items() if device.control(contract) is not None
+            ],
+            "last_run": None if last_run is None else run_row(last_run),
+        }
+    )
+
+
+def _tag_rows(store: Store, device: DeviceView) -> list[dict[str, Any]]:
+    return [
+        {"tag": tag, "unit": store.info(series).unit, "last": last_row(tag, store.last(series))}
+        for tag, series in device.tags.items()
+    ]
+
+
+@endpoint(
+    "POST",
+    "/v1/devices/{id}/poll",
+    role=Role.OPERATE,
+    tag="devices",
+    summary="Poll the device now",
+    description="A request during a pending or running poll joins it and gets the same run.",
+    query=NoQuery,
+    answers={200: PollAnswer, 202: PollAnswer},
+    fails=(409,),
+)
+async def poll_device(request: web.Request) -> web.Response:
+    device = device_of(request)
+    try:
+        run_id, ending = await device.poll()
+    except NotPollable as error:
+        raise ApiError(409, f'Device "{device.id}": {error}.') from None
+    try:
+        async with asyncio.timeout(POLL_WAIT_S):
+            run = await asyncio.shield(ending)
+    except NotPollable as error:
+        raise ApiError(409, f'Device "{device.id}": {error}.') from None
+    except TimeoutError:
+        return json_answer({"run_id": run_id, "run": None}, 202)
+    return json_answer({"run_id": run_id, "run": run_row(run)})
+
+
+@endpoint(
+    "GET",
+    "/v1/devices/{id}/browse",
+    role=Role.READ,
+    tag="devices",
+    summary="The device's address space, node by node",
+    query=BrowseQuery,
+    answers={200: NodeList},
+    fails=(409, 503),
+)
+async def browse_device(request: web.Request) -> web.Response:
+    device, query = device_of(request), request["querystring"]
+    browse = device.control(Browse)
+    if browse is None:
+        raise ApiError(409, f'Device "{device.id}" cannot be browsed now ({device.health.state}).')
+    node = query.get("node")
+    try:
+        async with asyncio.timeout(30):
+            page = await browse.browse(node, query["limit"], query.get("cursor"))
+    except KeyError:
+        raise ApiError(404, f'Device "{device.id}" has no node "{node}".') from None
+    except ValueError as error:
+        raise ApiError(422, str(error), details=[{"field": "node", "message": str(error)}]) from None
+    return json_answer({"nodes": [_node_row(item) for item in page.nodes], "next": page.next})
+
+
+def _node_row(node: Any) -> dict[str, Any]:
+    value, kind = carry(node.value)
+    made = {
+        "id": node.id,
+        "name": node.name,
+        "kind": node.kind,
+        "type": node.type,
+        "access": node.access,
+        "value": value,
+        "has_children": node.has_children,
+    }
+    return made | {"value_type": kind} if kind else made
+
+
+def device_of(request: web.Request) -> DeviceView:
+    device: DeviceView = found("device", request.match_info["id"], request.app[GATEWAY].devices)
+    return device
+
+
+HANDLERS = (list_devices, show_device, poll_device, browse_device)

@@ -1,0 +1,214 @@
+"""`POST /v1/devices/{id}/samples`: samples from a client, answered after COMMIT."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from aiohttp import web
+
+from gateway.api.answers import json_answer
+from gateway.api.devices import device_of
+from gateway.api.errors import ApiError
+from gateway.api.routing import endpoint
+from gateway.api.schemas import NoQuery, Pushed
+from gateway.api.tokens import Role
+from gateway.api.values import FLAG_NAMES, loads, read
+from gateway.api.windows import MAX_US, MIN_US, instant
+from gateway.controls import Push, PushedSample
+
+BODY_S: Final = 30
+_INLINE_BYTES: Final = 65_536
+_MAX_DETAILS: Final = 20
+_FIELDS: Final = frozenset({"tag", "ts", "value", "status", "type", "flags"})
+_JSON: Final = ("application/json", "")
+_NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+_PUSHED_SAMPLE: Final = {
+    "type": "object",
+    "required": ["tag", "value"],
+    "properties": {
+        "tag": {"type": "string", "minLength": 1, "maxLength": 1000},
+        "ts": {
+            "description": "Microseconds since 1970 UTC or ISO 8601 with an offset; without it: now.",
+            "anyOf": [{"type": "integer", "format": "int64"}, {"type": "string"}],
+        },
+        "value": {"description": "null, boolean, number, text or an array of those.", "nullable": True},
+        "status": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
+        "type": {"type": "string", "enum": ["float", "bytes", "mixed"]},
+        "flags": {
+            "description": "Taken so that an answer of GET can be sent; the gateway makes its own.",
+            "type": "array",
+            "items": {"type": "string", "enum": sorted(FLAG_NAMES)},
+        },
+    },
+    "additionalProperties": False,
+}
+_LIST: Final = {"type": "array", "items": _PUSHED_SAMPLE}
+_BODY: Final = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "anyOf": [
+                    _LIST,
+                    {
+                        "type": "object",
+                        "required": ["samples"],
+                        "properties": {"samples": _LIST},
+                        "additionalProperties": False,
+                    },
+                ]
+            }
+        },
+        "application/x-ndjson": {"schema": {"type": "string"}},
+    },
+}
+
+
+@endpoint(
+    "POST",
+    "/v1/devices/{id}/samples",
+    role=Role.OPERATE,
+    tag="samples",
+    summary="Send samples to a device that takes them; answered after they are committed",
+    query=NoQuery,
+    body=_BODY,
+    answers={200: Pushed},
+    fails=(408, 409, 413, 415, 422, 503),
+)
+async def push_samples(request: web.Request) -> web.Response:
+    device = device_of(request)
+    push = device.control(Push)
+    if push is None:
+        raise ApiError(409, f'Device "{device.id}" takes no samples now ({device.health.state}).')
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind not in (*_JSON, *_NDJSON):
+        raise ApiError(415, "Samples are sent as application/json or application/x-ndjson.")
+    body = await read_body(request)
+    parse = _ndjson if kind in _NDJSON else _json
+    samples = await asyncio.to_thread(parse, body) if len(body) > _INLINE_BYTES else parse(body)
+    try:
+        receipt = await push.push(samples)
+    except ValueError as error:
+        raise ApiError(422, f"Nothing was stored; {error}.") from None
+    return json_answer({"added": receipt.added, "same": receipt.same, "moved": receipt.moved})
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Return the body; 413 beyond its limit, 408 where it does not arrive."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise ApiError(408, f"The body did not arrive within {BODY_S} s.") from None
+    except ConnectionError:
+        raise
+    except (web.RequestPayloadError, ValueError) as error:
+        raise ApiError(400, f"The body cannot be read: {error}") from None
+
+
+def _json(body: bytes) -> list[PushedSample]:
+    try:
+        document = loads(body)
+    except ValueError as error:
+        raise ApiError(400, f"The body is not JSON: {error}") from None
+    if isinstance(document, dict) and document.keys() == {"samples"}:
+        document = document["samples"]
+    if not isinstance(document, list):
+        raise ApiError(422, 'The body is neither a list of samples nor {"samples": [...]}.')
+    return _all(enumerate(document))
+
+
+def _ndjson(body: bytes) -> list[PushedSample]:
+    def parsed() -> Iterator[tuple[int, Any]]:
+        index = 0
+        for number, line in enumerate(body.split(b"\n"), 1):
+            if line.strip():
+                try:
+                    yield index, loads(line)
+                except ValueError as error:
+                    raise ApiError(400, f"Line {number} is not JSON: {error}") from None
+                index += 1
+
+    return _all(parsed())
+
+
+def _all(entries: Iterator[tuple[int, Any]]) -> list[PushedSample]:
+    """Return every sample, or fail naming each wrong field by index: nothing is stored then."""
+    samples, details = [], []
+    for index, entry in entries:
+        try:
+            samples.append(_sample(entry))
+        except _Wrong as wrong:
+            details.append({"index": index, "field": wrong.field, "message": wrong.message})
+            if len(details) >= _MAX_DETAILS:
+                break
+    if details:
+        first = details[0]
+        where = f"sample {first['index']}, {first['field'] or 'the whole'}: {first['message']}"
+        raise ApiError(422, f"Nothing was stored; {where}.", details=details)
+    return samples
+
+
+class _Wrong(ValueError):
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field, self.message = field, message
+
+
+def _sample(entry: Any) -> PushedSample:
+    if not isinstance(entry, Mapping):
+        raise _Wrong("", "is not an object")
+    for name in entry:
+        if name not in _FIELDS:
+            raise _Wrong(name, "is not a field of a sample")
+    if "value" not in entry:
+        raise _Wrong("value", "is missing")
+    kind = entry.get("type")
+    if kind is not None and not isinstance(kind, str):
+        raise _Wrong("type", "is not a text")
+    try:
+        value = read(entry["value"], kind)
+    except ValueError as error:
+        raise _Wrong("type" if str(error).startswith("type ") else "value", str(error)) from None
+    _check_flags(entry.get("flags", []))
+    return PushedSample(_tag(entry), value, _ts(entry.get("ts")), _status(entry.get("status", 0)))
+
+
+def _tag(entry: Mapping[str, Any]) -> str:
+    tag = entry.get("tag")
+    if not isinstance(tag, str) or not tag:
+        raise _Wrong("tag", "is missing" if tag is None else "is not a text with at least one character")
+    if len(tag) > 1000:
+        raise _Wrong("tag", "is longer than 1000 characters")
+    if not tag.isprintable():
+        raise _Wrong("tag", "has characters that cannot be shown")
+    return tag
+
+
+def _ts(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            return instant(value)
+        except ValueError as error:
+            raise _Wrong("ts", str(error)) from None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _Wrong("ts", "is neither an integer of microseconds nor a text with ISO 8601")
+    if not MIN_US <= value <= MAX_US:
+        raise _Wrong("ts", "does not fit into 64 bits")
+    return value
+
+
+def _status(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+        raise _Wrong("status", "is not a StatusCode: an integer from 0 to 4294967295")
+    return value
+
+
+def _check_flags(value: Any) -> None:
+    if not isinstance(value, list) or not all(isinstance(flag, str) and flag in FLAG_NAMES for flag in value):
+        raise _Wrong("flags", f"is not a list of {', '.join(sorted(FLAG_NAMES))}")
+
+
+HANDLERS = (push_samples,)

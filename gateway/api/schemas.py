@@ -1,0 +1,302 @@
+"""What `/v1` takes and gives, as marshmallow schemas: they document every answer and check every query.
+
+Samples themselves never pass through marshmallow: `values.py` writes them.
+"""
+
+from typing import Any
+
+from marshmallow import RAISE, Schema, fields, validate
+
+from gateway.api.windows import Duration, Instant
+
+_ID_LIST = "Comma-separated."
+
+
+class Closed(Schema):
+    """A query: unknown parameters are refused by name."""
+
+    class Meta:
+        """Read by marshmallow."""
+
+        unknown = RAISE
+
+
+def text(help: str, **more: Any) -> fields.String:  # noqa: A002
+    return fields.String(metadata={"description": help}, **more)
+
+
+def whole(help: str, **more: Any) -> fields.Integer:  # noqa: A002
+    return fields.Integer(metadata={"description": help, "format": "int64"}, **more)
+
+
+def limit(default: int, most: int) -> fields.Integer:
+    return fields.Integer(
+        load_default=default,
+        validate=validate.Range(1, most),
+        metadata={"description": "At most so many entries."},
+    )
+
+
+class Failure(Schema):
+    code = text("A word for programs.", required=True)
+    message = text("A sentence for people.", required=True)
+    details = fields.List(
+        fields.Dict(), required=True, metadata={"description": "What was wrong, one entry each."}
+    )
+
+
+class ErrorAnswer(Schema):
+    error = fields.Nested(Failure, required=True)
+
+
+class NoQuery(Closed):
+    pass
+
+
+class SamplesQuery(Closed):
+    from_us = Instant(data_key="from", help="Start of the window, inclusive.")
+    to_us = Instant(data_key="to", help="End of the window, inclusive.")
+    tags = text(f"Only these tags; all without it. {_ID_LIST}")
+    limit = fields.Integer(
+        validate=validate.Range(1, 1_000_000),
+        metadata={
+            "description": "At most so many samples. Default: 10000 for JSON, everything for NDJSON and CSV."
+        },
+    )
+    cursor = text("`next` of the answer before.")
+    format = fields.String(
+        validate=validate.OneOf(["json", "ndjson", "csv"]),
+        metadata={"description": "Instead of the Accept header."},
+    )
+    bucket = Duration(
+        help="Width of a bucket, such as 10s, 5m or 1h: min, max, avg and count of the numbers in each, "
+        "instead of samples."
+    )
+
+
+class PageQuery(Closed):
+    limit = limit(100, 1000)
+    cursor = fields.Integer(
+        validate=validate.Range(0, 2**63 - 1), metadata={"description": "`next` of the answer before."}
+    )
+
+
+class RunsQuery(PageQuery):
+    device = text("Only this device.")
+    status = fields.String(
+        validate=validate.OneOf(["ok", "partial", "error"]), metadata={"description": "Only these runs."}
+    )
+    from_us = Instant(data_key="from", help="Only what ends at or after this.")
+    to_us = Instant(data_key="to", help="Only what begins at or before this.")
+
+
+class GapsQuery(PageQuery):
+    device = text("Only gaps of this device.")
+    upload = text("Only gaps of this upload.")
+    from_us = Instant(data_key="from", help="Only what ends at or after this.")
+    to_us = Instant(data_key="to", help="Only what begins at or before this.")
+
+
+class BrowseQuery(Closed):
+    node = text("The node whose children are listed; the root without it.")
+    limit = limit(200, 1000)
+    cursor = text("`next` of the answer before.")
+
+
+class StreamQuery(Closed):
+    devices = text(f"Only these devices. {_ID_LIST}")
+    tags = text(f"Only these tags. {_ID_LIST}")
+
+
+class QuarantineQuery(PageQuery):
+    pass
+
+
+class IdsQuery(Closed):
+    ids = text(f"Only these entries; all without it. {_ID_LIST}")
+
+
+class Running(Schema):
+    state = text("starting, running, degraded, waiting for trust, failed or stopped.", required=True)
+    detail = text("A sentence, or empty.", required=True)
+    since_us = whole("In this state since.", required=True)
+    failures = whole("Failures in a row.", required=True)
+    starts = whole("How often it was started.", required=True)
+
+
+class RunAnswer(Schema):
+    id = whole("Grows with time.", required=True)
+    device = text("Device.", required=True)
+    kind = text("poll, cycle, subscription...", required=True)
+    start_us = whole("Start.", required=True)
+    duration_us = whole("Duration.", required=True)
+    samples = whole("Samples received.", required=True)
+    status = text("ok, partial or error.", required=True)
+    error = fields.String(allow_none=True, required=True, metadata={"description": "With its traceback."})
+
+
+class RunList(Schema):
+    runs = fields.List(fields.Nested(RunAnswer), required=True)
+    next = fields.Integer(allow_none=True, required=True)
+
+
+class GapAnswer(Schema):
+    id = whole("Grows with time.", required=True)
+    device = fields.String(allow_none=True, required=True)
+    upload = fields.String(allow_none=True, required=True)
+    from_us = whole("From, gateway time.", required=True)
+    to_us = whole("To, gateway time.", required=True)
+    count = fields.Integer(
+        allow_none=True, required=True, metadata={"description": "Samples lost, where known."}
+    )
+    reason = text("Why.", required=True)
+
+
+class GapList(Schema):
+    gaps = fields.List(fields.Nested(GapAnswer), required=True)
+    next = fields.Integer(allow_none=True, required=True)
+
+
+class SampleAnswer(Schema):
+    tag = text("Tag.", required=True)
+    ts = whole("Microseconds since 1970 UTC.", required=True)
+    value = fields.Raw(required=True, allow_none=True)
+    status = whole("OPC UA StatusCode, 0 = Good.", required=True)
+    type = fields.String(
+        validate=validate.OneOf(["float", "bytes", "mixed"]),
+        metadata={"description": "Only where JSON cannot carry the value itself; see the documentation."},
+    )
+    flags = fields.List(
+        fields.String(
+            validate=validate.OneOf(["server_time", "own_time", "moved", "implausible", "unsynced"])
+        )
+    )
+
+
+class Bucket(Schema):
+    tag = text("Tag.", required=True)
+    ts = whole("Start of the bucket.", required=True)
+    min = fields.Float(required=True, allow_none=True)
+    max = fields.Float(required=True, allow_none=True)
+    avg = fields.Float(required=True, allow_none=True)
+    count = whole("Numbers in it.", required=True)
+
+
+class SampleList(Schema):
+    samples = fields.List(fields.Nested(SampleAnswer))
+    buckets = fields.List(fields.Nested(Bucket))
+    next = fields.String(allow_none=True, required=True)
+
+
+class DeviceAnswer(Schema):
+    id = text("Device.", required=True)
+    kind = text("Its protocol.", required=True)
+    url = text("Where it is.", required=True)
+    insecure = text("Why its session is not secured, or empty.", required=True)
+    health = fields.Nested(Running, required=True)
+    tags = whole("Number of tags.", required=True)
+    last_heard_us = fields.Integer(allow_none=True, required=True)
+
+
+class DeviceList(Schema):
+    devices = fields.List(fields.Nested(DeviceAnswer), required=True)
+
+
+class TagAnswer(Schema):
+    tag = text("Tag.", required=True)
+    unit = text("Unit of measure, or empty.", required=True)
+    last = fields.Nested(SampleAnswer, allow_none=True, required=True)
+
+
+class DeviceDetail(DeviceAnswer):
+    tags = fields.List(fields.Nested(TagAnswer), required=True)  # type: ignore[assignment]
+    controls = fields.List(
+        fields.String(), required=True, metadata={"description": "What it offers now: browse, push."}
+    )
+    last_run = fields.Nested(RunAnswer, allow_none=True, required=True)
+
+
+class Pushed(Schema):
+    added = whole("New samples.", required=True)
+    same = whole("Samples that were there already.", required=True)
+    moved = whole(
+        "Samples kept at the next free microsecond: another value stood under the key.", required=True
+    )
+
+
+class PollAnswer(Schema):
+    run_id = whole("The run that answers this request.", required=True)
+    run = fields.Nested(RunAnswer, allow_none=True, required=True)
+
+
+class NodeAnswer(Schema):
+    id = text("What the YAML takes as `node`.", required=True)
+    name = text("Name.", required=True)
+    kind = text("object or variable.", required=True)
+    type = text("Data type, or empty.", required=True)
+    access = text("r, w, rw or empty.", required=True)
+    value = fields.Raw(required=True, allow_none=True)
+    value_type = fields.String(metadata={"description": "As `type` of a sample."})
+    has_children = fields.Boolean(required=True)
+
+
+class NodeList(Schema):
+    nodes = fields.List(fields.Nested(NodeAnswer), required=True)
+    next = fields.String(allow_none=True, required=True)
+
+
+class UploadAnswer(Schema):
+    id = text("Upload.", required=True)
+    kind = text("Its uploader.", required=True)
+    url = text("Where it goes.", required=True)
+    insecure = text("Why the way is not secured, or empty.", required=True)
+    health = fields.Nested(Running, required=True)
+    status = fields.Dict(required=True, metadata={"description": "Backlog, lag, lanes and counters."})
+
+
+class UploadList(Schema):
+    uploads = fields.List(fields.Nested(UploadAnswer), required=True)
+
+
+class QuarantinedAnswer(Schema):
+    id = whole("Grows with time.", required=True)
+    device = text("Device.", required=True)
+    sample = fields.Nested(SampleAnswer, required=True)
+    reason = text("The target's words.", required=True)
+    at_us = whole("When it was refused.", required=True)
+
+
+class QuarantineList(Schema):
+    quarantine = fields.List(fields.Nested(QuarantinedAnswer), required=True)
+    next = fields.Integer(allow_none=True, required=True)
+
+
+class Count(Schema):
+    count = whole("So many.", required=True)
+
+
+class Alive(Schema):
+    status = text("alive", required=True)
+
+
+class SessionAnswer(Schema):
+    name = text("The token's name.", required=True)
+    role = text("read, operate or admin.", required=True)
+
+
+class StateAnswer(Schema):
+    id = text("Gateway.", required=True)
+    version = text("Version.", required=True)
+    now_us = whole("The gateway's wall time.", required=True)
+    uptime_s = fields.Float(required=True)
+    clock_synchronised = fields.Boolean(required=True)
+    config = fields.Dict(
+        required=True, metadata={"description": "File, warnings, problems of a broken edit."}
+    )
+    insecure = fields.List(
+        fields.String(), required=True, metadata={"description": "Every choice that weakens security."}
+    )
+    store = fields.Dict(required=True, metadata={"description": "Sizes, budget, counters."})
+    devices = fields.Dict(required=True, metadata={"description": "Device to state."})
+    uploads = fields.Dict(required=True, metadata={"description": "Upload to state."})
+    streams = whole("WebSocket clients.", required=True)

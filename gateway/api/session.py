@@ -1,0 +1,97 @@
+"""`/v1/session`: a browser exchanges its token for a cookie that no script can read."""
+
+from aiohttp import web
+
+from gateway.api.answers import json_answer
+from gateway.api.auth import COOKIE, SESSION_S, cookie_is_secure, unauthorized
+from gateway.api.errors import ApiError
+from gateway.api.keys import GUARD
+from gateway.api.push import read_body
+from gateway.api.routing import endpoint
+from gateway.api.schemas import NoQuery, SessionAnswer
+from gateway.api.tokens import Role
+from gateway.api.values import loads
+
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["token"],
+                "properties": {"token": {"type": "string"}},
+                "additionalProperties": False,
+            }
+        }
+    },
+}
+
+
+@endpoint(
+    "GET",
+    "/v1/session",
+    role=Role.READ,
+    tag="session",
+    summary="Who this request comes from",
+    query=NoQuery,
+    answers={200: SessionAnswer},
+)
+async def show_session(request: web.Request) -> web.Response:
+    principal = request["principal"]
+    return json_answer({"name": principal.name, "role": principal.role.word})
+
+
+@endpoint(
+    "POST",
+    "/v1/session",
+    role=Role.OPEN,
+    tag="session",
+    summary="Log in: exchange a token for a session cookie",
+    query=NoQuery,
+    body=_BODY,
+    answers={200: SessionAnswer},
+    fails=(401, 403, 408, 413, 415, 422, 429),
+)
+async def log_in(request: web.Request) -> web.Response:
+    secure = cookie_is_secure(request)
+    if request.content_type != "application/json":
+        raise ApiError(415, "The token is sent as application/json.")
+    try:
+        document = loads(await read_body(request))
+    except ValueError as error:
+        raise ApiError(400, f"The body is not JSON: {error}") from None
+    text = document.get("token") if isinstance(document, dict) and document.keys() == {"token"} else None
+    if not isinstance(text, str):
+        details = [{"field": "token", "message": "is missing, or not a text, or not alone"}]
+        raise ApiError(422, 'The body is not {"token": "..."}.', details=details)
+    guard = request.app[GUARD]
+    token = await guard.login(request, text)
+    response = json_answer({"name": token.name, "role": token.role})
+    cookie = guard.sessions.start(token)
+    response.set_cookie(
+        COOKIE, cookie, max_age=SESSION_S, httponly=True, secure=secure, samesite="Strict", path="/"
+    )
+    return response
+
+
+@endpoint(
+    "DELETE",
+    "/v1/session",
+    role=Role.OPEN,
+    tag="session",
+    summary="Log out",
+    query=NoQuery,
+    answers={204: {"description": "Logged out."}},
+    fails=(401, 403),
+)
+async def log_out(request: web.Request) -> web.Response:
+    cookie = request.cookies.get(COOKIE)
+    if cookie is None:
+        raise unauthorized("There is no session to end.")
+    request.app[GUARD].sessions.end(cookie)
+    response = web.Response(status=204)
+    response.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
+    return response
+
+
+HANDLERS = (show_session, log_in, log_out)

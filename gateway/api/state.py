@@ -1,0 +1,71 @@
+"""`/healthz` and `/v1/state`: is it alive, and how is everything."""
+
+import dataclasses
+from typing import Any
+
+from aiohttp import web
+
+from gateway.api.answers import health_row, json_answer
+from gateway.api.contracts import GatewayView
+from gateway.api.keys import GATEWAY, SETTINGS, STREAMS
+from gateway.api.routing import endpoint
+from gateway.api.schemas import Alive, NoQuery, StateAnswer
+from gateway.api.settings import HttpSettings
+from gateway.api.tokens import Role
+
+
+@endpoint(
+    "GET",
+    "/healthz",
+    role=Role.OPEN,
+    tag="state",
+    summary="The process is alive and answers",
+    answers={200: Alive},
+)
+async def healthz(_request: web.Request) -> web.Response:
+    return json_answer({"status": "alive"})
+
+
+@endpoint(
+    "GET",
+    "/v1/state",
+    role=Role.READ,
+    tag="state",
+    summary="The gateway's state in one answer",
+    query=NoQuery,
+    answers={200: StateAnswer},
+)
+async def show_state(request: web.Request) -> web.Response:
+    gateway = request.app[GATEWAY]
+    config = gateway.config()
+    return json_answer(
+        {
+            "id": gateway.id,
+            "version": gateway.version,
+            "now_us": gateway.clock.wall_us(),
+            "uptime_s": uptime_s(gateway),
+            "clock_synchronised": gateway.clock.synchronised(),
+            "config": dataclasses.asdict(config),
+            "insecure": insecure(gateway, request.app[SETTINGS]),
+            "store": dataclasses.asdict(gateway.store.state()),
+            "devices": {device.id: health_row(device.health) for device in gateway.devices.values()},
+            "uploads": {
+                name: health_row(upload.health) | {"status": upload.status()}
+                for name, upload in gateway.uploads.items()
+            },
+            "streams": request.app[STREAMS].clients,
+        }
+    )
+
+
+def uptime_s(gateway: GatewayView) -> float:
+    return (gateway.clock.mono_ns() - gateway.started_ns) / 1e9
+
+
+def insecure(gateway: GatewayView, settings: HttpSettings) -> list[str]:
+    """Return a sentence for everything that weakens security: shown wherever the state is shown."""
+    parts: list[Any] = [*gateway.devices.values(), *gateway.uploads.values()]
+    return [*settings.insecure(), *(part.insecure for part in parts if part.insecure)]
+
+
+HANDLERS = (healthz, show_state)

@@ -1,0 +1,185 @@
+"""Tokens for the API: 256 random bits each, kept as SHA-256 in `tokens.json` of the state folder.
+
+The command line and the daemon share the file: each change is an atomic replacement under a lock, and
+the daemon reads it again when it changed, so that a revoked token is refused within a second.
+"""
+
+import asyncio
+import enum
+import fcntl
+import hashlib
+import hmac
+import json
+import logging
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gateway.clock import Clock
+from gateway.model import GatewayError
+
+_log = logging.getLogger(__name__)
+_PREFIX = "egw_"
+_RECHECK_NS = 1_000_000_000
+ADMIN_FILE = "admin-token"
+
+
+class Role(enum.IntEnum):
+    """What a request may do; each role includes those before it."""
+
+    OPEN = 0
+    READ = 1
+    OPERATE = 2
+    ADMIN = 3
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is kept of a token."""
+
+    id: str
+    name: str
+    role: str
+    sha256: str
+    created_us: int
+
+    @property
+    def rank(self) -> Role:
+        return Role[self.role.upper()]
+
+
+class Tokens:
+    """The tokens of one gateway. The functions that touch the file block: call them in a thread."""
+
+    def __init__(self, state: Path, clock: Clock) -> None:
+        self._folder, self._clock = state, clock
+        self._file = state / "tokens.json"
+        self._tokens: dict[str, Token] = {}
+        self._seen: tuple[int, int, int] | None = None
+        self._checked_ns = -_RECHECK_NS
+        self.problem = ""
+        """A sentence where the file cannot be used: then no token is valid, and the file is left alone."""
+
+    def open(self) -> "Tokens":
+        """Read the file; at first start make it, with an admin token whose text goes to a 0600 file."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._file.exists():
+            text, _ = self.make("first admin", Role.ADMIN)
+            replace_file(self._folder / ADMIN_FILE, text + "\n")
+            _log.info("first start: an admin token stands in %s", self._folder / ADMIN_FILE)
+        self._load()
+        return self
+
+    def make(self, name: str, role: Role) -> tuple[str, Token]:
+        """Make a token and return its text, which is kept nowhere, and its record."""
+        if role is Role.OPEN:
+            raise ValueError("a token has a role: read, operate or admin")
+        text = _PREFIX + secrets.token_urlsafe(32)
+        token = Token(secrets.token_hex(4), name, role.word, _digest(text), self._clock.wall_us())
+        with self._locked():
+            self._write([*self._read(), token])
+        return text, token
+
+    def list(self) -> Sequence[Token]:
+        return self._read()
+
+    def revoke(self, token_id: str) -> bool:
+        """Remove a token by its id; says whether it was there."""
+        with self._locked():
+            tokens = self._read()
+            kept = [token for token in tokens if token.id != token_id]
+            if len(kept) < len(tokens):
+                self._write(kept)
+        return len(kept) < len(tokens)
+
+    async def find(self, text: str) -> Token | None:
+        """Return the record of a token's text, in a time that does not depend on how much of it is right."""
+        await self._refresh()
+        digest = _digest(text)
+        found = None
+        for token in self._tokens.values():
+            if hmac.compare_digest(token.sha256, digest):
+                found = token
+        return found
+
+    async def get(self, token_id: str) -> Token | None:
+        """Return a token by its id, where it still stands."""
+        await self._refresh()
+        return self._tokens.get(token_id)
+
+    async def _refresh(self) -> None:
+        now = self._clock.mono_ns()
+        if now - self._checked_ns >= _RECHECK_NS:
+            self._checked_ns = now
+            await asyncio.to_thread(self._load)
+
+    def _load(self) -> None:
+        try:
+            stat = self._file.stat()
+            seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if seen == self._seen:
+                return
+            self._tokens = {token.id: token for token in self._read()}
+            self._seen, self.problem = seen, ""
+        except (OSError, GatewayError) as error:
+            sentence = f"No token is valid: {error}"
+            if sentence != self.problem:
+                _log.error("%s", sentence)
+            self._tokens, self._seen, self.problem = {}, None, sentence
+
+    def _read(self) -> Sequence[Token]:
+        if not self._file.exists():
+            return []
+        try:
+            tokens = [Token(**entry) for entry in json.loads(self._file.read_bytes())["tokens"]]
+            for token in tokens:
+                _ = token.rank
+        except (ValueError, TypeError, KeyError) as error:
+            raise GatewayError(
+                f"{self._file} is damaged ({error}); remove it and restart: a new admin token is made."
+            ) from error
+        return tokens
+
+    def _write(self, tokens: Sequence[Token]) -> None:
+        body = {"tokens": [asdict(token) for token in tokens]}
+        replace_file(self._file, json.dumps(body, indent=1) + "\n")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        handle = os.open(self._folder / "tokens.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file that only its owner reads, all or nothing, also through a power cut."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

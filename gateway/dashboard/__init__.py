@@ -1,0 +1,1 @@
+"""The web page: its files are served as they are."""

@@ -1,0 +1,126 @@
+"""A gateway for the API's tests: the real store, real sessions, a pushing device and one that is polled."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.api.contracts import ConfigInfo
+from gateway.api.tokens import Role, Tokens
+from gateway.clock import SystemClock
+from gateway.controls import Node, NodePage
+from gateway.forward import Forwarder
+from gateway.intake import DeviceSession, OwnTime
+from gateway.model import Batch, BatchListener, Device, Link
+from gateway.protocols import push
+from gateway.store import Store, StoreSettings
+from gateway.supervise import Keeper, Supervisor
+
+
+class Tree:
+    """An address space of 25 machines with one speed each (controls.Browse)."""
+
+    async def browse(self, node: str | None, limit: int, cursor: str | None) -> NodePage:
+        if node is None:
+            nodes: Sequence[Node] = [
+                Node(f"s=m{n}", f"Machine {n}", "object", has_children=True) for n in range(25)
+            ]
+        elif node.startswith("s=m"):
+            nodes = [Node(f"{node}.speed", "Speed", "variable", "Double", "r", float("nan"))]
+        else:
+            raise KeyError(node)
+        start = int(cursor or 0)
+        end = start + limit
+        return NodePage(nodes[start:end], str(end) if end < len(nodes) else None)
+
+
+async def polled(device: Device, step_s: float, link: Link) -> None:
+    """Count polls: tag `count` holds the number of each, taken `step_s` after the request."""
+    series, number = link.tag("count", unit="1"), 0
+    with link.offer(Tree()):
+        link.report("running")
+        while True:
+            run_id = await link.polls.next()
+            async with link.run("poll", run_id) as run:
+                await link.clock.sleep(step_s)
+                number += 1
+                batch = Batch()
+                ts, flags = link.stamp()
+                batch.add(series, ts, number, 0, flags)
+                await link.emit(batch)
+                run.add(1)
+
+
+@dataclass
+class Plant:
+    """What the API sees as the gateway."""
+
+    store: Store
+    tokens: Tokens
+    state: Path
+    clock: SystemClock
+    supervisor: Supervisor
+    listeners: list[BatchListener] = field(default_factory=list)
+    devices: dict[str, DeviceSession] = field(default_factory=dict)
+    uploads: dict[str, Forwarder] = field(default_factory=dict)
+    id: str = "plant"
+    version: str = "0.0.1"
+    started_ns: int = 0
+    problems: tuple[str, ...] = ()
+    texts: dict[Role, str] = field(default_factory=dict)
+
+    def config(self) -> ConfigInfo:
+        return ConfigInfo("gateway.yaml", 0, ("a warning",), self.problems)
+
+    @contextlib.contextmanager
+    def subscribe(self, listener: BatchListener) -> Iterator[None]:
+        self.listeners.append(listener)
+        try:
+            yield
+        finally:
+            self.listeners.remove(listener)
+
+    def add(self, name: str, kind: str, run: object) -> DeviceSession:
+        session = DeviceSession(
+            name,
+            kind,
+            store=self.store,
+            clock=self.clock,
+            own_time=OwnTime(self.clock, self.store.newest_own_us),
+            state=self.state,
+            gateway_id=self.id,
+            listeners=self.listeners,
+        )
+
+        async def attempt(keeper: Keeper) -> None:
+            session.attempt_began(keeper)
+            await run(session)  # type: ignore[operator]
+
+        session.keeper = self.supervisor.keep(f"device {name}", attempt, ended=session.attempt_ended)
+        self.devices[name] = session
+        return session
+
+    def bearer(self, role: Role) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.texts[role]}"}
+
+
+@contextlib.asynccontextmanager
+async def plant(folder: Path, commit_interval_s: float = 0.05) -> AsyncIterator[Plant]:
+    """A gateway with the devices `box` (pushes) and `counter` (is polled), both running."""
+    clock = SystemClock()
+    settings = StoreSettings(commit_interval_s=commit_interval_s)
+    tokens = Tokens(folder, clock)
+    await asyncio.to_thread(tokens.open)
+    async with Store.open(folder, settings, clock) as store:
+        made = Plant(store, tokens, folder, clock, Supervisor(clock), started_ns=clock.mono_ns())
+        for role in (Role.READ, Role.OPERATE, Role.ADMIN):
+            made.texts[role], _ = await asyncio.to_thread(tokens.make, f"a {role.word}", role)
+        made.add("box", "push", lambda link: push.run(Device("box"), push.Settings(), link))
+        made.add("counter", "counter", lambda link: polled(Device("counter"), 0.05, link))
+        try:
+            while any(device.health.state != "running" for device in made.devices.values()):
+                await asyncio.sleep(0.01)
+            yield made
+        finally:
+            await made.supervisor.close()
