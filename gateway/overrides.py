@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.problems import Place, Problems, fold, quoted
 from gateway.shapes import Choice, Group, Kinds, MapOf, Reference, Shape, Text
-from gateway.yaml_source import Entry, MapNode, Node, ScalarNode, moved, parse_text
+from gateway.yaml_source import Entry, MapNode, Node, RefusedNode, ScalarNode, moved, parse_text
 
 PREFIX: Final = "EDGE_GATEWAY__"
 
@@ -114,6 +114,8 @@ def _value(shape: Shape, text: str, place: Place, problems: Problems) -> Node:
         return ScalarNode(text, plain=False, place=place, loose=True)
     for each in attempt.found:
         problems.add(place, each.sentence)
+    if attempt.found:
+        return RefusedNode(place)
     return moved(node, place) if node is not None else ScalarNode("", plain=True, place=place)
 
 

@@ -121,9 +121,7 @@ class Reader:
             )
         form, value = entry[0], entry[1].node
         if not isinstance(value, ScalarNode) or not value.text:
-            return self._wrong(
-                value.place, at, f"names no {Reference.FORMS[form].lower()} after {form}; {HOW}"
-            )
+            return self._wrong(value.place, at, f"names nothing after {form}; {HOW}")
         try:
             return resolve(form, value.text, self.environ, self.folder)
         except ValueError as error:

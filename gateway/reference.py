@@ -35,7 +35,7 @@ Durations are written `500ms`, `1s`, `2m`, `1h`, `1d`; sizes `64kB`, `64MB`, `4G
 A secret never stands in the file: write `{env: NAME}`, `{file: PATH}` (not readable by everybody) or
 `{credential: NAME}` (`LoadCredential=` of systemd). A relative PATH starts at the folder of the file.
 
-The file is YAML 1.2 (`yes`, `no`, `on` and `off` are text) without anchors, aliases and tags, of 1 MiB at most.
+The file is YAML 1.2 (`yes`, `no`, `on` and `off` are text) without anchors, aliases and tags, 1 MiB at most.
 
 Every setting can come from the environment too, under the name in the last column; `ID` and `TAG` stand for
 the name of a device, upload or tag in upper case, with `_` for everything but letters and digits. The value

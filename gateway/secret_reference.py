@@ -52,6 +52,8 @@ def _credential(name: str, environ: Mapping[str, str]) -> Path:
 
 
 def _read(file: Path, where: str, *, private: bool) -> str:
+    if "\0" in str(file):
+        raise ValueError(f"{where} cannot be read: its name holds a NUL character")
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as handle:

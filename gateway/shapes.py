@@ -135,7 +135,7 @@ def group_of(cls: Any) -> Group:
 @functools.cache
 def _group_of(cls: Any) -> Group:
     hints = typing.get_type_hints(cls)
-    members = {}
+    members: dict[str, Member] = {}
     for each in dataclasses.fields(cls):
         declared = each.metadata.get("declared")
         if declared is None:
