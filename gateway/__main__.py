@@ -101,9 +101,9 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from gateway.check import check
 
-    code, lines = check(arguments.file, os.environ)
-    print(*lines, sep="\n")
-    return code
+    checked = check(arguments.file, os.environ)
+    print(*checked.lines, sep="\n")
+    return checked.code
 
 
 def _ask(arguments: argparse.Namespace, command: str) -> dict[str, object]:
@@ -131,7 +131,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> int:
-    from gateway.reference import json_schema, reference
+    from gateway.json_schema import json_schema
+    from gateway.reference import reference
 
     print(json.dumps(json_schema(), indent=2) if arguments.schema else reference(), end="")
     return 0

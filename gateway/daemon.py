@@ -218,7 +218,7 @@ class Daemon:
 
     async def _apply(self, config: Config) -> list[str]:
         """Stop and start the devices and uploads that differ from what runs; return their names."""
-        gone = [
+        gone: list[_DevicePart | _UploadPart] = [
             *(p for n, p in self._devices.items() if config.devices.get(n) != p.config),
             *(p for n, p in self._uploads.items() if config.uploads.get(n) != p.config),
         ]
@@ -330,5 +330,6 @@ class Daemon:
         }
 
     def _keepers(self) -> list[Keeper]:
-        parts = [*self._devices.values(), *self._uploads.values()]
-        return [*([self._api] if self._api else []), *(part.keeper for part in parts)]
+        devices = [part.keeper for part in self._devices.values()]
+        uploads = [part.keeper for part in self._uploads.values()]
+        return [*([self._api] if self._api else []), *devices, *uploads]

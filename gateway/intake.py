@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.clock import Clock
-from gateway.controls import NotPollable
+from gateway.controls import Channel, NotPollable
 from gateway.model import Batch, BatchListener, Flag, Gap, RunRecord, Ticket
 from gateway.store import Store
 from gateway.supervise import Health, Keeper, describe
@@ -153,7 +153,6 @@ class DeviceSession:
         self.clock = clock
         self.state = state
         self.gateway_id = gateway_id
-        self.insecure = ""
         self.keeper: Keeper | None = None
         self.last_heard_us: int | None = None
         self.polls = PollGate(store.next_run_id)
@@ -200,6 +199,12 @@ class DeviceSession:
     @property
     def health(self) -> Health:
         return self.keeper.health if self.keeper is not None else Health()
+
+    @property
+    def insecure(self) -> str:
+        """A sentence where the live session is not secured, or ""."""
+        channel = self.control(Channel)
+        return channel.insecure if channel is not None else ""
 
     @property
     def tags(self) -> dict[str, int]:
@@ -304,4 +309,3 @@ class DeviceSession:
 def _trace(error: BaseException) -> str:
     text = "".join(traceback.format_exception(error))
     return text if len(text) <= _TRACEBACK_CHARACTERS else "…" + text[-_TRACEBACK_CHARACTERS:]
-

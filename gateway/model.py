@@ -233,7 +233,10 @@ class Link(Protocol):
     clock: Clock
     state: Path
     """Folder for what the protocol must keep (certificates); shared by all devices of a kind."""
-    polls: Polls
+
+    @property
+    def polls(self) -> Polls:
+        """Requests of the API for a poll out of cycle."""
 
     def tag(self, name: str, *, unit: str = "") -> int:
         """Return the series of a tag of this device, made on first use."""
@@ -250,8 +253,8 @@ class Link(Protocol):
     def run(self, kind: str, run_id: int | None = None) -> AbstractAsyncContextManager[Run]:
         """Record a run: leaving records it; an exception makes it an error with its traceback.
 
-        The time between two runs of a device is recorded as a gap when the next one begins,
-        unless the kind is "poll" or "cycle" and the earlier one ended well.
+        A hole begins at the last sign of life where the session ends, and is recorded as a gap with the
+        first sign of life after it; a run of kind "poll" (out of cycle) or "push" ends none.
         """
 
     def gap(self, from_us: int, to_us: int, reason: str, count: int | None = None) -> None:

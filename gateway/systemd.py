@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import sdnotify
 
@@ -36,7 +36,9 @@ class Notifier:
     """Sends state lines to systemd; does nothing where NOTIFY_SOCKET is not set."""
 
     def __init__(self) -> None:
-        self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+        self._notifier: Any = None
+        if os.environ.get("NOTIFY_SOCKET"):
+            self._notifier = sdnotify.SystemdNotifier()  # type: ignore[no-untyped-call]
 
     async def tell(self, *lines: str) -> None:
         if self._notifier is not None:

@@ -153,7 +153,7 @@ async def _progress(session: aiohttp.ClientSession, ledger: str) -> str:
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         return f"starting ({type(error).__name__})"
     return (
-        f"line-1 is {device['state']}, {len(device['tags'])} tags   "
+        f"line-1 is {device['health']['state']}, {len(device['tags'])} tags   "
         f"{state['store']['counters']['added']:>7} samples stored   {delivered['samples']:>7} in the dataspace"
     )
 

@@ -18,15 +18,17 @@ if [ ! -f "$work/pristine.tar" ]; then
   tar -C "$root" -cf "$work/pristine.tar" .
 fi
 cleanup() {
-  for at in dev/shm dev proc; do mountpoint -q "$root/$at" && umount -l "$root/$at"; done
-  rm -rf "$root"
+  for at in dev/shm dev/pts proc; do ! mountpoint -q "$root/$at" || umount -l "$root/$at"; done
+  rm -rf --one-file-system "$root"
 }
 trap cleanup EXIT
 cleanup
 mkdir -p "$root"
 tar -C "$root" -xf "$work/pristine.tar"
 mount -t proc proc "$root/proc"
-mount --rbind /dev "$root/dev"
+mkdir -p "$root/dev/shm" "$root/dev/pts"
+mount -t tmpfs tmpfs "$root/dev/shm"
+mount -t devpts devpts "$root/dev/pts"
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
 cp -rT /etc/apt/sources.list.d "$root/etc/apt/sources.list.d" 2>/dev/null || true
 cp -rT /etc/apt/apt.conf.d "$root/etc/apt/apt.conf.d" 2>/dev/null || true

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 # a clock that is not set yet nor a server that is late makes it "not yet valid".
 _VALID_FROM = datetime(2024, 1, 1, tzinfo=UTC)
 _VALID_YEARS = 25
+# Devices connect side by side: only one of them makes the pair that all of them share.
+_MAKING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ class Pki:
 
     def identity(self, gateway_id: str) -> Identity:
         """Return our certificate and key; they are made at first start and kept."""
+        with _MAKING:
+            return self._identity(gateway_id)
+
+    def _identity(self, gateway_id: str) -> Identity:
         for folder in (self.own, self.trusted, self.rejected, self._secured):
             folder.mkdir(parents=True, exist_ok=True)
         certificate_file, key_file = self.own / "certificate.der", self.own / "key.pem"
