@@ -59,7 +59,7 @@ class Problems:
 
     def add(self, place: Place, sentence: str) -> None:
         if len(self.found) < _MOST:
-            self.found.append(Problem(place, sentence))
+            self.found.append(Problem(place, visible(sentence)))
         else:
             self.left_out += 1
 
@@ -96,7 +96,14 @@ def quoted(text: str) -> str:
     """Return text for a sentence: on one line, not too long, without the user name and password of a URL."""
     text = without_userinfo(text)
     short = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
-    return '"' + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in short) + '"'
+    return f'"{visible(short)}"'
+
+
+def visible(text: str) -> str:
+    """Return text on one line, with what cannot be printed as its number."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
 
 
 def either(words: Sequence[str]) -> str:

@@ -46,7 +46,8 @@ _PLACE = re.compile(
 )
 SEEDS = [_VALID.encode(), *(file.read_bytes() for file in sorted(BROKEN.glob("*.yaml")))]
 TOKENS = [b"\t", b"\0", b"\xff", b"&a ", b"*a", b"!!int ", b"<<: ", b"- ", b": ", b"{", b"}", b"[", b"]",
-         b'"',           b"'", b"|\n", b">\n", b"---\n", b"...\n", b"%YAML 1.1\n", b"? ", b"#", b"\r", b"\xc2\x85",
+          b'"', b"'", b"|\n",
+          b">\n", b"---\n", b"...\n", b"%YAML 1.1\n", b"? ", b"#", b"\r", b"\xc2\x85",
           b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"~", b"null", b"true", b"1e999", b".nan", b"9" * 400, b"@", b"`",
           b"[" * 40, b"{a: " * 40, b"plant", b"tags", b"\\", b"\xf0\x9f\x98\x80", b"\x1b", b"0x", b"-1s",
           b"{env: A}", b"{file: /}", b"{file: \"\\0\"}", b"{credential: ..}"]  # fmt: skip
@@ -84,6 +85,7 @@ def judge(file: Path, data: bytes, environ: dict[str, str]) -> None:
         assert error.problems
         for line in error.problems:
             assert _PLACE.fullmatch(line), line
+            assert line.isprintable()
             assert "hunter2" not in line
 
 
