@@ -35,7 +35,7 @@ class Reads:
         after: Cursor | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Batch]:
-        """Yield committed samples of the window, ends included, in (ts, series) order, some thousands at once."""
+        """Yield committed samples of a window, ends included, in (ts, series) order, some thousands at once."""
         left, done = limit if limit is not None else 2**62, False
         while not done and left > 0:
             bad: list[int] = []

@@ -42,7 +42,7 @@ def value_bytes(value: Any, depth: int = 0) -> int:
         return 0
     if kind is int:
         if not _INT_LOW <= value <= _INT_HIGH:
-            raise Unfit(f"its value {_short(value)} is outside the 64-bit integers")
+            raise Unfit(f"its value of {value.bit_length()} bits is outside the 64-bit integers")
         return 0
     if kind is str or kind is bytes:
         size = sys.getsizeof(value)
@@ -93,7 +93,3 @@ def _check_columns(
         raise ValueError("the columns of a batch differ in length")
     if len(ts) and not (min(ts) >= _TS_LOW and max(ts) <= _TS_HIGH):
         raise Unfit("its time lies more than 140 000 years from 1970")
-
-
-def _short(value: int) -> str:
-    return f"of {value.bit_length()} bits" if value.bit_length() > 128 else str(value)
