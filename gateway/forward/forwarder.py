@@ -29,11 +29,18 @@ class Forwarder:
     """Takes units from the store to one target, for as long as it is kept running."""
 
     def __init__(
-        self, upload: str, kind: str, settings: Any, store: Store, clock: Clock, gateway_id: str
+        self,
+        upload: str,
+        kind: str,
+        settings: Any,
+        store: Store,
+        clock: Clock,
+        gateway_id: str,
+        backoff: Backoff = _BACKOFF,
     ) -> None:
         self.upload, self.kind, self.gateway_id = upload, kind, gateway_id
         self.store, self.clock = store, clock
-        self.gate = Gate(clock, _BACKOFF)
+        self.gate = Gate(clock, backoff)
         self.counters = Counters()
         self._settings = settings
         self._module = uploaders.load(kind)

@@ -44,7 +44,7 @@ class Settings(declared.Settings):
         example="/etc/plant-ca.pem",
     )
     timeout_s: float = setting(
-        120.0, low=1, high=3600, help="Longest time for delivering one object, with all its requests."
+        60.0, low=1, high=100, help="Longest time for delivering one object, with all its requests."
     )
     gather_s: float = setting(
         60.0, low=0.1, high=3600, help="An object is sent at the latest after this time."
@@ -75,20 +75,17 @@ async def open(  # noqa: A001  # the contract's word
     upload: str, settings: Settings, clock: Clock
 ) -> AsyncIterator[Outlet]:
     """Open a client; it logs in at the first send."""
-    name = f"upload {upload}: {settings.url}"
     async with session(settings.ca, settings.verify, settings.timeout_s) as client:
-        trident = Trident(
-            name, settings.url, settings.user, settings.password.text, client, settings.timeout_s
-        )
-        target = Target(name, settings, trident)
+        trident = Trident(settings.url, settings.user, settings.password.text, client, settings.timeout_s)
+        target = Target(settings, trident)
         yield Outlet(send=target.send, put=target.put, controls=(target,))
 
 
 class Target:
     """A dataspace that takes units as objects, and files; it offers RemoteFiles."""
 
-    def __init__(self, name: str, settings: Settings, trident: Trident) -> None:
-        self._name, self._settings, self._trident = name, settings, trident
+    def __init__(self, settings: Settings, trident: Trident) -> None:
+        self._name, self._settings, self._trident = settings.url, settings, trident
 
     async def send(self, unit: Unit) -> Sequence[Refusal]:
         """Store a unit as an object, unless it is there already."""

@@ -64,7 +64,7 @@ class Settings(declared.Settings):
         example="/etc/plant-ca.pem",
     )
     timeout_s: float = setting(
-        30.0, low=1, high=600, help="Longest time for one request, from connecting to the end of its answer."
+        30.0, low=1, high=100, help="Longest time for one request, from connecting to the end of its answer."
     )
     gather_s: float = setting(1.0, low=0.1, high=3600, help="A unit is sent at the latest after this time.")
     gather_bytes: int = setting(
@@ -94,16 +94,16 @@ async def open(  # noqa: A001  # the contract's word
 ) -> AsyncIterator[Outlet]:
     """Open a client; it connects at the first send."""
     async with session(settings.ca, settings.verify, settings.timeout_s) as client:
-        target = Target(upload, settings, client)
+        target = Target(settings, client)
         yield Outlet(send=target.send)
 
 
 class Target:
     """A URL that takes units."""
 
-    def __init__(self, upload: str, settings: Settings, client: aiohttp.ClientSession) -> None:
+    def __init__(self, settings: Settings, client: aiohttp.ClientSession) -> None:
         self._settings, self._client = settings, client
-        self._name = f"upload {upload}: {settings.url}"
+        self._name = settings.url
 
     async def send(self, unit: Unit) -> Sequence[Refusal]:
         """Post a unit. UnitRefused: the target says that the body will not do."""

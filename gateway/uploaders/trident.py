@@ -40,9 +40,9 @@ class Trident:
     """One account at one dataspace."""
 
     def __init__(
-        self, name: str, url: str, user: str, password: str, client: aiohttp.ClientSession, timeout_s: float
+        self, url: str, user: str, password: str, client: aiohttp.ClientSession, timeout_s: float
     ) -> None:
-        self._name, self._url = name, url.rstrip("/")
+        self._name, self._url = url, url.rstrip("/")
         self._user, self._password = user, password
         self._client, self._timeout_s = client, timeout_s
         self._tokens: Tokens | None = None

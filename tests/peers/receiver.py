@@ -1,0 +1,80 @@
+"""Runs the simulated dataspace in a process of its own, tells it to fail, and reads its ledger."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Receiver:
+    """A dataspace process on a port of its own; its folder outlives its deaths."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.port, self.folder = port, folder
+        self.url = f"http://127.0.0.1:{port}"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        command = (sys.executable, "-m", "gateway.demo.dataspace", "--port", str(self.port), "--folder", str(self.folder))
+        self._process = await asyncio.create_subprocess_exec(*command, cwd=_ROOT, env={**os.environ})
+        for _ in range(200):
+            with contextlib.suppress(aiohttp.ClientError):
+                await self.counts()
+                return
+            assert self._process.returncode is None, "the dataspace ended by itself"
+            await asyncio.sleep(0.05)
+        raise AssertionError("the dataspace did not start within 10 s")
+
+    async def kill(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGKILL)
+            await self._process.wait()
+            self._process = None
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def faults(self, **faults: Any) -> None:
+        async with aiohttp.ClientSession() as session, session.post(f"{self.url}/faults", json=faults) as answer:
+            assert answer.status == 200, await answer.text()
+
+    async def _get(self, show: str) -> bytes:
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/ledger?show={show}") as answer:
+            return await answer.read()
+
+    async def counts(self) -> dict[str, Any]:
+        return orjson.loads(await self._get(""))
+
+    async def samples(self) -> list[dict[str, Any]]:
+        return [orjson.loads(line) for line in (await self._get("samples")).splitlines()]
+
+    async def deliveries(self) -> list[dict[str, Any]]:
+        return orjson.loads(await self._get("deliveries"))
+
+    async def requests(self) -> list[dict[str, Any]]:
+        return orjson.loads(await self._get("requests"))
+
+    async def gaps(self) -> list[dict[str, Any]]:
+        return orjson.loads(await self._get("gaps"))
+
+
+@contextlib.asynccontextmanager
+async def receiver(port: int, folder: Path, *, started: bool = True) -> AsyncIterator[Receiver]:
+    peer = Receiver(port, folder)
+    if started:
+        await peer.start()
+    try:
+        yield peer
+    finally:
+        await peer.kill()
