@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from gateway.problems import Place, Problems, fold, quoted
+from gateway.problems import Place, Problems, either, fold, quoted
 from gateway.shapes import Choice, Group, Kinds, MapOf, Reference, Shape, Text
 from gateway.yaml_source import Entry, MapNode, Node, RefusedNode, ScalarNode, moved, parse_text
 
@@ -25,17 +25,20 @@ def lay_over(root: MapNode, shape: Shape, overrides: Mapping[str, str], problems
 
 def _set(node: MapNode, shape: Shape, path: list[str], value: str, place: Place, problems: Problems) -> None:
     known = _names(shape, node)
-    name, rest = _match(path, known)
-    if name is None:
-        near = problems.hint(path[0], known)
-        problems.add(place, f'no setting is meant by "{path[0].upper()}" here{near or _listed(known)}')
+    names, rest = _match(path, known)
+    if len(names) != 1:
+        remedy = (
+            f"; it could be {either(names)}" if names else problems.hint(path[0], known) or _listed(known)
+        )
+        problems.add(place, f'no setting is meant by "{path[0].upper()}" here{remedy}')
         return
+    name = names[0]
     inner = _inner(shape, name, node)
     entry = node.entries.get(name)
     if not rest:
         node.entries[name] = Entry(place, _value(inner, value, place, problems))
         return
-    group = _group(inner, entry.node if entry else None)
+    group = _group(inner)
     if group is None:
         problems.add(place, f'{quoted(name)} has no settings within it, "{rest[0].upper()}" cannot be set')
         return
@@ -44,16 +47,16 @@ def _set(node: MapNode, shape: Shape, path: list[str], value: str, place: Place,
     _set(below, group, rest, value, place, problems)
 
 
-def _match(path: list[str], known: Iterable[str]) -> tuple[str | None, list[str]]:
-    # A name may itself hold "__": then it takes several parts of the path.
-    folded: dict[str, str] = {}
+def _match(path: list[str], known: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the names that the path begins with (more than one: it is not clear which), and its rest."""
+    folded: dict[str, list[str]] = {}
     for name in known:
-        folded.setdefault(fold(name), name)
+        folded.setdefault(fold(name), []).append(name)
     for parts in range(1, len(path) + 1):
-        joined = "__".join(path[:parts])
+        joined = "__".join(path[:parts])  # a name may itself hold "__"
         if joined in folded:
             return folded[joined], path[parts:]
-    return None, path
+    return [], path
 
 
 def _names(shape: Shape, node: MapNode) -> list[str]:
@@ -71,6 +74,13 @@ def _names(shape: Shape, node: MapNode) -> list[str]:
 
 
 def _inner(shape: Shape, name: str, node: MapNode) -> Shape:
+    try:
+        return _within(shape, name, node)
+    except ImportError:
+        return MapOf(Text())  # the kind cannot be used here: reading says so
+
+
+def _within(shape: Shape, name: str, node: MapNode) -> Shape:
     match shape:
         case Group():
             return shape.members[name].shape
@@ -85,11 +95,11 @@ def _inner(shape: Shape, name: str, node: MapNode) -> Shape:
             return Text()
 
 
-def _group(shape: Shape, node: Node | None) -> Shape | None:
+def _group(shape: Shape) -> Shape | None:
     """Return the shape that has names within it."""
     match shape:
         case Choice():
-            groups = [each for option in shape.options if (each := _group(option, node)) is not None]
+            groups = [each for option in shape.options if (each := _group(option)) is not None]
             return groups[0] if groups else None
         case Group() | Kinds() | MapOf() | Reference():
             return shape
@@ -110,7 +120,7 @@ def _as_map(entry: Entry | None, shape: Shape, place: Place) -> MapNode:
 def _value(shape: Shape, text: str, place: Place, problems: Problems) -> Node:
     attempt = Problems()
     node = parse_text(text, place.source, attempt)
-    if _takes_text(shape) and (attempt.found or not isinstance(node, ScalarNode)):
+    if _takes_text(shape) and text.isprintable() and (attempt.found or not isinstance(node, ScalarNode)):
         return ScalarNode(text, plain=False, place=place, loose=True)
     for each in attempt.found:
         problems.add(place, each.sentence)

@@ -45,7 +45,11 @@ def setting(
 
 
 class Settings:
-    """Base of a group of settings: subclasses are `@dataclass(frozen=True, kw_only=True)`."""
+    """Base of a group of settings: subclasses are `@dataclass(frozen=True, kw_only=True)`.
+
+    What concerns several fields is judged in `__post_init__`, by ValueError with a sentence. The types are
+    those that `shapes.shape_of` knows; the reader is in `reading`.
+    """
 
     SHORT: ClassVar[str | None] = None
     """The field that a bare scalar in place of the mapping stands for (a URL, say)."""

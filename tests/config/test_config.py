@@ -163,6 +163,28 @@ def test_problems_of_the_environment_name_the_variable(problems: Problems) -> No
     ]
 
 
+def test_a_variable_that_could_mean_two_devices_is_a_problem(problems: Problems) -> None:
+    yaml = "devices:\n  a-b: {plant: }\n  a.b: {plant: }\n"
+    assert problems(yaml, {"EDGE_GATEWAY__DEVICES__A_B__PLANT__URL": "plant://x"}) == [
+        'EDGE_GATEWAY__DEVICES__A_B__PLANT__URL: no setting is meant by "A_B" here; it could be a-b or a.b'
+    ]
+
+
+def test_a_variable_of_a_kind_that_cannot_be_imported_is_a_problem(problems: Problems) -> None:
+    found = problems("devices:\n  a: {broken: }\n", {"EDGE_GATEWAY__DEVICES__A__BROKEN__URL": "x"})
+    assert '"broken" cannot be used here' in found[0]
+
+
+def test_text_that_no_file_could_hold_is_a_problem(problems: Problems) -> None:
+    (line,) = problems(YAML, {"EDGE_GATEWAY__HTTP__LISTEN": "127.0.0.1:80\udcff"})
+    assert line.startswith("EDGE_GATEWAY__HTTP__LISTEN: the control character U+DCFF cannot stand")
+
+
+def test_a_problem_is_one_line_whatever_it_quotes(problems: Problems) -> None:
+    (line,) = problems('devices:\n  a: {plant: {password: {env: "A\\nB\\x1b"}}}\n')
+    assert line.endswith("the environment variable A\\x0aB\\x1b is not set")
+
+
 def test_a_name_with_two_underscores_is_found(read: Read) -> None:
     config = read("devices:\n  a__b: {plant: }\n", {"EDGE_GATEWAY__DEVICES__A__B__PLANT__URL": "plant://x"})
     assert config.devices["a__b"].url == "plant://x"
