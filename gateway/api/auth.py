@@ -113,11 +113,12 @@ class Guard:
     async def _admit(self, request: web.Request, needed: Role, *, late_login: bool) -> None:
         principal = await self.identify(request)
         if principal is None:
-            if late_login:
+            if needed is Role.READ and self._public_read and request.method in _SAFE:
+                principal = Principal("anybody", Role.READ)
+            elif late_login:
                 return
-            if needed is not Role.READ or not self._public_read or request.method not in _SAFE:
+            else:
                 raise unauthorized()
-            principal = Principal("anybody", Role.READ)
         if principal.role < needed:
             raise ApiError(
                 403, f'This needs the role {needed.word}; "{principal.name}" has {principal.role.word}.'
@@ -154,9 +155,6 @@ class Guard:
     async def still(self, principal: Principal) -> bool:
         """Say whether the token of a long conversation still stands."""
         return not principal.token_id or await self._tokens.get(principal.token_id) is not None
-
-    def anonymous_read(self) -> Principal | None:
-        return Principal("anybody", Role.READ) if self._public_read else None
 
     def _check_host(self, request: web.Request) -> None:
         """Refuse names that are not ours: a page that had its own name point at us (DNS rebinding)."""

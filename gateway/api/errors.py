@@ -44,7 +44,6 @@ _SENTENCES: Final[Mapping[int, str]] = {
     404: "There is nothing under this path.",
     405: "This path does not take this method.",
     413: "The request body is larger than the gateway takes (http.max_body_bytes).",
-    417: "The gateway meets no expectation but 100-continue.",
 }
 
 

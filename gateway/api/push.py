@@ -102,15 +102,15 @@ async def read_body(request: web.Request) -> bytes:
         raise ApiError(408, f"The body did not arrive within {BODY_S} s.") from None
     except ConnectionError:
         raise
-    except (web.RequestPayloadError, ValueError) as error:
-        raise ApiError(400, f"The body cannot be read: {error}") from None
+    except web.RequestPayloadError:
+        raise ApiError(400, "The body is not encoded as its head says.") from None
 
 
 def _json(body: bytes) -> list[PushedSample]:
     try:
         document = loads(body)
     except ValueError as error:
-        raise ApiError(400, f"The body is not JSON: {error}") from None
+        raise ApiError(400, f"The body is not JSON: {error}.") from None
     if isinstance(document, dict) and document.keys() == {"samples"}:
         document = document["samples"]
     if not isinstance(document, list):
@@ -126,7 +126,7 @@ def _ndjson(body: bytes) -> list[PushedSample]:
                 try:
                     yield index, loads(line)
                 except ValueError as error:
-                    raise ApiError(400, f"Line {number} is not JSON: {error}") from None
+                    raise ApiError(400, f"Line {number} is not JSON: {error}.") from None
                 index += 1
 
     return _all(parsed())

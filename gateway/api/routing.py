@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp_apispec import docs, querystring_schema, response_schema
 from marshmallow import Schema
 
-from gateway.api.errors import Handler
+from gateway.api.errors import Handler, error_response
 from gateway.api.schemas import ErrorAnswer
 from gateway.api.tokens import Role
 
@@ -95,7 +95,16 @@ _NAME = str.maketrans({"{": "", "}": "", ".": "_"})
 def add_routes(app: web.Application, handlers: Iterable[Handler]) -> None:
     for handler in handlers:
         declared: Endpoint = handler.endpoint  # type: ignore[attr-defined]
-        app.router.add_route(declared.method, declared.path, handler)
+        app.router.add_route(declared.method, declared.path, handler, expect_handler=_expected)
+
+
+async def _expected(request: web.Request) -> web.StreamResponse | None:
+    """Meet the one expectation there is; aiohttp's own handler would refuse others as plain text."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        return error_response(417, "The gateway meets no expectation but 100-continue.")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # the answer itself has not begun
+    return None
 
 
 def declared(handler: object) -> Endpoint | None:

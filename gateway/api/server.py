@@ -1,6 +1,7 @@
 """Runs the application on its listener: TLS, deadlines, limits on connections, an end within two seconds."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,8 @@ from gateway.api import tls
 from gateway.api.errors import error_response
 from gateway.api.settings import HttpSettings, split_address
 
+_log = logging.getLogger(__name__)
+NOSNIFF: Final = {"X-Content-Type-Options": "nosniff"}
 HEADERS_S: Final = 5.0
 """A request's head has to be complete so long after its first byte, or after the connection was made."""
 HANDSHAKE_S: Final = 5.0
@@ -94,6 +97,11 @@ class Connection(web.RequestHandler):
             self._deadline.cancel()
             self._deadline = None
 
+    def log_exception(self, *args: object, **more: object) -> None:
+        """Log our faults; a body that is not what its head says is the client's."""
+        level = logging.DEBUG if isinstance(more.get("exc_info"), web.RequestPayloadError) else logging.ERROR
+        _log.log(level, *args, **more)  # type: ignore[arg-type]
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -107,7 +115,7 @@ class Connection(web.RequestHandler):
         sentence = "The request is not valid HTTP." if status < 500 else "The gateway failed."
         if status >= 500:
             self.log_exception("Error handling request", exc_info=exc)
-        response = error_response(status, sentence, headers={"X-Content-Type-Options": "nosniff"})
+        response = error_response(status, sentence, headers={"Server": "edge-gateway", **NOSNIFF})
         response.force_close()
         return response
 

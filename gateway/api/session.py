@@ -59,7 +59,7 @@ async def log_in(request: web.Request) -> web.Response:
     try:
         document = loads(await read_body(request))
     except ValueError as error:
-        raise ApiError(400, f"The body is not JSON: {error}") from None
+        raise ApiError(400, f"The body is not JSON: {error}.") from None
     text = document.get("token") if isinstance(document, dict) and document.keys() == {"token"} else None
     if not isinstance(text, str):
         details = [{"field": "token", "message": "is missing, or not a text, or not alone"}]
