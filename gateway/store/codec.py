@@ -23,7 +23,7 @@ from gateway.store.columns import (
     encode_values,
 )
 
-__all__ = ["MAGIC", "BlockHeader", "CorruptBlock", "Kind", "decode", "decode_header", "decode_keys", "encode"]
+__all__ = ["MAGIC", "BlockHeader", "CorruptBlock", "Kind", "Packed", "decode", "decode_header", "encode"]
 
 MAGIC = b"\xeeGWb"
 VERSION = 1
@@ -87,18 +87,25 @@ def decode_header(data: bytes) -> BlockHeader:
 
 def decode(data: bytes) -> tuple[BlockHeader, Batch]:
     """Unpack a block; raise CorruptBlock where a single bit differs from what was written."""
-    header, source = _columns(data)
-    series, ts = decode_ints(source, header.n), decode_ints(source, header.n)
-    statuses, flags = decode_ints(source, header.n), decode_ints(source, header.n)
-    values = decode_values(source, header.n) if header.n else []
-    source.end()
-    return header, Batch(series, ts, values, statuses, flags)
+    packed = Packed(data)
+    return packed.header, packed.batch()
 
 
-def decode_keys(data: bytes) -> tuple[list[int], list[int]]:
-    """Unpack only the series and ts of a block."""
-    header, source = _columns(data)
-    return decode_ints(source, header.n), decode_ints(source, header.n)
+class Packed:
+    """A block whose keys are unpacked and whose other columns wait until they are asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.header, self._source = _columns(data)
+        self.series = decode_ints(self._source, self.header.n)
+        self.ts = decode_ints(self._source, self.header.n)
+
+    def batch(self) -> Batch:
+        """Unpack the rest; once only."""
+        source, n = self._source, self.header.n
+        statuses, flags = decode_ints(source, n), decode_ints(source, n)
+        values = decode_values(source, n) if n else []
+        source.end()
+        return Batch(self.series, self.ts, values, statuses, flags)
 
 
 def _columns(data: bytes) -> tuple[BlockHeader, Source]:

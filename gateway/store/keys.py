@@ -12,7 +12,7 @@ from itertools import compress
 
 from gateway.model import Batch, Flag, Value
 from gateway.store.blocks import overlapping
-from gateway.store.codec import CorruptBlock, decode, decode_keys
+from gateway.store.codec import CorruptBlock, Packed
 from gateway.store.newest import Newest
 from gateway.store.schema import WIDE_US
 from gateway.store.values import same_value
@@ -200,10 +200,13 @@ class _LateSamples:
         times = [ts for _, ts in keys]
         for seq, data in overlapping(self._conn, min(times), max(times)):
             try:
-                hits = list(map(keys.__contains__, zip(*decode_keys(data), strict=True)))
+                packed = Packed(data)
+                hits = list(map(keys.__contains__, zip(packed.series, packed.ts, strict=True)))
                 if True in hits:
-                    _, block = decode(data)
-                    for sample in compress(block, hits):
-                        self._stored[sample.series, sample.ts] = sample[2:]
+                    columns = [compress(column, hits) for column in packed.batch().columns()]
+                    series, ts, *row = columns
+                    self._stored.update(
+                        zip(zip(series, ts, strict=True), zip(*row, strict=True), strict=True)
+                    )
             except CorruptBlock:
                 self._resolved.bad.append(seq)

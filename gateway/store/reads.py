@@ -35,7 +35,7 @@ class Reads:
         after: Cursor | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Batch]:
-        """Yield committed samples of a window, ends included, in (ts, series) order, some thousands at once."""
+        """Yield the committed samples of a window (ends included) in (ts, series) order, in parts."""
         left, done = limit if limit is not None else 2**62, False
         while not done and left > 0:
             bad: list[int] = []

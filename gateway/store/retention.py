@@ -8,6 +8,7 @@ from gateway.store import outbox
 _MORE_BYTES = 256 * 1024
 _MOST_BLOCKS = 256
 _UNSENT = "the store was full before these samples were delivered"
+_VACUUM_PAGES = 512
 _ROWS_KEPT = 100_000
 """Run and gap rows."""
 
@@ -21,17 +22,17 @@ class Freed:
     """Removed before an upload had them, counted once per upload."""
 
 
-def used_bytes(conn: sqlite3.Connection) -> int:
-    """Return the bytes of the file's pages that hold something."""
+def _pages(conn: sqlite3.Connection) -> tuple[int, int, int]:
     pages, free, size = (
         conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
-    return int((pages - free) * size)
+    return pages, free, size
 
 
-def file_bytes(conn: sqlite3.Connection) -> int:
-    pages, size = (conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
-    return int(pages * size)
+def used_bytes(conn: sqlite3.Connection) -> int:
+    """Return the bytes of the file's pages that hold something."""
+    pages, free, size = _pages(conn)
+    return (pages - free) * size
 
 
 def trim(conn: sqlite3.Connection, max_bytes: int, written: int, newest_seq: int) -> Freed:
@@ -49,9 +50,15 @@ def trim(conn: sqlite3.Connection, max_bytes: int, written: int, newest_seq: int
         if want > 0 and uploads:
             _drop_unsent(conn, uploads, want, newest_seq, freed)
         conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('seq_floor', ?)", (newest_seq,))
-    if file_bytes(conn) > max_bytes:
-        conn.execute("PRAGMA incremental_vacuum(512)").fetchall()
+    _shrink(conn, max_bytes)
     return freed
+
+
+def _shrink(conn: sqlite3.Connection, max_bytes: int) -> None:
+    """Give free pages back to the disk where the file itself is larger than its budget."""
+    pages, free, size = _pages(conn)
+    for _ in range(min(pages - max_bytes // size, free, _VACUUM_PAGES)):
+        conn.execute("PRAGMA incremental_vacuum(1)")  # sqlite3 steps a pragma once: a page at a time
 
 
 def trim_rows(conn: sqlite3.Connection) -> None:

@@ -152,8 +152,7 @@ class Writer(threading.Thread):
 
     def run_job(self, ride: Ride, tx: Transaction) -> None:
         """Run a riding job in its savepoint: its failure is its owner's alone, the disk's is everybody's."""
-        if ride.error is not None:  # it broke the transaction the last time
-            return
+        ride.error = None
         tx.conn.execute("SAVEPOINT ride")
         try:
             ride.result = ride.job(tx)
@@ -161,10 +160,6 @@ class Writer(threading.Thread):
             if is_disk(error):
                 raise
             ride.error = error
-        if not tx.conn.in_transaction:
-            ride.error = ride.error or RuntimeError("the job ended the transaction that it rode on")
-            raise ride.error
-        if ride.error is not None:
             tx.conn.execute("ROLLBACK TO ride")
         tx.conn.execute("RELEASE ride")
 
@@ -258,8 +253,6 @@ class Writer(threading.Thread):
 
     def _single_out(self, sentence: str) -> None:
         """Find what cannot be written: halve the batches until one is alone, and give that up."""
-        if any(ride.error is not None for ride in self._work.rides):
-            return  # a job that broke the transaction: it is left out from now on
         if len(self._work.intakes) <= 1:
             self._give_up(sentence, all_pending=False)
             return

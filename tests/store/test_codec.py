@@ -14,8 +14,8 @@ from gateway.store.codec import (
     BlockHeader,
     CorruptBlock,
     Kind,
+    Packed,
     decode,
-    decode_keys,
     encode,
 )
 from gateway.store.values import Unfit, batch_bytes, same_value
@@ -72,7 +72,7 @@ def test_every_value_comes_back_bit_for_bit(samples: list[tuple[int, int, Value,
         -5,
         len(batch),
     )
-    assert decode_keys(data) == (batch.series, batch.ts)
+    assert (Packed(data).series, Packed(data).ts) == (batch.series, batch.ts)
     assert data.startswith(MAGIC)
 
 

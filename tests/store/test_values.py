@@ -13,8 +13,9 @@ from tests.store.conftest import NOW_US, Opener
 from tests.store.reading import everything, put
 
 NASTY: Sequence[Value] = [
-    0.0, -0.0, math.inf, -math.inf, math.nan, struct.unpack("<d", b"\x01\0\0\0\0\0\xf4\x7f")[0], 5e-324, 1, True,
-    1.0, False, 0, None, -(2**63), 2**63 - 1, 2**63, 2**64 - 1, "", "\0", "a\0b", "\ud800", "ü" * 500_000, b"", b"\0\xff",
+    0.0, -0.0, math.inf, -math.inf, math.nan, struct.unpack("<d", b"\x01\0\0\0\0\0\xf4\x7f")[0], 5e-324,
+    1, True, 1.0, False, 0, None, -(2**63), 2**63 - 1, 2**63, 2**64 - 1,
+    "", "\0", "a\0b", "\ud800", "ü" * 500_000, b"", b"\0\xff",
     [], [1, 1.0, True, None, "x", b"y", [2**64 - 1, []]], [[[]]], list(range(5000)),
 ]  # fmt: skip
 

@@ -1,0 +1,170 @@
+"""The file: its lock, its version, damage, the snapshot."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.model import Sample
+from gateway.store import Store, StoreProblem, Transaction
+from gateway.store.codec import MAGIC, decode
+from tests.store.conftest import NOW_US, Opener
+from tests.store.reading import everything, put
+
+
+def rows_of(path: Path) -> list[tuple[int, bytes]]:
+    with closing(sqlite3.connect(path)) as conn:
+        return conn.execute("SELECT seq, data FROM block ORDER BY seq").fetchall()
+
+
+def edit(path: Path, sql: str, *parameters: object) -> None:
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.execute(sql, parameters)
+
+
+async def test_a_second_daemon_is_refused(opened: Opener, store: Store) -> None:
+    with pytest.raises(StoreProblem, match="in use by another edge-gateway"):
+        async with opened():
+            pass
+    assert await put(store, (store.series("plc", "a"), NOW_US, 1)) == (1, 0, 0)
+
+
+async def test_a_store_of_a_newer_version_is_refused_and_left_alone(opened: Opener, tmp_path: Path) -> None:
+    async with opened() as store:
+        await put(store, (store.series("plc", "a"), NOW_US, 1))
+    path = tmp_path / "store" / "hot.db"
+    edit(path, "PRAGMA user_version = 99")
+    with pytest.raises(StoreProblem, match="version 99, made by a newer edge-gateway"):
+        async with opened():
+            pass
+    assert len(rows_of(path)) == 1
+
+
+async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, opened: Opener) -> None:
+    (tmp_path / "store").write_text("a file is in the way")
+    with pytest.raises(StoreProblem, match=r"cannot be used: .*check that it"):
+        async with opened():
+            pass
+
+
+def overwrite_head(path: Path) -> None:
+    path.write_bytes(b"no database at all " * 1000)
+
+
+def zero_pages(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[1024:] = bytes(len(raw) - 1024)
+    path.write_bytes(raw)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+@pytest.mark.parametrize("damage", [overwrite_head, zero_pages, truncate])
+async def test_a_damaged_file_is_set_aside_and_a_new_epoch_begins(
+    opened: Opener, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    async with opened() as store:
+        await put(store, (store.series("plc", "a"), NOW_US, 1))
+        epoch = store.epoch
+    path = tmp_path / "store" / "hot.db"
+    for number in (1, 2):
+        damage(path)
+        damaged = path.read_bytes()
+        async with opened() as store:
+            assert store.epoch != epoch
+            s = store.series("plc", "a")
+            assert await put(store, (s, NOW_US, 1)) == (1, 0, 0)
+            await store.flush()
+            ((_, gap),) = await store.gaps()
+            assert f"set aside as hot.db.corrupt-{number}" in gap.reason
+            assert (await everything(store, [s]))[0].value == 1
+        assert path.with_name(f"hot.db.corrupt-{number}").read_bytes() == damaged
+
+
+async def test_a_file_that_breaks_while_open_is_set_aside(opened: Opener, tmp_path: Path) -> None:
+    path = tmp_path / "store" / "hot.db"
+    async with opened() as store:
+        s = store.series("plc", "a")
+        await put(store, (s, NOW_US, 1))
+        epoch = store.epoch
+
+        def malformed(tx: Transaction) -> None:
+            overwrite_head(path)
+            path.with_name("hot.db-wal").write_bytes(b"")
+            raise OSError("the disk was pulled")
+
+        once = iter([malformed])
+        ride = store.ride(lambda tx: next(once, lambda _: None)(tx))
+        await asyncio.wait_for(ride, 8)
+        assert await put(store, (s, NOW_US + 1, 2), (s, NOW_US, 1)) == (2, 0, 0)
+        assert store.epoch != epoch
+        assert [x.value for x in await everything(store, [s])] == [1, 2]
+        assert (await store.unit_infos([s], 99))[s].tag == "a"
+        assert "set aside as hot.db.corrupt-1" in (await store.gaps())[0][1].reason
+        assert store.state().refusing == ""
+    assert path.with_name("hot.db.corrupt-1").exists()
+
+
+async def test_a_block_that_was_changed_is_never_served(opened: Opener, tmp_path: Path) -> None:
+    async with opened() as store:
+        s = store.series("plc", "a")
+        for n in range(5):
+            await put(store, (s, NOW_US + n, float(n)))
+    path = tmp_path / "store" / "hot.db"
+    (seq, data) = rows_of(path)[2]
+    broken = bytearray(data)
+    broken[-3] ^= 4
+    edit(path, "UPDATE block SET data = ? WHERE seq = ?", bytes(broken), seq)
+    async with opened() as store:
+        for _ in range(2):
+            assert [x.value for x in await everything(store, [s])] == [0.0, 1.0, 3.0, 4.0]
+            assert len(await store.unit_samples(0, 99)) == 4
+            await store.flush()
+            ((_, gap),) = await store.gaps()
+            assert (gap.from_us, gap.to_us, gap.count) == (NOW_US + 2, NOW_US + 2, 1)
+            assert store.state().counters["bad_blocks"] == 1
+        assert await put(store, (s, NOW_US + 2, 2.0), (s, NOW_US + 1, 1.0)) == (1, 1, 0)
+
+
+async def test_start_up_decodes_only_the_blocks_after_the_snapshot(opened: Opener, tmp_path: Path) -> None:
+    async with opened() as store:
+        s, t = store.series("plc", "a"), store.series("plc", "b")
+        await put(store, (s, NOW_US, 1.0), (t, NOW_US, "x", 5, 2))
+    path = tmp_path / "store" / "hot.db"
+    edit(path, "UPDATE block SET data = x'00'")  # must not be looked at
+    async with opened() as store:
+        assert store.last(s) == Sample(s, NOW_US, 1.0)
+        assert store.last(t) == Sample(t, NOW_US, "x", 5, 2)
+        assert store.newest_own_us == NOW_US
+        assert await put(store, (s, NOW_US + 1, 2.0)) == (1, 0, 0)
+        await store.flush()
+        assert store.state().counters["bad_blocks"] == 0
+    edit(path, "DELETE FROM snapshot")
+    edit(path, "DELETE FROM block WHERE data = x'00'")
+    async with opened() as store:
+        assert store.last(s) == Sample(s, NOW_US + 1, 2.0)
+
+
+async def test_blocks_are_found_by_scanning_raw_bytes(opened: Opener, tmp_path: Path) -> None:
+    async with opened() as store:
+        s = store.series("plc", "a")
+        await put(store, (s, NOW_US, 1.5))
+    ((_, data),) = rows_of(tmp_path / "store" / "hot.db")
+    raw = (tmp_path / "store" / "hot.db").read_bytes()
+    at = raw.index(data)
+    assert raw[at : at + 4] == MAGIC
+    assert list(decode(raw[at : at + len(data)])[1]) == [Sample(s, NOW_US, 1.5)]
+
+
+async def test_the_gateways_running_time_is_kept(opened: Opener, tmp_path: Path) -> None:
+    for _ in range(2):
+        async with opened():
+            pass
+    with closing(sqlite3.connect(tmp_path / "store" / "hot.db")) as conn:
+        (running_s,) = conn.execute("SELECT value FROM meta WHERE key = 'running_s'").fetchone()
+    assert 0 < running_s < 60
