@@ -1,7 +1,8 @@
 """A tree of YAML nodes and a shape -> frozen Settings, and every problem on the way."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +53,8 @@ class At:
     name: str
     place: Place
     default: Any = REQUIRED
+    beside: Collection[str] = ()
+    """What may stand at the same level: found within, it was indented too far."""
 
 
 @dataclass(slots=True)
@@ -179,8 +182,11 @@ class Reader:
             node = MapNode(node.place, {short: Entry(node.place, node)})
         if not isinstance(node, MapNode):
             return self._mistyped(shape, node, at)
-        self._unknown(node, shape.members)
-        values = {each.field: self._member(name, each, node, at) for name, each in shape.members.items()}
+        self._unknown(node, {name: member.shape for name, member in shape.members.items()}, at)
+        values = {
+            member.field: self._member(name, member, node, replace(at, beside=shape.members))
+            for name, member in shape.members.items()
+        }
         if any(value is INVALID for value in values.values()):
             return INVALID
         return self._accepted(lambda: shape.cls(**values), at.place, at)
@@ -192,7 +198,7 @@ class Reader:
                 return member.default
             example = f", such as {name}: {member.declared.example}" if member.declared.example else ""
             return self._wrong(at.place, at, f'needs the setting "{name}"{example}')
-        within = At(name, entry.key_place, member.default)
+        within = At(name, entry.key_place, member.default, at.beside)
         value = self.read(member.shape, entry.node, within)
         check = member.declared.check
         if value is INVALID or value is None or check is None:
@@ -208,19 +214,30 @@ class Reader:
             sentence = without_userinfo(" ".join(str(error).split()))
             return self._wrong(place, at, f"will not do: {sentence}")
 
-    def _unknown(self, node: MapNode, known: Mapping[str, Any]) -> int:
+    def _unknown(self, node: MapNode, known: Mapping[str, Shape | None], at: At) -> int:
         strangers = [(name, entry) for name, entry in node.entries.items() if name not in known]
         for name, entry in strangers:
             unused = [each for each in known if each not in node.entries]
-            hint = self.problems.hint(name, unused)
-            self.problems.add(entry.key_place, f"{quoted(name)} is not a known setting here{hint}")
+            remedy = self._home(name, node, known, at) or self.problems.hint(name, unused)
+            self.problems.add(entry.key_place, f"{quoted(name)} is not a known setting here{remedy}")
         return len(strangers)
+
+    def _home(self, name: str, node: MapNode, known: Mapping[str, Shape | None], at: At) -> str:
+        """Say where a name belongs that is right one level up or down: the usual slip of indentation."""
+        if name in at.beside:
+            return f'; it belongs beside "{at.name}", indent it less'
+        below = next((each for each in node.entries if name in _names(known.get(each))), None)
+        return f'; it belongs within "{below}", indent it more' if below is not None else ""
 
     def _kinds(self, shape: Kinds, node: Node, at: At) -> Any:
         if not isinstance(node, MapNode):
             return self._mistyped(shape, node, at)
         kinds = [name for name in node.entries if name in shape.modules]
-        strangers = self._unknown(node, {**shape.modules, **({"tags": None} if shape.tagged else {})})
+        known: dict[str, Shape | None] = dict.fromkeys([*shape.modules, *(["tags"] if shape.tagged else [])])
+        for kind in kinds:
+            with contextlib.suppress(ImportError):
+                known[kind] = shape.group(kind)
+        strangers = self._unknown(node, known, at)
         what = "protocol" if shape.tagged else "target"
         if not kinds and not strangers:
             return self._wrong(at.place, at, f"names no {what}; add one of {either(sorted(shape.modules))}")
@@ -232,7 +249,7 @@ class Reader:
 
     def _kind(self, shape: Kinds, kind: str, node: MapNode, at: At) -> Any:
         entry, listed = node.entries[kind], node.entries.get("tags")
-        within = At(kind, entry.key_place)
+        within = At(kind, entry.key_place, beside=("tags",) if shape.tagged else ())
         try:
             group = shape.group(kind)
             tag = shape.tag(kind) if shape.tagged else None
@@ -261,6 +278,12 @@ def _fits(shape: Shape, node: Node) -> bool:
             return isinstance(shape, Flag | Number | Text | Words) or (
                 isinstance(shape, Group) and shape.short is not None
             )
+
+
+def _names(shape: Shape | None) -> Collection[str]:
+    if isinstance(shape, Choice):
+        return [name for option in shape.options for name in _names(option)]
+    return shape.members if isinstance(shape, Group) else ()
 
 
 def _known(shape: Shape, node: MapNode) -> int:

@@ -13,7 +13,7 @@ EXAMPLE = _HERE / "config" / "gateway.yaml"
 
 
 def schema_text() -> str:
-    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(), indent=2) + "\n"
 
 
 if __name__ == "__main__":
