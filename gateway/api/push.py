@@ -31,7 +31,16 @@ _PUSHED_SAMPLE: Final = {
             "description": "Microseconds since 1970 UTC or ISO 8601 with an offset; without it: now.",
             "anyOf": [{"type": "integer", "format": "int64"}, {"type": "string"}],
         },
-        "value": {"description": "null, boolean, number, text or an array of those.", "nullable": True},
+        "value": {
+            "description": "null, boolean, number, text or an array of those.",
+            "nullable": True,
+            "anyOf": [
+                {"type": "boolean"},
+                {"type": "number"},
+                {"type": "string"},
+                {"type": "array", "items": {}},
+            ],
+        },
         "status": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
         "type": {"type": "string", "enum": ["float", "bytes", "mixed"]},
         "flags": {

@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, fields, validate
 
-from gateway.api.windows import Duration, Instant
+from gateway.api.windows import CURSOR_PATTERN, Duration, Instant
 
 _ID_LIST = "Comma-separated."
 
@@ -63,7 +63,9 @@ class SamplesQuery(Closed):
             "description": "At most so many samples. Default: 10000 for JSON, everything for NDJSON and CSV."
         },
     )
-    cursor = text("`next` of the answer before.")
+    cursor = fields.String(
+        metadata={"description": "`next` of the answer before.", "pattern": CURSOR_PATTERN}
+    )
     format = fields.String(
         validate=validate.OneOf(["json", "ndjson", "csv"]),
         metadata={"description": "Instead of the Accept header."},

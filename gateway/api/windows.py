@@ -12,6 +12,12 @@ _WHOLE = re.compile(r"^-?[0-9]{1,19}$", re.ASCII)
 _LOST_PLUS = re.compile(r"(T\d\d:\d\d(?::\d\d(?:\.\d+)?)?) (\d\d:?\d\d)$", re.ASCII)
 _ISO = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)$", re.ASCII)
 _DURATION = re.compile(r"^([0-9]{1,12}(?:\.[0-9]{1,6})?)(us|ms|s|m|h|d)$", re.ASCII)
+_DURATION_PATTERN: Final = r"^[0-9]{1,12}(\.[0-9]{1,6})?(us|ms|s|m|h|d)$"
+_INSTANT_PATTERN: Final = (
+    r"^(-?[0-9]{1,19}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?"
+    r"(Z|[+-][0-9]{2}:?[0-9]{2}))$"
+)
+CURSOR_PATTERN: Final = r"^-?[0-9]{1,19}_[0-9]{1,19}$"
 _UNIT_US: Final = {
     "us": 1,
     "ms": 1000,
@@ -70,7 +76,9 @@ class Instant(fields.Field[int]):
 
     def __init__(self, *, help: str, **more: Any) -> None:  # noqa: A002
         description = f"{help} Microseconds since 1970 UTC, or ISO 8601 with an offset."
-        super().__init__(metadata={"description": description, "type": "string"}, **more)
+        super().__init__(
+            metadata={"description": description, "type": "string", "pattern": _INSTANT_PATTERN}, **more
+        )
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         try:
@@ -83,7 +91,9 @@ class Duration(fields.Field[int]):
     """A duration in a query; microseconds inside."""
 
     def __init__(self, *, help: str, **more: Any) -> None:  # noqa: A002
-        super().__init__(metadata={"description": help, "type": "string"}, **more)
+        super().__init__(
+            metadata={"description": help, "type": "string", "pattern": _DURATION_PATTERN}, **more
+        )
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         try:
