@@ -1,5 +1,6 @@
 """What a target over HTTP answers, bounded: its words, its refusals, when it wants to be asked again."""
 
+import asyncio
 import math
 import ssl
 from collections.abc import AsyncIterator
@@ -86,7 +87,8 @@ async def read_answer(response: aiohttp.ClientResponse, target: str) -> Answer:
 @asynccontextmanager
 async def session(ca: str | None, verify: bool, timeout_s: float) -> AsyncIterator[aiohttp.ClientSession]:
     """Open a client that asks for answers as they are, keeps no cookies and leaves redirects to us."""
-    connector = aiohttp.TCPConnector(ssl=trust(ca, verify), limit=8, keepalive_timeout=30)
+    context = await asyncio.to_thread(trust, ca, verify)  # reads files
+    connector = aiohttp.TCPConnector(ssl=context, limit=8, keepalive_timeout=30)
     timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(10.0, timeout_s))
     async with aiohttp.ClientSession(
         connector=connector,

@@ -37,7 +37,7 @@ class Settings(declared.Settings):
     virtual_group: str | None = setting(
         None, help="Virtual group that objects are shown in.", example="root/default"
     )
-    verify: bool = setting(default=True, help="Check the target's certificate; `off` is shown as insecure.")
+    verify: bool = setting(default=True, help="Check the target's certificate; `false` is shown as insecure.")
     ca: str | None = setting(
         None,
         help="File with the certificates to trust in place of the system's.",
@@ -67,7 +67,7 @@ def insecure(settings: Settings) -> str:
     """Return what is insecure about these settings as a sentence, or nothing."""
     if settings.url.startswith("http://"):
         return "samples and password travel unencrypted; use an https:// address"
-    return "" if settings.verify else "the target's certificate is not checked; set `verify: on`, or `ca`"
+    return "" if settings.verify else "the target's certificate is not checked; set `verify: true`, or `ca`"
 
 
 @asynccontextmanager

@@ -57,7 +57,7 @@ class Settings(declared.Settings):
     )
     headers: Mapping[str, str] = setting({}, help="Headers sent with every request.", check=header_names)
     gzip: bool = setting(default=True, help="Compress bodies.")
-    verify: bool = setting(default=True, help="Check the target's certificate; `off` is shown as insecure.")
+    verify: bool = setting(default=True, help="Check the target's certificate; `false` is shown as insecure.")
     ca: str | None = setting(
         None,
         help="File with the certificates to trust in place of the system's.",
@@ -85,7 +85,7 @@ def insecure(settings: Settings) -> str:
     """Return what is insecure about these settings as a sentence, or nothing."""
     if settings.url.startswith("http://"):
         return "samples and token travel unencrypted; use an https:// address"
-    return "" if settings.verify else "the target's certificate is not checked; set `verify: on`, or `ca`"
+    return "" if settings.verify else "the target's certificate is not checked; set `verify: true`, or `ca`"
 
 
 @asynccontextmanager

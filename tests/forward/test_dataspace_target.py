@@ -1,0 +1,190 @@
+"""The uploader dataspace against a real server of the Trident dialect."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.clock import SystemClock
+from gateway.controls import RemoteFiles
+from gateway.model import Batch, Encoding, Outlet, Sample, SeriesInfo, Unit, UploadProblem
+from gateway.settings import Secret
+from gateway.store import Store
+from gateway.uploaders import columns, dataspace
+from tests.forward.plant import Plant, check_ledger, dataspace_settings, forwarding, until
+from tests.peers.receiver import Receiver
+
+
+def unit(number: int = 1, size: int = 4) -> Unit:
+    samples = Batch.of(Sample(n % 2, number * 1000 + n, float(n)) for n in range(size))
+    series = {n: SeriesInfo("press", f"t{n}", "") for n in range(2)}
+    key = f"hall 3/e/cloud/{number}-{number}"
+    return Unit(key, "hall 3", "cloud", "live", number, number, Encoding("columns", 1), samples, series)
+
+
+@asynccontextmanager
+async def opened(peer: Receiver, **settings: Any) -> AsyncIterator[Outlet]:
+    async with dataspace.open("cloud", dataspace_settings(peer, **settings), SystemClock()) as outlet:
+        yield outlet
+
+
+def remote(outlet: Outlet) -> RemoteFiles:
+    (control,) = outlet.controls
+    assert isinstance(control, RemoteFiles)
+    return control
+
+
+async def asked(peer: Receiver, path: str) -> int:
+    return sum(request["path"].startswith(path) for request in await peer.requests())
+
+
+async def test_an_object_is_named_by_its_key_and_holds_the_unit(peer: Receiver) -> None:
+    made = unit()
+    async with opened(peer, folder="hall", virtual_group="root/default") as outlet:
+        await outlet.send(made)
+        (file,) = await remote(outlet).list()
+    body = columns.encode(made)
+    assert file["name"] == dataspace.object_name(made.key)
+    assert file["name"].startswith("hall_3_e_cloud_1-1.")
+    assert file["objectname"] == f"hall/{file['name']}"
+    assert file["virtual_group"] == "root/default"
+    assert file["metadata"]["samples"] == 4
+    assert file["s3_size"] == len(gzip.compress(body, 6, mtime=0))
+    assert (await peer.counts())["samples"] == 4
+
+
+async def test_a_repeat_is_recognised_by_its_name_on_any_page(peer: Receiver) -> None:
+    async with opened(peer) as outlet:
+        for number in range(1, 6):
+            await outlet.send(unit(number))
+        before = await asked(peer, "/storage")
+        for number in range(1, 6):
+            await outlet.send(replace(unit(number), repeat=True))
+        assert await asked(peer, "/storage") == before, "a repeat was stored again"
+        assert len(await remote(outlet).list()) == 5
+    assert (await peer.counts())["repeated"] == 0
+
+
+async def test_all_pages_are_read(peer: Receiver) -> None:
+    async with opened(peer) as outlet:
+        await asyncio.gather(*(outlet.send(unit(number)) for number in range(1, 103)))
+        assert len(await remote(outlet).list()) == 102
+        await outlet.send(replace(unit(102), repeat=True))
+    assert (await peer.counts())["repeated"] == 0
+
+
+async def test_an_object_that_was_announced_and_not_stored_is_stored_by_the_repeat(peer: Receiver) -> None:
+    await peer.faults(answers=[{"status": 503, "path": "/storage"}])
+    async with opened(peer) as outlet:
+        with pytest.raises(UploadProblem, match="503"):
+            await outlet.send(unit())
+        assert (await remote(outlet).list())[0]["last_status"] == "created"
+        await outlet.send(replace(unit(), repeat=True))
+        assert (await remote(outlet).list())[0]["last_status"] == "available"
+    assert (await peer.counts())["samples"] == 4
+
+
+async def test_an_expired_token_is_refreshed_once_however_many_ask(peer: Receiver) -> None:
+    async with opened(peer) as outlet:
+        await outlet.send(unit(1))
+        await peer.faults(token_requests=1, delay_s=0.05)
+        await asyncio.gather(*(outlet.send(unit(number)) for number in range(2, 10)), return_exceptions=True)
+        await peer.faults(reset=True)
+        for number in range(2, 10):
+            await outlet.send(replace(unit(number), repeat=True))
+    assert await asked(peer, "/auth/login") == 1
+    assert (await peer.counts())["samples"] == 36
+
+
+async def test_one_expiry_gives_one_refresh(peer: Receiver) -> None:
+    async with opened(peer) as outlet:
+        await outlet.send(unit(1))
+        await expire(peer)
+        await asyncio.gather(*(outlet.send(unit(number)) for number in range(2, 10)))
+    assert await asked(peer, "/auth/refresh") == 1
+    assert await asked(peer, "/auth/login") == 2  # ours, and the one of `expire`
+
+
+async def expire(peer: Receiver) -> None:
+    """Log in from elsewhere: this dataspace keeps one access token an account."""
+    async with aiohttp.ClientSession() as session:
+        credentials = {"username": "x", "password": "y"}
+        async with session.post(f"{peer.url}/auth/login", json=credentials) as answer:
+            assert answer.status == 200
+
+
+async def test_refused_refresh_tokens_lead_to_a_new_log_in(peer: Receiver) -> None:
+    async with opened(peer) as outlet:
+        await outlet.send(unit(1))
+        await peer.faults(revoked=True)
+        await expire(peer)
+        await outlet.send(unit(2))
+    assert await asked(peer, "/auth/refresh") == 1
+    assert await asked(peer, "/auth/login") == 3
+    assert (await peer.counts())["samples"] == 8
+
+
+async def test_a_target_that_answers_401_to_everything_is_not_stormed(peer: Receiver) -> None:
+    await peer.faults(answers=[{"status": 401, "path": "/management", "count": -1}])
+    async with opened(peer) as outlet:
+        with pytest.raises(UploadProblem, match="401"):
+            await outlet.send(unit())
+    assert len(await peer.requests()) <= 6
+
+
+async def test_a_wrong_password_is_said_without_it(peer: Receiver) -> None:
+    async with opened(peer, password=Secret("file p", "wrong")) as outlet:
+        with pytest.raises(UploadProblem, match=r"refuses the user 'hall-3' or the password") as caught:
+            await outlet.send(unit())
+        assert "wrong" not in str(caught.value)
+        assert not await remote(outlet).healthy()
+
+
+async def test_presigned_addresses_never_appear_in_a_message(peer: Receiver) -> None:
+    await peer.faults(hang=0, answers=[{"status": 500, "path": "/storage", "body": "broken"}])
+    async with opened(peer) as outlet:
+        with pytest.raises(UploadProblem) as caught:
+            await outlet.send(unit())
+    assert "/storage/" not in str(caught.value)
+
+
+async def test_a_dataspace_that_hangs_is_left_after_the_deadline(peer: Receiver) -> None:
+    await peer.faults(hang=1)
+    async with opened(peer, timeout_s=1.0) as outlet:
+        with pytest.raises(UploadProblem, match="within 1 s"):
+            await outlet.send(unit())
+
+
+async def test_files_are_put_verified_and_replaced(peer: Receiver, tmp_path: Path) -> None:
+    file = tmp_path / "run__2026.hdf5"
+    file.write_bytes(b"x" * 300_000)
+    async with opened(peer) as outlet:
+        assert outlet.put is not None
+        await outlet.put(file)
+        file.write_bytes(b"y" * 200_000)
+        await outlet.put(file)
+        (listed,) = await remote(outlet).list()
+        assert (listed["name"], listed["s3_size"]) == (file.name, 200_000)
+        assert await remote(outlet).healthy()
+
+
+async def test_a_token_that_expires_all_the_time_loses_nothing(store: Store, peer: Receiver) -> None:
+    plant = Plant(store)
+    await peer.faults(token_requests=2)
+
+    async def delivered() -> bool:
+        return (await peer.counts())["samples"] >= len(plant.written)
+
+    async with forwarding(store, dataspace_settings(peer)):
+        for _ in range(10):
+            await plant.write(10)
+            await asyncio.sleep(0.1)
+        await until(delivered, "everything delivered")
+    check_ledger(plant, await peer.samples())
+    assert await asked(peer, "/auth/login") == 1

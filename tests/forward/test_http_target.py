@@ -1,0 +1,252 @@
+"""The uploader http against a real server that misbehaves: what is kept, what is refused, what is bounded."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from gateway.clock import SystemClock
+from gateway.model import Batch, Encoding, Outlet, Sample, SeriesInfo, Unit, UnitRefused, UploadProblem
+from gateway.settings import Secret
+from gateway.store import Store
+from gateway.uploaders import http
+from gateway.uploaders.answers import retry_after_s
+from tests.forward.plant import Plant, check_ledger, forwarding, http_settings, until
+from tests.peers.receiver import Receiver
+
+
+def unit(size: int = 4) -> Unit:
+    samples = Batch.of(Sample(n % 2, n, float(n)) for n in range(size))
+    series = {n: SeriesInfo("press", f"t{n}", "") for n in range(2)}
+    return Unit("gw/e/übung/1-2", "gw", "übung", "live", 1, 2, Encoding("columns", 1), samples, series)
+
+
+@asynccontextmanager
+async def opened(peer: Receiver, **settings: Any) -> AsyncIterator[Outlet]:
+    async with http.open("cloud", http_settings(peer, **settings), SystemClock()) as outlet:
+        yield outlet
+
+
+async def delivered(peer: Receiver, plant: Plant, *, but: int = 0) -> bool:
+    return (await peer.counts())["samples"] >= len(plant.written) - but
+
+
+@pytest.mark.parametrize(
+    "status", [301, 307, 401, 403, 404, 405, 408, 409, 410, 425, 429, 500, 502, 503, 507]
+)
+async def test_answers_that_do_not_speak_of_the_body_keep_everything(peer: Receiver, status: int) -> None:
+    headers = {"Location": f"{peer.url}/elsewhere"} if status < 400 else {}
+    await peer.faults(answers=[{"status": status, "headers": headers, "body": "not\nnow"}])
+    async with opened(peer) as outlet:
+        with pytest.raises(UploadProblem) as caught:
+            await outlet.send(unit())
+        assert not isinstance(caught.value, UnitRefused)
+        assert str(status) in str(caught.value) or "redirects to" in str(caught.value)
+        assert await outlet.send(unit()) == []
+    assert [r["path"] for r in await peer.requests()] == ["/ingest", "/ingest"]
+
+
+@pytest.mark.parametrize(("status", "too_large"), [(400, False), (413, True), (422, False)])
+async def test_answers_that_speak_of_the_body_refuse_it(peer: Receiver, status: int, too_large: bool) -> None:
+    await peer.faults(answers=[{"status": status, "body": "never"}])
+    async with opened(peer) as outlet:
+        with pytest.raises(UnitRefused, match=f"^{status}: never$") as caught:
+            await outlet.send(unit())
+    assert caught.value.too_large == too_large
+
+
+async def test_samples_that_the_answer_names_are_refused_by_their_place(peer: Receiver) -> None:
+    await peer.faults(refuse=2.0)
+    async with opened(peer) as outlet:
+        refused = await outlet.send(unit())
+    assert [(r.place, r.reason) for r in refused] == [(2, "not to my taste")]
+
+
+@pytest.mark.parametrize("fault", ["drip", "flood", "hang", "forget", "truncate"])
+async def test_answers_without_end_or_without_anything_are_bounded(peer: Receiver, fault: str) -> None:
+    await peer.faults(**{fault: 1})
+    began = time.monotonic()
+    async with opened(peer, timeout_s=1.0) as outlet:
+        with pytest.raises(UploadProblem):
+            await outlet.send(unit())
+        assert time.monotonic() - began < 2.0
+        assert await outlet.send(unit()) == []
+
+
+async def test_the_token_and_the_headers_are_sent_and_never_shown() -> None:
+    seen: list[CIMultiDict[str]] = []
+
+    async def take(request: web.Request) -> web.Response:
+        seen.append(CIMultiDict(request.headers))
+        return web.Response(status=503, text="no")
+
+    app = web.Application()
+    app.router.add_post("/in", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    settings = http.Settings(
+        url=f"http://{host}:{port}/in", token=Secret("env T", "t0ps3cret"), headers={"X-Site": "hall 3"}
+    )
+    try:
+        async with http.open("cloud", settings, SystemClock()) as outlet:
+            with pytest.raises(UploadProblem) as caught:
+                await outlet.send(unit())
+    finally:
+        await runner.cleanup()
+    assert seen[0]["Authorization"] == "Bearer t0ps3cret"
+    assert seen[0]["X-Site"] == "hall 3"
+    assert seen[0]["Content-Encoding"] == "gzip"
+    assert seen[0]["Idempotency-Key"] == "gw/e/%C3%BCbung/1-2"
+    assert "t0ps3cret" not in f"{caught.value}{settings}"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "99999999999999"}, 3600),
+        ({"Retry-After": "-3"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, 3600),
+        ({"Retry-After": "soon"}, None),
+        ({}, None),
+        ({"Retry-After": "Fri, 21 Nov 2025 10:00:30 GMT"}, 30),
+        ({"Retry-After": "Fri, 21 Nov 2025 09:00:00 GMT"}, None),
+        ({"Retry-After": "Fri, 21 Nov 9999 09:00:00 GMT"}, 3600),
+        ({"Retry-After": "Fri, 21 Nov 2025 10:00:30 GMT", "Date": "Fri, 21 Nov 2025 10:00:25 GMT"}, 5),
+    ],
+)
+def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
+    now = datetime(2025, 11, 21, 10, 0, 0, tzinfo=UTC)
+    assert retry_after_s(CIMultiDictProxy(CIMultiDict(headers)), now) == seconds
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_both_lanes_leave_a_target_alone_for_as_long_as_it_asks(
+    store: Store, peer: Receiver, status: int
+) -> None:
+    plant = Plant(store)
+    for _ in range(20):
+        await plant.write(10)  # something for the backlog too
+    await peer.faults(answers=[{"status": status, "headers": {"Retry-After": "2"}}])
+    async with forwarding(store, http_settings(peer, gather_bytes=1024)):
+        await until(lambda: delivered(peer, plant), "everything delivered")
+    first, second = (await peer.requests())[:2]
+    assert first["status"] == status
+    assert second["at"] - first["at"] >= 2.0
+    check_ledger(plant, await peer.samples())
+
+
+async def test_one_poison_sample_goes_to_quarantine_and_back(store: Store, peer: Receiver) -> None:
+    plant = Plant(store, tags=10)
+    await peer.faults(poison=517_004)
+    async with forwarding(store, http_settings(peer)) as forwarder:
+        await plant.write(1000)
+        await until(lambda: forwarder.counters.units >= 1, "the unit settled")
+        assert (await peer.counts())["samples"] == 9_999
+        assert (await peer.counts())["requests"]["POST /ingest"] - 1 <= 15
+        await until_quarantined(forwarder, 1)
+        letter = (await forwarder.quarantine())[0]
+        assert (letter.device, letter.tag, letter.sample.value) == ("press", "t4", 517_004)
+        assert letter.reason.startswith("422: ") and "not to my taste" in letter.reason
+        assert forwarder.status().counters.refused == 1
+
+        assert await forwarder.replay(None) == 0, "refused again: it stays"
+        await peer.faults(reset=True, forget=1)
+        with pytest.raises(UploadProblem):
+            await forwarder.replay([letter.id])
+        assert await forwarder.replay([letter.id]) == 1
+        assert list(await forwarder.quarantine()) == []
+    check_ledger(plant, await peer.samples())
+
+
+async def until_quarantined(forwarder: Any, size: int) -> None:
+    async def there() -> bool:
+        return len(await forwarder.quarantine()) == size
+
+    await until(there, f"{size} samples in quarantine")
+
+
+async def test_refused_samples_can_be_discarded(store: Store, peer: Receiver) -> None:
+    plant = Plant(store)
+    await peer.faults(refuse=2001)
+    async with forwarding(store, http_settings(peer)) as forwarder:
+        await plant.write(5)
+        await until_quarantined(forwarder, 1)
+        assert await forwarder.discard([999]) == 0
+        assert await forwarder.discard(None) == 1
+        assert list(await forwarder.quarantine()) == []
+
+
+async def test_a_unit_that_is_too_large_goes_in_pieces(store: Store, peer: Receiver) -> None:
+    plant = Plant(store)
+    await peer.faults(most_bytes=6000)
+    async with forwarding(store, http_settings(peer)):
+        await plant.write(1000)
+        await until(lambda: delivered(peer, plant), "everything delivered")
+    check_ledger(plant, await peer.samples())
+    assert (await peer.counts())["requests"]["POST /ingest"] < 30
+
+
+async def test_a_single_sample_that_is_too_large_is_refused(store: Store, peer: Receiver) -> None:
+    plant = Plant(store, tags=1)
+    await peer.faults(most_bytes=6000)
+    async with forwarding(store, http_settings(peer)) as forwarder:
+        await plant.write(1, value="x" * 10_000)
+        await plant.write(5)
+        await until_quarantined(forwarder, 1)
+        await until(lambda: delivered(peer, plant, but=1), "the others delivered")
+        assert (await forwarder.quarantine())[0].reason.startswith("413: ")
+
+
+async def test_the_parts_of_a_poisoned_unit_go_on_after_a_restart(store: Store, peer: Receiver) -> None:
+    """The target dies in the middle of the halving; another forwarder goes on; nothing arrives twice."""
+    plant = Plant(store)
+    await peer.faults(poison=77_001, die_after_stores=2)
+    async with forwarding(store, http_settings(peer)):
+        await plant.write(300)
+        await until(lambda: not peer.alive, "the target is dead")
+    await peer.start()
+    await peer.faults(poison=77_001)
+    async with forwarding(store, http_settings(peer)) as forwarder:
+        await until_quarantined(forwarder, 1)
+        await until(lambda: delivered(peer, plant, but=1), "the others delivered")
+    del plant.written["t1", 1_763_690_000_000_000 + 77_000]
+    check_ledger(plant, await peer.samples())
+    assert (await peer.counts())["bodies_per_key"] == 1
+
+
+def test_plain_http_and_unchecked_certificates_are_shown_as_insecure() -> None:
+    assert "unencrypted" in http.insecure(http.Settings(url="http://h/"))
+    assert "certificate" in http.insecure(http.Settings(url="https://h/", verify=False))
+    assert http.insecure(http.Settings(url="https://h/")) == ""
+
+
+@pytest.mark.parametrize("url", ["ftp://h/", "cloud.example", "https://", "https://me:pw@h/"])
+def test_addresses_that_will_not_do(url: str) -> None:
+    with pytest.raises(ValueError, match="web address"):
+        http.web_address(url)
+
+
+@pytest.mark.parametrize("headers", [{"Host": "x"}, {"Idempotency-Key": "x"}, {"a b": "x"}, {"X": "a\r\nb"}])
+def test_headers_that_will_not_do(headers: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="header"):
+        http.header_names(headers)
+
+
+async def test_a_certificate_file_that_is_none_is_a_problem_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+    settings = http.Settings(url="https://h/", ca=str(tmp_path / "ca.pem"))
+    with pytest.raises(UploadProblem, match=r"ca\.pem"):
+        async with http.open("cloud", settings, SystemClock()):
+            pass
