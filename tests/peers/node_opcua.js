@@ -1,0 +1,230 @@
+// An OPC UA server of another make: node node_opcua.js PORT [--name value]...
+//
+// It tells on its output, a JSON object a line, when it is ready and exactly what it wrote, and takes
+// commands on its input, a line each:
+//
+//   write ROUNDS INTERVAL_MS   every tag gets the next number in each round; "done" follows
+//   sessions                   how many sessions there are
+//   subscriptions              how many subscriptions there are
+//   drop                       end all subscriptions, as an administrator would
+//   requests                   how often each service was asked, and the acknowledgements with their time
+//   trust                      trust every client certificate that was rejected
+//   skip N                     lose the next N notification messages, and forget them
+//   bad NAME STATUS            write a bad status, without a value
+//
+// Options: --tags N, --pki DIR, --security none|both|secure|sign, --user NAME:PASSWORD, --anonymous no,
+// --refuse subscriptions, --max-sessions N, --max-subscribed N, --per-call N, --accept yes, --types yes
+
+const fs = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
+const readline = require("node:readline");
+const opcua = require("node-opcua");
+
+const { DataType, MessageSecurityMode, SecurityPolicy, StatusCodes, Variant, VariantArrayType } = opcua;
+
+const port = Number(process.argv[2]);
+const options = {};
+for (let i = 3; i < process.argv.length; i += 2) options[process.argv[i].slice(2)] = process.argv[i + 1];
+
+const say = (told) => process.stdout.write(JSON.stringify(told) + "\n");
+const pki = options.pki || fs.mkdtempSync(path.join(os.tmpdir(), "node-opcua-pki-"));
+const security = options.security || "none";
+const SECURE = [SecurityPolicy.Basic256Sha256, SecurityPolicy.Aes128_Sha256_RsaOaep, SecurityPolicy.Aes256_Sha256_RsaPss];
+const policies = { none: [SecurityPolicy.None], both: [SecurityPolicy.None, ...SECURE], secure: SECURE, sign: SECURE }[security];
+const modes = {
+  none: [MessageSecurityMode.None],
+  both: [MessageSecurityMode.None, MessageSecurityMode.Sign, MessageSecurityMode.SignAndEncrypt],
+  secure: [MessageSecurityMode.Sign, MessageSecurityMode.SignAndEncrypt],
+  sign: [MessageSecurityMode.Sign],
+}[security];
+const [user, password] = (options.user || ":").split(":");
+
+const requests = {};
+const acks = [];
+const tags = [];
+let number = 0;
+
+async function main() {
+  const certificates = new opcua.OPCUACertificateManager({
+    rootFolder: pki,
+    automaticallyAcceptUnknownCertificate: options.accept === "yes",
+  });
+  await certificates.initialize();
+  const limit = Number(options["per-call"] || 0);
+  const server = new opcua.OPCUAServer({
+    port,
+    host: "127.0.0.1",
+    alternateHostname: "127.0.0.1",
+    resourcePath: "/node",
+    securityPolicies: policies,
+    securityModes: modes,
+    allowAnonymous: options.anonymous !== "no",
+    userManager: { isValidUser: (name, word) => Boolean(user) && name === user && word === password },
+    serverCertificateManager: certificates,
+    serverCapabilities: {
+      maxSessions: Number(options["max-sessions"] || 10),
+      maxMonitoredItems: Number(options["max-subscribed"] || 100000),
+      maxMonitoredItemsPerSubscription: Number(options["max-subscribed"] || 100000),
+      operationLimits: limit
+        ? { maxNodesPerRead: limit, maxNodesPerBrowse: limit, maxMonitoredItemsPerCall: limit, maxNodesPerTranslateBrowsePathsToNodeIds: limit }
+        : {},
+    },
+  });
+  await server.initialize();
+  populate(server);
+  if (options.refuse === "subscriptions") {
+    server._on_CreateSubscriptionRequest = function (message, channel) {
+      this._apply_on_SessionObject(opcua.CreateSubscriptionResponse, message, channel, (_session, _send, sendError) =>
+        sendError(StatusCodes.BadServiceUnsupported),
+      );
+    };
+  }
+  server.on("request", (request) => {
+    const kind = request.constructor.name;
+    requests[kind] = (requests[kind] || 0) + 1;
+    for (const ack of request.subscriptionAcknowledgements || []) acks.push([ack.sequenceNumber, Date.now()]);
+  });
+  await server.start();
+  say({ event: "ready", url: `opc.tcp://127.0.0.1:${port}/node`, pki });
+  readline.createInterface({ input: process.stdin }).on("line", (line) => command(server, line.trim().split(/\s+/)));
+  process.on("SIGTERM", () => process.exit(0));
+  process.stdin.on("end", () => process.exit(0)); // whoever started it is gone
+}
+
+function populate(server) {
+  const space = server.engine.addressSpace;
+  const own = space.getOwnNamespace();
+  const line = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Line1", nodeId: "s=Line1" });
+  for (let n = 0; n < Number(options.tags || 5); n++) {
+    const variable = own.addVariable({
+      componentOf: line,
+      browseName: `Tag${n}`,
+      nodeId: `s=Line1.Tag${n}`,
+      dataType: DataType.Double,
+      minimumSamplingInterval: 0,
+    });
+    tags.push(variable);
+    write(variable, n);
+  }
+  if (options.types === "yes") populateTypes(space, own);
+}
+
+function populateTypes(space, own) {
+  const folder = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Types", nodeId: "s=Types" });
+  const values = {
+    Boolean: true,
+    SByte: -128,
+    Byte: 255,
+    Int16: -32768,
+    UInt16: 65535,
+    Int32: -2147483648,
+    UInt32: 4294967295,
+    Int64: [0x80000000, 0],
+    UInt64: [0xffffffff, 0xffffffff],
+    Float: 1.5,
+    Double: -0.1,
+    String: "Größe\u0000\u{1F527}",
+    DateTime: new Date("2001-02-03T04:05:06.789Z"),
+    Guid: "72962B91-FA75-4AE6-8D28-B404DC7DAF63",
+    ByteString: Buffer.from([0, 1, 255]),
+    XmlElement: "<a>1</a>",
+    NodeId: opcua.resolveNodeId("ns=1;s=Line1"),
+    StatusCode: StatusCodes.BadNodeIdUnknown,
+    QualifiedName: { namespaceIndex: 1, name: "Q" },
+    LocalizedText: { locale: "de", text: "Wärme" },
+  };
+  for (const [name, value] of Object.entries(values)) {
+    const dataType = DataType[name];
+    const variable = own.addVariable({ componentOf: folder, browseName: name, nodeId: `s=Types.${name}`, dataType });
+    const variant = new Variant({ dataType, arrayType: VariantArrayType.Scalar, value });
+    variable.setValueFromSource(variant, StatusCodes.Good, new Date());
+  }
+  const add = (name, dataType, variant, extra) =>
+    own
+      .addVariable({ componentOf: folder, browseName: name, nodeId: `s=Types.${name}`, dataType, ...extra })
+      .setValueFromSource(variant, StatusCodes.Good, new Date());
+  add("Array", DataType.Int32, new Variant({ dataType: DataType.Int32, arrayType: VariantArrayType.Array, value: [1, 2, 3] }), { valueRank: 1 });
+  add(
+    "Matrix",
+    DataType.Double,
+    new Variant({ dataType: DataType.Double, arrayType: VariantArrayType.Matrix, dimensions: [2, 3], value: [1, 2, 3, 4, 5, 6] }),
+    { valueRank: 2, arrayDimensions: [2, 3] },
+  );
+  add(
+    "Range",
+    "Range",
+    new Variant({ dataType: DataType.ExtensionObject, value: new opcua.Range({ low: 1, high: 2 }) }),
+    {},
+  );
+  const special = { NaN: NaN, Infinity: Infinity, NegativeZero: -0 };
+  for (const [name, value] of Object.entries(special)) add(name, DataType.Double, new Variant({ dataType: DataType.Double, value }), {});
+}
+
+function write(variable, value) {
+  const moment = new Date();
+  // The ledger comes first: what a client got is then always in it.
+  say({ tag: variable.browseName.name, ts: moment.getTime() * 1000, value });
+  variable.setValueFromSource(new Variant({ dataType: DataType.Double, value }), StatusCodes.Good, moment);
+}
+
+function rounds(left, interval) {
+  if (!left) return say({ event: "done" });
+  number += 1;
+  tags.forEach((variable, place) => write(variable, number * 1000 + place));
+  return setTimeout(() => rounds(left - 1, interval), interval);
+}
+
+function subscriptions(server) {
+  return Object.values(server.engine._sessions).flatMap((session) => session.publishEngine.subscriptions);
+}
+
+function command(server, [verb, ...words]) {
+  if (verb === "write") rounds(Number(words[0]), Number(words[1]));
+  if (verb === "sessions") {
+    const names = Object.values(server.engine._sessions).map((session) => session.sessionName);
+    say({ event: "sessions", count: server.engine.currentSessionCount, names });
+  }
+  if (verb === "subscriptions") say({ event: "subscriptions", count: subscriptions(server).length });
+  if (verb === "drop") {
+    for (const subscription of subscriptions(server)) subscription.terminate();
+    say({ event: "dropped" });
+  }
+  if (verb === "requests") say({ event: "requests", counts: requests, acks });
+  if (verb === "trust") {
+    const rejected = path.join(pki, "rejected");
+    for (const file of fs.readdirSync(rejected)) {
+      fs.renameSync(path.join(rejected, file), path.join(pki, "trusted", "certs", file));
+    }
+    say({ event: "trusted" });
+  }
+  if (verb === "skip") {
+    let left = Number(words[0]);
+    for (const subscription of subscriptions(server)) {
+      const engine = subscription.publishEngine;
+      const send = engine._send_response.bind(engine);
+      engine._send_response = (sub, response) => {
+        const data = response.notificationMessage?.notificationData?.length;
+        if (data && left-- > 0) {
+          // The message takes a sequence number and a publish request, and is never seen.
+          response.notificationMessage.notificationData = [];
+          response.notificationMessage.sequenceNumber = sub.futureSequenceNumber ?? response.notificationMessage.sequenceNumber + 1;
+          if (words[1] === "forget") sub.notificationMessage_lost = true;
+        }
+        return send(sub, response);
+      };
+    }
+    say({ event: "skipping" });
+  }
+  if (verb === "bad") {
+    const variable = tags.find((one) => one.browseName.name === words[0]);
+    const moment = new Date();
+    say({ tag: words[0], ts: moment.getTime() * 1000, value: null });
+    variable.setValueFromSource(new Variant({ dataType: DataType.Null }), StatusCodes[words[1]], moment);
+  }
+}
+
+main().catch((error) => {
+  process.stderr.write(`${error.stack}\n`);
+  process.exit(1);
+});
