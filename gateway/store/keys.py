@@ -50,7 +50,10 @@ def resolve(
     resolved = Resolved(batch, bytearray(len(batch)), implausible, Newest())
     if late:
         _LateSamples(conn, batch, late, resolved).settle(turn)
-    _change(resolved, newest, now_us)
+    if late or newest.far or implausible:
+        _change(resolved, newest, now_us)
+    else:
+        resolved.change.add_newer(resolved.kept)
     return resolved
 
 
@@ -69,12 +72,12 @@ def _late(batch: Batch, newest: Newest, future_us: int) -> list[int]:
     """Return the places of samples that may be in the store already."""
     late: list[int] = []
     fresh: dict[int, int] = {}
-    last, far = newest.last, {series: (low, high.ts) for series, (low, high) in newest.far.items()}
+    last, far = newest.last, {series: (low, high[1]) for series, (low, high) in newest.far.items()}
     careful = bool(far) or max(batch.ts) > future_us
     for place, (series, ts) in enumerate(zip(batch.series, batch.ts, strict=True)):
         known = fresh.get(series)
-        if known is None and (sample := last.get(series)) is not None:
-            known = sample.ts
+        if known is None and (row := last.get(series)) is not None:
+            known = row[1]
         if known is not None and ts <= known:
             late.append(place)
             continue
@@ -94,8 +97,8 @@ def _change(resolved: Resolved, newest: Newest, now_us: int) -> None:
     """Note what the kept samples change of `newest`, once they are committed."""
     kept, change = resolved.kept, resolved.change
     for series in set(kept.series):
-        if (sample := newest.last.get(series)) is not None:
-            change.last[series] = sample
+        if (row := newest.last.get(series)) is not None:
+            change.last[series] = row
         if (far := newest.far.get(series)) is not None:
             change.far[series] = far
     change.add(kept, now_us)
@@ -203,10 +206,9 @@ class _LateSamples:
                 packed = Packed(data)
                 hits = list(map(keys.__contains__, zip(packed.series, packed.ts, strict=True)))
                 if True in hits:
-                    columns = [compress(column, hits) for column in packed.batch().columns()]
-                    series, ts, *row = columns
-                    self._stored.update(
-                        zip(zip(series, ts, strict=True), zip(*row, strict=True), strict=True)
-                    )
+                    block = packed.batch()
+                    found = zip(block.series, block.ts, strict=True)
+                    rows = zip(block.values, block.statuses, block.flags, strict=True)
+                    self._stored.update(compress(zip(found, rows, strict=True), hits))
             except CorruptBlock:
                 self._resolved.bad.append(seq)

@@ -1,45 +1,60 @@
 """The newest sample of each series, held in RAM, changed only after COMMIT, and its snapshot in the file."""
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gateway.model import Batch, Flag, Sample
+from gateway.model import Batch, Flag, Sample, Value
 from gateway.store.codec import BlockHeader, CorruptBlock, Kind, decode, encode
+
+Row = tuple[int, int, Value, int, int]
+"""A Sample's fields: series, ts, value, status, flags."""
+
+_OWN_TIME, _IMPLAUSIBLE = int(Flag.OWN_TIME), int(Flag.IMPLAUSIBLE)
 
 
 @dataclass(slots=True)
 class Newest:
     """What the key rule needs to know without looking at blocks."""
 
-    last: dict[int, Sample] = field(default_factory=dict)
+    last: dict[int, Row] = field(default_factory=dict)
     """Newest plausible sample per series: a sample after it is new."""
-    far: dict[int, tuple[int, Sample]] = field(default_factory=dict)
-    """Lowest and highest sample in the implausible future, per series that has any."""
+    far: dict[int, tuple[int, Row]] = field(default_factory=dict)
+    """Lowest ts and highest sample in the implausible future, per series that has any."""
     own_us: int = 0
     """Newest stamp that the gateway made itself."""
 
     def get(self, series: int) -> Sample | None:
         """Return the newest plausible sample of a series, else its newest."""
-        if (sample := self.last.get(series)) is not None:
-            return sample
+        if (row := self.last.get(series)) is not None:
+            return Sample(*row)
         far = self.far.get(series)
-        return far[1] if far else None
+        return Sample(*far[1]) if far else None
 
     def add(self, batch: Batch, future_us: int) -> None:
         """Take in stored samples; implausible ones after `future_us` do not raise what is newest."""
-        last = self.last
-        for sample in batch:
-            series, ts = sample.series, sample.ts
-            if ts > future_us and sample.flags & Flag.IMPLAUSIBLE:
-                low, high = self.far.get(series, (ts, sample))
-                self.far[series] = min(low, ts), max(high, sample, key=_ts)
+        last, far = self.last, self.far
+        for row in zip(*batch.columns(), strict=True):
+            series, ts, _, _, flags = row
+            if ts > future_us and flags & _IMPLAUSIBLE:
+                low, high = far.get(series, (ts, row))
+                far[series] = min(low, ts), row if ts > high[1] else high
                 continue
-            if (known := last.get(series)) is None or known.ts < ts:
-                last[series] = sample
-                if series in self.far and self.far[series][1].ts < ts:
-                    del self.far[series]
-            if sample.flags & Flag.OWN_TIME and ts > self.own_us:
-                self.own_us = ts
+            if (known := last.get(series)) is None or known[1] < ts:
+                last[series] = row
+                if series in far and far[series][1][1] < ts:
+                    del far[series]
+        self._note_own(batch)
+
+    def add_newer(self, batch: Batch) -> None:
+        """Take in samples that are each newer than what is known of their series, in their order."""
+        self.last.update(zip(batch.series, zip(*batch.columns(), strict=True), strict=True))
+        self._note_own(batch)
+
+    def _note_own(self, batch: Batch) -> None:
+        if any(batch.flags):
+            own = (ts for ts, flags in zip(batch.ts, batch.flags, strict=True) if flags & _OWN_TIME)
+            self.own_us = max(self.own_us, max(own, default=0))
 
     def after(self, change: "Newest") -> "Newest":
         """Return a copy with a change merged in."""
@@ -51,9 +66,10 @@ class Newest:
         """Take in what one commit changed."""
         self.last.update(change.last)
         self.far.update(change.far)
-        for series, sample in change.last.items():
-            if series in self.far and self.far[series][1].ts < sample.ts:
-                del self.far[series]
+        if self.far:
+            for series, row in change.last.items():
+                if series in self.far and self.far[series][1][1] < row[1]:
+                    del self.far[series]
         self.own_us = max(self.own_us, change.own_us)
 
 
@@ -65,7 +81,7 @@ def save_snapshot(conn: sqlite3.Connection, newest: Newest, header: BlockHeader)
         far.add(*high)
     conn.execute(
         "INSERT OR REPLACE INTO snapshot(id, seq, own_us, newest, far) VALUES (1, ?, ?, ?, ?)",
-        (header.seq, newest.own_us, encode(header, Batch.of(newest.last.values())), encode(header, far)),
+        (header.seq, newest.own_us, encode(header, _batch(newest.last.values())), encode(header, far)),
     )
 
 
@@ -92,7 +108,7 @@ def _load_snapshot(conn: sqlite3.Connection) -> tuple[Newest, int]:
     seq, own_us, last, far = row
     newest = Newest(own_us=own_us)
     try:
-        newest.last = {sample.series: sample for sample in decode(last)[1]}
+        newest.add_newer(decode(last)[1])
         pairs = list(decode(far)[1])
     except CorruptBlock:
         return Newest(own_us=own_us), 0
@@ -101,5 +117,8 @@ def _load_snapshot(conn: sqlite3.Connection) -> tuple[Newest, int]:
     return newest, seq
 
 
-def _ts(sample: Sample) -> int:
-    return sample.ts
+def _batch(rows: Iterable[Row]) -> Batch:
+    batch = Batch()
+    for row in rows:
+        batch.add(*row)
+    return batch

@@ -68,9 +68,13 @@ def batch_bytes(batch: Batch) -> int:
     """Return a batch's memory; raise Unfit or OverflowError or TypeError where any part is unfit."""
     size = _ROW_BYTES * len(batch)
     _check_columns(batch.series, batch.ts, batch.statuses, batch.flags)
-    if set(map(type, batch.values)) <= _PLAIN:
-        return size
-    return size + sum(map(value_bytes, batch.values))
+    kinds = set(map(type, batch.values)) - _PLAIN
+    if kinds == {int}:
+        ints = [value for value in batch.values if type(value) is int]
+        value_bytes(min(ints)), value_bytes(max(ints))
+    elif kinds:
+        size += sum(map(value_bytes, batch.values))
+    return size
 
 
 def row_problem(series: Any, ts: Any, value: Any, status: Any, flags: Any) -> str | None:
