@@ -1,6 +1,7 @@
 """A Link that keeps in lists what a protocol hands over, and commits after a settable delay."""
 
 import asyncio
+import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -52,6 +53,7 @@ class RecordingLink:
         self.units: dict[str, str] = {}
         self.emitted: list[Sample] = []
         self.committed: list[Sample] = []
+        self.commit_walls: list[float] = []
         self.batches: list[tuple[float, int]] = []
         self.runs: list[RecordedRun] = []
         self.gaps: list[tuple[int, int, str, int | None]] = []
@@ -82,6 +84,7 @@ class RecordingLink:
 
     def _commit(self, batch: Batch, ticket: Ticket) -> None:
         self.committed.extend(batch)
+        self.commit_walls.append(time.time())
         ticket.resolve(Receipt(len(batch), 0, 0))
 
     @asynccontextmanager
@@ -119,6 +122,10 @@ class RecordingLink:
         """Return what is committed as (tag, ts, value)."""
         names = {series: name for name, series in self.names.items()}
         return {(names[s.series], s.ts, s.value) for s in self.committed}
+
+    def newest(self) -> dict[str, Sample]:
+        names = {series: name for name, series in self.names.items()}
+        return {names[sample.series]: sample for sample in self.emitted}
 
     async def until(self, condition: Any, timeout: float = 8.0) -> None:
         """Wait until a condition holds, looking every 10 ms."""

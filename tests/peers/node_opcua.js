@@ -9,7 +9,6 @@
 //   drop                       end all subscriptions, as an administrator would
 //   requests                   how often each service was asked, and the acknowledgements with their time
 //   trust                      trust every client certificate that was rejected
-//   skip N                     lose the next N notification messages, and forget them
 //   bad NAME STATUS            write a bad status, without a value
 //
 // Options: --tags N, --pki DIR, --security none|both|secure|sign, --user NAME:PASSWORD, --anonymous no,
@@ -63,6 +62,7 @@ async function main() {
     userManager: { isValidUser: (name, word) => Boolean(user) && name === user && word === password },
     serverCertificateManager: certificates,
     serverCapabilities: {
+      minSupportedSampleRate: 0, // every change is seen where a sampling interval of 0 is asked for
       maxSessions: Number(options["max-sessions"] || 10),
       maxMonitoredItems: Number(options["max-subscribed"] || 100000),
       maxMonitoredItemsPerSubscription: Number(options["max-subscribed"] || 100000),
@@ -197,24 +197,6 @@ function command(server, [verb, ...words]) {
       fs.renameSync(path.join(rejected, file), path.join(pki, "trusted", "certs", file));
     }
     say({ event: "trusted" });
-  }
-  if (verb === "skip") {
-    let left = Number(words[0]);
-    for (const subscription of subscriptions(server)) {
-      const engine = subscription.publishEngine;
-      const send = engine._send_response.bind(engine);
-      engine._send_response = (sub, response) => {
-        const data = response.notificationMessage?.notificationData?.length;
-        if (data && left-- > 0) {
-          // The message takes a sequence number and a publish request, and is never seen.
-          response.notificationMessage.notificationData = [];
-          response.notificationMessage.sequenceNumber = sub.futureSequenceNumber ?? response.notificationMessage.sequenceNumber + 1;
-          if (words[1] === "forget") sub.notificationMessage_lost = true;
-        }
-        return send(sub, response);
-      };
-    }
-    say({ event: "skipping" });
   }
   if (verb === "bad") {
     const variable = tags.find((one) => one.browseName.name === words[0]);
