@@ -28,8 +28,8 @@ class LiveLane(Lane):
 
     def __init__(self, forwarder: "Forwarder", limits: Limits, gather_s: float) -> None:
         super().__init__(forwarder, limits)
-        self._gather_ns = int(gather_s * 1e9)
-        self._cut_ns = self._clock.mono_ns() - self._gather_ns
+        self._gather_s = gather_s
+        self._cut_ns = self._clock.mono_ns() - int(gather_s * 1e9)
         self._head = -1
         self.quiet = asyncio.Event()
         """Set while nothing of the head waits for the target."""
@@ -51,10 +51,10 @@ class LiveLane(Lane):
                 if span is not None and self._enough(span):
                     return
             self.turn()
-            await self._clock.sleep(_LOOK_S)
+            await self._clock.sleep(min(_LOOK_S, self._gather_s))
 
     def _aged(self) -> bool:
-        return self._clock.mono_ns() - self._cut_ns >= self._gather_ns * _NEARLY
+        return self._clock.mono_ns() - self._cut_ns >= self._gather_s * _NEARLY * 1e9
 
     def _enough(self, span: Span) -> bool:
         return span.bytes >= self._limits.bytes * _NEARLY

@@ -114,9 +114,10 @@ def uploads(conn: sqlite3.Connection) -> list[str]:
 
 
 def forget(tx: Transaction, upload: str) -> None:
-    """Drop all rows of an upload but its quarantine."""
+    """Drop an upload but its quarantine. What it got stays acknowledged: should it return, nothing goes twice."""
     for table, column in (("upload", "id"), ("acked", "upload"), ("unit", "upload")):
         tx.conn.execute(f"DELETE FROM {table} WHERE {column} = ?", (upload,))
+    acknowledge(tx.conn, upload, 0, tx.newest_seq)
 
 
 def keep_only(tx: Transaction, known: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from gateway.uploaders.encoders import compressed
 
 
 def unit(samples: int = 10_000, series: int = 50) -> Unit:
-    """Return one second after the other of jittered samples: two decimals, counters, booleans, noisy doubles."""
+    """Return jittered samples: two decimals, counters, booleans, noisy doubles."""
     made = random.Random(7)
     batch = Batch()
     for n in range(samples):

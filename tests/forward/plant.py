@@ -41,7 +41,7 @@ class Plant:
 
 
 async def until(
-    check: Callable[[], Awaitable[bool]] | Callable[[], bool], what: str, seconds: float = 8
+    check: Callable[[], Awaitable[bool]] | Callable[[], bool], what: str, seconds: float = 4
 ) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -1,8 +1,7 @@
 """The uploader http against a real server that misbehaves: what is kept, what is refused, what is bounded."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path

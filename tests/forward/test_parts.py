@@ -46,7 +46,7 @@ def unit(size: int, gaps: tuple[Gap, ...] = ()) -> Unit:
 
 
 def run(made: Unit, target: Target, *, restart: bool = False) -> tuple[list[Refusal], int]:
-    """Deliver until it is through, with or without a restart after each failure; return refusals, attempts."""
+    """Deliver until it is through, maybe restarted after each failure; return refusals and attempts."""
     saved: list[object] = []
     verdicts = Verdicts()
 
