@@ -18,6 +18,8 @@ C = TypeVar("C")
 _ROW_NS = 60_000_000_000  # a row of a subscription's run covers at most a minute
 _STEP_US = 1_000_000
 _TRACEBACK_CHARACTERS = 8_000
+# What the device had from us last was put together a little before it arrived: the hole begins there.
+_UNDER_WAY_US = 250_000
 _WITHOUT_GAPS = ("poll", "push", "connect")
 
 
@@ -235,7 +237,8 @@ class DeviceSession:
         """The session ended: tell those who wait, and begin a hole at the last sign of life."""
         self.polls.close(reason)
         if self._hole is None and self.last_heard_us is not None and self.kind not in _WITHOUT_GAPS:
-            self._hole, self._hole_ns = (self.last_heard_us, reason), self.clock.mono_ns()
+            self._hole = (self.last_heard_us - _UNDER_WAY_US, reason)
+            self._hole_ns = self.clock.mono_ns()
 
     def attempt_began(self, keeper: Keeper) -> None:
         self.keeper = keeper

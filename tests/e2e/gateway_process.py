@@ -38,6 +38,8 @@ class GatewayProcess:
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         address = f"\0edge-gateway-test-{os.getpid()}-{id(self)}-{os.urandom(4).hex()}"
         notify.bind(address)
+        if self._notify is not None:
+            self._notify.close()
         self._notify = notify
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
