@@ -93,13 +93,16 @@ def _run(arguments: argparse.Namespace) -> int:
     except ConfigProblems as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
+        if error.ever_valid:  # a secret or the kept file is gone: what is put back may be found at a restart
+            print("edge-gateway: the last valid configuration cannot be used either", file=sys.stderr)
+            return 1
         print(f"edge-gateway: no valid configuration ever existed for {arguments.config}", file=sys.stderr)
         return EXIT_CONFIG
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from gateway.check import check
+    from gateway.config.check import check
 
     checked = check(arguments.file, os.environ)
     print(*checked.lines, sep="\n")
@@ -131,10 +134,10 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> int:
-    from gateway.json_schema import json_schema
-    from gateway.reference import reference
+    from gateway.config.json_schema import json_schema
+    from gateway.config.reference import reference
 
-    print(json.dumps(json_schema(), indent=2) if arguments.schema else reference(), end="")
+    print(json.dumps(json_schema(), indent=2) + "\n" if arguments.schema else reference(), end="")
     return 0
 
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from gateway.json_schema import json_schema
-from gateway.reference import reference
+from gateway.config.json_schema import json_schema
+from gateway.config.reference import reference
 
 _HERE = Path(__file__).parents[2]
 REFERENCE = _HERE / "docs" / "settings.md"

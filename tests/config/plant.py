@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gateway.layout import layout
+from gateway.config.layout import layout
 from gateway.settings import Secret, setting
 from gateway.settings import Settings as Group
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import ConfigProblems, load
-from gateway.yaml_source import MAX_BYTES, MAX_DEPTH, MAX_NODES
+from gateway.config.yaml_source import MAX_BYTES, MAX_DEPTH, MAX_NODES
 from tests.config.conftest import Problems, Read
 from tests.config.plant import Limits
 

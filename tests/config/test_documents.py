@@ -8,12 +8,12 @@ import jsonschema
 import pytest
 import yaml
 
-from gateway.check import check
+from gateway.config.check import check
 from gateway.config import ConfigProblems, load
-from gateway.json_schema import json_schema
+from gateway.config.json_schema import json_schema
 from gateway.protocols import PROTOCOLS
-from gateway.quantities import scalar_type
-from gateway.reference import reference
+from gateway.config.quantities import scalar_type
+from gateway.config.reference import reference
 from gateway.uploaders import UPLOADERS
 from tests.config.documents import EXAMPLE, REFERENCE, SCHEMA, schema_text
 from tests.config.test_fuzz import SEEDS
@@ -103,7 +103,7 @@ def test_what_the_loader_takes_passes_the_schema() -> None:
 
 
 def _without_broken() -> Any:
-    from gateway.layout import layout
+    from gateway.config.layout import layout
 
     return layout({"plant": "tests.config.plant"}, {"cloud": "tests.config.cloud"})
 

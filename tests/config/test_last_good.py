@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigProblems, Loaded, keep_good, load_or_last_good, take
-from gateway.last_good import Source, kept_file, read_good
+from gateway.config import ConfigProblems, Loaded, load_or_last_good, take
+from gateway.config.last_good import Source, keep_good, kept_file, read_good
 
 GOOD = "devices:\n  press-07:\n    push: {max_batch: 10}\n"
 BROKEN = "devices:\n  press-07:\n    push: {max_batch: 0}\n"

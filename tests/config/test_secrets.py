@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.secret_reference import resolve
+from gateway.config.secret_reference import resolve
 
 
 def secret_file(folder: Path, name: str, text: str, mode: int = 0o600) -> Path:

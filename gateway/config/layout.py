@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.api.settings import HttpSettings
+from gateway.config.shapes import Group, Kinds, MapOf, Member, group_of
+from gateway.config.wording import check_name
 from gateway.protocols import PROTOCOLS
 from gateway.settings import Declared, Settings, setting
-from gateway.shapes import Group, Kinds, MapOf, Member, group_of
 from gateway.store.settings import StoreSettings
 from gateway.uploaders import UPLOADERS
-from gateway.wording import check_name
 
 
 def _check_id(value: str) -> None:

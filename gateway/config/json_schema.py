@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
-from gateway.layout import layout
-from gateway.overrides import PREFIX
-from gateway.reference import kind_of, range_of, yaml_of
-from gateway.shapes import (
+from gateway.config.layout import layout
+from gateway.config.overrides import PREFIX
+from gateway.config.reference import kind_of, range_of, yaml_of
+from gateway.config.shapes import (
     REQUIRED,
     Choice,
     Flag,
@@ -20,7 +20,7 @@ from gateway.shapes import (
     Text,
     Words,
 )
-from gateway.wording import ID, LONGEST_TAG
+from gateway.config.wording import ID, LONGEST_TAG
 
 _DURATION: Final = r"^[0-9]+(\.[0-9]+)? *(ms|s|m|min|h|d)$"
 _SIZE: Final = r"^[0-9]+(\.[0-9]+)? *([Bb]|[KkMmGgTt][Ii]?[Bb])$"

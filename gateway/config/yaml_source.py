@@ -11,8 +11,8 @@ from typing import Any, Final, TypeAlias
 
 import yaml
 
-from gateway.problems import Place, Problems, quoted
-from gateway.yaml_sentences import syntax_problems
+from gateway.config.problems import Place, Problems, quoted
+from gateway.config.yaml_sentences import syntax_problems
 
 MAX_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 32

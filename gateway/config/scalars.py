@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from gateway.problems import either
-from gateway.quantities import number, quantity, scalar_type
-from gateway.shapes import Flag, Number, Shape, Text, Words
-from gateway.wording import found, limits, wanted
-from gateway.yaml_source import ScalarNode
+from gateway.config.problems import either
+from gateway.config.quantities import number, quantity, scalar_type
+from gateway.config.shapes import Flag, Number, Shape, Text, Words
+from gateway.config.wording import found, limits, wanted
+from gateway.config.yaml_source import ScalarNode
 
 Hint: TypeAlias = Callable[[str, Iterable[str]], str]
 """`; did you mean "..."?` or nothing, for a word and the known ones."""

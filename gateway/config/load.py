@@ -1,4 +1,4 @@
-"""gateway.yaml -> one frozen Config, or every problem at once with file:line:column."""
+"""Reads the configuration file, the environment laid over it, and the last good one in its place."""
 
 import os
 import stat
@@ -8,28 +8,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.api.settings import HttpSettings
-from gateway.last_good import Source, keep_good, kept_file, read_good
-from gateway.layout import GatewaySettings, Whole, layout
+from gateway.config.last_good import Source, keep_good, kept_file, read_good
+from gateway.config.layout import GatewaySettings, Whole, layout
+from gateway.config.overrides import lay_over, overrides_in
+from gateway.config.problems import ConfigProblems, Place, Problems, without_userinfo
+from gateway.config.reading import INVALID, At, Kinded, Reader
+from gateway.config.shapes import Group
+from gateway.config.yaml_source import MAX_BYTES, MapNode, RefusedNode, ScalarNode, parse_bytes
 from gateway.model import Device
-from gateway.overrides import lay_over, overrides_in
-from gateway.problems import ConfigProblems, Place, Problems, without_userinfo
-from gateway.reading import INVALID, At, Kinded, Reader
-from gateway.shapes import Group
 from gateway.store.settings import StoreSettings
-from gateway.yaml_source import MAX_BYTES, MapNode, RefusedNode, ScalarNode, parse_bytes
-
-__all__ = [
-    "Config",
-    "ConfigProblems",
-    "DeviceConfig",
-    "GatewaySettings",
-    "Loaded",
-    "UploadConfig",
-    "keep_good",
-    "load",
-    "load_or_last_good",
-    "take",
-]
 
 _EMPTY: Final = 'the file says nothing; write "devices:" and under it your devices'
 

@@ -4,10 +4,22 @@ import re
 import unicodedata
 from typing import Final
 
-from gateway.problems import either, quoted
-from gateway.quantities import scalar_type, wanted_quantity, written
-from gateway.shapes import Choice, Flag, Group, Kinds, ListOf, MapOf, Number, Reference, Shape, Text, Words
-from gateway.yaml_source import ListNode, MapNode, Node, ScalarNode
+from gateway.config.problems import either, quoted
+from gateway.config.quantities import scalar_type, wanted_quantity, written
+from gateway.config.shapes import (
+    Choice,
+    Flag,
+    Group,
+    Kinds,
+    ListOf,
+    MapOf,
+    Number,
+    Reference,
+    Shape,
+    Text,
+    Words,
+)
+from gateway.config.yaml_source import ListNode, MapNode, Node, ScalarNode
 
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LONGEST_TAG: Final = 200

@@ -5,7 +5,7 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from gateway.shapes import Number
+from gateway.config.shapes import Number
 
 _DURATIONS: Final = {
     "ms": Decimal("0.001"),

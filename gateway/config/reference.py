@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from gateway.layout import layout
-from gateway.overrides import PREFIX
-from gateway.problems import fold
-from gateway.quantities import written
-from gateway.settings import Secret, Settings
-from gateway.shapes import (
+from gateway.config.layout import layout
+from gateway.config.overrides import PREFIX
+from gateway.config.problems import fold
+from gateway.config.quantities import written
+from gateway.config.shapes import (
     REQUIRED,
     Choice,
     Flag,
@@ -24,6 +23,7 @@ from gateway.shapes import (
     Words,
     group_of,
 )
+from gateway.settings import Secret, Settings
 
 _HEAD: Final = """\
 # All settings

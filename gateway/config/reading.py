@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.problems import Place, Problems, either, quoted, without_userinfo
-from gateway.quantities import scalar_type
-from gateway.scalars import scalar
-from gateway.secret_reference import HOW, resolve
-from gateway.shapes import (
+from gateway.config.problems import Place, Problems, either, quoted, without_userinfo
+from gateway.config.quantities import scalar_type
+from gateway.config.scalars import scalar
+from gateway.config.secret_reference import HOW, resolve
+from gateway.config.shapes import (
     REQUIRED,
     Choice,
     Flag,
@@ -25,8 +25,8 @@ from gateway.shapes import (
     Text,
     Words,
 )
-from gateway.wording import check_name, found, wanted
-from gateway.yaml_source import Entry, ListNode, MapNode, Node, RefusedNode, ScalarNode
+from gateway.config.wording import check_name, found, wanted
+from gateway.config.yaml_source import Entry, ListNode, MapNode, Node, RefusedNode, ScalarNode
 
 INVALID: Final = object()
 """What stands in for a value that has a problem."""

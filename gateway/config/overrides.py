@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from gateway.problems import Place, Problems, either, fold, quoted
-from gateway.shapes import Choice, Group, Kinds, MapOf, Reference, Shape, Text
-from gateway.yaml_source import Entry, MapNode, Node, RefusedNode, ScalarNode, moved, parse_text
+from gateway.config.problems import Place, Problems, either, fold, quoted
+from gateway.config.shapes import Choice, Group, Kinds, MapOf, Reference, Shape, Text
+from gateway.config.yaml_source import Entry, MapNode, Node, RefusedNode, ScalarNode, moved, parse_text
 
 PREFIX: Final = "EDGE_GATEWAY__"
 
