@@ -135,20 +135,24 @@ def keep_only(tx: Transaction, known: Sequence[str]) -> None:
 
 
 def record_unsent(
-    conn: sqlite3.Connection, upload: str, from_seq: int, to_seq: int, at_seq: int, reason: str
+    conn: sqlite3.Connection, upload: str, from_seq: int, to_seq: int, newest_seq: int, reason: str
 ) -> int:
-    """Record what an upload will never get of a seq range; return the number of its samples."""
+    """Record what an upload will never get of a seq range; return the number of its samples.
+
+    The record goes with the next block: the newest one may be in a unit that was sent already, whose
+    body must stay the same.
+    """
     n, t0, t1 = conn.execute(
         "SELECT total(n), min(t0), max(t1) FROM block WHERE seq BETWEEN ? AND ? AND kind = 1",
         (from_seq, to_seq),
     ).fetchone()
     if n:
-        insert_gap(conn, Gap(t0, t1, reason, upload=upload, count=int(n)), at_seq)
+        insert_gap(conn, Gap(t0, t1, reason, upload=upload, count=int(n)), newest_seq + 1)
     return int(n)
 
 
 def insert_gap(conn: sqlite3.Connection, gap: Gap, seq: int) -> None:
-    """Write a gap row; `seq` is the block of its commit."""
+    """Write a gap row; `seq` is the block that it is uploaded with."""
     conn.execute(
         "INSERT INTO gap(seq, device, upload, from_us, to_us, count, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (seq, gap.device, gap.upload, gap.from_us, gap.to_us, gap.count, gap.reason),

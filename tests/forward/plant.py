@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,11 @@ def dataspace_settings(peer: Receiver, **more: Any) -> dataspace.Settings:
 
 
 @asynccontextmanager
-async def forwarding(store: Store, settings: Any, clock: Any = None) -> AsyncIterator[Forwarder]:
+async def forwarding(store: Store, settings: Any, others: Sequence[str] = ()) -> AsyncIterator[Forwarder]:
     """Keep a forwarder running as the daemon does."""
     kind = "http" if isinstance(settings, http.Settings) else "dataspace"
-    clock = clock or SystemClock()
-    store.pin(["cloud"])
+    clock = SystemClock()
+    store.pin(["cloud", *others])
     forwarder = Forwarder("cloud", kind, settings, store, clock, "gw-1", Backoff(first_s=0.05, cap_s=0.5))
     supervisor = Supervisor(clock)
     supervisor.keep("upload cloud", forwarder.run)

@@ -110,6 +110,30 @@ async def test_a_unit_closed_by_the_store_while_it_waits_is_given_up(tmp_path: P
     assert len(arrived) == len(await peer.samples())
 
 
+async def test_a_gap_without_a_block_of_its_own_changes_no_unit_in_flight(
+    store: Store, peer: Receiver
+) -> None:
+    """An upload is removed while the newest block is on its way to another: the record comes with the next."""
+    plant = Plant(store)
+    store.pin(["cloud", "other"])
+    await peer.faults(forget=3)
+    async with forwarding(store, http_settings(peer), ["other"]) as forwarder:
+        await plant.write(5)
+        await until(lambda: forwarder.counters.failures >= 1, "stored, and its answer lost")
+        store.pin(["cloud"])
+        await store.flush()
+        await until(lambda: forwarder.counters.units >= 1, "delivered")
+    async with forwarding(store, http_settings(peer)):
+        await plant.write(5)
+
+        async def arrived() -> bool:
+            return bool(await peer.gaps())
+
+        await until(arrived, "the gap record")
+    assert (await peer.counts())["bodies_per_key"] == 1
+    assert [(gap["upload"], gap["count"]) for gap in await peer.gaps()] == [("other", 15)]
+
+
 async def test_a_unit_of_a_newer_version_waits_with_a_sentence(store: Store, peer: Receiver) -> None:
     plant = Plant(store)
     await plant.write(5)
