@@ -16,14 +16,10 @@ from gateway.api.tokens import Role
 
 _DASHBOARD: Final = Path(gateway.dashboard.__file__).parent
 _SWAGGER: Final = Path(aiohttp_apispec.__file__).parent / "static"
+_SERVED: Final = (".js", ".css", ".svg")
 _FILES: Final = {
-    "app.js": _DASHBOARD / "app.js",
-    "plot.js": _DASHBOARD / "plot.js",
-    "style.css": _DASHBOARD / "style.css",
-    "icon.svg": _DASHBOARD / "icon.svg",
-    "docs.js": _DASHBOARD / "docs.js",
-    "swagger-ui-bundle.js": _SWAGGER / "swagger-ui-bundle.js",
-    "swagger-ui.css": _SWAGGER / "swagger-ui.css",
+    **{path.name: path for path in _DASHBOARD.iterdir() if path.suffix in _SERVED},
+    **{name: _SWAGGER / name for name in ("swagger-ui-bundle.js", "swagger-ui.css")},
 }
 _HTML: Final = {200: {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}}
 _POLICY: Final = (

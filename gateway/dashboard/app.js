@@ -1,1 +1,142 @@
+// The dashboard: log in, listen to the stream, show.
 
+import { ask, Stream } from "/static/live.js";
+import * as parts from "/static/parts.js";
+import { Plot } from "/static/plot.js";
+import { Table } from "/static/table.js";
+import { plotted, value } from "/static/words.js";
+
+const get = (id) => document.getElementById(id);
+const RANGES = [["5 min", 300], ["1 h", 3600], ["6 h", 21600], ["24 h", 86400], ["7 d", 604800]];
+const plot = new Plot(get("plot"), get("plot-empty"));
+const table = new Table(get("values"), get("values-more"), get("filter"), choose);
+let stream = null, chosen = null, seconds = 300, timers = [], loading = 0;
+
+async function enter() {
+  try {
+    const { name, role } = await ask("/v1/session");
+    show(true);
+    get("facts").title = `logged in as ${name} (${role})`;
+    stream = new Stream(take, tell);
+    await refresh();
+    timers = [setInterval(refresh, 5000), setInterval(() => plot.draw(), 500), setInterval(loadHistory, 15000)];
+  } catch (refused) {
+    leave(refused.status === 401 ? "" : refused.message);
+  }
+}
+
+function leave(message) {
+  stream?.stop();
+  timers.forEach(clearInterval);
+  [stream, timers, chosen] = [null, [], null];
+  get("login-error").textContent = message;
+  show(false);
+}
+
+function show(inside) {
+  get("page").hidden = !inside;
+  get("login").hidden = inside;
+  if (!inside) get("token").focus();
+}
+
+get("login-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  try {
+    await ask("/v1/session", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ token: get("token").value.trim() }),
+    });
+    get("token").value = "";
+    await enter();
+  } catch (refused) {
+    get("login-error").textContent = refused.message;
+  }
+});
+
+get("logout").addEventListener("click", async () => {
+  try { await ask("/v1/session", { method: "DELETE" }); } catch { /* there was none, where reading is public */ }
+  leave("");
+});
+
+function tell(state) {
+  if (state === "logged out") { leave("The token is not valid any more."); return; }
+  get("link").textContent = state;
+  get("link").className = `badge ${state === "live" ? "good" : "bad"}`;
+}
+
+function take(message) {
+  if (message.type === "state") {
+    get("gateway-id").textContent = document.title = message.id;
+    get("facts").textContent = `version ${message.version}`;
+    parts.devices(get("devices"), message.devices);
+    table.state(message.devices);
+    if (!chosen) table.pickFirst();
+  } else if (message.type === "devices") {
+    parts.devices(get("devices"), message.devices);
+  } else if (message.type === "samples") {
+    table.samples(message.device, message.samples);
+    if (!chosen) table.pickFirst();
+    else if (message.device === chosen.device) follow(message.samples);
+  }
+}
+
+function follow(rows) {
+  for (const row of rows) {
+    if (row.tag !== chosen.tag) continue;
+    const shown = plotted(row);
+    if (shown !== null) plot.add(row.ts, shown);
+    get("plot-value").textContent = `${value(row)} ${chosen.unit ?? ""}`;
+  }
+}
+
+function choose(tag) {
+  if (!tag) return;
+  chosen = tag;
+  get("plot-title").textContent = `${tag.device} · ${tag.tag}`;
+  get("plot-value").textContent = tag.ts === undefined ? "" : `${value(tag)} ${tag.unit ?? ""}`;
+  plot.clear(seconds);
+  loadHistory();
+}
+
+async function loadHistory() {
+  if (!chosen) return;
+  const { device, tag } = chosen, mine = ++loading;
+  const width = Math.max(1, Math.ceil(seconds / 300)), to = Date.now() * 1000, from = to - seconds * 1e6;
+  const id = encodeURIComponent(device), window = `from=${from}&to=${to}`;
+  try {
+    const [history, holes] = await Promise.all([
+      ask(`/v1/devices/${id}/samples?tags=${encodeURIComponent(tag)}&${window}&bucket=${width}s`),
+      ask(`/v1/gaps?device=${id}&${window}&limit=200`),
+    ]);
+    if (mine === loading) plot.history(history.buckets, width * 1e6, holes.gaps);
+  } catch (refused) {
+    if (refused.status !== 404 && mine === loading) get("plot-empty").textContent = refused.message;
+  }
+}
+
+for (const [text, length] of RANGES) {
+  const button = parts.element("button", { type: "button", textContent: text });
+  button.setAttribute("aria-pressed", String(length === seconds));
+  button.addEventListener("click", () => {
+    seconds = length;
+    for (const other of get("ranges").children) other.setAttribute("aria-pressed", String(other === button));
+    plot.clear(seconds);
+    loadHistory();
+  });
+  get("ranges").append(button);
+}
+
+async function refresh() {
+  try {
+    const [state, uploads, gaps] = await Promise.all([ask("/v1/state"), ask("/v1/uploads"), ask("/v1/gaps?limit=8")]);
+    parts.notices(get("notices"), state);
+    parts.store(get("store"), state);
+    parts.uploads(get("uploads"), uploads.uploads);
+    parts.gaps(get("gaps"), gaps.gaps);
+  } catch (refused) {
+    if (refused.status === 401) leave("Please log in again.");
+  }
+}
+
+enter();

@@ -1,1 +1,170 @@
+// One plot: buckets of the history as a band with a line, then live samples; gaps shaded.
 
+import { clock, number } from "/static/words.js";
+
+const LEFT = 58, RIGHT = 12, TOP = 10, BOTTOM = 24;
+
+export class Plot {
+  constructor(canvas, empty) {
+    this.canvas = canvas; this.empty = empty;
+    this.clear(3600);
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    canvas.addEventListener("pointermove", (event) => { this.pointer = event.offsetX; this.draw(); });
+    canvas.addEventListener("pointerleave", () => { this.pointer = null; this.draw(); });
+  }
+
+  clear(seconds) {
+    this.seconds = seconds; this.buckets = []; this.live = []; this.gaps = []; this.width = 0; this.pointer = null;
+    this.loaded = false;
+    this.draw();
+  }
+
+  history(buckets, width, gaps) {
+    this.buckets = buckets; this.width = width; this.gaps = gaps; this.loaded = true;
+    const last = buckets.at(-1);
+    const end = last ? last.ts + width : 0;
+    this.live = this.live.filter((point) => point.ts >= end);
+    this.draw();
+  }
+
+  add(ts, value) {
+    const last = this.live.at(-1);
+    if (last && ts < last.ts) return;  // late samples come with the next history
+    this.live.push({ ts, value });
+    if (this.live.length > 20000) this.live.splice(0, 10000);
+  }
+
+  points() {
+    const points = this.buckets.map((b) => ({ ts: b.ts + this.width / 2, value: b.avg, min: b.min, max: b.max }));
+    for (const point of this.live) points.push({ ...point, min: point.value, max: point.value });
+    return points;
+  }
+
+  draw() {
+    const { canvas } = this;
+    const ratio = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
+    if (!width || !height) return;
+    if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+      canvas.width = Math.round(width * ratio); canvas.height = Math.round(height * ratio);
+    }
+    const pen = canvas.getContext("2d");
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    const to = Date.now() * 1000, from = to - this.seconds * 1e6;
+    const all = this.points(), shown = all.filter((point) => point.ts >= from && point.ts <= to + 5e6);
+    this.empty.textContent = shown.length || !this.loaded ? "" : "No numbers in this range.";
+    if (!shown.length) return;
+    const styles = getComputedStyle(document.documentElement);
+    const colour = (name) => styles.getPropertyValue(name).trim();
+    const scale = this.scale(shown, from, to, width, height);
+    pen.font = "12px system-ui, sans-serif";
+    this.drawGaps(pen, scale, colour("--gap"), height);
+    this.drawAxes(pen, scale, colour, width, height);
+    this.drawBand(pen, scale, colour("--accent-soft"), shown);
+    this.drawLine(pen, scale, colour("--accent"), shown);
+    if (this.pointer !== null) this.drawReading(pen, scale, colour, shown, width, height);
+  }
+
+  scale(points, from, to, width, height) {
+    let low = Infinity, high = -Infinity;
+    for (const point of points) { low = Math.min(low, point.min); high = Math.max(high, point.max); }
+    if (low === high) { const room = Math.abs(low) * 0.1 || 1; low -= room; high += room; }
+    const ticks = nice(low, high, Math.max(2, Math.floor(height / 45)));
+    low = Math.min(low, ticks[0]); high = Math.max(high, ticks.at(-1));
+    return {
+      from, to, ticks,
+      x: (ts) => LEFT + ((ts - from) / (to - from)) * (width - LEFT - RIGHT),
+      y: (value) => TOP + (1 - (value - low) / (high - low)) * (height - TOP - BOTTOM),
+    };
+  }
+
+  drawAxes(pen, scale, colour, width, height) {
+    pen.strokeStyle = colour("--line"); pen.fillStyle = colour("--muted"); pen.lineWidth = 1;
+    pen.textAlign = "right"; pen.textBaseline = "middle";
+    for (const tick of scale.ticks) {
+      const y = Math.round(scale.y(tick)) + 0.5;
+      pen.beginPath(); pen.moveTo(LEFT, y); pen.lineTo(width - RIGHT, y); pen.stroke();
+      pen.fillText(number(tick), LEFT - 8, y);
+    }
+    pen.textBaseline = "alphabetic";
+    const count = Math.max(2, Math.floor(width / 150));
+    for (let n = 0; n <= count; n += 1) {
+      const ts = scale.from + ((scale.to - scale.from) * n) / count;
+      pen.textAlign = n === 0 ? "left" : n === count ? "right" : "center";
+      pen.fillText(label(ts, this.seconds), scale.x(ts), height - 6);
+    }
+  }
+
+  drawGaps(pen, scale, colour, height) {
+    pen.fillStyle = colour;
+    for (const gap of this.gaps) {
+      const left = Math.max(scale.x(gap.from_us), LEFT), right = scale.x(Math.min(gap.to_us, scale.to));
+      if (right > left) pen.fillRect(left, TOP, Math.max(2, right - left), height - TOP - BOTTOM);
+    }
+  }
+
+  // A hole of more than three buckets is a hole in the line too.
+  parts(points) {
+    const parts = [], far = Math.max(this.width * 3, this.seconds * 1e4);
+    for (const point of points) {
+      const part = parts.at(-1);
+      if (part && point.ts - part.at(-1).ts <= far) part.push(point); else parts.push([point]);
+    }
+    return parts;
+  }
+
+  drawBand(pen, scale, colour, points) {
+    pen.fillStyle = colour;
+    for (const part of this.parts(points)) {
+      pen.beginPath();
+      for (const point of part) pen.lineTo(scale.x(point.ts), scale.y(point.max));
+      for (const point of part.toReversed()) pen.lineTo(scale.x(point.ts), scale.y(point.min));
+      pen.fill();
+    }
+  }
+
+  drawLine(pen, scale, colour, points) {
+    pen.strokeStyle = colour; pen.fillStyle = colour; pen.lineWidth = 1.8; pen.lineJoin = "round";
+    for (const part of this.parts(points)) {
+      pen.beginPath();
+      for (const point of part) pen.lineTo(scale.x(point.ts), scale.y(point.value));
+      pen.stroke();
+      if (part.length === 1) pen.fillRect(scale.x(part[0].ts) - 1.5, scale.y(part[0].value) - 1.5, 3, 3);
+    }
+  }
+
+  drawReading(pen, scale, colour, points, width, height) {
+    let near = points[0];
+    for (const point of points) {
+      if (Math.abs(scale.x(point.ts) - this.pointer) < Math.abs(scale.x(near.ts) - this.pointer)) near = point;
+    }
+    const x = scale.x(near.ts), y = scale.y(near.value);
+    const range = near.min === near.max ? "" : `  (${number(near.min)} … ${number(near.max)})`;
+    const text = `${clock(near.ts)}   ${number(near.value)}${range}`;
+    pen.strokeStyle = colour("--muted"); pen.lineWidth = 1;
+    pen.beginPath(); pen.moveTo(x, TOP); pen.lineTo(x, height - BOTTOM); pen.stroke();
+    pen.fillStyle = colour("--accent"); pen.beginPath(); pen.arc(x, y, 3.5, 0, 7); pen.fill();
+    const room = pen.measureText(text).width + 14;
+    const left = Math.min(Math.max(x - room / 2, LEFT), width - RIGHT - room);
+    pen.fillStyle = colour("--text"); pen.beginPath(); pen.roundRect(left, TOP, room, 22, 5); pen.fill();
+    pen.fillStyle = colour("--card"); pen.textAlign = "left"; pen.textBaseline = "middle";
+    pen.fillText(text, left + 7, TOP + 11.5);
+  }
+}
+
+function nice(low, high, count) {
+  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
+  const ticks = [];
+  for (let n = Math.floor(low / step); n <= Math.ceil(high / step); n += 1) ticks.push(Number((n * step).toPrecision(12)));
+  return ticks;
+}
+
+function label(us, seconds) {
+  const date = new Date(us / 1000);
+  if (seconds > 2 * 86400) return date.toLocaleDateString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hour12: false });
+  const parts = { hour: "2-digit", minute: "2-digit", hour12: false };
+  if (seconds <= 900) parts.second = "2-digit";
+  return date.toLocaleTimeString(undefined, parts);
+}

@@ -67,11 +67,11 @@ class Plant:
     id: str = "plant"
     version: str = "0.0.1"
     started_ns: int = 0
-    problems: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
     texts: dict[Role, str] = field(default_factory=dict)
 
     def config(self) -> ConfigInfo:
-        return ConfigInfo("gateway.yaml", 0, ("a warning",), self.problems)
+        return ConfigInfo("gateway.yaml", 0, ("a warning",), self.broken)
 
     @contextlib.contextmanager
     def subscribe(self, listener: BatchListener) -> Iterator[None]:
