@@ -1,5 +1,6 @@
 """The hot file on disk: its lock, opening, setting a damaged one aside and beginning a new one."""
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -10,28 +11,12 @@ from pathlib import Path
 from gateway.model import Gap, SeriesInfo
 from gateway.store.newest import Newest, load_newest
 from gateway.store.retention import used_bytes
-from gateway.store.schema import StoreProblem, connect, migrate
+from gateway.store.schema import StoreProblem, connect, is_corrupt, is_disk, migrate
 from gateway.store.series import load_series
 
 _log = logging.getLogger(__name__)
 
-_DISK_CODES = frozenset(
-    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
-     sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CORRUPT,
-     sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_AUTH}
-)  # fmt: skip
-
-
-def is_disk(error: BaseException) -> bool:
-    """Say whether the disk (or memory) refused, rather than what was to be written being wrong."""
-    if isinstance(error, OSError | MemoryError):
-        return True
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_CODES
-
-
-def is_corrupt(error: BaseException) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_RESERVE_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -58,6 +43,7 @@ class HotFile:
         self.gaps: list[Gap] = []
         """Holes to record: files set aside."""
         self._folder = folder
+        self._reserve = folder / "reserve"
         self._lock: int | None = None
 
     def lock(self) -> None:
@@ -87,16 +73,18 @@ class HotFile:
 
     def open(self, now_us: int) -> tuple[sqlite3.Connection, Loaded]:
         """Open or make the file; one that is no database or malformed is set aside, with a gap."""
-        try:
-            return self._open()
-        except sqlite3.Error as error:
-            if not is_corrupt(error):
-                raise StoreProblem(f"the store {self.path} cannot be opened: {error}") from error
-            self.set_aside(f"{error}", now_us)
-        try:
-            return self._open()
-        except sqlite3.Error as error:
-            raise StoreProblem(f"the store {self.path} cannot be made anew: {error}") from error
+        for _ in range(3):
+            try:
+                opened = self._open()
+            except (sqlite3.Error, OSError) as error:
+                if is_corrupt(error):
+                    self.set_aside(f"{error}", now_us)
+                elif not (is_disk(error) and self._give_reserve()):
+                    raise StoreProblem(f"the store {self.path} cannot be opened: {error}") from error
+            else:
+                self._take_reserve()
+                return opened
+        raise StoreProblem(f"the store {self.path} cannot be opened, nor made anew")
 
     def _open(self) -> tuple[sqlite3.Connection, Loaded]:
         conn = self.connect()
@@ -105,6 +93,23 @@ class HotFile:
         except BaseException:
             conn.close()
             raise
+
+    def _take_reserve(self) -> None:
+        """Keep some disk space: SQLite needs a little to open a store on a full disk."""
+        with contextlib.suppress(OSError):
+            fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, _RESERVE_BYTES)
+            finally:
+                os.close(fd)
+
+    def _give_reserve(self) -> bool:
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        _log.warning("the disk is full: the store opens on its reserve")
+        return True
 
     def connect(self) -> sqlite3.Connection:
         """Open the writing connection to a file of this version."""

@@ -6,11 +6,16 @@ from dataclasses import dataclass, field
 
 from gateway.model import Batch, Flag, Sample, Value
 from gateway.store.codec import BlockHeader, CorruptBlock, Kind, decode, encode
+from gateway.store.values import value_bytes
 
 Row = tuple[int, int, Value, int, int]
 """A Sample's fields: series, ts, value, status, flags."""
 
 _OWN_TIME, _IMPLAUSIBLE = int(Flag.OWN_TIME), int(Flag.IMPLAUSIBLE)
+_NOT_HELD = 0x80
+"""In the flags of a row here: its value is too long to be held in RAM."""
+_LONG_BYTES = 4096
+_LONG_TOTAL_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -23,13 +28,15 @@ class Newest:
     """Lowest ts and highest sample in the implausible future, per series that has any."""
     own_us: int = 0
     """Newest stamp that the gateway made itself."""
+    _long: dict[int, int] = field(default_factory=dict)
+    """Bytes of the long values held, by series, the longest held first."""
 
     def get(self, series: int) -> Sample | None:
-        """Return the newest plausible sample of a series, else its newest."""
-        if (row := self.last.get(series)) is not None:
-            return Sample(*row)
-        far = self.far.get(series)
-        return Sample(*far[1]) if far else None
+        """Return the newest plausible sample of a series, else its newest; None too where it is not held."""
+        row = self.last.get(series)
+        if row is None and series in self.far:
+            row = self.far[series][1]
+        return None if row is None or row[4] & _NOT_HELD else Sample(*row)
 
     def add(self, batch: Batch, future_us: int) -> None:
         """Take in stored samples; implausible ones after `future_us` do not raise what is newest."""
@@ -71,6 +78,19 @@ class Newest:
                 if series in self.far and self.far[series][1][1] < row[1]:
                     del self.far[series]
         self.own_us = max(self.own_us, change.own_us)
+        self.hold(change.last)
+
+    def hold(self, rows: dict[int, Row]) -> None:
+        """Let go of the values of long standing where long ones would fill the memory."""
+        for series, row in rows.items():
+            self._long.pop(series, None)
+            if type(row[2]) in (str, bytes, list) and (size := value_bytes(row[2])) > _LONG_BYTES:
+                self._long[series] = size
+        while sum(self._long.values()) > _LONG_TOTAL_BYTES:
+            series = next(iter(self._long))
+            del self._long[series]
+            _, ts, _, status, flags = self.last[series]
+            self.last[series] = series, ts, None, status, flags | _NOT_HELD
 
 
 def save_snapshot(conn: sqlite3.Connection, newest: Newest, header: BlockHeader) -> None:
@@ -98,6 +118,7 @@ def load_newest(conn: sqlite3.Connection, bad: list[int]) -> Newest:
             bad.append(seq)
             continue
         newest.add(batch, header.wall_us)
+        newest.hold({series: newest.last[series] for series in set(batch.series) & newest.last.keys()})
     return newest
 
 

@@ -114,7 +114,7 @@ def uploads(conn: sqlite3.Connection) -> list[str]:
 
 
 def forget(tx: Transaction, upload: str) -> None:
-    """Drop an upload but its quarantine. What it got stays acknowledged: should it return, nothing goes twice."""
+    """Drop an upload but its quarantine; what it got stays acknowledged, so that nothing goes twice later."""
     for table, column in (("upload", "id"), ("acked", "upload"), ("unit", "upload")):
         tx.conn.execute(f"DELETE FROM {table} WHERE {column} = ?", (upload,))
     acknowledge(tx.conn, upload, 0, tx.newest_seq)

@@ -12,8 +12,8 @@ from typing import NamedTuple, TypeVar
 
 from gateway.model import Batch, Gap, RunRecord, Sample, SeriesInfo
 from gateway.store.blocks import ends, overlapping
-from gateway.store.codec import CorruptBlock, Kind, decode
-from gateway.store.schema import connect_reader
+from gateway.store.codec import CorruptBlock, Kind, Packed, decode
+from gateway.store.schema import StoreProblem, connect_reader, is_disk
 
 T = TypeVar("T")
 Cursor = tuple[int, int]
@@ -37,19 +37,30 @@ class Readers:
         self._pool = ThreadPoolExecutor(_THREADS, "store-reader")
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a query on a reader thread; keep it short, an open read holds the log file open."""
+        """Run a short query on a reader thread. StoreProblem: the disk does not give it."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, query)
 
     def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return query(self._connection())
+        except sqlite3.Error as error:
+            if not is_disk(error):
+                raise
+            self._local.generation = None
+            raise StoreProblem(f"the store cannot be read now: {error}") from error
+
+    def _connection(self) -> sqlite3.Connection:
         generation = self._generation()
         if getattr(self._local, "generation", None) != generation:
             if (old := getattr(self._local, "conn", None)) is not None:
                 old.close()
+                self._open.remove(old)
+                self._local.conn = None
             self._local.conn = connect_reader(self._path)
             self._local.generation = generation
             self._open.append(self._local.conn)
         conn: sqlite3.Connection = self._local.conn
-        return query(conn)
+        return conn
 
     def close(self) -> None:
         """End the threads; blocks until their queries have ended."""
@@ -99,13 +110,16 @@ def _step(
     limit: Cursor = (to_us, 2**31)
     for seq, data in overlapping(conn, from_us, to_us):
         try:
-            _, block = decode(data)
+            packed = Packed(data)
+            chosen = list(map(wanted.__contains__, packed.series))
+            if True not in chosen:
+                continue
+            columns = packed.batch().columns()
         except CorruptBlock:
             bad.append(seq)
             continue
-        chosen = map(wanted.__contains__, block.series)
-        kept += [s for s in map(Sample._make, compress(zip(*block.columns(), strict=True), chosen))
-                 if cursor < (s.ts, s.series) <= limit]  # fmt: skip
+        rows = zip(*(compress(column, chosen) for column in columns), strict=True)
+        kept += [s for s in map(Sample._make, rows) if cursor < (s.ts, s.series) <= limit]
         if len(kept) > 2 * _KEPT_ROWS:
             kept.sort(key=_order)
             del kept[_KEPT_ROWS:]

@@ -13,6 +13,25 @@ WIDE_US = 600_000_000
 """A block that spans more than this is found through its own small index."""
 
 
+_DISK_CODES = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
+     sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CORRUPT,
+     sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_AUTH}
+)  # fmt: skip
+
+
+def is_disk(error: BaseException) -> bool:
+    """Say whether the disk (or memory) refused, rather than what was to be written being wrong."""
+    if isinstance(error, OSError | MemoryError):
+        return True
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_CODES
+
+
+def is_corrupt(error: BaseException) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 class StoreProblem(GatewayError):
     """The store cannot be opened, and why."""
 

@@ -15,8 +15,9 @@ from gateway.clock import Clock
 from gateway.model import Gap, NotStored
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Books, Counters, Done, run_commit
-from gateway.store.hotfile import HotFile, Loaded, is_corrupt, is_disk, read_epoch
+from gateway.store.hotfile import HotFile, Loaded, read_epoch
 from gateway.store.outbox import Transaction
+from gateway.store.schema import is_corrupt, is_disk
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
 from gateway.store.work import Ride, Work, fail, settle
@@ -51,7 +52,7 @@ class Writer(threading.Thread):
         self._changed = threading.Condition()
         self._pending = Work()
         self._work = Work()
-        self._hurry = self._ended = False
+        self._hurry = self._halving = self._ended = False
         self._stop_by_ns: int | None = None
         self._conn: sqlite3.Connection | None = None
         self._doubt: Done | None = None
@@ -134,7 +135,7 @@ class Writer(threading.Thread):
             due = self._stop_by_ns is not None or (tick and bool(self._pending or self._work))
             if due:
                 self._hurry = False
-                if not self.refusing or not self._work:
+                if not self._work or not (self.refusing or self._halving):
                     self._work.absorb(self._pending, _COMMIT_SAMPLES)
             return due
 
@@ -147,7 +148,8 @@ class Writer(threading.Thread):
                 return
             self._give_up(f"the store was closed while it could not be written: {self.refusing}")
         with self._changed:
-            self._hurry = self._hurry or bool(self._pending.intakes)
+            behind = self._pending.samples >= _COMMIT_SAMPLES or self._budget.full
+            self._hurry = self._hurry or behind or any(ride.last for ride in self._pending.rides)
             self._ended = self._stop_by_ns is not None and not (self._pending or self._work)
 
     def run_job(self, ride: Ride, tx: Transaction) -> None:
@@ -221,6 +223,7 @@ class Writer(threading.Thread):
     def _committed(self, done: Done) -> None:
         self._doubt = None
         self._corrupt_tries = 0
+        self._halving = False
         now = self._clock.mono_ns()
         self.newest.merge(done.change)
         self.next_seq = done.next_seq
@@ -239,17 +242,17 @@ class Writer(threading.Thread):
 
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
-        if is_disk(error):
-            sentence, trace = f"the disk refuses the store's samples: {error}", None
-            self._corrupt_tries += is_corrupt(error)
-        else:
-            sentence, trace = f"the store could not write a commit: {type(error).__name__}: {error}", error
-            if self._doubt is None:
-                self._single_out(sentence)
-        if sentence != self.refusing:
-            _log.error("%s", sentence, exc_info=trace)
-        self.refusing = sentence
         self._disconnect()
+        if not is_disk(error):
+            sentence = f"the store could not write a commit: {type(error).__name__}: {error}"
+            _log.error("%s", sentence, exc_info=error)
+            self._single_out(sentence)
+            return
+        self._corrupt_tries += is_corrupt(error)
+        sentence = f"the disk refuses the store's samples: {error}"
+        if sentence != self.refusing:
+            _log.error("%s", sentence)
+        self.refusing = sentence
 
     def _single_out(self, sentence: str) -> None:
         """Find what cannot be written: halve the batches until one is alone, and give that up."""
@@ -260,21 +263,21 @@ class Writer(threading.Thread):
         with self._changed:
             self._pending.intakes[:0] = rest
             self._pending.samples += sum(len(intake.batch) for intake in rest)
+            self._halving = self._hurry = True
 
     def _give_up(self, reason: str, *, all_pending: bool = True) -> None:
         with self._changed:
             if all_pending:
                 self._work.absorb(self._pending, 2**62)
             work, self._work = self._work, Work(series=self._work.series)
+            self._halving = False
         lost = sum(len(intake.batch) for intake in work.intakes)
         _log.error("%d samples and %d other records were given up: %s", lost, _others(work), reason)
-        if lost:
-            self.counters.lost += lost
+        self.counters.lost += lost
+        if lost and not all_pending:
             stamps = [ts for intake in work.intakes for ts in intake.batch.ts]
             self._work.gaps.append(Gap(min(stamps), max(stamps), f"given up: {reason}", count=lost))
         self._tell(lambda: fail(work, NotStored(reason), self._budget))
-        if all_pending:
-            self._work = Work()
 
     def _disconnect(self) -> None:
         conn, self._conn = self._conn, None
