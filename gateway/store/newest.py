@@ -82,7 +82,7 @@ class Newest:
 
     def hold(self, rows: dict[int, Row]) -> None:
         """Let go of the values of long standing where long ones would fill the memory."""
-        for series, row in rows.items():
+        for series, row in list(rows.items()):
             self._long.pop(series, None)
             if type(row[2]) in (str, bytes, list) and (size := value_bytes(row[2])) > _LONG_BYTES:
                 self._long[series] = size
@@ -135,6 +135,7 @@ def _load_snapshot(conn: sqlite3.Connection) -> tuple[Newest, int]:
         return Newest(own_us=own_us), 0
     for low, high in zip(pairs[::2], pairs[1::2], strict=True):
         newest.far[low.series] = low.ts, high
+    newest.hold(newest.last)
     return newest, seq
 
 

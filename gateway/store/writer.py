@@ -140,17 +140,19 @@ class Writer(threading.Thread):
             return due
 
     def _try_commit(self) -> None:
+        closing = self._stop_by_ns is not None
         try:
-            self._commit()
+            self._commit(closing)
         except Exception as error:  # noqa: BLE001  # the writer's boundary: it never exits
             self._refused(error)
-            if self._stop_by_ns is None or self._clock.mono_ns() < self._stop_by_ns:
+            if self._clock.mono_ns() < (self._stop_by_ns or 2**63):
                 return
+            closing = True
             self._give_up(f"the store was closed while it could not be written: {self.refusing}")
         with self._changed:
             behind = self._pending.samples >= _COMMIT_SAMPLES or self._budget.full
             self._hurry = self._hurry or behind or any(ride.last for ride in self._pending.rides)
-            self._ended = self._stop_by_ns is not None and not (self._pending or self._work)
+            self._ended = closing and not (self._pending or self._work)
 
     def run_job(self, ride: Ride, tx: Transaction) -> None:
         """Run a riding job in its savepoint: its failure is its owner's alone, the disk's is everybody's."""
@@ -165,7 +167,7 @@ class Writer(threading.Thread):
             tx.conn.execute("ROLLBACK TO ride")
         tx.conn.execute("RELEASE ride")
 
-    def _commit(self) -> None:
+    def _commit(self, closing: bool) -> None:
         conn = self._open()
         if self._doubt is not None and self._was_committed(conn, self._doubt):
             self._committed(self._doubt)
@@ -173,7 +175,7 @@ class Writer(threading.Thread):
         self._doubt = None
         conn.execute("BEGIN IMMEDIATE")
         try:
-            done = run_commit(conn, self._work, self._books())
+            done = run_commit(conn, self._work, self._books(closing))
         except BaseException:
             if conn.in_transaction:
                 conn.execute("ROLLBACK")
@@ -182,8 +184,8 @@ class Writer(threading.Thread):
         conn.execute("COMMIT")
         self._committed(done)
 
-    def _books(self) -> Books:
-        now, closing = self._clock.mono_ns(), self._stop_by_ns is not None
+    def _books(self, closing: bool) -> Books:
+        now = self._clock.mono_ns()
         running_s = self._running_s + (now - self._started_ns) / 1e9
         self._token += 1
         return Books(
@@ -272,7 +274,8 @@ class Writer(threading.Thread):
             work, self._work = self._work, Work(series=self._work.series)
             self._halving = False
         lost = sum(len(intake.batch) for intake in work.intakes)
-        _log.error("%d samples and %d other records were given up: %s", lost, _others(work), reason)
+        others = len(work.rides) + len(work.gaps) + len(work.runs)
+        _log.error("%d samples and %d other records were given up: %s", lost, others, reason)
         self.counters.lost += lost
         if lost and not all_pending:
             stamps = [ts for intake in work.intakes for ts in intake.batch.ts]
@@ -294,7 +297,3 @@ class Writer(threading.Thread):
     def _tell(self, call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to be told
             self._loop.call_soon_threadsafe(call)
-
-
-def _others(work: Work) -> int:
-    return len(work.rides) + len(work.gaps) + len(work.runs)

@@ -36,11 +36,11 @@ def batch(numbers: Iterable[int]) -> Batch:
 class AcknowledgesBeforeCommit(Writer):
     """The mutant that the kill test must catch."""
 
-    def _commit(self) -> None:
+    def _commit(self, closing: bool) -> None:
         tickets = [intake.ticket for intake in self._work.intakes]
         self._tell(lambda: [ticket.resolve(Receipt(0, 0, 0)) for ticket in tickets] and None)
         time.sleep(0.02)
-        super()._commit()
+        super()._commit(closing)
 
 
 def open_store(folder: str) -> Store:
