@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from gateway.api.contracts import DeviceView, GatewayView
 from gateway.api.values import Row, dumps, row
-from gateway.model import Batch, Flag, Sample, Value
+from gateway.model import Batch, Sample, Value
 
 GATHER_S: Final = 0.02
 """Changes of so long go out as one message."""
+_DAY_US: Final = 86_400_000_000
 QUEUE_BYTES: Final = 1024 * 1024
 QUEUE_MESSAGES: Final = 256
 
@@ -88,10 +89,10 @@ class Streams:
 
     def heard(self, device: str, batch: Batch) -> None:
         """Take what intake accepted (a BatchListener)."""
-        latest = self._latest
+        latest, horizon_us = self._latest, self._gateway.clock.wall_us() + _DAY_US
         for series, ts, value, status, flags in _rows(batch):
             known = latest.get(series)
-            if (known is None or known[0] <= ts) and not flags & Flag.IMPLAUSIBLE:
+            if (known is None or known[0] <= ts) and ts <= horizon_us:  # the store's own measure of plausible
                 latest[series] = ts, value, status, flags
         if not self._clients:
             return

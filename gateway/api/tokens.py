@@ -64,6 +64,7 @@ class Tokens:
         self._tokens: dict[str, Token] = {}
         self._seen: tuple[int, int, int] | None = None
         self._checked_ns = -_RECHECK_NS
+        self._refreshing = asyncio.Lock()
         self.problem = ""
         """A sentence where the file cannot be used: then no token is valid, and the file is left alone."""
 
@@ -115,10 +116,11 @@ class Tokens:
         return self._tokens.get(token_id)
 
     async def _refresh(self) -> None:
-        now = self._clock.mono_ns()
-        if now - self._checked_ns >= _RECHECK_NS:
-            self._checked_ns = now
-            await asyncio.to_thread(self._load)
+        # Under a lock: who asks while the file is being read must not be judged by what it held before.
+        async with self._refreshing:
+            if self._clock.mono_ns() - self._checked_ns >= _RECHECK_NS:
+                await asyncio.to_thread(self._load)
+                self._checked_ns = self._clock.mono_ns()
 
     def _load(self) -> None:
         try:
@@ -150,6 +152,7 @@ class Tokens:
     def _write(self, tokens: Sequence[Token]) -> None:
         body = {"tokens": [asdict(token) for token in tokens]}
         replace_file(self._file, json.dumps(body, indent=1) + "\n")
+        self._checked_ns = -_RECHECK_NS
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -59,6 +59,7 @@ export class Table {
     cells[2].textContent = value(tag);
     if (tag.ts === undefined) return;
     const { kind, text } = status(tag.status);
+    cells[2].className = kind === "good" ? "number" : `number ${kind}`;  // a phone has no status column
     cells[4].textContent = text; cells[4].className = kind;
     cells[5].textContent = clock(tag.ts);
   }

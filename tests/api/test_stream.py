@@ -73,7 +73,7 @@ async def test_what_is_not_committed_yet_is_in_the_state(tmp_path: Path) -> None
 
 async def test_a_late_sample_does_not_hide_the_newest(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     box = gateway.devices["box"]
-    for ts, value in ((5000, "new"), (1000, "late")):
+    for ts, value in ((5000, "new"), (1000, "late"), (2**60, "from a device with a mad clock")):
         await emit(box, "text", value, ts)
     async with admin.ws_connect("/v1/stream?devices=box") as socket:
         [device] = (await socket.receive_json(timeout=5))["devices"]
