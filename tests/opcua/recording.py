@@ -172,7 +172,7 @@ async def supervised(
         link.keeper = keeper
         await opcua.run(device, settings, link)
 
-    keeper = supervisor.keep(link.device, run, Backoff(0.2, 1.0))
+    keeper = supervisor.keep(link.device, run, backoff=Backoff(0.2, 1.0))
     try:
         yield keeper
     finally:

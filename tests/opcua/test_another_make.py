@@ -1,5 +1,6 @@
 """Against node-opcua: a server that shares no line of code with our client."""
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ async def test_subscription_exact_and_acknowledged_after_commit_without_delay(
         _acknowledged_after_commit(link, asked["acks"])
         # 100 ms publishing against a 1 s commit: batches come every 100 ms, not every second.
         times = [at for at, _ in link.batches]
-        pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
         assert sorted(pauses)[len(pauses) // 2] < 0.2
         assert not link.gaps
 

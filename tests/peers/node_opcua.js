@@ -179,6 +179,15 @@ function subscriptions(server) {
   return Object.values(server.engine._sessions).flatMap((session) => session.publishEngine.subscriptions);
 }
 
+async function trust(certificates) {
+  const rejected = path.join(pki, "rejected");
+  while (!fs.readdirSync(rejected).length) await new Promise((resolve) => setTimeout(resolve, 20));
+  for (const file of fs.readdirSync(rejected)) {
+    await certificates.trustCertificate(require("node-opcua-crypto").readCertificate(path.join(rejected, file)));
+  }
+  say({ event: "trusted" });
+}
+
 function command(server, [verb, ...words]) {
   if (verb === "write") rounds(Number(words[0]), Number(words[1]));
   if (verb === "sessions") {
@@ -191,13 +200,7 @@ function command(server, [verb, ...words]) {
     say({ event: "dropped" });
   }
   if (verb === "requests") say({ event: "requests", counts: requests, acks });
-  if (verb === "trust") {
-    const rejected = path.join(pki, "rejected");
-    for (const file of fs.readdirSync(rejected)) {
-      fs.renameSync(path.join(rejected, file), path.join(pki, "trusted", "certs", file));
-    }
-    say({ event: "trusted" });
-  }
+  if (verb === "trust") trust(server.serverCertificateManager);
   if (verb === "bad") {
     const variable = tags.find((one) => one.browseName.name === words[0]);
     const moment = new Date();

@@ -60,9 +60,7 @@ class Settings(Group):
         example="Basic256Sha256/SignAndEncrypt",
     )
     user: str = setting("", help="User name; without one the session is anonymous.", example="gateway")
-    password: Secret | None = setting(  # noqa: RUF009  # a declaration, not a default
-        None, help="Password, by reference; never sent without encryption."
-    )
+    password: Secret | None = setting(None, help="Password, by reference; never sent without encryption.")
     publishing_interval_ms: int = setting(
         500, help="How often the server sends what it collected.", low=10, high=3_600_000, example="500ms"
     )

@@ -150,4 +150,6 @@ def _name(endpoint: ua.EndpointDescription) -> str:
 
 
 def _for_user(settings: Settings) -> str:
-    return " with an encrypted password" if settings.user else ""
+    if settings.user:
+        return " with an encrypted password"
+    return " without a login (set `user` and `password`, if that is why)"

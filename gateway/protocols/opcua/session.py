@@ -199,10 +199,10 @@ async def _connect(client: Client, device: Device, settings: Settings, choice: C
     await client.send_hello()
     try:
         await client.open_secure_channel()
-    except ConnectionError as error:
+    except (ConnectionError, AssertionError) as error:
         if not choice.secured:
-            raise
-        # Many servers hang up on a certificate they do not trust without a word.
+            raise ConnectionError("the server refused the connection") from error
+        # Many servers hang up on a certificate they do not trust, or answer what asyncua does not expect.
         raise ua.UaStatusCodeError(ua.StatusCodes.BadSecurityChecksFailed) from error
     await _create_session(client)
     if settings.user and choice.mode == "Sign":

@@ -92,9 +92,10 @@ class Subscription:
         self._session.heard()
         if published.subscription != self._id:
             return None
-        for missed in await self._missed(published):
-            await self._emit(missed, run)
-        self._expected = published.sequence if published.empty else _after(published.sequence)
+        if not self._late(published):
+            for missed in await self._missed(published):
+                await self._emit(missed, run)
+            self._expected = published.sequence if published.empty else _after(published.sequence)
         if published.ended is not None:
             raise DeviceProblem(
                 f"device {self._session.device}: the server ended the subscription: "
@@ -149,6 +150,12 @@ class Subscription:
             f"device {self._session.device}: the subscription has been silent for {self._silence_s:.0f} s, "
             "without even a keep-alive"
         )
+
+    def _late(self, published: Published) -> bool:
+        """Say whether a message comes after its successors: nothing is missing then."""
+        if self._expected is None:
+            return False
+        return (published.sequence - self._expected) % _LAST_SEQUENCE > _LAST_SEQUENCE // 2
 
     async def _missed(self, published: Published) -> list[Published]:
         """Return the messages between the expected one and this, sent again; a gap where they cannot be."""
