@@ -51,6 +51,7 @@ class Browser:
 
     async def _next(self, point: bytes) -> ua.BrowseResult:
         parameters = ua.BrowseNextParameters()
+        parameters.ReleaseContinuationPoints = False
         parameters.ContinuationPoints = [point]
         (result,) = await self._session.services.browse_next(parameters)
         if not result.StatusCode.is_good():

@@ -14,6 +14,7 @@ from gateway.protocols.opcua.nodes import BadNode, find, spelled
 from gateway.protocols.opcua.session import Session
 
 _PARENTS_A_CALL = 50
+_REFERENCES_A_PAGE = 1000
 _MOST_NODES = 200_000
 _NAME_LENGTH = 200
 _SERVER = ua.NodeId(ua.ObjectIds.Server)
@@ -80,11 +81,11 @@ async def search(session: Session, root: ua.NodeId, most: int) -> Found:
 
 
 async def children(
-    session: Session, parents: Sequence[ua.NodeId], most_each: int = 0
+    session: Session, parents: Sequence[ua.NodeId]
 ) -> AsyncIterator[tuple[int, ua.ReferenceDescription]]:
     """Yield (place of the parent, reference) for the objects and variables below several nodes."""
     parameters = ua.BrowseParameters()
-    parameters.RequestedMaxReferencesPerNode = most_each
+    parameters.RequestedMaxReferencesPerNode = _REFERENCES_A_PAGE
     parameters.NodesToBrowse = [description(node) for node in parents]
     results = await session.services.browse(parameters)
     session.heard()
@@ -99,6 +100,7 @@ async def children(
         if not going:
             return
         further = ua.BrowseNextParameters()
+        further.ReleaseContinuationPoints = False
         further.ContinuationPoints = [point for _, point in going]
         results = await session.services.browse_next(further)
         session.heard()

@@ -1,0 +1,59 @@
+"""The control Browse over a live session."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.controls import Browse, Node
+from gateway.protocols import opcua
+from gateway.protocols.opcua import discovery
+from tests.opcua.recording import RecordingLink, collecting
+from tests.peers.opcua_peer import NODE_OPCUA, running
+
+Port = Callable[[], int]
+
+
+async def everything(browser: Browse, node: str | None, limit: int) -> list[Node]:
+    nodes: list[Node] = []
+    cursor = None
+    while True:
+        page = await browser.browse(node, limit, cursor)
+        assert len(page.nodes) <= limit
+        nodes.extend(page.nodes)
+        cursor = page.next
+        if cursor is None:
+            return nodes
+
+
+async def test_browse_in_pages(tmp_path: Path, free_port: Port) -> None:
+    async with running(NODE_OPCUA, free_port(), "--tags", "50", "--types", "yes") as server:
+        link = RecordingLink("mill", tmp_path)
+        async with collecting(link, opcua.Settings(url=server.url, publishing_interval_ms=50)):
+            await link.until(lambda: bool(link.controls))
+            (browser,) = [control for control in link.controls if isinstance(control, Browse)]
+            top = {node.name: node for node in await everything(browser, None, 2)}
+            assert top["Line1"].kind == "object" and top["Line1"].has_children
+            line = await everything(browser, top["Line1"].id, 7)
+            assert [node.name for node in line] == [f"Tag{n}" for n in range(50)]
+            tag = line[3]
+            assert (tag.type, tag.value, tag.kind, tag.has_children) == ("Double", 3.0, "variable", False)
+            assert "r" in tag.access
+            assert tag.id.startswith("nsu=") and tag.id.endswith(";s=Line1.Tag3")
+            with pytest.raises(KeyError):
+                await browser.browse("ns=1;s=Nothing", 10, None)
+            with pytest.raises(KeyError):
+                await browser.browse("Line1/Nothing", 10, None)
+            with pytest.raises(ValueError, match="cursor"):
+                await browser.browse(None, 10, "AAAA")
+
+
+async def test_discovery_follows_continuation_points(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "_REFERENCES_A_PAGE", 3)
+    async with running(NODE_OPCUA, free_port(), "--tags", "20") as server:
+        link = RecordingLink("mill", tmp_path)
+        async with collecting(link, opcua.Settings(url=server.url, publishing_interval_ms=50)):
+            await link.until(lambda: bool(link.controls))
+        assert {f"Line1/Tag{n}" for n in range(20)} <= set(link.names)
