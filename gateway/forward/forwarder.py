@@ -22,7 +22,7 @@ from gateway.supervise import Backoff, Health, Keeper
 _log = logging.getLogger(__name__)
 C = TypeVar("C")
 _COUNT_S = 2.0
-_BACKOFF = Backoff(first_s=0.5, cap_s=60.0)
+_BACKOFF = Backoff(first_s=0.5, cap_s=30.0)
 
 
 class Forwarder:
@@ -106,6 +106,8 @@ class Forwarder:
                 try:
                     async with self._module.open(self.upload, self._settings, self.clock) as outlet:
                         self._outlet = outlet
+                        if not self.gate.failures:
+                            keeper.report("running")
                         await self._deliver()
                 except UploadProblem as problem:  # of opening: lanes keep theirs to themselves
                     self.failed(problem)
@@ -117,15 +119,13 @@ class Forwarder:
         limits = Limits(self._settings.gather_bytes)
         live = LiveLane(self, limits, self._settings.gather_s)
         backlog = BacklogLane(self, limits, live)
-        flying = {row.lane: row for row in await self.store.read(self._units)}
         self._lanes = live, backlog
+        # Not a read: what an earlier run of this upload left to the writer comes before it.
+        flying = {row.lane: row for row in await live.ride(lambda tx: outbox.units(tx.conn, self.upload))}
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes:
                 group.create_task(lane.run(flying.get(lane.name)), name=f"upload {self.upload} {lane.name}")
             group.create_task(self._count(), name=f"upload {self.upload} backlog count")
-
-    def _units(self, conn: Any) -> list[UnitRow]:
-        return outbox.units(conn, self.upload)
 
     def _turn(self) -> None:
         self._turned_ns = self.clock.mono_ns()

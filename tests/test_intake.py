@@ -1,0 +1,181 @@
+"""The Link as the protocols get it, over a real store: runs, holes, polls, controls."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.controls import Channel, NotPollable
+from gateway.intake import DeviceSession, OwnTime
+from gateway.model import Batch, DeviceProblem, Gap, Sample
+from gateway.store import Store, StoreSettings
+from gateway.supervise import Keeper
+from tests.test_base import HandClock
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with Store.open(tmp_path, StoreSettings(commit_interval_s=0.05), HandClock()) as opened:
+        yield opened
+
+
+def session(store: Store, clock: HandClock, kind: str = "opcua") -> DeviceSession:
+    made = DeviceSession(
+        "press-07", kind, store=store, clock=clock, own_time=OwnTime(clock, 0), state=Path("unused"),
+        gateway_id="gw", listeners=[],
+    )  # fmt: skip
+    made.attempt_began(Keeper("device press-07", clock))
+    return made
+
+
+async def gaps(store: Store) -> list[Gap]:
+    await store.flush()
+    return [gap for _id, gap in await store.gaps()]
+
+
+async def test_a_run_is_recorded_with_its_samples_and_its_problems(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    async with link.run("cycle") as run:
+        run.add(3)
+        run.problem("tag speed: BadNodeIdUnknown")
+        clock.pass_s(0.25)
+    await store.flush()
+    record = await store.last_run("press-07")
+    assert record is not None
+    assert (record.kind, record.samples, record.status) == ("cycle", 3, "partial")
+    assert (record.duration_us, record.error) == (250_000, "tag speed: BadNodeIdUnknown")
+
+
+async def test_a_subscription_is_cut_into_rows_of_a_minute(store: Store) -> None:
+    clock = HandClock()
+    async with session(store, clock).run("subscription") as run:
+        for _ in range(5):
+            clock.pass_s(31)
+            run.add(10)
+    await store.flush()
+    rows = await store.runs()
+    assert [row.samples for row in rows] == [10, 20, 20]
+
+
+async def test_a_hole_lasts_from_the_last_sign_of_life_to_the_next(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    heard = clock.now_us
+    with pytest.raises(DeviceProblem):
+        async with link.run("subscription") as run:
+            run.add(1)
+            clock.pass_s(8)  # half-open: nobody says that the server is gone
+            raise DeviceProblem("no answer for 8 s")
+    clock.pass_s(20)
+    with pytest.raises(DeviceProblem):
+        async with link.run("subscription"):
+            raise DeviceProblem("refused")
+    clock.pass_s(2)
+    assert await gaps(store) == []
+    async with link.run("subscription") as run:
+        run.add(0)
+    (gap,) = await gaps(store)
+    assert gap.from_us == heard - 250_000
+    assert (gap.to_us, gap.reason, gap.device) == (heard + 30_000_000, "no answer for 8 s", "press-07")
+
+
+async def test_a_clock_set_back_does_not_shorten_a_hole(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    async with link.run("cycle") as run:
+        run.add(1)
+    heard = clock.now_us
+    link.lost("unplugged")
+    clock.pass_s(60)
+    clock.now_us -= 3_600_000_000
+    async with link.run("cycle") as run:
+        run.add(1)
+    (gap,) = await gaps(store)
+    assert gap.to_us - heard >= 59_000_000
+
+
+async def test_polls_and_pushes_end_no_hole(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    link.was_heard(clock.now_us - 10**9, "the gateway was not running")
+    for kind in ("poll", "push"):
+        async with link.run(kind) as run:
+            run.add(1)
+    assert await gaps(store) == []
+
+
+async def test_a_pushing_device_has_no_holes_of_ours(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock, kind="push")
+    link.was_heard(clock.now_us - 10**9, "the gateway was not running")
+    async with link.run("push") as run:
+        run.add(1)
+    assert await gaps(store) == []
+
+
+async def test_polls_join_while_one_is_pending_or_running(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    with pytest.raises(NotPollable):
+        await link.poll()
+
+    async def protocol() -> None:
+        while True:
+            run_id = await link.polls.next()
+            async with link.run("poll", run_id) as run:
+                await asyncio.sleep(0.05)
+                run.add(7)
+
+    polled = asyncio.create_task(protocol())
+    await asyncio.sleep(0)
+    first, ended = await link.poll()
+    await asyncio.sleep(0.02)
+    assert (await link.poll())[0] == first
+    record = await ended
+    assert (record.id, record.samples, record.status) == (first, 7, "ok")
+    second, ended = await link.poll()
+    assert second != first
+    await ended
+    third = (await link.poll())[1]
+    polled.cancel()
+    link.lost("stopped")
+    with pytest.raises(NotPollable):
+        await third
+    with pytest.raises(NotPollable):
+        await link.poll()
+
+
+async def test_a_failed_connection_is_a_run_once_a_minute(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    keeper = Keeper("device press-07", clock)
+    for _ in range(10):
+        link.attempt_began(keeper)
+        clock.pass_s(10)
+        link.attempt_ended(DeviceProblem("nothing listens there"))
+    await store.flush()
+    rows = await store.runs()
+    assert [(row.kind, row.status) for row in rows] == [("connect", "error")] * len(rows)
+    assert len(rows) == 2
+    assert "nothing listens there" in (rows[0].error or "")
+
+
+async def test_listeners_hear_a_batch_before_it_is_committed(store: Store) -> None:
+    clock, heard = HandClock(), []
+    link = session(store, clock)
+    link._listeners.append(lambda device, batch: heard.append((device, len(batch))))
+    ticket = await link.emit(Batch.of([Sample(link.tag("speed", unit="rpm"), 1, 2.5)]))
+    assert heard == [("press-07", 1)]
+    assert not ticket.done
+    assert (await ticket).added == 1
+
+
+async def test_insecure_is_what_the_live_channel_says(store: Store) -> None:
+    link = session(store, HandClock())
+    assert link.insecure == ""
+    with link.offer(Channel("none", "neither signed nor encrypted")):
+        assert link.insecure == "neither signed nor encrypted"
+        assert link.control(Channel) == Channel("none", "neither signed nor encrypted")
+    assert link.control(Channel) is None
