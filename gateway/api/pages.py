@@ -1,7 +1,9 @@
 """The static shells of `/` and `/docs`, and the document that `/docs` shows. No data without a token."""
 
+import asyncio
+import hashlib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp_apispec
 from aiohttp import web
@@ -21,7 +23,21 @@ _FILES: Final = {
     **{path.name: path for path in _DASHBOARD.iterdir() if path.suffix in _SERVED},
     **{name: _SWAGGER / name for name in ("swagger-ui-bundle.js", "swagger-ui.css")},
 }
-_HTML: Final = {200: {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}}
+_TYPES: Final = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+}
+_UNCHANGED: Final = {"description": "The browser has it already."}
+_HTML: Final[dict[int, dict[str, Any]]] = {
+    200: {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}},
+    304: _UNCHANGED,
+}
+_FILE: Final[dict[int, dict[str, Any]]] = {
+    200: {"description": "The file.", "content": {"*/*": {"schema": {"type": "string"}}}},
+    304: _UNCHANGED,
+}
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -29,18 +45,36 @@ _POLICY: Final = (
 # Swagger UI sets styles on its elements.
 _DOCS_POLICY: Final = _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
-_FRESH: Final = {"Cache-Control": "no-cache"}
+
+
+class _Shell:
+    """The files of the pages, read when first asked for and kept."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, tuple[bytes, str]] = {}
+
+    async def answer(self, request: web.Request, path: Path, policy: str = DATA_POLICY) -> web.Response:
+        if path not in self._kept:
+            body = await asyncio.to_thread(path.read_bytes)
+            self._kept[path] = body, hashlib.sha256(body).hexdigest()[:32]
+        body, tag = self._kept[path]
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache", "ETag": f'"{tag}"'}
+        if any(etag.value in (tag, "*") for etag in request.if_none_match or ()):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=body, content_type=_TYPES[path.suffix], charset="utf-8", headers=headers)
+
+
+_SHELL: Final = _Shell()
 
 
 @endpoint("GET", "/", role=Role.OPEN, tag="pages", summary="The dashboard", answers=_HTML)
-async def dashboard(_request: web.Request) -> web.StreamResponse:
-    return web.FileResponse(_DASHBOARD / "index.html", headers={"Content-Security-Policy": _POLICY, **_FRESH})
+async def dashboard(request: web.Request) -> web.Response:
+    return await _SHELL.answer(request, _DASHBOARD / "index.html", _POLICY)
 
 
 @endpoint("GET", "/docs", role=Role.OPEN, tag="pages", summary="This document, to try out", answers=_HTML)
-async def show_docs(_request: web.Request) -> web.StreamResponse:
-    headers = {"Content-Security-Policy": _DOCS_POLICY, **_FRESH}
-    return web.FileResponse(_DASHBOARD / "docs.html", headers=headers)
+async def show_docs(request: web.Request) -> web.Response:
+    return await _SHELL.answer(request, _DASHBOARD / "docs.html", _DOCS_POLICY)
 
 
 @endpoint(
@@ -49,13 +83,13 @@ async def show_docs(_request: web.Request) -> web.StreamResponse:
     role=Role.OPEN,
     tag="pages",
     summary="A part of the pages",
-    answers={200: {"description": "The file.", "content": {"*/*": {"schema": {"type": "string"}}}}},
+    answers=_FILE,
 )
-async def show_file(request: web.Request) -> web.StreamResponse:
+async def show_file(request: web.Request) -> web.Response:
     path = _FILES.get(request.match_info["name"])
     if path is None:
         raise ApiError(404, "There is no such file.")
-    return web.FileResponse(path, headers=_FRESH)
+    return await _SHELL.answer(request, path)
 
 
 @endpoint(

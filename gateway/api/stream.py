@@ -13,6 +13,7 @@ from gateway.model import Batch, Sample, Value
 GATHER_S: Final = 0.02
 """Changes of so long go out as one message."""
 _DAY_US: Final = 86_400_000_000
+MESSAGE_SAMPLES: Final = 5000
 QUEUE_BYTES: Final = 1024 * 1024
 QUEUE_MESSAGES: Final = 256
 
@@ -111,7 +112,18 @@ class Streams:
         for device, batch in gathered:
             by_device.setdefault(device, []).append(batch)
         for device, batches in by_device.items():
-            self._send(device, self._rows(batches))
+            count = sum(map(len, batches))
+            if count <= MESSAGE_SAMPLES:
+                self._send(device, self._rows(batches))
+            else:
+                self._skip(device, count)
+
+    def _skip(self, device: str, count: int) -> None:
+        """Spare everybody a flood (a backfill, a bulk push): the state that follows has the newest."""
+        for client in self._clients:
+            if client.filter.wants(device):
+                client.renew()
+                client.skipped += count
 
     def _rows(self, batches: Iterable[Batch]) -> list[Row]:
         info = self._gateway.store.info

@@ -72,8 +72,10 @@ class Tokens:
         """Read the file; at first start make it, with an admin token whose text goes to a 0600 file."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self._file.exists():
-            text, _ = self.make("first admin", Role.ADMIN)
+            text, token = self._new("first admin", Role.ADMIN)
+            # Its text first: a power cut in between must not leave a token that nobody knows.
             replace_file(self._folder / ADMIN_FILE, text + "\n")
+            self._write([token])
             _log.info("first start: an admin token stands in %s", self._folder / ADMIN_FILE)
         self._load()
         return self
@@ -82,11 +84,14 @@ class Tokens:
         """Make a token and return its text, which is kept nowhere, and its record."""
         if role is Role.OPEN:
             raise ValueError("a token has a role: read, operate or admin")
-        text = _PREFIX + secrets.token_urlsafe(32)
-        token = Token(secrets.token_hex(4), name, role.word, _digest(text), self._clock.wall_us())
+        text, token = self._new(name, role)
         with self._locked():
             self._write([*self._read(), token])
         return text, token
+
+    def _new(self, name: str, role: Role) -> tuple[str, Token]:
+        text = _PREFIX + secrets.token_urlsafe(32)
+        return text, Token(secrets.token_hex(4), name, role.word, _digest(text), self._clock.wall_us())
 
     def list(self) -> Sequence[Token]:
         return self._read()
@@ -116,7 +121,7 @@ class Tokens:
         return self._tokens.get(token_id)
 
     async def _refresh(self) -> None:
-        # Under a lock: who asks while the file is being read must not be judged by what it held before.
+        # Who asks while the file is being read waits for it, and is judged by what it holds now.
         async with self._refreshing:
             if self._clock.mono_ns() - self._checked_ns >= _RECHECK_NS:
                 await asyncio.to_thread(self._load)

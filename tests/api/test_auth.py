@@ -224,6 +224,17 @@ async def test_security_headers_stand_on_every_answer(anybody: aiohttp.ClientSes
             assert "Access-Control-Allow-Origin" not in answer.headers
 
 
+async def test_pages_are_not_sent_twice(anybody: aiohttp.ClientSession) -> None:
+    async with anybody.get("/static/app.js") as answer:
+        assert (answer.status, answer.content_type) == (200, "text/javascript")
+        tag = answer.headers["ETag"]
+    for path, expected in (("/static/app.js", 304), ("/static/style.css", 200)):
+        async with anybody.get(path, headers={"If-None-Match": tag}) as answer:
+            assert answer.status == expected
+    async with anybody.get("/static/app.js", headers={"Range": "bytes=99999999-"}) as answer:
+        assert answer.status == 200
+
+
 def test_the_token_file_is_private_and_holds_no_token(tmp_path: Path) -> None:
     state = tmp_path / "state"
     tokens = Tokens(state, SystemClock()).open()

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from gateway.api.app import build_app
+from gateway.api.server import serve
+from gateway.api.settings import HttpSettings
 from gateway.api.tokens import Role
 from gateway.model import Batch, Gap
 from tests.api.plant import Plant
@@ -158,10 +161,6 @@ async def test_on_a_phone_and_in_the_dark(gateway: Plant, url: str, page: Page) 
 
 
 async def test_it_comes_back_after_the_gateway_did(gateway: Plant, page: Page) -> None:
-    from gateway.api.app import build_app
-    from gateway.api.server import serve
-    from gateway.api.settings import HttpSettings
-
     settings = HttpSettings(listen="127.0.0.1:0", tls="off")
     async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
         await log_in(page, f"http://{host}:{port}", gateway.texts[Role.READ])
@@ -171,6 +170,19 @@ async def test_it_comes_back_after_the_gateway_did(gateway: Plant, page: Page) -
     async with serve(build_app(gateway, settings), settings, gateway.state):
         await expect(page.locator("#link")).to_have_text("live", timeout=10_000)
         await expect(page.locator("#notices")).to_contain_text("without a token", timeout=10_000)
+
+
+async def test_over_tls(gateway: Plant, browser: Browser) -> None:
+    """The session's cookie is Secure, and the stream is wss."""
+    settings = HttpSettings(listen="127.0.0.1:0")
+    context = await browser.new_context(ignore_https_errors=True)
+    page = await context.new_page()
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        await log_in(page, f"https://{host}:{port}", gateway.texts[Role.READ])
+        await expect(page.locator("#link")).to_have_text("live")
+        [cookie] = await context.cookies()
+        assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
+        await context.close()
 
 
 async def test_the_docs_page(gateway: Plant, url: str, page: Page) -> None:

@@ -80,6 +80,19 @@ async def test_a_late_sample_does_not_hide_the_newest(gateway: Plant, admin: aio
     assert device["tags"][0]["value"] == "new"
 
 
+async def test_a_flood_becomes_one_state(gateway: Plant, admin: aiohttp.ClientSession) -> None:
+    box = gateway.devices["box"]
+    async with admin.ws_connect("/v1/stream?devices=box") as socket:
+        await socket.receive_json(timeout=5)
+        batch = Batch()
+        for n in range(50_000):
+            batch.add(box.tag("flood"), n, n)
+        await box.emit(batch)
+        state = await next_of(socket, "state")
+    assert state["skipped"] == 50_000
+    assert state["devices"][0]["tags"][0]["value"] == 49_999
+
+
 async def test_filters_by_query_and_by_message(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     box, counter = gateway.devices["box"], gateway.devices["counter"]
     async with admin.ws_connect("/v1/stream?devices=box&tags=a") as socket:
