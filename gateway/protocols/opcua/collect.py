@@ -15,8 +15,9 @@ from gateway.protocols.opcua.faults import NO_SUBSCRIPTION, problem, sentence
 from gateway.protocols.opcua.items import Condition, Item, listed
 from gateway.protocols.opcua.nodes import resolve
 from gateway.protocols.opcua.polling import Poller
+from gateway.protocols.opcua.public_subscription import PublicSubscription
 from gateway.protocols.opcua.session import Session, open_session
-from gateway.protocols.opcua.subscription import PublicSubscription, Subscription, private_names_exist
+from gateway.protocols.opcua.subscription import Subscription, private_names_exist
 
 _RETRY_S = 30.0
 """Tags that the server did not know are looked for again after this time."""
@@ -55,6 +56,7 @@ class _Acquisition:
         with self._link.offer(Browser(self._session), channel):
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._session.watch())
+                group.create_task(self._session.renew())
                 group.create_task(self._poller.on_request(lambda: self._items))
                 group.create_task(self._poller.cycle(self._settings.poll_interval_ms, self._polled))
                 if self._subscription is not None:

@@ -1,5 +1,7 @@
 """The exceptions of asyncua and of the network as sentences for a technician."""
 
+from collections.abc import Iterator
+
 from asyncua import ua
 
 from gateway.model import DeviceProblem, GatewayError
@@ -124,8 +126,8 @@ def sentence(error: BaseException) -> str:
 
 def problem(device: str, url: str, error: BaseException) -> GatewayError:
     """Return the failure of a whole session as our exception."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    causes = list(_leaves(error))
+    error = next((cause for cause in causes if isinstance(cause, GatewayError)), causes[0])
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, ua.UaStatusCodeError):
@@ -135,3 +137,11 @@ def problem(device: str, url: str, error: BaseException) -> GatewayError:
     if isinstance(error, OSError):
         return DeviceProblem(f"device {device}: {url} is not reachable: {sentence(error)}")
     return DeviceProblem(f"device {device}: {url}: {sentence(error)}")
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _leaves(member)
+    else:
+        yield error

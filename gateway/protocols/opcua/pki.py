@@ -20,10 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from gateway.model import DeviceProblem
+
 # A box may boot in 1970: the certificate is valid from before the first of them was sold, so that neither
 # a clock that is not set yet nor a server that is late makes it "not yet valid".
 _VALID_FROM = datetime(2024, 1, 1, tzinfo=UTC)
 _VALID_YEARS = 25
+
 # Devices connect side by side: only one of them makes the pair that all of them share.
 _MAKING = threading.Lock()
 
@@ -62,9 +65,12 @@ class Pki:
         self._secured = folder / "secured"
 
     def identity(self, gateway_id: str) -> Identity:
-        """Return our certificate and key; they are made at first start and kept."""
-        with _MAKING:
-            return self._identity(gateway_id)
+        """Return our certificate and key; they are made at first start and kept. DeviceProblem if not."""
+        try:
+            with _MAKING:
+                return self._identity(gateway_id)
+        except (OSError, ValueError) as error:
+            raise DeviceProblem(f"the certificates in {self.folder} cannot be used: {error}") from error
 
     def _identity(self, gateway_id: str) -> Identity:
         for folder in (self.own, self.trusted, self.rejected, self._secured):
@@ -94,10 +100,12 @@ class Pki:
 
     def reject(self, certificate: x509.Certificate, device: str) -> Path:
         """Put a certificate where a person finds it to trust it; return its file."""
-        self.rejected.mkdir(parents=True, exist_ok=True)
         file = self.rejected / f"{quote(device, safe='')}-{thumbprint(certificate)}.der"
-        if not file.exists():
-            _write(file, certificate.public_bytes(Encoding.DER), mode=0o644)
+        try:
+            if not file.exists():
+                _write(file, certificate.public_bytes(Encoding.DER), mode=0o644)
+        except OSError as error:
+            raise DeviceProblem(f"device {device}: {file} cannot be written: {error}") from error
         return file
 
     def clear_rejected(self, certificate: x509.Certificate, device: str) -> None:
@@ -109,10 +117,13 @@ class Pki:
         return self._secured / quote(device, safe="")
 
     def remember_secured(self, device: str, security: str) -> None:
+        """Note that the device was reached securely. DeviceProblem: it cannot be noted, so it was not."""
         file = self.secured_file(device)
-        if not file.exists() or file.read_text() != security:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _write(file, security.encode(), mode=0o644)
+        try:
+            if not file.exists():
+                _write(file, security.encode(), mode=0o644)
+        except OSError as error:
+            raise DeviceProblem(f"device {device}: {file} cannot be written: {error}") from error
 
 
 def _certificates(folder: Path) -> Iterator[x509.Certificate]:

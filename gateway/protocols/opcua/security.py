@@ -55,6 +55,8 @@ def choices(
 
     `once_secured` names the file that remembers an earlier secured session, or is "".
     """
+    if settings.password is not None and not settings.user:
+        raise DeviceProblem(f"device {device}: a password is configured without a `user`")
     offered = [e for e in endpoints if e.EndpointUrl and e.EndpointUrl.startswith("opc.tcp")] or endpoints
     names = ", ".join(sorted({_name(e) for e in offered})) or "nothing"
     if settings.security == "none":
@@ -106,7 +108,7 @@ def _secured(settings: Settings, offered: list[ua.EndpointDescription]) -> list[
 
 
 def _open(device: str, settings: Settings, offered: list[ua.EndpointDescription], names: str) -> Choice:
-    if settings.user or settings.password:
+    if settings.user:
         raise DeviceProblem(
             f"device {device}: a user and password are never sent over an unencrypted session; "
             f"the server offers {names}: choose a secured one (`security: auto`), or leave `user` away"

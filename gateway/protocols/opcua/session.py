@@ -16,6 +16,7 @@ from asyncua.ua.ua_binary import struct_from_binary
 from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, sentence
+from gateway.protocols.opcua.frames import guard, limit
 from gateway.protocols.opcua.pki import Identity, Pki, thumbprint
 from gateway.protocols.opcua.security import Choice, choices, insecure
 
@@ -81,17 +82,21 @@ class Session:
         return results
 
     async def watch(self) -> None:
-        """Raise when the server does not answer any more; keep the secure channel from running out."""
-        renew_s = self.client.secure_channel_timeout / 1000 * 0.75
-        renew_at = time.monotonic() + renew_s
+        """Ask a server that is silent whether it still lives, for ever; raise when it does not answer."""
         while True:
-            await asyncio.sleep(min(_PROBE_S, renew_s))
-            if time.monotonic() >= renew_at:
-                await self.client.open_secure_channel(renew=True)
-                self.client.uaclient.revolve_security_token()
-                renew_at = time.monotonic() + renew_s
+            await asyncio.sleep(_PROBE_S)
             if time.monotonic_ns() - self.heard_ns >= _PROBE_S * 1e9:
                 await self._probe()
+
+    async def renew(self) -> None:
+        """Keep the secure channel from running out, for ever (Part 4, 5.5.2: at 75 % of its lifetime)."""
+        while True:
+            await asyncio.sleep(self.client.secure_channel_timeout / 1000 * 0.75)
+            await self.client.open_secure_channel(renew=True)
+            self.client.uaclient.revolve_security_token()
+            # A server may answer under the old token until it has seen the new one, and asyncua forgets the
+            # old one at the end of its lifetime.
+            await self._probe()
 
     async def _probe(self) -> None:
         asked_ns = time.monotonic_ns()
@@ -161,6 +166,7 @@ async def _candidates(device: Device, settings: Settings, pki: Pki, identity: Id
 def _bare_client(settings: Settings, identity: Identity) -> Client:
     # asyncua's supervisor, watchdog and reconnection run only after Client.connect(), which is not used.
     client = Client(settings.url, timeout=settings.request_timeout_s)
+    guard(client)
     client.application_uri = identity.application_uri
     client.product_uri = "urn:edge-gateway"
     return client
@@ -197,6 +203,7 @@ async def _client(
 async def _connect(client: Client, device: Device, settings: Settings, choice: Choice) -> None:
     await client.connect_socket()
     await client.send_hello()
+    limit(client)
     try:
         await client.open_secure_channel()
     except (ConnectionError, AssertionError) as error:

@@ -1,7 +1,6 @@
 """A subscription: several publish requests under way, acknowledgements only after COMMIT."""
 
 import asyncio
-import functools
 import inspect
 import math
 from collections import deque
@@ -13,7 +12,7 @@ from asyncua.common.utils import Buffer
 
 from gateway.model import Batch, DeviceProblem, Link, Run, Ticket
 from gateway.protocols.opcua import Settings
-from gateway.protocols.opcua.faults import status_text
+from gateway.protocols.opcua.faults import NO_SUCH_TAG, status_text
 from gateway.protocols.opcua.items import Condition, Item, take
 from gateway.protocols.opcua.monitoring import Monitor
 from gateway.protocols.opcua.notifications import Published, converted, decode
@@ -49,7 +48,7 @@ class Subscription:
         self._condition = condition
         self._monitor = Monitor(session, strict=settings.mode == "subscribe")
         self._acks: list[int] = []
-        self._expected: int | None = None
+        self._expected = 1  # the first message of a subscription (Part 4, 7.22)
         self._heard_us = link.clock.wall_us()
         self._overflow = _Overflow(link)
         self._id = 0
@@ -71,6 +70,12 @@ class Subscription:
 
     async def run(self) -> None:
         """Receive until cancelled, or raise."""
+        try:
+            await self._receive()
+        finally:
+            self._overflow.tell(now=True)
+
+    async def _receive(self) -> None:
         async with self._link.run("subscription") as run, asyncio.TaskGroup() as group:
             flight = deque(group.create_task(self._publish()) for _ in range(_IN_FLIGHT))
             reported = False
@@ -153,14 +158,12 @@ class Subscription:
 
     def _late(self, published: Published) -> bool:
         """Say whether a message comes after its successors: nothing is missing then."""
-        if self._expected is None:
-            return False
         return (published.sequence - self._expected) % _LAST_SEQUENCE > _LAST_SEQUENCE // 2
 
     async def _missed(self, published: Published) -> list[Published]:
         """Return the messages between the expected one and this, sent again; a gap where they cannot be."""
         expected = self._expected
-        if expected is None or published.sequence == expected:
+        if published.sequence == expected:
             return []
         count = (published.sequence - expected) % _LAST_SEQUENCE
         again: list[Published] = []
@@ -190,6 +193,7 @@ class Subscription:
                 new = reading(data)
                 if overflowed(new.status):
                     self._overflow.add(item, new.ts)
+                self._judge(item, new.status)
                 take(item, new, self._link, batch)
         for handle, lost, why in published.undecoded:
             self._undecoded(handle, lost, why, run)
@@ -202,6 +206,18 @@ class Subscription:
         ticket = await self._link.emit(batch)
         ticket.add_done_callback(lambda kept: self._acks.append(published.sequence) if kept else None)
         return ticket
+
+    def _judge(self, item: Item, status: int) -> None:
+        """Note a node that went away, or came back: PLC programs are loaded anew under live sessions."""
+        if status & 0xFFFF0000 in NO_SUCH_TAG:
+            problem = f"node {item.spec}: {status_text(status)}"
+        elif item.problem:
+            problem = ""
+        else:
+            return
+        if problem != item.problem:
+            item.problem = problem
+            self._condition.report()
 
     def _undecoded(self, handle: int, lost: int, why: str, run: Run) -> None:
         now = self._link.clock.wall_us()
@@ -226,9 +242,9 @@ class _Overflow:
         self._to_us = max(self._to_us, ts if ts is not None else now)
         self._tags[item.named()] = None
 
-    def tell(self) -> None:
-        now = self._link.clock.wall_us()
-        if not self._tags or 0 <= now - self._told_us < _OVERFLOW_REPORT_US:
+    def tell(self, *, now: bool = False) -> None:
+        at_us = self._link.clock.wall_us()
+        if not self._tags or (not now and 0 <= at_us - self._told_us < _OVERFLOW_REPORT_US):
             return
         names = list(self._tags)
         named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -239,53 +255,7 @@ class _Overflow:
             "or a longer `sampling_interval`",
         )
         self._tags.clear()
-        self._told_us, self._to_us = now, 0
-
-
-class PublicSubscription(Subscription):
-    """The same over asyncua's own publish loop, which acknowledges when our callback returns: after COMMIT.
-
-    It is slower to the next request, and used only where the private names have gone.
-    """
-
-    def __init__(self, session: Session, settings: Settings, link: Link, condition: Condition) -> None:
-        super().__init__(session, settings, link, condition)
-        self._answers: asyncio.Queue[tuple[Published, asyncio.Future[None]]] = asyncio.Queue()
-
-    async def create(self) -> None:
-        self._created(await self._session.services.create_subscription(self._parameters(), self._callback))
-        self._session.heard()
-
-    async def run(self) -> None:
-        async with self._link.run("subscription") as run:
-            reported = False
-            while True:
-                try:
-                    async with asyncio.timeout(self._silence_s):
-                        published, taken = await self._answers.get()
-                except TimeoutError:
-                    raise self.silent() from None
-                ticket = await self.received(published, run)
-                if ticket is not None:
-                    ticket.add_done_callback(functools.partial(_set, taken))
-                else:
-                    _set(taken)
-                if not reported:
-                    self._condition.report()
-                    reported = True
-
-    async def _callback(self, result: ua.PublishResult) -> None:
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        published = converted(
-            result.SubscriptionId, result.NotificationMessage, result.AvailableSequenceNumbers or ()
-        )
-        self._answers.put_nowait((published, taken))
-        await taken
-
-
-def _set(taken: asyncio.Future[None], *_: object) -> None:
-    if not taken.done():
-        taken.set_result(None)
+        self._told_us, self._to_us = at_us, 0
 
 
 def _after(sequence: int) -> int:

@@ -1,0 +1,101 @@
+"""Servers that send what nobody should: endless frames, undecodable values, channels that expire."""
+
+import asyncio
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from asyncua import ua
+from asyncua.common.utils import Buffer
+from asyncua.ua.ua_binary import struct_to_binary
+
+from gateway.protocols import opcua
+from gateway.protocols.opcua import notifications, session
+from tests.opcua.recording import RecordingLink, collecting, failure, tags
+from tests.opcua.test_security import trust_the_server
+from tests.peers.opcua_peer import NODE_OPCUA, running
+
+Port = Callable[[], int]
+
+
+async def test_an_endless_frame_is_cut_at_once(tmp_path: Path, free_port: Port) -> None:
+    sent = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.read(1000)
+        writer.write(struct.pack("<4sI5I", b"ACKF", 28, 0, 65535, 65535, 0, 0))
+        await reader.read(1000)
+        writer.write(struct.pack("<4sII", b"MSGF", 0xFFFFFFF0, 1))
+        try:
+            while sent < 2**28:
+                writer.write(bytes(2**16))
+                sent += 2**16
+                await writer.drain()
+        except ConnectionError:
+            pass
+        writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(serve, "127.0.0.1", port):
+        began = time.monotonic()
+        problem = await failure(
+            RecordingLink("evil", tmp_path), opcua.Settings(url=f"opc.tcp://127.0.0.1:{port}")
+        )
+        assert time.monotonic() - began < 2
+    assert "not reachable" in str(problem)
+    assert sent < 2**25
+
+
+def message(*values: ua.Variant) -> bytes:
+    response = ua.PublishResponse()
+    response.Parameters.SubscriptionId = 7
+    response.Parameters.AvailableSequenceNumbers = [3]
+    response.Parameters.NotificationMessage.SequenceNumber = 3
+    change = ua.DataChangeNotification()
+    change.MonitoredItems = [
+        ua.MonitoredItemNotification(ClientHandle=place, Value=ua.DataValue(value))
+        for place, value in enumerate(values)
+    ]
+    response.Parameters.NotificationMessage.NotificationData = [change]
+    return bytes(struct_to_binary(response))
+
+
+def test_what_cannot_be_decoded_costs_the_rest_of_its_notification_and_is_counted() -> None:
+    good, marked = ua.Variant(1.0, ua.VariantType.Double), ua.Variant("MARK", ua.VariantType.String)
+    whole = message(good, marked, good, good)
+    published = notifications.decode(Buffer(whole))
+    assert (published.subscription, published.sequence, published.empty) == (7, 3, False)
+    assert [handle for handle, _ in published.changes] == [0, 1, 2, 3]
+
+    broken = whole.replace(struct.pack("<i", 4) + b"MARK", struct.pack("<i", 2**30) + b"MARK")
+    published = notifications.decode(Buffer(broken))
+    assert [handle for handle, _ in published.changes] == [0]
+    assert [(handle, lost) for handle, lost, _ in published.undecoded] == [(1, 3)]
+
+
+def test_a_keep_alive_tells_the_next_number() -> None:
+    response = ua.PublishResponse()
+    response.Parameters.SubscriptionId = 7
+    response.Parameters.NotificationMessage.SequenceNumber = 9
+    published = notifications.decode(Buffer(struct_to_binary(response)))
+    assert published.empty and published.sequence == 9
+
+
+async def test_the_secure_channel_is_renewed(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_CHANNEL_LIFETIME_MS", 2500)
+    async with running(NODE_OPCUA, free_port(), "--security", "secure", "--accept", "yes") as server:
+        link = RecordingLink("mill", tmp_path)
+        settings = opcua.Settings(url=server.url, publishing_interval_ms=50, sampling_interval_ms=0)
+        await failure(link, settings)
+        trust_the_server(tmp_path)
+        listed = tags({f"Tag{n}": f"Line1/Tag{n}" for n in range(5)})
+        async with collecting(link, settings, listed):
+            await link.until(lambda: len(link.emitted) >= 5)
+            await server.ask("write", 100, 50, answer="done")
+            await link.until(lambda: set(server.ledger) == link.rows())
+        assert len({run.id for run in link.runs}) == 1
