@@ -123,9 +123,7 @@ class HotFile:
 
     def set_aside(self, why: str, now_us: int) -> None:
         """Rename the damaged file and what belongs to it, so that a new one can begin."""
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.corrupt-{number}")).exists():
-            number += 1
+        aside = self.path.with_name(f"{self.path.name}.corrupt-{self._next_number()}")
         began_us = int(self.path.stat().st_ctime * 1_000_000)
         for suffix in ("", "-wal", "-shm"):
             part = self.path.with_name(self.path.name + suffix)
@@ -136,6 +134,19 @@ class HotFile:
         )
         _log.error("%s", sentence)
         self.gaps.append(Gap(min(began_us, now_us), now_us, sentence))
+
+    def _next_number(self) -> int:
+        """Number the next file set aside; all but the newest one are removed, for the disk's sake."""
+        found: dict[int, list[Path]] = {}
+        for path in self._folder.glob(f"{self.path.name}.corrupt-*"):
+            digits = path.name.removeprefix(f"{self.path.name}.corrupt-").split("-")[0]
+            if digits.isdecimal():
+                found.setdefault(int(digits), []).append(path)
+        for number in sorted(found)[:-1]:
+            _log.warning("removing %s.corrupt-%d, set aside earlier", self.path.name, number)
+            for path in found[number]:
+                path.unlink(missing_ok=True)
+        return max(found, default=0) + 1
 
     def load(self, conn: sqlite3.Connection) -> Loaded:
         """Read what a start needs."""

@@ -20,6 +20,8 @@ from gateway.store.codec import (
 )
 from gateway.store.values import Unfit, batch_bytes, same_value
 
+pytestmark = pytest.mark.timeout(60)  # many examples, and other processes on the box
+
 HEADER = BlockHeader(Kind.SAMPLES, 7, bytes(range(16)), 123, -5, 1)
 
 ints = st.integers(-(2**63), 2**64 - 1) | st.sampled_from([0, 1, -1, 2**63 - 1, 2**63, 2**64 - 1, -(2**63)])

@@ -72,7 +72,7 @@ async def test_a_damaged_file_is_set_aside_and_a_new_epoch_begins(
         await put(store, (store.series("plc", "a"), NOW_US, 1))
         epoch = store.epoch
     path = tmp_path / "store" / "hot.db"
-    for number in (1, 2):
+    for number in (1, 2, 3):
         damage(path)
         damaged = path.read_bytes()
         async with opened() as store:
@@ -84,6 +84,8 @@ async def test_a_damaged_file_is_set_aside_and_a_new_epoch_begins(
             assert f"set aside as hot.db.corrupt-{number}" in gap.reason
             assert (await everything(store, [s]))[0].value == 1
         assert path.with_name(f"hot.db.corrupt-{number}").read_bytes() == damaged
+    kept = {file.name.removesuffix("-wal").removesuffix("-shm") for file in path.parent.glob("*.corrupt*")}
+    assert kept == {"hot.db.corrupt-2", "hot.db.corrupt-3"}, "the disk is not filled with damaged files"
 
 
 async def test_a_file_that_breaks_while_open_is_set_aside(opened: Opener, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ keys = st.tuples(
 steps = st.lists(st.lists(keys, min_size=1, max_size=8), min_size=1, max_size=5)
 
 
+@pytest.mark.timeout(60)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps, st.randoms(use_true_random=False))
 async def test_any_history_sent_again_in_any_order_adds_nothing(

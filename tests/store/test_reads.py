@@ -3,6 +3,8 @@
 import random
 import statistics
 
+import pytest
+
 from gateway.model import Batch, Gap, RunRecord, Sample, SeriesInfo
 from gateway.store import Store
 from tests.store.conftest import DAY_US, NOW_US, Opener
@@ -29,6 +31,34 @@ async def test_windows_come_in_order_whatever_the_order_of_arrival(opened: Opene
         cursor = (expected[100].ts, expected[100].series)
         assert await everything(store, series[1:3], from_us=low, to_us=high, after=cursor) == expected[101:]  # type: ignore[arg-type]
         assert await everything(store, [99]) == []
+
+
+async def test_a_block_that_spans_half_an_hour_is_found_by_each_of_its_times(store: Store) -> None:
+    s = store.series("plc", "slow")
+    times = [NOW_US - minute * 60_000_000 for minute in range(30, -1, -1)]
+    await put(store, *((s, ts, n) for n, ts in enumerate(times)))
+    assert store.state().blocks == 1
+    for n, ts in enumerate(times):
+        assert [x.value for x in await everything(store, [s], from_us=ts, to_us=ts)] == [n]
+        assert await put(store, (s, ts, n)) == (0, 1, 0)
+
+
+async def test_a_step_that_holds_too_much_is_read_in_parts(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.reader._KEPT_ROWS", 70)
+    rng = random.Random(5)
+    async with opened() as store:
+        series = [store.series("plc", str(n)) for n in range(3)]
+        samples = [Sample(s, NOW_US + n * 1000, n) for n in range(400) for s in series]
+        shuffled = rng.sample(samples, len(samples))
+        for start in range(0, len(samples), 90):
+            await (await store.put(Batch.of(shuffled[start : start + 90])))
+        assert await everything(store, series) == samples
+        assert (
+            await everything(store, series[1:2], limit=333)
+            == [x for x in samples if x.series == series[1]][:333]
+        )
 
 
 async def test_pages_by_cursor_meet_without_hole_or_double(store: Store) -> None:

@@ -1,6 +1,8 @@
 """The byte budget: what goes, in which order, and what is said of it."""
 
 import os
+import sqlite3
+from contextlib import closing
 
 from gateway.model import Batch, Sample
 from gateway.store import Store, outbox
@@ -70,6 +72,9 @@ async def test_no_seq_is_used_twice_even_after_all_was_removed(opened: Opener) -
             await fill(store, s, 1, 100 + n)
         assert store.state().blocks == 1
         assert store.state().newest_seq == newest + 20
+        path = store._hot.path
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.execute("DELETE FROM block")
     async with opened(max_bytes=1) as store:
         await put(store, (s, NOW_US + 500, 1))
         assert store.state().newest_seq == newest + 21
