@@ -1,7 +1,6 @@
 """`/healthz` and `/v1/state`: is it alive, and how is everything."""
 
 import dataclasses
-from typing import Any
 
 from aiohttp import web
 
@@ -64,8 +63,13 @@ def uptime_s(gateway: GatewayView) -> float:
 
 def insecure(gateway: GatewayView, settings: HttpSettings) -> list[str]:
     """Return a sentence for everything that weakens security: shown wherever the state is shown."""
-    parts: list[Any] = [*gateway.devices.values(), *gateway.uploads.values()]
-    return [*settings.insecure(), *(part.insecure for part in parts if part.insecure)]
+    devices = (_named("device", device.id, device.insecure) for device in gateway.devices.values())
+    uploads = (_named("upload", name, upload.insecure) for name, upload in gateway.uploads.items())
+    return [*settings.insecure(), *filter(None, devices), *filter(None, uploads)]
+
+
+def _named(what: str, name: str, sentence: str) -> str:
+    return sentence and f"{what} {name}: {sentence.removeprefix('insecure: ')}"
 
 
 HANDLERS = (healthz, show_state)

@@ -15,6 +15,10 @@ function part(name, health, lines) {
   return item;
 }
 
+function insecure(sentence, detail) {
+  return sentence && !detail.includes(sentence) ? `insecure: ${sentence.replace(/^insecure: /, "")}` : "";
+}
+
 function fill(list, items, nothing) {
   list.replaceChildren(...(items.length ? items : [element("li", { className: "muted", textContent: nothing })]));
 }
@@ -23,7 +27,7 @@ export function devices(list, found) {
   fill(list, found.map((device) => part(device.id, device, [
     [[device.kind, device.url].filter(Boolean).join(" · ")],
     [device.detail, stateKind(device.state) === "bad" ? "error" : "warn"],
-    [device.insecure && `insecure: ${device.insecure}`, "warn"],
+    [insecure(device.insecure, device.detail), "warn"],
   ])), "No device is configured. Name one in gateway.yaml.");
 }
 
@@ -37,7 +41,7 @@ export function uploads(list, found) {
       [counters.samples ? `${counters.samples.toLocaleString()} samples delivered since the start` : ""],
       [counters.refused ? `${counters.refused.toLocaleString()} refused for good: see the quarantine` : "", "warn"],
       [upload.health.state === "running" ? "" : error, "error"],
-      [upload.insecure && `insecure: ${upload.insecure}`, "warn"],
+      [insecure(upload.insecure, ""), "warn"],
     ]);
   }), "No upload is configured: samples stay here.");
 }

@@ -146,7 +146,7 @@ async def test_state(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     with gateway.devices["box"].offer(Channel("none", sentence)):
         state = await get(admin, "/v1/state")
     assert (state["id"], state["version"]) == ("plant", "0.0.1")
-    assert state["insecure"] == [sentence]
+    assert state["insecure"] == [f"device box: {sentence}"]
     assert state["config"]["problems"] == ["gateway.yaml:1:1: broken"]
     assert state["config"]["warnings"] == ["a warning"]
     assert state["store"]["bytes_budget"] > 0
@@ -212,7 +212,7 @@ async def test_an_upload_its_quarantine_replay_and_discard(
     assert (upload["id"], upload["kind"], upload["health"]["state"]) == ("cloud", "http", "running")
     assert "unencrypted" in upload["insecure"]
     assert upload["status"]["counters"]["refused"] == 2
-    assert upload["insecure"] in (await get(admin, "/v1/state"))["insecure"]
+    assert f"upload cloud: {upload['insecure']}" in (await get(admin, "/v1/state"))["insecure"]
     async with admin.get("/metrics") as answer:
         assert 'edge_gateway_upload_counters_refused{upload="cloud"} 2' in await answer.text()
 
