@@ -257,8 +257,8 @@ class Daemon:
         )
         if before is not None and before.session.last_heard_us is not None:
             session.was_heard(before.session.last_heard_us, "its configuration was changed")
-        elif (last := await self.store.last_run(config.id)) is not None:
-            session.was_heard(last.start_us + last.duration_us, "the gateway was not running")
+        else:
+            await session.take_over()
 
         async def attempt(keeper: Keeper) -> None:
             session.attempt_began(keeper)

@@ -5,6 +5,7 @@ import contextlib
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,9 @@ from gateway.store import Store
 from gateway.supervise import Health, Keeper, describe
 
 C = TypeVar("C")
+RUNNING = "running"
+"""Status of a run that has not ended; after a power cut, of one that never did."""
+_TELL_NS = 10_000_000_000
 _ROW_NS = 60_000_000_000  # a row of a subscription's run covers at most a minute
 _STEP_US = 1_000_000
 _TRACEBACK_CHARACTERS = 8_000
@@ -101,29 +105,39 @@ class _Run:
     def _begin(self, run_id: int | None = None) -> None:
         self.id = self._session.store.next_run_id() if run_id is None else run_id
         self._start_us = self._session.clock.wall_us()
-        self._start_ns = self._session.clock.mono_ns()
+        self._start_ns = self._heard_ns = self._session.clock.mono_ns()
+        self._told_ns: int | None = None
         self._samples = 0
         self._problems: dict[str, None] = {}
 
     def add(self, samples: int) -> None:
         self._samples += samples
         self._session.heard(ends_hole=self._kind not in _WITHOUT_GAPS)
-        if self._session.clock.mono_ns() - self._start_ns >= _ROW_NS:
+        self._heard_ns = now = self._session.clock.mono_ns()
+        if now - self._start_ns >= _ROW_NS:
             self.end(None)
             self._begin()
+        elif self._kind == "subscription" and (self._told_ns is None or now - self._told_ns >= _TELL_NS):
+            # A power cut leaves this row: until when the device was heard, for the gap of the next start.
+            self._told_ns = now
+            self._record(RUNNING)
 
     def problem(self, sentence: str) -> None:
         if len(self._problems) < 100:
             self._problems[sentence] = None
 
     def end(self, error: str | None) -> RunRecord:
-        status = "error" if error else "partial" if self._problems else "ok"
+        return self._record("error" if error else "partial" if self._problems else "ok", error)
+
+    def _record(self, status: str, error: str | None = None) -> RunRecord:
+        """Write the row, over an earlier one of this run. A subscription lasts until it was last heard."""
+        until_ns = self._heard_ns if self._kind == "subscription" else self._session.clock.mono_ns()
         record = RunRecord(
             id=self.id,
             device=self._session.id,
             kind=self._kind,
             start_us=self._start_us,
-            duration_us=(self._session.clock.mono_ns() - self._start_ns) // 1000,
+            duration_us=(until_ns - self._start_ns) // 1000,
             samples=self._samples,
             status=status,
             error=error or "\n".join(self._problems) or None,
@@ -232,6 +246,16 @@ class DeviceSession:
         """Take over from before: the device was heard until then, and why it was not since."""
         self.last_heard_us = until_us
         self.lost(why_not_since)
+
+    async def take_over(self) -> None:
+        """Take over from the gateway's earlier lives: since when the device was not heard."""
+        last = await self.store.last_collected(self.id)
+        if last is None:
+            return
+        if last.status == RUNNING:
+            ended = "the gateway ended in the middle of this run (killed, or the power went)"
+            self.store.run_ended(replace(last, status="error", error=ended))
+        self.was_heard(last.start_us + last.duration_us, "the gateway was not running")
 
     def lost(self, reason: str) -> None:
         """The session ended: tell those who wait, and begin a hole at the last sign of life."""

@@ -184,7 +184,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One poll cycle, or up to 60 s of a subscription. `status` is ok, partial or error."""
+    """One poll cycle, or up to 60 s of a subscription. `status` is running, ok, partial or error."""
 
     id: int
     device: str

@@ -81,6 +81,28 @@ async def test_a_hole_lasts_from_the_last_sign_of_life_to_the_next(store: Store)
     assert (gap.to_us, gap.reason, gap.device) == (heard + 30_000_000, "no answer for 8 s", "press-07")
 
 
+async def test_a_power_cut_leaves_until_when_the_device_was_heard(store: Store) -> None:
+    clock = HandClock()
+    run = session(store, clock).run("subscription")
+    running = await run.__aenter__()
+    running.add(5)
+    clock.pass_s(11)
+    running.add(5)
+    heard = clock.now_us
+    clock.pass_s(3600)  # the power goes: the run is never left
+    after = session(store, clock)
+    await store.flush()
+    await after.take_over()
+    async with after.run("subscription") as next_run:
+        next_run.add(0)
+    (gap,) = await gaps(store)
+    assert (gap.from_us, gap.to_us) == (heard - 250_000, clock.now_us)
+    assert gap.reason == "the gateway was not running"
+    rows = await store.runs()
+    assert [row.status for row in rows] == ["ok", "error"]
+    assert "killed" in (rows[1].error or "")
+
+
 async def test_a_clock_set_back_does_not_shorten_a_hole(store: Store) -> None:
     clock = HandClock()
     link = session(store, clock)

@@ -86,7 +86,7 @@ class PageQuery(Closed):
 class RunsQuery(PageQuery):
     device = text("Only this device.")
     status = fields.String(
-        validate=validate.OneOf(["ok", "partial", "error"]), metadata={"description": "Only these runs."}
+        validate=validate.OneOf(["running", "ok", "partial", "error"]), metadata={"description": "Only these runs."}
     )
     from_us = Instant(data_key="from", help="Only what ends at or after this.")
     to_us = Instant(data_key="to", help="Only what begins at or before this.")
@@ -133,7 +133,7 @@ class RunAnswer(Schema):
     start_us = whole("Start.", required=True)
     duration_us = whole("Duration.", required=True)
     samples = whole("Samples received.", required=True)
-    status = text("ok, partial or error.", required=True)
+    status = text("running, ok, partial or error.", required=True)
     error = fields.String(allow_none=True, required=True, metadata={"description": "With its traceback."})
 
 

@@ -23,7 +23,8 @@ devices:
   box: {{push: {{}}}}
 uploads:
   cloud: {{http: {{url: "{cloud}/ingest", timeout: 3s, gather: 500ms, gather_size: 16kB}}}}
-  archive: {{dataspace: {{url: "{cloud}", user: demo, password: {{file: "{password}"}}, timeout: 3s, gather: 2s}}}}
+  archive:
+    dataspace: {{url: "{cloud}", user: demo, password: {{file: "{password}"}}, timeout: 3s, gather: 2s}}
 """
 Key = tuple[str, str, int]
 
@@ -58,7 +59,7 @@ class Plant:
                     await asyncio.sleep(0.1)
                 self.acknowledged |= keys
 
-    async def _answered(self, session: aiohttp.ClientSession, url: str, samples: list[dict[str, Any]]) -> bool:
+    async def _answered(self, session: aiohttp.ClientSession, url: str, samples: object) -> bool:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             timeout = aiohttp.ClientTimeout(total=12)
             async with session.post(url, json=samples, timeout=timeout) as answer:
