@@ -11,11 +11,12 @@ import pytest
 from aiohttp import web
 
 from gateway.api.app import build_app
-from gateway.api.auth import COOKIE
+from gateway.api.auth import COOKIE, FailedLogins, Sessions
+from gateway.api.errors import ApiError
 from gateway.api.routing import Endpoint, declared
 from gateway.api.server import serve
 from gateway.api.settings import HttpSettings
-from gateway.api.tokens import ADMIN_FILE, Role, Tokens
+from gateway.api.tokens import ADMIN_FILE, Role, Token, Tokens
 from gateway.clock import SystemClock
 from tests.api.plant import Plant
 
@@ -212,6 +213,49 @@ async def test_failed_logins_are_slowed_but_a_right_token_passes(
     assert 1 <= int(retry_after or 0) <= 60
     async with anybody.get("/v1/state", headers=gateway.bearer(Role.READ)) as answer:
         assert answer.status == 200
+
+
+class MovedClock(SystemClock):
+    """The machine's clock, some hours later."""
+
+    hours = 0.0
+
+    def mono_ns(self) -> int:
+        return super().mono_ns() + int(self.hours * 3600e9)
+
+
+def test_a_session_ends_after_twelve_hours_and_there_are_only_so_many() -> None:
+    clock = MovedClock()
+    sessions = Sessions(clock)
+    token = Token("1", "n", "read", "", 0)
+    cookie = sessions.start(token)
+    clock.hours = 11.9
+    assert sessions.token_id(cookie) == "1"
+    clock.hours = 12.1
+    assert sessions.token_id(cookie) is None
+    cookies = [sessions.start(token) for _ in range(300)]
+    alive = [cookie for cookie in cookies if sessions.token_id(cookie)]
+    assert alive == cookies[-256:]
+
+
+def test_failed_logins_are_forgotten_with_time_and_per_address() -> None:
+    clock = MovedClock()
+    failed = FailedLogins(clock)
+
+    def until_refused(address: str) -> int:
+        for count in range(100):
+            try:
+                failed.count(address)
+            except ApiError:
+                return count
+        return 100
+
+    assert until_refused("10.0.0.1") == 10
+    assert until_refused("10.0.0.2") == 10
+    clock.hours = 30 / 3600
+    assert 3 <= until_refused("10.0.0.1") <= 5
+    clock.hours = 1
+    assert until_refused("10.0.0.1") == 10
 
 
 async def test_security_headers_stand_on_every_answer(anybody: aiohttp.ClientSession) -> None:
