@@ -206,7 +206,8 @@ class Dataspace:
             return refused
         document = await request.json()
         name = document["name"]
-        if self.faults.dedupe and await self._work(lambda: self._ledger.named(name)):
+        there = await self._work(lambda: self._ledger.named(name))
+        if self.faults.dedupe and there is not None:
             return _json({"detail": "duplicate entry"}, 500)
         file = File(
             secrets.token_hex(8),

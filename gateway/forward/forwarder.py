@@ -11,6 +11,7 @@ from gateway.clock import Clock
 from gateway.forward.backlog import BacklogCounter
 from gateway.forward.cuts import Limits
 from gateway.forward.gate import Gate
+from gateway.forward.lane import Lane
 from gateway.forward.lanes import BacklogLane, LiveLane
 from gateway.forward.quarantine import Quarantine
 from gateway.forward.status import Backlog, Counters, UploadStatus
@@ -46,7 +47,7 @@ class Forwarder:
         self._module = uploaders.load(kind)
         self._keeper: Keeper | None = None
         self._outlet: Outlet | None = None
-        self._lanes: tuple[LiveLane, BacklogLane] | None = None
+        self._lanes: tuple[Lane, ...] = ()
         self._turned_ns = clock.mono_ns()
         self._backlog = Backlog()
         self._last_error, self._last_error_us = "", None
@@ -74,8 +75,7 @@ class Forwarder:
     @property
     def turned_ns(self) -> int:
         """Last turn of the slower lane, monotonic: idling and back-off turn, a hung send does not."""
-        lanes = self._lanes
-        return min(lane.turned_ns for lane in lanes) if lanes else self._turned_ns
+        return min((lane.turned_ns for lane in self._lanes), default=self._turned_ns)
 
     def control(self, contract: type[C]) -> C | None:
         """Return what the open target offers under this contract of controls.py, if anything now."""
@@ -91,7 +91,7 @@ class Forwarder:
             last_success_us=self._last_success_us,
             lag_s=0.0 if oldest is None else max(0.0, (self.clock.wall_us() - oldest) / 1e6),
             backlog=self._backlog,
-            lanes=tuple(lane.status() for lane in self._lanes or ()),
+            lanes=tuple(lane.status() for lane in self._lanes),
             counters=self.counters,
         )
 
@@ -112,16 +112,18 @@ class Forwarder:
                 except UploadProblem as problem:  # of opening: lanes keep theirs to themselves
                     self.failed(problem)
         finally:
-            self._outlet = self._lanes = None
+            self._outlet, self._lanes = None, ()
             self._turn()
 
     async def _deliver(self) -> None:
         limits = Limits(self._settings.gather_bytes)
         live = LiveLane(self, limits, self._settings.gather_s)
         backlog = BacklogLane(self, limits, live)
-        self._lanes = live, backlog
+        self._lanes = (live,)  # it alone turns over while the disk refuses
         # Not a read: what an earlier run of this upload left to the writer comes before it.
         flying = {row.lane: row for row in await live.ride(lambda tx: outbox.units(tx.conn, self.upload))}
+        backlog.turn()
+        self._lanes = live, backlog
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes:
                 group.create_task(lane.run(flying.get(lane.name)), name=f"upload {self.upload} {lane.name}")

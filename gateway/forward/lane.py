@@ -67,13 +67,13 @@ class Lane:
             if row is None:
                 self._state = "idle"
                 await self._due()
-                cut = await self._ride(self._cut)
+                cut = await self.ride(self._cut)
             else:
                 self._row, self._unit, self._attempts = row, None, 0
                 refused = await self._delivered(row, repeat=repeat)
                 self._state = "settling"
                 self._rest()
-                cut = await self._ride(functools.partial(self._settle, row, self._unit, refused))
+                cut = await self.ride(functools.partial(self._settle, row, self._unit, refused))
                 self._row = self._unit = None
                 repeat = False
             self._looked(cut)
@@ -159,7 +159,7 @@ class Lane:
                 outbox.amend(tx, unit.upload, self.name, unit.from_seq, dumped)
 
             if first:
-                await self._ride(job)
+                await self.ride(job)
             else:
                 self._store.post(job)
 
@@ -191,7 +191,7 @@ class Lane:
         rows = outbox.units(conn, self._forwarder.upload)
         return next((row for row in rows if row.lane == self.name), None)
 
-    async def _ride(self, job: Callable[[Transaction], T]) -> T:
+    async def ride(self, job: Callable[[Transaction], T]) -> T:
         """Wait for the group commit, turning over meanwhile: a disk that refuses is a turn."""
         return await self._turning(self._store.ride(job))
 

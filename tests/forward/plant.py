@@ -27,7 +27,7 @@ class Plant:
         self.written: dict[tuple[str, int], Any] = {}
         self.rounds = 0
 
-    async def write(self, rounds: int, *, value: Any = None) -> None:
+    async def write(self, rounds: int, *, value: Any = None, wait: bool = True) -> None:
         """Write and wait for the commit."""
         batch = Batch()
         for _ in range(rounds):
@@ -37,7 +37,9 @@ class Plant:
                 what = value if value is not None else self.rounds * 1000 + k
                 batch.add(series, ts, what)
                 self.written[f"t{k}", ts] = what
-        await (await self.store.put(batch))
+        ticket = await self.store.put(batch)
+        if wait:
+            await ticket
 
 
 async def until(

@@ -103,6 +103,25 @@ async def test_the_target_dies_while_storing_and_comes_back(store: Store, peer: 
     check_ledger(plant, await peer.samples())
 
 
+async def test_restarts_at_any_moment_change_nothing(
+    tmp_path: Path, peer: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a reload: another forwarder takes over while the last one's settling is with the writer still."""
+    async with open_store(tmp_path / "s", commit_interval_s=0.2) as store:
+        plant = Plant(store)
+        for n in range(12):
+            async with forwarding(store, http_settings(peer, gather_s=0.02)):
+                await plant.write(3)
+                await plant.write(3)
+                await asyncio.sleep(0.01 * n)
+                await plant.write(3, wait=False)
+        async with forwarding(store, http_settings(peer, gather_s=0.02)):
+            await until(lambda: delivered(peer, plant), "everything delivered")
+    assert (await peer.counts())["bodies_per_key"] == 1
+    check_ledger(plant, await peer.samples())
+    assert not [record for record in caplog.records if record.levelname != "INFO"]
+
+
 async def test_gaps_are_uploaded_also_where_there_are_no_samples(store: Store, peer: Receiver) -> None:
     async with forwarding(store, http_settings(peer)) as forwarder:
         store.gap(Gap(1, 2, "the line was cut", device="press", count=7))

@@ -5,7 +5,8 @@ import itertools
 import random
 import time
 from pathlib import Path
-from typing import Any
+
+import pytest
 
 from gateway.clock import SystemClock
 from gateway.forward.backlog import BacklogCounter
@@ -125,7 +126,7 @@ async def test_a_unit_closed_by_the_store_while_it_waits_is_given_up(tmp_path: P
 async def test_a_gap_without_a_block_of_its_own_changes_no_unit_in_flight(
     store: Store, peer: Receiver
 ) -> None:
-    """An upload is removed while the newest block is on its way to another: the record comes with the next."""
+    """An upload is removed while the newest block is on its way to another: the record comes later."""
     plant = Plant(store)
     store.pin(["cloud", "other"])
     await peer.faults(forget=3)
@@ -159,7 +160,7 @@ async def test_a_unit_of_a_newer_version_waits_with_a_sentence(store: Store, pee
 
 
 async def test_back_off_turns_and_a_hung_send_does_not(
-    store: Store, peer: Receiver, monkeypatch: Any
+    store: Store, peer: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant = Plant(store)
     monkeypatch.setattr("gateway.forward.gate.TURN_S", 0.1)
@@ -175,6 +176,28 @@ async def test_back_off_turns_and_a_hung_send_does_not(
         await until(lambda: "sending" in [lane.state for lane in forwarder.status().lanes], "sending")
         await asyncio.sleep(1.0)
         assert clock.mono_ns() - forwarder.turned_ns > 0.8e9, "a hung send is no turn"
+
+
+async def test_a_disk_that_holds_the_commit_up_is_a_turn(
+    store: Store, peer: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant = Plant(store)
+    monkeypatch.setattr("gateway.forward.lane.TURN_S", 0.1)
+    clock = SystemClock()
+    for started in (False, True):  # from its first commit on
+        if not started:
+            store.post(lambda tx: time.sleep(2.5))
+        async with forwarding(store, http_settings(peer)) as forwarder:
+            if started:
+                await plant.write(1)
+                await asyncio.sleep(0.3)
+                await plant.write(1, wait=False)
+                store.post(lambda tx: time.sleep(2.5))
+            oldest_ns = 0
+            for _ in range(24):
+                await asyncio.sleep(0.1)
+                oldest_ns = max(oldest_ns, clock.mono_ns() - forwarder.turned_ns)
+            assert oldest_ns < 1.5e9
 
 
 async def test_an_idle_forwarder_turns_and_reports_what_it_is(store: Store, peer: Receiver) -> None:
