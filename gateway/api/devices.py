@@ -9,8 +9,9 @@ from gateway.api.answers import found, health_row, json_answer, run_row
 from gateway.api.contracts import DeviceView
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
+from gateway.api.queries import BrowseQuery, NoQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import BrowseQuery, DeviceDetail, DeviceList, NodeList, NoQuery, PollAnswer
+from gateway.api.schemas import DeviceDetail, DeviceList, NodeList, PollAnswer
 from gateway.api.tokens import Role
 from gateway.api.values import carry, last_row
 from gateway.controls import Browse, NotPollable, Push

@@ -6,8 +6,9 @@ from aiohttp import web
 
 from gateway.api.answers import json_answer, run_row
 from gateway.api.keys import GATEWAY
+from gateway.api.queries import GapsQuery, RunsQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import GapList, GapsQuery, RunList, RunsQuery
+from gateway.api.schemas import GapList, RunList
 from gateway.api.tokens import Role
 from gateway.model import Gap
 

@@ -8,8 +8,8 @@ from aiohttp import web
 
 from gateway.api.contracts import GatewayView
 from gateway.api.keys import GATEWAY, STREAMS
+from gateway.api.queries import NoQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import NoQuery
 from gateway.api.state import uptime_s
 from gateway.api.tokens import Role
 

@@ -12,8 +12,8 @@ import gateway.dashboard
 from gateway.api.answers import json_answer
 from gateway.api.errors import ApiError
 from gateway.api.keys import DOCUMENT
+from gateway.api.queries import NoQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import NoQuery
 from gateway.api.tokens import Role
 
 _DASHBOARD: Final = Path(gateway.dashboard.__file__).parent

@@ -9,8 +9,9 @@ from aiohttp import web
 from gateway.api.answers import json_answer
 from gateway.api.devices import device_of
 from gateway.api.errors import ApiError
+from gateway.api.queries import NoQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import NoQuery, Pushed
+from gateway.api.schemas import Pushed
 from gateway.api.tokens import Role
 from gateway.api.values import FLAG_NAMES, loads, read
 from gateway.api.windows import MAX_US, MIN_US, instant

@@ -1,34 +1,33 @@
 """`GET /v1/devices/{id}/samples`: committed samples of a window, or buckets of them, streamed."""
 
 import asyncio
-import csv
-import io
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
 from aiohttp import web
 
 from gateway.api.answers import stream
 from gateway.api.contracts import DeviceView
 from gateway.api.devices import device_of
 from gateway.api.errors import ApiError
+from gateway.api.formats import TYPES, Format, format_of, negotiated
 from gateway.api.keys import GATEWAY
+from gateway.api.queries import SamplesQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import SampleList, SamplesQuery
+from gateway.api.schemas import SampleList
 from gateway.api.tokens import Role
-from gateway.api.values import Row, dumps, row
+from gateway.api.values import Row, row
 from gateway.api.windows import MAX_US, MIN_US, cursor_of, cursor_text
 from gateway.model import Batch
 from gateway.store import Store
 
 JSON_LIMIT: Final = 10_000
-MAX_BUCKETS: Final = 10_000
-_DEFAULT_BUCKETS: Final = 500
+MAX_BUCKETS: Final = 100_000
+_DEFAULT_BUCKETS: Final = 100
 _SLICE: Final = 1000
-_TYPES: Final = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
+_PIECE_BYTES: Final = 256 * 1024
 _SAMPLE_COLUMNS: Final = ("tag", "ts", "value", "status", "type", "flags")
 _BUCKET_COLUMNS: Final = ("tag", "ts", "min", "max", "avg", "count")
 _ANSWER: Final = {
@@ -95,95 +94,55 @@ class _Window:
 )
 async def list_samples(request: web.Request) -> web.StreamResponse:
     query, device = request["querystring"], device_of(request)
-    content_type = _negotiated(request, query.get("format"))
+    content_type = negotiated(request.headers.get("Accept", "*/*"), query.get("format"))
     tags = _tags_of(device, query.get("tags"))
     if "bucket" in query:
         rows = await _buckets(request, tags, query)
-        return await _answer(request, content_type, "buckets", _BUCKET_COLUMNS, _sliced(rows), lambda: None)
-    limit = query.get("limit", JSON_LIMIT if content_type == _TYPES["json"] else None)
+        form = format_of(content_type, "buckets", _BUCKET_COLUMNS)
+        return await _answer(request, content_type, form, _sliced(rows), lambda: None)
+    limit = query.get("limit", JSON_LIMIT if content_type == TYPES["json"] else None)
     window = _Window(
         tags, query.get("from_us", MIN_US), query.get("to_us", MAX_US), _cursor(query.get("cursor")), limit
     )
     slices = window.slices(request.app[GATEWAY].store)
-    return await _answer(request, content_type, "samples", _SAMPLE_COLUMNS, slices, lambda: window.next)
+    form = format_of(content_type, "samples", _SAMPLE_COLUMNS)
+    return await _answer(request, content_type, form, slices, lambda: window.next)
 
 
 async def _answer(
     request: web.Request,
     content_type: str,
-    name: str,
-    columns: Sequence[str],
+    form: Format,
     slices: AsyncGenerator[list[Row]],
     following: Callable[[], str | None],
 ) -> web.StreamResponse:
-    encode = _csv if content_type == _TYPES["csv"] else _lines
     async with aclosing(slices):
         nothing: list[Row] = []
-        first = await anext(slices, nothing)  # what fails at once still has its status
+        rows = await anext(slices, nothing)  # what fails at once still has its status
         async with stream(request, content_type) as out:
-            if content_type == _TYPES["json"]:
-                await out.write(b'{"%s":[' % name.encode() + b",".join(map(dumps, first)))
-                async for rows in slices:
-                    await out.write(b"".join(b"," + dumps(item) for item in rows))
-                    await asyncio.sleep(0)
-                await out.write(b'],"next":' + orjson.dumps(following()) + b"}")
-                return out.response
-            if content_type == _TYPES["csv"]:
-                await out.write(",".join(columns).encode() + b"\r\n")
-            await out.write(encode(columns, first))
-            async for rows in slices:
-                await out.write(encode(columns, rows))
+            await out.write(form.head)
+            between = b""
+            while rows:
+                for piece in _pieces(form, rows, between):
+                    await out.write(piece)
+                between = form.between
                 await asyncio.sleep(0)
-            if content_type == _TYPES["ndjson"] and following() is not None:
-                await out.write(dumps({"next": following()}) + b"\n")
+                rows = await anext(slices, nothing)
+            await out.write(form.tail(following()))
             return out.response
 
 
-def _lines(_columns: Sequence[str], rows: Iterable[Row]) -> bytes:
-    return b"".join(dumps(item) + b"\n" for item in rows)
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
+def _pieces(form: Format, rows: Iterable[Row], between: bytes) -> Iterator[bytes]:
+    """Yield the rows' bytes in pieces that a memory can hold, however long a text is."""
+    piece = bytearray()
     for item in rows:
-        writer.writerow([_cell(item, column) for column in columns])
-    return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _cell(item: Row, column: str) -> Any:
-    value = item.get(column)
-    if column == "flags":
-        return " ".join(value or ())
-    if column == "type" and value is None and isinstance(item["value"], str):
-        return "text"
-    if value is None or isinstance(value, str):
-        return value
-    return dumps(value).decode()
-
-
-def _negotiated(request: web.Request, asked: str | None) -> str:
-    if asked is not None:
-        return _TYPES[asked]
-    accept = request.headers.get("Accept", "*/*")
-    for item in sorted(accept.split(","), key=_quality, reverse=True):
-        media = item.partition(";")[0].strip().lower()
-        if _quality(item) > 0:
-            for offered in _TYPES.values():
-                if media in (offered, "*/*", f"{offered.partition('/')[0]}/*"):
-                    return offered
-    raise ApiError(406, "Samples come as application/json, application/x-ndjson or text/csv.")
-
-
-def _quality(item: str) -> float:
-    for parameter in item.split(";")[1:]:
-        name, _, value = parameter.strip().partition("=")
-        if name == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0
+        piece += between
+        piece += form.row(item)
+        between = form.between
+        if len(piece) >= _PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
 
 
 def _tags_of(device: DeviceView, text: str | None) -> dict[int, str]:
@@ -218,8 +177,10 @@ async def _buckets(request: web.Request, tags: dict[int, str], query: dict[str, 
             raise _invalid(field, "goes with samples, not with buckets: choose the window and the width")
     to_us = query.get("to_us", request.app[GATEWAY].clock.wall_us())
     from_us = query.get("from_us", max(MIN_US, to_us - width * _DEFAULT_BUCKETS))
-    if (to_us - from_us) // width > MAX_BUCKETS:
-        raise _invalid("bucket", f"is too narrow: the window has more than {MAX_BUCKETS} of them")
+    if (to_us - from_us) // width * len(tags) > MAX_BUCKETS:
+        raise _invalid(
+            "bucket", f"is too narrow: {len(tags)} tags would give more than {MAX_BUCKETS} of them"
+        )
     found = await request.app[GATEWAY].store.buckets(list(tags), from_us, to_us, width)
     return [
         {"tag": tags[series], "ts": ts, "min": low, "max": high, "avg": mean, "count": count}

@@ -1,24 +1,11 @@
-"""What `/v1` takes and gives, as marshmallow schemas: they document every answer and check every query.
+"""What `/v1` gives, as marshmallow schemas: they document every answer.
 
 Samples themselves never pass through marshmallow: `values.py` writes them.
 """
 
 from typing import Any
 
-from marshmallow import RAISE, Schema, fields, validate
-
-from gateway.api.windows import CURSOR_PATTERN, Duration, Instant
-
-_ID_LIST = "Comma-separated."
-
-
-class Closed(Schema):
-    """A query: unknown parameters are refused by name."""
-
-    class Meta:
-        """Read by marshmallow."""
-
-        unknown = RAISE
+from marshmallow import Schema, fields, validate
 
 
 def text(help: str, **more: Any) -> fields.String:  # noqa: A002
@@ -27,14 +14,6 @@ def text(help: str, **more: Any) -> fields.String:  # noqa: A002
 
 def whole(help: str, **more: Any) -> fields.Integer:  # noqa: A002
     return fields.Integer(metadata={"description": help, "format": "int64"}, **more)
-
-
-def limit(default: int, most: int) -> fields.Integer:
-    return fields.Integer(
-        load_default=default,
-        validate=validate.Range(1, most),
-        metadata={"description": "At most so many entries."},
-    )
 
 
 class Failure(Schema):
@@ -47,75 +26,6 @@ class Failure(Schema):
 
 class ErrorAnswer(Schema):
     error = fields.Nested(Failure, required=True)
-
-
-class NoQuery(Closed):
-    pass
-
-
-class SamplesQuery(Closed):
-    from_us = Instant(data_key="from", help="Start of the window, inclusive.")
-    to_us = Instant(data_key="to", help="End of the window, inclusive.")
-    tags = text(f"Only these tags; all without it. {_ID_LIST}")
-    limit = fields.Integer(
-        validate=validate.Range(1, 1_000_000),
-        metadata={
-            "description": "At most so many samples. Default: 10000 for JSON, everything for NDJSON and CSV."
-        },
-    )
-    cursor = fields.String(
-        metadata={"description": "`next` of the answer before.", "pattern": CURSOR_PATTERN}
-    )
-    format = fields.String(
-        validate=validate.OneOf(["json", "ndjson", "csv"]),
-        metadata={"description": "Instead of the Accept header."},
-    )
-    bucket = Duration(
-        help="Width of a bucket, such as 10s, 5m or 1h: min, max, avg and count of the numbers in each, "
-        "instead of samples."
-    )
-
-
-class PageQuery(Closed):
-    limit = limit(100, 1000)
-    cursor = fields.Integer(
-        validate=validate.Range(0, 2**63 - 1), metadata={"description": "`next` of the answer before."}
-    )
-
-
-class RunsQuery(PageQuery):
-    device = text("Only this device.")
-    status = fields.String(
-        validate=validate.OneOf(["running", "ok", "partial", "error"]), metadata={"description": "Only these runs."}
-    )
-    from_us = Instant(data_key="from", help="Only what ends at or after this.")
-    to_us = Instant(data_key="to", help="Only what begins at or before this.")
-
-
-class GapsQuery(PageQuery):
-    device = text("Only gaps of this device.")
-    upload = text("Only gaps of this upload.")
-    from_us = Instant(data_key="from", help="Only what ends at or after this.")
-    to_us = Instant(data_key="to", help="Only what begins at or before this.")
-
-
-class BrowseQuery(Closed):
-    node = text("The node whose children are listed; the root without it.")
-    limit = limit(200, 1000)
-    cursor = text("`next` of the answer before.")
-
-
-class StreamQuery(Closed):
-    devices = text(f"Only these devices. {_ID_LIST}")
-    tags = text(f"Only these tags. {_ID_LIST}")
-
-
-class QuarantineQuery(PageQuery):
-    pass
-
-
-class IdsQuery(Closed):
-    ids = text(f"Only these entries; all without it. {_ID_LIST}")
 
 
 class Running(Schema):

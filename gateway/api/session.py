@@ -7,8 +7,9 @@ from gateway.api.auth import COOKIE, SESSION_S, cookie_is_secure, unauthorized
 from gateway.api.errors import ApiError
 from gateway.api.keys import GUARD
 from gateway.api.push import read_body
+from gateway.api.queries import NoQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import NoQuery, SessionAnswer
+from gateway.api.schemas import SessionAnswer
 from gateway.api.tokens import Role
 from gateway.api.values import loads
 

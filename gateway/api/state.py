@@ -7,8 +7,9 @@ from aiohttp import web
 from gateway.api.answers import health_row, json_answer
 from gateway.api.contracts import GatewayView
 from gateway.api.keys import GATEWAY, SETTINGS, STREAMS
+from gateway.api.queries import NoQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import Alive, NoQuery, StateAnswer
+from gateway.api.schemas import Alive, StateAnswer
 from gateway.api.settings import HttpSettings
 from gateway.api.tokens import Role
 

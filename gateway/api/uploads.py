@@ -8,8 +8,9 @@ from gateway.api.answers import found, health_row, json_answer
 from gateway.api.contracts import UploadView
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
+from gateway.api.queries import IdsQuery, NoQuery, QuarantineQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import Count, IdsQuery, NoQuery, QuarantineList, QuarantineQuery, UploadList
+from gateway.api.schemas import Count, QuarantineList, UploadList
 from gateway.api.tokens import Role
 from gateway.api.values import sample_row
 from gateway.model import Quarantined, UploadProblem

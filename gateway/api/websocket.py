@@ -10,8 +10,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from gateway.api.auth import Principal, unauthorized
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY, GUARD, SOCKETS, STREAMS
+from gateway.api.queries import StreamQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import StreamQuery
 from gateway.api.stream import Client, Filter
 from gateway.api.tokens import Role
 
