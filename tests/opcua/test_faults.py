@@ -127,8 +127,10 @@ async def test_one_bad_tag_of_many_is_named_and_the_others_flow(tmp_path: Path, 
             assert state == "degraded"
             assert detail.startswith("3 of 53 tags are bad: ")
             assert "ghost (gateway.yaml:60): node ns=2;s=Ghost: the server has no such node" in detail
-            assert "lost (gateway.yaml:61): the path has no 'Lost'" in detail
-            assert "alien (gateway.yaml:62): the server has no namespace 'urn:no'" in detail
+            assert "lost (gateway.yaml:61): node Line1/Lost: the path has no 'Lost'" in detail
+            assert (
+                "alien (gateway.yaml:62): node nsu=urn:no;s=A: the server has no namespace 'urn:no'" in detail
+            )
             assert len(link.newest()) == 50
 
 
@@ -318,3 +320,14 @@ async def test_deadband_in_the_unit_of_the_tag(tmp_path: Path, free_port: Port, 
             await link.until(lambda: len(link.emitted) >= 4)
         assert [sample.value for sample in link.emitted] == [0.0, 30.0, 60.0, 90.0]
         assert link.units == {"Tag0": "bar"}
+
+
+@pytest.mark.parametrize("mode", ["auto", "poll"])
+async def test_all_tags_bad_is_said(tmp_path: Path, free_port: Port, mode: Any) -> None:
+    async with running(NODE_OPCUA, free_port()) as server:
+        link = RecordingLink("mill", tmp_path)
+        settings = opcua.Settings(url=server.url, mode=mode, publishing_interval_ms=50)
+        async with collecting(link, settings, tags({"ghost": "Line1/Ghost"})):
+            await link.until(lambda: bool(link.reports))
+        assert link.reports[-1][0] == "degraded"
+        assert "1 of 1 tags are bad: ghost (gateway.yaml:10): node Line1/Ghost" in link.reports[-1][1]

@@ -8,6 +8,7 @@ from asyncua import ua
 
 from gateway.controls import Node, NodePage
 from gateway.protocols.opcua.discovery import children, description, local
+from gateway.protocols.opcua.faults import problem
 from gateway.protocols.opcua.nodes import BadNode, find, spelled
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.values import reading
@@ -26,7 +27,12 @@ class Browser:
 
     async def browse(self, node: str | None, limit: int, cursor: str | None) -> NodePage:
         """List the children of `node`. KeyError: no such node. ValueError: no such cursor."""
-        point = _point(cursor)
+        try:
+            return await self._page(node, limit, _point(cursor))
+        except (ua.UaError, OSError, TimeoutError) as error:
+            raise problem(self._session.device, self._session.settings.url, error) from error
+
+    async def _page(self, node: str | None, limit: int, point: bytes | None) -> NodePage:
         result = await (self._first(node, limit) if point is None else self._next(point))
         references = [r for r in result.References or () if local(r.NodeId) is not None]
         nodes = await self._described(references)
@@ -39,7 +45,7 @@ class Browser:
         try:
             parent = await find(self._session, node or _ROOT)
         except BadNode as error:
-            raise KeyError(str(error)) from None
+            raise KeyError(f"{node}: {error}") from None
         parameters = ua.BrowseParameters()
         parameters.RequestedMaxReferencesPerNode = limit
         parameters.NodesToBrowse = [description(parent)]

@@ -52,6 +52,8 @@ class _Acquisition:
     async def run(self) -> None:
         await self._find()
         await self._subscribe()
+        if self._subscription is None and not self._polled():
+            self._condition.report()  # all tags are bad: nothing else would say so
         channel = Channel(str(self._session.choice), self._session.insecure)
         with self._link.offer(Browser(self._session), channel):
             async with asyncio.TaskGroup() as group:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from asyncua import ua
 
@@ -30,9 +29,9 @@ def node_id(spec: str, namespaces: Sequence[str]) -> ua.NodeId | None:
     try:
         found = ua.NodeId.from_string(f"ns={index};{match['id']}")
     except (ua.UaError, ValueError) as error:
-        raise BadNode(f"{spec!r} is no node id: {' '.join(str(error).split())}") from None
+        raise BadNode(f"this is no node id: {' '.join(str(error).split())}") from None
     if index >= len(namespaces):
-        raise BadNode(f"{spec!r}: the server has no namespace {index}, only 0 to {len(namespaces) - 1}")
+        raise BadNode(f"the server has no namespace {index}, only 0 to {len(namespaces) - 1}")
     return found
 
 
@@ -57,12 +56,15 @@ async def resolve(session: Session, items: Iterable[Item]) -> None:
             if item.node is None:
                 paths.append((item, path(item.spec, session.namespaces)))
         except BadNode as error:
-            item.problem = str(error)
-    walks = [_Walk(item, names) for item, names in paths]
+            item.problem = f"node {item.spec}: {error}"
+    walks = [_Walk(names) for _, names in paths]
     while going := [walk for walk in walks if walk.rest]:
         await _step(session, going)
-    for walk in walks:
-        walk.item.node = None if walk.item.problem else walk.at
+    for (item, _), walk in zip(paths, walks, strict=True):
+        if walk.problem:
+            item.problem = f"node {item.spec}: {walk.problem}"
+        else:
+            item.node = walk.at
 
 
 async def find(session: Session, spec: str) -> ua.NodeId:
@@ -70,7 +72,7 @@ async def find(session: Session, spec: str) -> ua.NodeId:
     found = node_id(spec, session.namespaces)
     if found is not None:
         return found
-    walk = _Walk(None, path(spec, session.namespaces))
+    walk = _Walk(path(spec, session.namespaces))
     while walk.rest and not walk.problem:
         await _step(session, [walk])
     if walk.problem:
@@ -104,7 +106,7 @@ def path(spec: str, namespaces: Sequence[str]) -> list[list[ua.QualifiedName]]:
     if not elements:
         return []
     if "" in elements:
-        raise BadNode(f"{spec!r} has an empty element")
+        raise BadNode("the path has an empty element")
     return [_names(element, namespaces) for element in elements]
 
 
@@ -134,24 +136,16 @@ def _namespace(uri: str, namespaces: Sequence[str]) -> int:
 class _Walk:
     """A browse path being followed, one element a step."""
 
-    def __init__(self, item: Item | None, names: list[list[ua.QualifiedName]]) -> None:
-        self.item: Any = item if item is not None else _Nobody()
+    def __init__(self, names: list[list[ua.QualifiedName]]) -> None:
+        self.problem = ""
         self.at: ua.NodeId = _OBJECTS
         self.rest = names
         if names and not names[0]:
             self.at, self.rest = _ROOT, names[1:]
 
-    @property
-    def problem(self) -> str:
-        return str(self.item.problem)
-
     def stop(self, problem: str) -> None:
-        self.item.problem = problem
+        self.problem = problem
         self.rest = []
-
-
-class _Nobody:
-    problem = ""
 
 
 async def _step(session: Session, walks: list[_Walk]) -> None:
