@@ -115,6 +115,10 @@ class Reads:
         found = await self.runs(device=device, limit=1)
         return found[0] if found else None
 
+    async def last_collected(self, device: str) -> RunRecord | None:
+        """Return the newest run in which the device was heard: a subscription's, or a cycle that succeeded."""
+        return await self.read(lambda conn: reader.last_collected(conn, device))
+
     # For the forwarder.
 
     async def unit_samples(self, from_seq: int, to_seq: int) -> Batch:
