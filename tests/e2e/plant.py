@@ -19,7 +19,13 @@ from tests.peers.receiver import Receiver, receiver
 CONFIG = """\
 store: {{commit_interval: 300ms}}
 devices:
-  plc: {{opcua: {{url: "{plc}", root: "/Objects/1:Line1", publishing_interval: 100ms, sampling_interval: 0}}}}
+  plc:
+    opcua:
+      url: "{plc}"
+      root: "/Objects/1:Line1"
+      publishing_interval: 100ms
+      sampling_interval: 0
+      session_timeout: 10s  # the server has ten sessions, and a killed gateway leaves its own behind
   box: {{push: {{}}}}
 uploads:
   cloud: {{http: {{url: "{cloud}/ingest", timeout: 3s, gather: 500ms, gather_size: 16kB}}}}
@@ -65,6 +71,11 @@ class Plant:
             async with session.post(url, json=samples, timeout=timeout) as answer:
                 return answer.status == 200
         return False
+
+    async def running(self, device: str, within_s: float = 60) -> None:
+        async with asyncio.timeout(within_s):
+            while (await self.gateway.get(f"/v1/devices/{device}"))["health"]["state"] != "running":
+                await asyncio.sleep(0.2)
 
     async def stored(self) -> Counter[tuple[Key, float]]:
         """Return what `/v1` shows, with how often."""
