@@ -1,6 +1,7 @@
 """The control Browse over a live session."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,33 @@ async def test_discovery_follows_continuation_points(
         async with collecting(link, opcua.Settings(url=server.url, publishing_interval_ms=50)):
             await link.until(lambda: bool(link.controls))
         assert {f"Line1/Tag{n}" for n in range(20)} <= set(link.names)
+
+
+async def test_whatever_is_asked_for_the_answer_is_one_of_the_contract(
+    tmp_path: Path, free_port: Port
+) -> None:
+    odd = [
+        "i=-1",
+        "i=99999999999",
+        "ns=70000;i=1",
+        "nsu=;s=a",
+        "s=",
+        "g=",
+        "b=",
+        "ns=1;s=\0",
+        "9:a",
+        "70000:a",
+    ]
+    odd += ["/", "//", "..", "&", "a" * 5000, "\U0001f527", "i=2253;x", "ns=0;s=\udcff", "\ud800", "i=61"]
+    async with running(NODE_OPCUA, free_port()) as server:
+        link = RecordingLink("mill", tmp_path)
+        async with collecting(link, opcua.Settings(url=server.url, publishing_interval_ms=50)) as task:
+            await link.until(lambda: bool(link.controls))
+            (browser,) = [control for control in link.controls if isinstance(control, Browse)]
+            for node in odd:
+                with suppress(KeyError, ValueError):
+                    await browser.browse(node, 10, None)
+            for cursor in ("x", "====", "\u00fc", "MQ==", "A" * 4000):
+                with pytest.raises(ValueError, match="cursor"):
+                    await browser.browse(None, 10, cursor)
+            assert not task.done()

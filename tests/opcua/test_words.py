@@ -12,6 +12,7 @@ from gateway.model import Flag
 from gateway.protocols import PROTOCOLS, load, opcua
 from gateway.protocols.opcua.discovery import _join, _named
 from gateway.protocols.opcua.nodes import BadNode, node_id, path, spelled
+from gateway.protocols.opcua.session import _with_port
 from gateway.protocols.opcua.values import overflowed, reading
 
 NAMESPACES = ["http://opcfoundation.org/UA/", "urn:own", "urn:plc;v=1"]
@@ -43,7 +44,9 @@ def test_every_spelled_node_id_is_read_back(name: str, index: int) -> None:
     assert node_id(spelled(node, NAMESPACES), NAMESPACES) == node
 
 
-@pytest.mark.parametrize("spec", ["nsu=urn:other;s=a", "ns=9;s=a", "i=x", "ns=1;g=no"])
+@pytest.mark.parametrize(
+    "spec", ["nsu=urn:other;s=a", "ns=9;s=a", "i=x", "ns=1;g=no", "i=-1", "i=4294967296", "ns=1;b=ü"]
+)
 def test_bad_node_ids(spec: str) -> None:
     with pytest.raises(BadNode):
         node_id(spec, NAMESPACES)
@@ -138,6 +141,12 @@ def test_bad_addresses(url: str) -> None:
     check = opcua.Settings.__dataclass_fields__["url"].metadata["declared"].check
     with pytest.raises(ValueError, match=r"opc\.tcp|address|port"):
         check(url)
+
+
+def test_an_address_without_a_port_means_4840() -> None:
+    assert _with_port("opc.tcp://plc-07/a") == "opc.tcp://plc-07:4840/a"
+    assert _with_port("opc.tcp://[::1]") == "opc.tcp://[::1]:4840"
+    assert _with_port("opc.tcp://plc:1/a") == "opc.tcp://plc:1/a"
 
 
 def test_queue_size_holds_what_is_sampled_between_two_publishes() -> None:

@@ -30,6 +30,8 @@ def node_id(spec: str, namespaces: Sequence[str]) -> ua.NodeId | None:
         found = ua.NodeId.from_string(f"ns={index};{match['id']}")
     except (ua.UaError, ValueError) as error:
         raise BadNode(f"this is no node id: {' '.join(str(error).split())}") from None
+    if isinstance(found.Identifier, int) and not 0 <= found.Identifier < 2**32:
+        raise BadNode(f"a numeric identifier lies between 0 and {2**32 - 1}")
     if index >= len(namespaces):
         raise BadNode(f"the server has no namespace {index}, only 0 to {len(namespaces) - 1}")
     return found
@@ -115,6 +117,8 @@ def _names(element: str, namespaces: Sequence[str]) -> list[ua.QualifiedName]:
         return []
     index, colon, name = element.partition(":")
     if colon and index.isdecimal():
+        if int(index) >= len(namespaces):
+            raise BadNode(f"the server has no namespace {int(index)}, only 0 to {len(namespaces) - 1}")
         return [ua.QualifiedName(_plain(name), int(index))]
     # The server's own namespaces come last: what a technician names lies in the later ones.
     order = [*range(1, len(namespaces)), 0]

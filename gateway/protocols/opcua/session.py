@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from asyncua import Client, ua
 from asyncua.crypto import uacrypto
@@ -23,6 +24,8 @@ from gateway.protocols.opcua.security import Choice, choices, insecure
 _PROBE_S = 5.0
 """After this silence the server is asked whether it still lives."""
 _LEAVE_S = 1.5
+_PORT = 4840
+"""The registered port of OPC UA, where the address names none."""
 _CHANNEL_LIFETIME_MS = 3_600_000
 _LIMITS = {
     "read": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
@@ -165,11 +168,16 @@ async def _candidates(device: Device, settings: Settings, pki: Pki, identity: Id
 
 def _bare_client(settings: Settings, identity: Identity) -> Client:
     # asyncua's supervisor, watchdog and reconnection run only after Client.connect(), which is not used.
-    client = Client(settings.url, timeout=settings.request_timeout_s)
+    client = Client(_with_port(settings.url), timeout=settings.request_timeout_s)
     guard(client)
     client.application_uri = identity.application_uri
     client.product_uri = "urn:edge-gateway"
     return client
+
+
+def _with_port(url: str) -> str:
+    parts = urlsplit(url)
+    return url if parts.port is not None else parts._replace(netloc=f"{parts.netloc}:{_PORT}").geturl()
 
 
 async def _client(
