@@ -116,7 +116,7 @@ class Reads:
         return found[0] if found else None
 
     async def last_collected(self, device: str) -> RunRecord | None:
-        """Return the newest run in which the device was heard: a subscription's, or a cycle that succeeded."""
+        """Return the newest run in which the device was heard: a subscription, or a cycle that succeeded."""
         return await self.read(lambda conn: reader.last_collected(conn, device))
 
     # For the forwarder.

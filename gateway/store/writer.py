@@ -161,7 +161,7 @@ class Writer(threading.Thread):
         try:
             ride.result = ride.job(tx)
         except Exception as error:  # the writer's boundary
-            if is_disk(error):
+            if is_disk(error) and not isinstance(error, OSError):
                 raise
             ride.error = error
             tx.conn.execute("ROLLBACK TO ride")

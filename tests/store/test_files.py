@@ -98,7 +98,9 @@ async def test_a_file_that_breaks_while_open_is_set_aside(opened: Opener, tmp_pa
         def malformed(tx: Transaction) -> None:
             overwrite_head(path)
             path.with_name("hot.db-wal").write_bytes(b"")
-            raise OSError("the disk was pulled")
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+            raise error
 
         once = iter([malformed])
         ride = store.ride(lambda tx: next(once, lambda _: None)(tx))

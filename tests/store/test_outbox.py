@@ -70,11 +70,17 @@ async def test_a_job_sees_the_block_of_its_commit_and_fails_alone(store: Store) 
             "SELECT n FROM block WHERE seq = ?", (tx.newest_seq,)
         ).fetchone()[0]
 
+    def late(tx: Transaction) -> None:
+        raise TimeoutError("an OSError, and yet not the disk's")
+
     ticket = await store.put(_batch(s))
-    results = await asyncio.gather(store.ride(bad), store.ride(seen), ticket, return_exceptions=True)
+    results = await asyncio.gather(
+        store.ride(bad), store.ride(seen), ticket, store.ride(late), return_exceptions=True
+    )
     assert isinstance(results[0], KeyError)
     assert results[1] == (store.state().newest_seq, 1)
     assert results[2] == (1, 0, 0)
+    assert isinstance(results[3], TimeoutError)
     assert len(await everything(store, [s])) == 1
     keys = await store.read(lambda conn: [row[0] for row in conn.execute("SELECT key FROM meta")])
     assert "good" in keys and "bad" not in keys

@@ -181,6 +181,7 @@ async def test_a_full_budget_makes_put_wait_in_line_and_try_put_refuse(opened: O
             order.append(n)
             await ticket
 
+        began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for n in range(30):
                 group.create_task(sender(n))
@@ -189,6 +190,7 @@ async def test_a_full_budget_makes_put_wait_in_line_and_try_put_refuse(opened: O
             assert store.try_put(batch(s, 10**6, 1)) is None, "those in line come first"
             assert store.state().pending_bytes <= 1_000_000
         assert order == list(range(30))
+        assert time.monotonic() - began < 2, "ten budgets full do not wait for ten ticks of 0.3 s"
         assert store.state().pending_bytes == 0
         assert len(await everything(store, [s])) == 60_001
         assert store.try_put(batch(s, 10**6, 1)) is not None
