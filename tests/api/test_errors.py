@@ -7,8 +7,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
-from gateway.api.errors import CODES
+from gateway.api.answers import stream
+from gateway.api.errors import CODES, ApiError, errors
+from gateway.model import NotStored
+from gateway.store import StoreProblem
 from tests.api.plant import Plant
 
 BOX = "/v1/devices/box/samples"
@@ -158,3 +163,44 @@ async def test_a_body_that_says_it_is_compressed_and_is_not_is_400(admin: aiohtt
     headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
     async with admin.post(BOX, data=b"not gzip at all", headers=headers) as answer:
         check(answer.status, await answer.read(), 400)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (TimeoutError(), 503),
+        (NotStored("the budget is full"), 503),
+        (StoreProblem("the store cannot be read now: disk I/O error"), 503),
+        (ApiError(409, "Not now."), 409),
+        (web.HTTPGone(), 410),
+        (RuntimeError("secret"), 500),
+        (RecursionError("secret"), 500),
+        (ExceptionGroup("secret", [ValueError("secret")]), 500),
+    ],
+)
+async def test_each_exception_has_its_status_and_the_shape(error: Exception, status: int) -> None:
+    async def fail(_request: web.Request) -> web.Response:
+        raise error
+
+    app = web.Application(middlewares=[errors])
+    app.router.add_get("/", fail)
+    async with TestClient(TestServer(app)) as client, client.get("/") as answer:
+        document = await answer.json()
+        assert answer.status == status
+        assert set(document["error"]) == {"code", "message", "details"}
+        assert "secret" not in await answer.text()
+        assert (answer.headers.get("Retry-After") is not None) == (status == 503)
+
+
+async def test_what_fails_after_the_answer_began_is_cut_and_not_answered_twice() -> None:
+    async def fail(request: web.Request) -> web.StreamResponse:
+        async with stream(request, "application/json") as out:
+            await out.write(b'{"samples":[')
+            raise ApiError(409, "Not now.")
+
+    app = web.Application(middlewares=[errors])
+    app.router.add_get("/", fail)
+    async with TestClient(TestServer(app)) as client, client.get("/") as answer:
+        assert answer.status == 200
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
