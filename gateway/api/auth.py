@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import logging
 import secrets
 import socket
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from gateway.api.settings import HttpSettings, is_loopback
 from gateway.api.tokens import Role, Token, Tokens
 from gateway.clock import Clock
 
+_log = logging.getLogger(__name__)
 COOKIE: Final = "edge_gateway_session"
 SESSION_S: Final = 12 * 3600
 _MAX_SESSIONS: Final = 256
@@ -80,6 +82,8 @@ class FailedLogins:
         while len(self._full_at_ns) > _MAX_ADDRESSES:
             self._full_at_ns.popitem(last=False)
         excess_ns = full_at - now - _FAILURES_ALLOWED * _FAILURE_FORGOTTEN_NS
+        if 0 < excess_ns <= _FAILURE_FORGOTTEN_NS:
+            _log.warning("too many wrong tokens from %s: the next ones are refused with 429", address)
         if excess_ns > 0:
             wait_s = excess_ns // 1_000_000_000 + 1
             raise ApiError(

@@ -1,5 +1,7 @@
 """`/v1/session`: a browser exchanges its token for a cookie that no script can read."""
 
+import logging
+
 from aiohttp import web
 
 from gateway.api.answers import json_answer
@@ -13,6 +15,7 @@ from gateway.api.schemas import SessionAnswer
 from gateway.api.tokens import Role
 from gateway.api.values import loads
 
+_log = logging.getLogger(__name__)
 _BODY = {
     "required": True,
     "content": {
@@ -67,6 +70,7 @@ async def log_in(request: web.Request) -> web.Response:
         raise ApiError(422, 'The body is not {"token": "..."}.', details=details)
     guard = request.app[GUARD]
     token = await guard.login(request, text)
+    _log.info('"%s" (%s) logged in from %s', token.name, token.role, request.remote)
     response = json_answer({"name": token.name, "role": token.role})
     cookie = guard.sessions.start(token)
     response.set_cookie(

@@ -163,6 +163,7 @@ class Tokens:
     def _locked(self) -> Iterator[None]:
         handle = os.open(self._folder / "tokens.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
+            _give_to_owner(handle, self._folder)
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
@@ -179,15 +180,22 @@ def replace_file(path: Path, text: str) -> None:
     handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
+            _give_to_owner(handle, path.parent)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except BaseException:
+    finally:
         draft.unlink(missing_ok=True)
-        raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _give_to_owner(handle: int, folder: Path) -> None:
+    """Let a file that root makes (`sudo edge-gateway token`) belong to the folder's owner: the service."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.fchown(handle, owner.st_uid, owner.st_gid)

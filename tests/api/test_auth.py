@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,16 @@ def test_the_token_file_is_private_and_holds_no_token(tmp_path: Path) -> None:
     assert not tokens.revoke(record.id)
     Tokens(state, SystemClock()).open()
     assert (state / ADMIN_FILE).read_text().strip() == admin  # a second start makes no second one
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_what_root_makes_belongs_to_the_service(tmp_path: Path) -> None:
+    """`sudo edge-gateway token` must not lock the service out of its own file."""
+    os.chown(tmp_path, 4242, 4243)
+    Tokens(tmp_path, SystemClock()).open().make("by root", Role.READ)
+    owners = {file.name: (file.stat().st_uid, file.stat().st_gid) for file in tmp_path.iterdir()}
+    assert set(owners) == {"tokens.json", "tokens.lock", ADMIN_FILE}
+    assert set(owners.values()) == {(4242, 4243)}
 
 
 async def test_a_damaged_token_file_lets_nobody_in_and_is_left_alone(tmp_path: Path) -> None:
