@@ -12,7 +12,7 @@ import aiohttp
 from gateway.model import UploadProblem
 from gateway.uploaders.answers import Answer, network, read_answer
 
-_PAGE_FILES = 100
+_PAGE_FILES = 500
 _MOST_PAGES = 10_000
 _PRESIGNED_FOR_S = 600
 
