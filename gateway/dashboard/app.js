@@ -69,6 +69,7 @@ function take(message) {
   if (message.type === "state") {
     get("gateway-id").textContent = document.title = message.id;
     get("facts").textContent = `version ${message.version}`;
+    plot.ahead_us = message.now_us - Date.now() * 1000;
     parts.devices(get("devices"), message.devices);
     table.state(message.devices);
     if (!chosen) table.pickFirst();
@@ -102,7 +103,7 @@ function choose(tag) {
 async function loadHistory() {
   if (!chosen) return;
   const { device, tag } = chosen, mine = ++loading;
-  const width = Math.max(1, Math.ceil(seconds / 300)), to = Date.now() * 1000, from = to - seconds * 1e6;
+  const width = Math.max(1, Math.ceil(seconds / 300)), to = Math.round(plot.now()), from = to - seconds * 1e6;
   const id = encodeURIComponent(device), window = `from=${from}&to=${to}`;
   try {
     const [history, holes] = await Promise.all([

@@ -6,13 +6,16 @@ const LEFT = 58, RIGHT = 12, TOP = 10, BOTTOM = 24;
 
 export class Plot {
   constructor(canvas, empty) {
-    this.canvas = canvas; this.empty = empty;
+    this.canvas = canvas; this.empty = empty; this.ahead_us = 0;
     this.clear(3600);
     new ResizeObserver(() => this.draw()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
     canvas.addEventListener("pointermove", (event) => { this.pointer = event.offsetX; this.draw(); });
     canvas.addEventListener("pointerleave", () => { this.pointer = null; this.draw(); });
   }
+
+  // The gateway's time, which its samples are in: this browser's clock may be another.
+  now() { return Date.now() * 1000 + this.ahead_us; }
 
   clear(seconds) {
     this.seconds = seconds; this.buckets = []; this.live = []; this.gaps = []; this.width = 0; this.pointer = null;
@@ -51,7 +54,7 @@ export class Plot {
     const pen = canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
-    const to = Date.now() * 1000, from = to - this.seconds * 1e6;
+    const to = this.now(), from = to - this.seconds * 1e6;
     const all = this.points(), shown = all.filter((point) => point.ts >= from && point.ts <= to + 5e6);
     this.empty.textContent = shown.length || !this.loaded ? "" : "No numbers in this range.";
     if (!shown.length) return;

@@ -4,6 +4,7 @@ import { element } from "/static/parts.js";
 import { clock, status, value } from "/static/words.js";
 
 const MOST_ROWS = 400;
+const REFRESH_MS = 150;  // faster nobody reads
 
 export class Table {
   constructor(body, more, filter, choose) {
@@ -67,17 +68,23 @@ export class Table {
   refresh() {
     if (this.waiting) return;
     this.waiting = true;
-    requestAnimationFrame(() => {
-      this.waiting = false;
-      for (const at of this.dirty) {
-        const cells = this.rows.get(at);
-        if (!cells) continue;
-        const before = cells[2].textContent;
-        this.write(cells, this.tags.get(at));
-        if (before !== cells[2].textContent) { cells[2].classList.remove("fresh"); void cells[2].offsetWidth; cells[2].classList.add("fresh"); }
-      }
-      this.dirty.clear();
-    });
+    setTimeout(() => requestAnimationFrame(() => this.update()), REFRESH_MS);
+  }
+
+  update() {
+    this.waiting = false;
+    const changed = [];
+    for (const at of this.dirty) {
+      const cells = this.rows.get(at);
+      if (!cells) continue;
+      const before = cells[2].textContent;
+      this.write(cells, this.tags.get(at));
+      if (before !== cells[2].textContent) changed.push(cells[2]);
+    }
+    this.dirty.clear();
+    for (const cell of changed) cell.classList.remove("fresh");
+    void this.body.offsetWidth;  // one layout for all, so that each animation starts anew
+    for (const cell of changed) cell.classList.add("fresh");
   }
 
   pick(row) {
