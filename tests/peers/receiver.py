@@ -24,7 +24,15 @@ class Receiver:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        command = (sys.executable, "-m", "gateway.demo.dataspace", "--port", str(self.port), "--folder", str(self.folder))
+        command = (
+            sys.executable,
+            "-m",
+            "gateway.demo.dataspace",
+            "--port",
+            str(self.port),
+            "--folder",
+            str(self.folder),
+        )
         self._process = await asyncio.create_subprocess_exec(*command, cwd=_ROOT, env={**os.environ})
         for _ in range(200):
             with contextlib.suppress(aiohttp.ClientError):
@@ -46,11 +54,17 @@ class Receiver:
         return self._process is not None and self._process.returncode is None
 
     async def faults(self, **faults: Any) -> None:
-        async with aiohttp.ClientSession() as session, session.post(f"{self.url}/faults", json=faults) as answer:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{self.url}/faults", json=faults) as answer,
+        ):
             assert answer.status == 200, await answer.text()
 
     async def _get(self, show: str) -> bytes:
-        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/ledger?show={show}") as answer:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.url}/ledger?show={show}") as answer,
+        ):
             return await answer.read()
 
     async def counts(self) -> dict[str, Any]:
