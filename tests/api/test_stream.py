@@ -228,11 +228,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody(gateway: Plant, setti
     app = build_app(gateway, settings)
     async with serve(app, settings, gateway.state) as (host, port):
         reader, writer = await asyncio.open_connection(host, port, limit=1024)
-        writer.write(
-            b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-            b"Authorization: Bearer " + gateway.texts[Role.READ].encode() + b"\r\n\r\n"
-        )
+        writer.write(_handshake(gateway))
         await reader.readuntil(b"\r\n\r\n")
         headers = gateway.bearer(Role.READ)
         async with (
@@ -260,6 +256,34 @@ async def test_a_client_that_does_not_read_holds_up_nobody(gateway: Plant, setti
             text = await _drain(reader, b'"skipped":')
             assert b'"number"' in text
         writer.close()
+
+
+async def test_a_client_that_never_reads_is_cut_off(
+    gateway: Plant, settings: HttpSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "WRITE_S", 0.3)
+    box, app = gateway.devices["box"], build_app(gateway, settings)
+    async with serve(app, settings, gateway.state) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port, limit=1024)
+        writer.write(_handshake(gateway))
+        await reader.readuntil(b"\r\n\r\n")
+        async with asyncio.timeout(8):
+            while not app[STREAMS].clients:
+                await asyncio.sleep(0.01)
+            n = 0
+            while app[STREAMS].clients:
+                n += 1
+                await emit(box, "ballast", "x" * 500_000, n)
+                await asyncio.sleep(0.03)
+        writer.close()
+
+
+def _handshake(gateway: Plant) -> bytes:
+    return (
+        b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Authorization: Bearer " + gateway.texts[Role.READ].encode() + b"\r\n\r\n"
+    )
 
 
 async def _drain(reader: asyncio.StreamReader, until: bytes) -> bytes:
