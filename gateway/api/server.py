@@ -110,6 +110,8 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what never reached a handler, such as bytes that are not HTTP, in the one shape."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client went away: aiohttp closes, and nobody's log has to know
         if request.writer.output_size > 0:
             raise ConnectionResetError("the answer has begun already")
         sentence = "The request is not valid HTTP." if status < 500 else "The gateway failed."

@@ -93,6 +93,51 @@ async def test_a_slow_body_is_408(url: str, gateway: Plant, monkeypatch: pytest.
     writer.close()
 
 
+@pytest.mark.parametrize("path", ["/v1/devices/box/samples", "/v1/session"])
+async def test_a_client_that_goes_away_leaves_no_error_in_the_log(
+    url: str, gateway: Plant, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody can pull a plug: that must not fill the log with tracebacks."""
+    token = gateway.texts[Role.OPERATE].encode()
+    head = (
+        b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
+        b"Authorization: Bearer " + token + b"\r\n\r\n"
+    )
+    for abort in (False, True):
+        for body in (b"", b"[{"):
+            _, writer = await connect(url)
+            writer.write(b"POST " + path.encode() + head + body)
+            await asyncio.sleep(0.1)
+            writer.transport.abort() if abort else writer.close()
+            await asyncio.sleep(0.1)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_nor_does_one_that_goes_away_in_the_middle_of_an_answer(
+    url: str, gateway: Plant, admin: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(6):
+        sample = {"tag": "big", "ts": n, "value": "x" * 900_000}
+        async with admin.post("/v1/devices/box/samples", json=[sample]) as answer:
+            assert answer.status == 200
+    token = gateway.texts[Role.READ].encode()
+    upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    for path, more in (
+        (b"/v1/devices/box/samples", b""),
+        (b"/v1/stream", upgrade + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
+    ):
+        for abort in (False, True):
+            reader, writer = await connect(url)
+            head = b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + b"\r\n"
+            writer.write(b"GET " + path + head + more + b"\r\n")
+            assert await reader.read(1000)
+            writer.transport.abort() if abort else writer.close()
+            async with admin.post("/v1/devices/box/samples", json=[{"tag": "n", "value": 1}]):
+                await asyncio.sleep(0.1)  # something to write to those who left
+    await asyncio.sleep(0.3)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 @pytest.fixture
 def settings() -> HttpSettings:
     return HttpSettings(listen="127.0.0.1:0", tls="off", max_connections=12, max_connections_per_address=8)
