@@ -79,10 +79,10 @@ class HotFile:
             except (sqlite3.Error, OSError) as error:
                 if is_corrupt(error):
                     self.set_aside(f"{error}", now_us)
-                elif not (is_disk(error) and self._give_reserve()):
+                elif not (is_disk(error) and self.give_reserve()):
                     raise StoreProblem(f"the store {self.path} cannot be opened: {error}") from error
             else:
-                self._take_reserve()
+                self.take_reserve()
                 return opened
         raise StoreProblem(f"the store {self.path} cannot be opened, nor made anew")
 
@@ -94,7 +94,7 @@ class HotFile:
             conn.close()
             raise
 
-    def _take_reserve(self) -> None:
+    def take_reserve(self) -> None:
         """Keep some disk space: SQLite needs a little to open a store on a full disk."""
         with contextlib.suppress(OSError):
             fd = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -103,12 +103,13 @@ class HotFile:
             finally:
                 os.close(fd)
 
-    def _give_reserve(self) -> bool:
+    def give_reserve(self) -> bool:
+        """Give the reserve back to a full disk; say whether there was one."""
         try:
             self._reserve.unlink()
         except OSError:
             return False
-        _log.warning("the disk is full: the store opens on its reserve")
+        _log.warning("the disk is full: the store uses its reserve")
         return True
 
     def connect(self) -> sqlite3.Connection:

@@ -17,7 +17,7 @@ from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Books, Counters, Done, run_commit
 from gateway.store.hotfile import HotFile, Loaded, read_epoch
 from gateway.store.outbox import Transaction
-from gateway.store.schema import is_corrupt, is_disk
+from gateway.store.schema import is_corrupt, is_disk, is_full
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
 from gateway.store.work import Ride, Work, fail, settle
@@ -169,18 +169,14 @@ class Writer(threading.Thread):
 
     def _commit(self, closing: bool) -> None:
         conn = self._open()
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
         if self._doubt is not None and self._was_committed(conn, self._doubt):
             self._committed(self._doubt)
             return
         self._doubt = None
         conn.execute("BEGIN IMMEDIATE")
-        try:
-            done = run_commit(conn, self._work, self._books(closing))
-        except BaseException:
-            if conn.in_transaction:
-                conn.execute("ROLLBACK")
-            raise
-        self._doubt = done
+        self._doubt = done = run_commit(conn, self._work, self._books(closing))
         conn.execute("COMMIT")
         self._committed(done)
 
@@ -238,13 +234,15 @@ class Writer(threading.Thread):
         self.last_commit_ns = now
         if self.refusing:
             _log.warning("the store takes samples again")
+            self._hot.take_reserve()
             self.refusing = ""
         work, self._work = self._work, Work()
         self._tell(lambda: settle(work, done.receipts, self._budget))
 
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
-        self._disconnect()
+        if not is_full(error):  # a full disk would not let a closed file be opened again
+            self._disconnect()
         if not is_disk(error):
             sentence = f"the store could not write a commit: {type(error).__name__}: {error}"
             _log.error("%s", sentence, exc_info=error)
@@ -254,6 +252,7 @@ class Writer(threading.Thread):
         sentence = f"the disk refuses the store's samples: {error}"
         if sentence != self.refusing:
             _log.error("%s", sentence)
+            self._hot.give_reserve()
         self.refusing = sentence
 
     def _single_out(self, sentence: str) -> None:
