@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.protocols import opcua
+from gateway.protocols.opcua import opening
+from gateway.protocols.opcua.session import Session
 from tests.opcua.recording import RecordingLink, collecting, tags
 from tests.peers.opcua_peer import NODE_OPCUA, running
 
@@ -133,6 +137,7 @@ async def test_a_server_without_subscriptions_is_polled(tmp_path: Path, free_por
         written = {(f"Line1/{tag}", ts, value) for tag, ts, value in server.ledger}
         assert written <= link.rows()
         assert link.reports[-1][0] == "running"
+        assert "tags are read cyclically, not subscribed" in link.reports[-1][1]
 
 
 async def test_what_cannot_be_subscribed_is_polled(tmp_path: Path, free_port: Port) -> None:
@@ -147,6 +152,7 @@ async def test_what_cannot_be_subscribed_is_polled(tmp_path: Path, free_port: Po
             await link.until(lambda: len(link.committed) >= len(server.ledger))
         assert link.rows() == set(server.ledger)
         assert {run.kind for run in link.runs} == {"subscription", "cycle"}
+        assert "10 of 30 tags are read cyclically, not subscribed" in link.reports[-1][1]
 
 
 async def test_the_limits_of_the_server_are_kept(tmp_path: Path, free_port: Port) -> None:
@@ -159,3 +165,27 @@ async def test_the_limits_of_the_server_are_kept(tmp_path: Path, free_port: Port
             async with collecting(link, settings):
                 await link.until(lambda link=link: len(link.emitted) >= 100)
             assert link.reports[-1][0] == "running"
+
+
+async def test_limits_that_the_server_does_not_tell(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = opening._learn
+
+    async def untold(live: Session) -> None:
+        await learn(live)
+        live.limits = dict.fromkeys(live.limits, 500)
+
+    monkeypatch.setattr(opening, "_learn", untold)
+    async with running(NODE_OPCUA, free_port(), "--tags", "60", "--per-call", "9") as server:
+        for mode in ("subscribe", "poll"):
+            link = RecordingLink("mill", tmp_path)
+            settings = opcua.Settings(
+                url=server.url, mode=mode, publishing_interval_ms=50, poll_interval_ms=100
+            )
+            async with collecting(link, settings):
+                await link.until(lambda link=link: len(link.emitted) >= 60)
+            listed = RecordingLink("mill", tmp_path)
+            async with collecting(listed, settings, tags({f"Tag{n}": f"Line1/Tag{n}" for n in range(60)})):
+                await listed.until(lambda link=listed: len(link.emitted) >= 60)
+            assert listed.reports[-1][0] == "running"

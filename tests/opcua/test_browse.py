@@ -8,7 +8,7 @@ import pytest
 
 from gateway.controls import Browse, Node
 from gateway.protocols import opcua
-from gateway.protocols.opcua import discovery
+from gateway.protocols.opcua import browsing
 from tests.opcua.recording import RecordingLink, collecting
 from tests.peers.opcua_peer import NODE_OPCUA, running
 
@@ -52,7 +52,7 @@ async def test_browse_in_pages(tmp_path: Path, free_port: Port) -> None:
 async def test_discovery_follows_continuation_points(
     tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "_REFERENCES_A_PAGE", 3)
+    monkeypatch.setattr(browsing, "_REFERENCES_A_PAGE", 3)
     async with running(NODE_OPCUA, free_port(), "--tags", "20") as server:
         link = RecordingLink("mill", tmp_path)
         async with collecting(link, opcua.Settings(url=server.url, publishing_interval_ms=50)):

@@ -331,3 +331,18 @@ async def test_all_tags_bad_is_said(tmp_path: Path, free_port: Port, mode: Any) 
             await link.until(lambda: bool(link.reports))
         assert link.reports[-1][0] == "degraded"
         assert "1 of 1 tags are bad: ghost (gateway.yaml:10): node Line1/Ghost" in link.reports[-1][1]
+
+
+async def test_a_node_that_goes_away_and_comes_back(tmp_path: Path, free_port: Port) -> None:
+    async with running(NODE_OPCUA, free_port()) as server:
+        link = RecordingLink("mill", tmp_path)
+        settings = opcua.Settings(url=server.url, publishing_interval_ms=50, sampling_interval_ms=0)
+        async with collecting(link, settings, tags(FIVE)):
+            await link.until(lambda: len(link.emitted) >= 5)
+            server.say("bad", "Tag0", "BadNodeIdUnknown")
+            await link.until(lambda: link.reports[-1][0] == "degraded")
+            assert (
+                "Tag0 (gateway.yaml:10): node Line1/Tag0: the server has no such node" in link.reports[-1][1]
+            )
+            await server.ask("write", 1, 10, answer="done")
+            await link.until(lambda: link.reports[-1][0] == "running")

@@ -12,7 +12,7 @@ from asyncua.common.utils import Buffer
 from asyncua.ua.ua_binary import struct_to_binary
 
 from gateway.protocols import opcua
-from gateway.protocols.opcua import notifications, session
+from gateway.protocols.opcua import notifications, opening
 from tests.opcua.recording import RecordingLink, collecting, failure, tags
 from tests.opcua.test_security import trust_the_server
 from tests.peers.opcua_peer import NODE_OPCUA, running
@@ -87,7 +87,7 @@ def test_a_keep_alive_tells_the_next_number() -> None:
 async def test_the_secure_channel_is_renewed(
     tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_CHANNEL_LIFETIME_MS", 2500)
+    monkeypatch.setattr(opening, "_CHANNEL_LIFETIME_MS", 2500)
     async with running(NODE_OPCUA, free_port(), "--security", "secure", "--accept", "yes") as server:
         link = RecordingLink("mill", tmp_path)
         settings = opcua.Settings(url=server.url, publishing_interval_ms=50, sampling_interval_ms=0)

@@ -2,14 +2,17 @@
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from gateway.controls import Channel
-from gateway.model import WaitingForTrust
+from gateway.model import DeviceProblem, WaitingForTrust
 from gateway.protocols import opcua
+from gateway.protocols.opcua.pki import Pki
 from gateway.settings import Secret
 from tests.opcua.recording import RecordingLink, collecting, failure
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, Peer, running
@@ -117,8 +120,9 @@ def ssl_pem(der: bytes) -> str:
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode()
 
 
-async def test_user_and_password(tmp_path: Path, free_port: Port) -> None:
-    options = ("--security", "both", "--accept", "yes", "--user", "gateway:opensesame", "--anonymous", "no")
+@pytest.mark.parametrize("offered", ["both", "sign"])
+async def test_user_and_password(tmp_path: Path, free_port: Port, offered: str) -> None:
+    options = ("--security", offered, "--accept", "yes", "--user", "gateway:opensesame", "--anonymous", "no")
     async with running(NODE_OPCUA, free_port(), *options) as server:
         link = RecordingLink("mill", tmp_path)
         settings = opcua.Settings(
@@ -172,3 +176,23 @@ async def test_a_policy_that_is_not_offered_is_named(tmp_path: Path, free_port: 
         refused = await failure(link, opcua.Settings(url=plc.url, security="Basic256Sha256/Sign"))
         assert "does not offer security Basic256Sha256/Sign" in str(refused)
         assert "it offers none" in str(refused)
+
+
+def test_many_threads_make_one_certificate(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: Pki(tmp_path).identity("g").thumbprint, range(8)))
+    assert len(set(made)) == 1
+
+
+@pytest.mark.parametrize("name", ["key.pem", "certificate.der"])
+def test_a_broken_file_of_ours_is_named(tmp_path: Path, name: str) -> None:
+    Pki(tmp_path).identity("g")
+    (tmp_path / "own" / name).write_bytes(b"broken")
+    with pytest.raises(DeviceProblem, match=f"certificates in {tmp_path} cannot be used"):
+        Pki(tmp_path).identity("g")
+
+
+def test_the_certificate_is_valid_for_a_clock_that_was_never_set(tmp_path: Path) -> None:
+    certificate = Pki(tmp_path).identity("g").certificate
+    assert certificate.not_valid_before_utc == datetime(2024, 1, 1, tzinfo=UTC)
+    assert certificate.not_valid_after_utc > datetime.now(UTC) + timedelta(days=20 * 365)

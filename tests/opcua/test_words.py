@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 import pytest
 from asyncua import ua
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.model import Flag
 from gateway.protocols import PROTOCOLS, load, opcua
 from gateway.protocols.opcua.discovery import _join, _named
 from gateway.protocols.opcua.nodes import BadNode, node_id, path, spelled
-from gateway.protocols.opcua.session import _with_port
+from gateway.protocols.opcua.opening import _with_port
 from gateway.protocols.opcua.values import overflowed, reading
 
 NAMESPACES = ["http://opcfoundation.org/UA/", "urn:own", "urn:plc;v=1"]
@@ -70,16 +70,15 @@ def test_paths(spec: str, names: list[list[tuple[int, str]]]) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1))
+@example("2:abc")
+@example("..")
+@example("a&:b")
 def test_a_discovered_name_is_a_path(name: str) -> None:
     if name.strip() != name or not name:
         return
-    steps = path(_join("1:Line", name), NAMESPACES)
+    steps = path(_join("Line", name), NAMESPACES)
     assert len(steps) == 2
-    index, colon, rest = name.partition(":")
-    if not (colon and index.isdecimal()):
-        assert {candidate.Name for candidate in steps[1]} == {name}
-    else:
-        assert steps[1][0].Name == rest
+    assert {candidate.Name for candidate in steps[1]} == {name}
 
 
 def test_an_empty_element_is_refused() -> None:

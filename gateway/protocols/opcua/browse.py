@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from asyncua import ua
 
 from gateway.controls import Node, NodePage
-from gateway.protocols.opcua.discovery import children, description, local
+from gateway.protocols.opcua.browsing import children, description, local
 from gateway.protocols.opcua.faults import problem
 from gateway.protocols.opcua.nodes import BadNode, find, spelled
 from gateway.protocols.opcua.session import Session
@@ -75,22 +75,13 @@ class Browser:
         self, variables: Sequence[ua.NodeId]
     ) -> dict[tuple[ua.NodeId, ua.AttributeIds], ua.DataValue]:
         keys = [(node, attribute) for node in variables for attribute in _ATTRIBUTES]
-        size = self._session.limits["read"]
-        found: dict[tuple[ua.NodeId, ua.AttributeIds], ua.DataValue] = {}
-        for start in range(0, len(keys), size):
-            chunk = keys[start : start + size]
-            values = await self._session.read([ua.ReadValueId(NodeId=n, AttributeId=a) for n, a in chunk])
-            found.update(zip(chunk, values, strict=True))
-        return found
+        asked = [ua.ReadValueId(NodeId=node, AttributeId=attribute) for node, attribute in keys]
+        values = await self._session.chunked("read", asked, self._session.read)
+        return dict(zip(keys, values, strict=True))
 
     async def _parents(self, nodes: Sequence[ua.NodeId]) -> set[ua.NodeId]:
-        size = self._session.limits["browse"]
-        having = set()
-        for start in range(0, len(nodes), size):
-            chunk = nodes[start : start + size]
-            async for place, _ in children(self._session, chunk):
-                having.add(chunk[place])
-        return having
+        below = await children(self._session, nodes, one_will_do=True)
+        return {node for node, references in zip(nodes, below, strict=True) if references}
 
     def _node(
         self,

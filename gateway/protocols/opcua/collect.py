@@ -14,9 +14,10 @@ from gateway.protocols.opcua.discovery import discovered
 from gateway.protocols.opcua.faults import NO_SUBSCRIPTION, problem, sentence
 from gateway.protocols.opcua.items import Condition, Item, listed
 from gateway.protocols.opcua.nodes import resolve
+from gateway.protocols.opcua.opening import open_session
 from gateway.protocols.opcua.polling import Poller
 from gateway.protocols.opcua.public_subscription import PublicSubscription
-from gateway.protocols.opcua.session import Session, open_session
+from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.subscription import Subscription, private_names_exist
 
 _RETRY_S = 30.0
@@ -45,7 +46,7 @@ class _Acquisition:
         self._settings = settings
         self._link = link
         self._items: list[Item] = []
-        self._condition = Condition(link, [], [], session.insecure)
+        self._condition = Condition(link, [], [], session.insecure, auto=settings.mode == "auto")
         self._poller = Poller(session, link, self._condition)
         self._subscription: Subscription | None = None
 

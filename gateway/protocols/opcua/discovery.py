@@ -1,24 +1,26 @@
 """Finds everything readable below a node, breadth first, in batches."""
 
 import hashlib
+import re
 import unicodedata
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from asyncua import ua
 
 from gateway.model import DeviceProblem, Link
 from gateway.protocols.opcua import Settings, TagSettings
+from gateway.protocols.opcua.browsing import children, local
 from gateway.protocols.opcua.items import Item, item
 from gateway.protocols.opcua.nodes import BadNode, find, spelled
 from gateway.protocols.opcua.session import Session
 
 _PARENTS_A_CALL = 50
-_REFERENCES_A_PAGE = 1000
 _MOST_NODES = 200_000
 _NAME_LENGTH = 200
 _SERVER = ua.NodeId(ua.ObjectIds.Server)
 _CURRENT_READ = 1
+_LOOKS_QUALIFIED = re.compile(r"^(\d+):")
 
 
 @dataclass(slots=True)
@@ -55,13 +57,13 @@ async def search(session: Session, root: ua.NodeId, most: int) -> Found:
     found = Found()
     seen = {root, _SERVER}
     level: list[tuple[str, ua.NodeId]] = [("", root)]
-    size = min(_PARENTS_A_CALL, session.limits["browse"])
     while level:
         below: list[tuple[str, ua.NodeId]] = []
-        for start in range(0, len(level), size):
-            parents = level[start : start + size]
+        for start in range(0, len(level), _PARENTS_A_CALL):
+            parents = level[start : start + _PARENTS_A_CALL]
             variables = []
-            async for place, reference in children(session, [node for _, node in parents]):
+            references = await children(session, [node for _, node in parents])
+            for (parent, _), reference in _pairs(parents, references):
                 node = local(reference.NodeId)
                 if node is None or node in seen:
                     continue
@@ -69,7 +71,7 @@ async def search(session: Session, root: ua.NodeId, most: int) -> Found:
                     found.complete = False
                     break
                 seen.add(node)
-                name = _join(parents[place][0], reference.BrowseName.Name or "")
+                name = _join(parent, reference.BrowseName.Name or "")
                 below.append((name, node))
                 if reference.NodeClass == ua.NodeClass.Variable:
                     variables.append((name, node))
@@ -80,72 +82,33 @@ async def search(session: Session, root: ua.NodeId, most: int) -> Found:
     return found
 
 
-async def children(
-    session: Session, parents: Sequence[ua.NodeId]
-) -> AsyncIterator[tuple[int, ua.ReferenceDescription]]:
-    """Yield (place of the parent, reference) for the objects and variables below several nodes."""
-    parameters = ua.BrowseParameters()
-    parameters.RequestedMaxReferencesPerNode = _REFERENCES_A_PAGE
-    parameters.NodesToBrowse = [description(node) for node in parents]
-    results = await session.services.browse(parameters)
-    session.heard()
-    pending = list(enumerate(results))
-    while pending:
-        going: list[tuple[int, bytes]] = []
-        for place, result in pending:
-            for reference in result.References or ():
-                yield place, reference
-            if result.ContinuationPoint:
-                going.append((place, result.ContinuationPoint))
-        if not going:
-            return
-        further = ua.BrowseNextParameters()
-        further.ReleaseContinuationPoints = False
-        further.ContinuationPoints = [point for _, point in going]
-        results = await session.services.browse_next(further)
-        session.heard()
-        pending = [(place, result) for (place, _), result in zip(going, results, strict=True)]
-
-
-def description(node: ua.NodeId) -> ua.BrowseDescription:
-    """Return the question for the objects and variables below a node."""
-    asked = ua.BrowseDescription()
-    asked.NodeId = node
-    asked.BrowseDirection = ua.BrowseDirection.Forward
-    asked.ReferenceTypeId = ua.NodeId(ua.ObjectIds.HierarchicalReferences)
-    asked.IncludeSubtypes = True
-    asked.NodeClassMask = ua.NodeClass.Object | ua.NodeClass.Variable
-    asked.ResultMask = ua.BrowseResultMask.All
-    return asked
-
-
-def local(node: ua.NodeId) -> ua.NodeId | None:
-    """Return an expanded node id as a plain one; None where it lies in another server."""
-    if getattr(node, "ServerIndex", 0) or getattr(node, "NamespaceUri", None):
-        return None
-    return ua.NodeId(node.Identifier, node.NamespaceIndex, node.NodeIdType)
-
-
 async def _readable(session: Session, variables: list[tuple[str, ua.NodeId]]) -> list[tuple[str, ua.NodeId]]:
-    size = session.limits["read"]
+    nodes = [
+        ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.UserAccessLevel) for _, node in variables
+    ]
+    levels = await session.chunked("read", nodes, session.read)
     kept = []
-    for start in range(0, len(variables), size):
-        chunk = variables[start : start + size]
-        levels = await session.read(
-            [ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.UserAccessLevel) for _, node in chunk]
-        )
-        for variable, level in zip(chunk, levels, strict=True):
-            value = level.Value.Value if level.Value is not None else None
-            # A server that does not tell is tried.
-            if not isinstance(value, int) or value & _CURRENT_READ:
-                kept.append(variable)
+    for variable, level in zip(variables, levels, strict=True):
+        value = level.Value.Value if level.Value is not None else None
+        # A server that does not tell is tried.
+        if not isinstance(value, int) or value & _CURRENT_READ:
+            kept.append(variable)
     return kept
+
+
+def _pairs(
+    parents: Sequence[tuple[str, ua.NodeId]], references: Sequence[Sequence[ua.ReferenceDescription]]
+) -> Iterator[tuple[tuple[str, ua.NodeId], ua.ReferenceDescription]]:
+    for parent, below in zip(parents, references, strict=True):
+        for reference in below:
+            yield parent, reference
 
 
 def _join(parent: str, name: str) -> str:
     clean = "".join("_" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name) or "_"
     for special in "&/":
         clean = clean.replace(special, f"&{special}")
+    clean = _LOOKS_QUALIFIED.sub(r"\1&:", clean)
     return f"{parent}/{clean}" if parent else clean
 
 

@@ -114,6 +114,8 @@ class Condition:
     notes: list[str]
     """What is wrong with the device as a whole though it runs (too many tags)."""
     insecure: str = ""
+    auto: bool = False
+    """Tags that are polled are so because the server does not subscribe them, which is said."""
 
     def report(self) -> None:
         bad = [item for item in self.items if item.problem]
@@ -121,6 +123,9 @@ class Condition:
         if bad:
             sentences.append(f"{len(bad)} of {len(self.items)} tags are bad: {_few(bad)}")
         state = "degraded" if sentences else "running"
+        polled = sum(item.polled for item in self.items)
+        if self.auto and polled:
+            sentences.append(f"{polled} of {len(self.items)} tags are read cyclically, not subscribed")
         if self.insecure:
             sentences.append(self.insecure)
         self.link.report(state, "; ".join(sentences))

@@ -87,7 +87,8 @@ def path(spec: str, namespaces: Sequence[str]) -> list[list[ua.QualifiedName]]:
 
     `/` separates, `&` takes the next character as it is; `2:Name` names the namespace, else any
     will do.
-    A path from the root begins with `/`; any other one begins at Objects.
+    A path from the root begins with `/`, and is given with an empty first element; any other one begins at
+    Objects.
     """
     elements = [""]
     escaped = False
@@ -99,22 +100,21 @@ def path(spec: str, namespaces: Sequence[str]) -> list[list[ua.QualifiedName]]:
             escaped = True
         else:
             elements.append("")
+    from_root: list[list[ua.QualifiedName]] = []
     if elements[0] == "":
         elements.pop(0)
         if elements and elements[0] in ("Objects", "0:Objects"):
             elements.pop(0)
         else:
-            elements.insert(0, "..")
+            from_root = [[]]
     if not elements:
         return []
     if "" in elements:
         raise BadNode("the path has an empty element")
-    return [_names(element, namespaces) for element in elements]
+    return from_root + [_names(element, namespaces) for element in elements]
 
 
 def _names(element: str, namespaces: Sequence[str]) -> list[ua.QualifiedName]:
-    if element == "..":
-        return []
     index, colon, name = element.partition(":")
     if colon and index.isdecimal():
         if int(index) >= len(namespaces):
@@ -158,13 +158,10 @@ async def _step(session: Session, walks: list[_Walk]) -> None:
     for walk in walks:
         for name in walk.rest[0]:
             questions.setdefault((walk.at, name.Name, name.NamespaceIndex), _question(walk.at, name))
-    asked = list(questions)
-    size = session.limits["translate"]
-    answers: dict[tuple[ua.NodeId, str, int], ua.BrowsePathResult] = {}
-    for start in range(0, len(asked), size):
-        chunk = asked[start : start + size]
-        results = await session.services.translate_browsepaths_to_nodeids([questions[key] for key in chunk])
-        answers.update(zip(chunk, results, strict=True))
+    results: list[ua.BrowsePathResult] = await session.chunked(
+        "translate", list(questions.values()), session.services.translate_browsepaths_to_nodeids
+    )
+    answers = dict(zip(questions, results, strict=True))
     for walk in walks:
         _advance(walk, answers)
 

@@ -20,6 +20,7 @@ from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.values import overflowed, reading
 
 _IN_FLIGHT = 3
+_PAUSE_S = 0.05
 _KEEP_ALIVE_S = 5.0
 _MOST_A_MESSAGE = 1000
 """Values in one notification: decoding them holds the event loop some 10 ms, not more."""
@@ -82,6 +83,9 @@ class Subscription:
             while True:
                 answer = await self._answer(flight.popleft())
                 if isinstance(answer, int):
+                    await self._link.clock.sleep(
+                        _PAUSE_S
+                    )  # a server that refuses at once is not asked in a loop
                     if answer != ua.StatusCodes.BadTooManyPublishRequests or not flight:
                         flight.append(group.create_task(self._publish()))
                     continue

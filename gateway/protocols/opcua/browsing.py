@@ -1,0 +1,92 @@
+"""Batched Browse: as much at once as the server takes, and nothing left out."""
+
+from collections.abc import Sequence
+
+from asyncua import ua
+
+from gateway.protocols.opcua.faults import TOO_MUCH
+from gateway.protocols.opcua.session import Session
+
+_REFERENCES_A_PAGE = 1000
+
+
+async def children(
+    session: Session, parents: Sequence[ua.NodeId], *, one_will_do: bool = False
+) -> list[list[ua.ReferenceDescription]]:
+    """Return the references to objects and variables below each node.
+
+    `one_will_do`: no more than the first of each; it tells whether there are any.
+    """
+    found: list[list[ua.ReferenceDescription]] = [[] for _ in parents]
+    places = list(range(len(parents)))
+    while places:
+        chunk = places[: session.limits["browse"]]
+        parameters = ua.BrowseParameters()
+        parameters.RequestedMaxReferencesPerNode = 1 if one_will_do else _REFERENCES_A_PAGE
+        parameters.NodesToBrowse = [description(parents[place]) for place in chunk]
+        try:
+            results = await session.services.browse(parameters)
+        except ua.UaStatusCodeError as error:
+            if error.code not in TOO_MUCH or len(chunk) == 1:
+                raise
+            session.limits["browse"] = len(chunk) // 2
+            continue
+        session.heard()
+        again = await _follow(session, chunk, results, found, one_will_do=one_will_do)
+        places = again + places[len(chunk) :]
+        if again:
+            session.limits["browse"] = max(1, len(chunk) // 2)
+    return found
+
+
+async def _follow(
+    session: Session,
+    chunk: Sequence[int],
+    results: Sequence[ua.BrowseResult],
+    found: list[list[ua.ReferenceDescription]],
+    *,
+    one_will_do: bool,
+) -> list[int]:
+    """Take results and what continues them; return the places that the server could not continue."""
+    again: list[int] = []
+    pending = list(zip(chunk, results, strict=True))
+    while pending:
+        going: list[tuple[int, bytes]] = []
+        for place, result in pending:
+            if result.StatusCode.value == ua.StatusCodes.BadNoContinuationPoints and len(chunk) > 1:
+                found[place].clear()
+                again.append(place)
+                continue
+            found[place].extend(result.References or ())
+            if result.ContinuationPoint:
+                going.append((place, result.ContinuationPoint))
+        if not going:
+            break
+        further = ua.BrowseNextParameters()
+        further.ReleaseContinuationPoints = one_will_do
+        further.ContinuationPoints = [point for _, point in going]
+        results = await session.services.browse_next(further)
+        session.heard()
+        if one_will_do:
+            break
+        pending = [(place, result) for (place, _), result in zip(going, results, strict=True)]
+    return again
+
+
+def description(node: ua.NodeId) -> ua.BrowseDescription:
+    """Return the question for the objects and variables below a node."""
+    asked = ua.BrowseDescription()
+    asked.NodeId = node
+    asked.BrowseDirection = ua.BrowseDirection.Forward
+    asked.ReferenceTypeId = ua.NodeId(ua.ObjectIds.HierarchicalReferences)
+    asked.IncludeSubtypes = True
+    asked.NodeClassMask = ua.NodeClass.Object | ua.NodeClass.Variable
+    asked.ResultMask = ua.BrowseResultMask.All
+    return asked
+
+
+def local(node: ua.NodeId) -> ua.NodeId | None:
+    """Return an expanded node id as a plain one; None where it lies in another server."""
+    if getattr(node, "ServerIndex", 0) or getattr(node, "NamespaceUri", None):
+        return None
+    return ua.NodeId(node.Identifier, node.NamespaceIndex, node.NodeIdType)

@@ -1,0 +1,201 @@
+"""The way into a session: a new client for each attempt, the best endpoint, closed on every way out."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from asyncua import Client, ua
+from asyncua.crypto import uacrypto
+
+from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
+from gateway.protocols.opcua import Settings
+from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, sentence
+from gateway.protocols.opcua.frames import guard, limit
+from gateway.protocols.opcua.pki import Identity, Pki, thumbprint
+from gateway.protocols.opcua.security import Choice, choices, insecure
+from gateway.protocols.opcua.session import Session
+
+_LEAVE_S = 1.5
+_PORT = 4840
+"""The registered port of OPC UA, where the address names none."""
+_CHANNEL_LIFETIME_MS = 3_600_000
+_LIMITS = {
+    "read": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
+    "browse": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerBrowse,
+    "translate": (
+        ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIds
+    ),
+    "monitor": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
+}
+_UNSAID = 500
+_MOST = 1000
+
+
+@asynccontextmanager
+async def open_session(device: Device, settings: Settings, link: Link) -> AsyncIterator[Session]:
+    """Enter a session over the best endpoint that works; raises DeviceProblem or WaitingForTrust."""
+    pki = Pki(link.state / "pki")
+    identity = await asyncio.to_thread(pki.identity, link.gateway_id)
+    candidates = await _candidates(device, settings, pki, identity)
+    refusals: list[str] = []
+    for choice in candidates:
+        client = await _client(device, settings, link, pki, identity, choice)
+        try:
+            await _connect(client, device, settings, choice)
+        except ua.UaStatusCodeError as error:
+            await _leave(client)
+            if choice.secured and error.code in REFUSED_US:
+                raise _ours_refused(device, identity, choice, sentence(error)) from error
+            if error.code in REFUSED_POLICY:
+                refusals.append(f"{choice}: {sentence(error)}")
+                continue
+            if error.code in REFUSED_PASSWORD:
+                who = f"user {settings.user!r}" if settings.user else "an anonymous session"
+                raise DeviceProblem(
+                    f"device {device.id}: the server refuses {who}: {sentence(error)}"
+                ) from error
+            raise
+        except BaseException:
+            await _leave(client)
+            raise
+        try:
+            if choice.secured:
+                await asyncio.to_thread(pki.remember_secured, device.id, str(choice))
+            session = Session(client, device.id, settings, choice, insecure(choice, settings))
+            session.heard()
+            await _learn(session)
+            yield session
+        finally:
+            await _leave(client)
+        return
+    raise DeviceProblem(f"device {device.id}: no endpoint of the server works: {'; '.join(refusals)}")
+
+
+async def _candidates(device: Device, settings: Settings, pki: Pki, identity: Identity) -> list[Choice]:
+    asking = _bare_client(settings, identity)
+    try:
+        endpoints = await asking.connect_and_get_server_endpoints()
+    finally:
+        _abort(asking)
+    remembered = pki.secured_file(device.id)
+    once = str(remembered) if await asyncio.to_thread(remembered.exists) else ""
+    return choices(device.id, settings, endpoints, once_secured=once)
+
+
+def _bare_client(settings: Settings, identity: Identity) -> Client:
+    # asyncua's supervisor, watchdog and reconnection run only after Client.connect(), which is not used.
+    client = Client(_with_port(settings.url), timeout=settings.request_timeout_s)
+    guard(client)
+    client.application_uri = identity.application_uri
+    client.product_uri = "urn:edge-gateway"
+    return client
+
+
+def _with_port(url: str) -> str:
+    parts = urlsplit(url)
+    return url if parts.port is not None else parts._replace(netloc=f"{parts.netloc}:{_PORT}").geturl()
+
+
+async def _client(
+    device: Device, settings: Settings, link: Link, pki: Pki, identity: Identity, choice: Choice
+) -> Client:
+    client = _bare_client(settings, identity)
+    client.name = "edge-gateway"
+    client.description = f"edge-gateway {link.gateway_id} {device.id}"
+    client.session_timeout = round(settings.session_timeout_s * 1000)
+    client.secure_channel_timeout = _CHANNEL_LIFETIME_MS
+    if settings.user:
+        client.set_user(settings.user)
+    if settings.password is not None:
+        client.set_password(settings.password.text)
+    if choice.secured:
+        theirs = uacrypto.x509_from_der(choice.certificate)
+        if not await asyncio.to_thread(pki.trusts, theirs):
+            file = await asyncio.to_thread(pki.reject, theirs, device.id)
+            raise WaitingForTrust(
+                f"device {device.id}: the server's certificate {thumbprint(theirs)} "
+                f"({theirs.subject.rfc4514_string()}) is not trusted: compare the thumbprint at the server "
+                f"and move {file} to {pki.trusted}, or write `security: none` on a network that you trust"
+            )
+        await asyncio.to_thread(pki.clear_rejected, theirs, device.id)
+        policy = choice.policy_class(theirs, identity.certificate, identity.key, choice.mode_value)
+        client.security_policy = policy
+        client.uaclient.set_security(policy)
+    return client
+
+
+async def _connect(client: Client, device: Device, settings: Settings, choice: Choice) -> None:
+    await client.connect_socket()
+    await client.send_hello()
+    limit(client)
+    try:
+        await client.open_secure_channel()
+    except (ConnectionError, AssertionError) as error:
+        if not choice.secured:
+            raise ConnectionError("the server refused the connection") from error
+        # Many servers hang up on a certificate they do not trust, or answer what asyncua does not expect.
+        raise ua.UaStatusCodeError(ua.StatusCodes.BadSecurityChecksFailed) from error
+    await _create_session(client)
+    if settings.user and choice.mode == "Sign":
+        token = client.server_policy(ua.UserTokenType.UserName)
+        if token.SecurityPolicyUri.endswith("#None"):
+            raise DeviceProblem(
+                f"device {device.id}: the server asks for the password unencrypted; it is not sent"
+            )
+    await client.activate_session(username=client._username, password=client._password)
+
+
+async def _create_session(client: Client) -> None:
+    """Create the session; a cancellation waits a moment for it, so that it can be closed."""
+    creating = asyncio.ensure_future(client.create_session())
+    try:
+        await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        with contextlib.suppress(TimeoutError, ua.UaError, OSError):
+            async with asyncio.timeout(_LEAVE_S):
+                await creating
+        raise
+
+
+async def _learn(session: Session) -> None:
+    """Read what differs between sessions: the namespaces and the limits of the server."""
+    nodes = [ua.NodeId(ua.ObjectIds.Server_NamespaceArray), *(ua.NodeId(i) for i in _LIMITS.values())]
+    values = await session.read(
+        [ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value) for node in nodes]
+    )
+    names = values[0].Value.Value if values[0].Value is not None else None
+    session.namespaces = [str(name) for name in names or ["http://opcfoundation.org/UA/"]]
+    for name, data in zip(_LIMITS, values[1:], strict=True):
+        said = data.Value.Value if data.Value is not None else None
+        session.limits[name] = min(said, _MOST) if isinstance(said, int) and said > 0 else _UNSAID
+
+
+def _ours_refused(device: Device, identity: Identity, choice: Choice, why: str) -> WaitingForTrust:
+    return WaitingForTrust(
+        f"device {device.id}: the server does not accept our certificate {identity.thumbprint} over {choice} "
+        f"({why}): trust it there (the file is {identity.path}, the server often keeps it under rejected), "
+        "or write `security: none` on a network that you trust"
+    )
+
+
+async def _leave(client: Client) -> None:
+    """Close the session with its subscriptions, the channel and the socket, in about two seconds at most."""
+    try:
+        async with asyncio.timeout(_LEAVE_S):
+            await client.close_session()
+            await client.close_secure_channel()
+    except (ua.UaError, OSError, TimeoutError) as error:
+        logging.getLogger(__name__).debug("closing a session: %s", sentence(error))
+    finally:
+        _abort(client)
+
+
+def _abort(client: Client) -> None:
+    protocol = client.uaclient.protocol
+    transport = protocol.transport if protocol is not None else None
+    client.disconnect_socket()
+    if transport is not None and client.uaclient.protocol is None and transport.get_write_buffer_size():
+        transport.abort()  # a half-open connection never takes what is still to be sent
