@@ -34,14 +34,17 @@ mount -t devpts devpts "$root/dev/pts"
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
 cp -rT /etc/apt/sources.list.d "$root/etc/apt/sources.list.d" 2>/dev/null || true
 cp -rT /etc/apt/apt.conf.d "$root/etc/apt/apt.conf.d" 2>/dev/null || true
-cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+# The host's certificates stand beside Debian's own, which apt may renew.
+cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/host-certificates.crt"
 cp "$(npm config get userconfig 2>/dev/null || echo /dev/null)" "$root/root/.npmrc" 2>/dev/null || true
 git clone -q "$here" "$root/root/edge-gateway"
 
+bundle=/etc/ssl/host-certificates.crt
 inside() {
   # A newcomer's shell: no virtual environment, no tools of the host on the PATH.
   env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
-    $(env | grep -E '^(PIP_|SSL_CERT|NODE_EXTRA|REQUESTS_CA|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY)' || true) \
+    PIP_CERT="$bundle" SSL_CERT_FILE="$bundle" NODE_EXTRA_CA_CERTS="$bundle" REQUESTS_CA_BUNDLE="$bundle" \
+    $(env | grep -E '^(PIP_INDEX_URL|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY)=' || true) \
     chroot "$root" bash -c "cd /root/edge-gateway && $1"
 }
 for target in $targets; do
