@@ -46,7 +46,7 @@ class _Closing(Exception):
 async def stream_samples(request: web.Request) -> web.StreamResponse:
     query = request["querystring"]
     socket = web.WebSocketResponse(heartbeat=30, compress=False, max_msg_size=65_536, timeout=2)
-    if not socket.can_prepare(request):
+    if not _in_ascii(request) or not socket.can_prepare(request):
         if request.get("principal") is None:
             raise unauthorized()
         raise ApiError(400, "This path speaks WebSocket: connect with ws:// or wss://.")
@@ -63,6 +63,12 @@ async def stream_samples(request: web.Request) -> web.StreamResponse:
     finally:
         sockets.discard(socket)
     return socket
+
+
+def _in_ascii(request: web.Request) -> bool:
+    """Say whether the handshake is; aiohttp fails on one that is not, where it should refuse it."""
+    parts = ("upgrade", "connection", "sec-websocket-")
+    return all(text.isascii() for name, text in request.headers.items() if name.lower().startswith(parts))
 
 
 async def _log_in(request: web.Request, socket: web.WebSocketResponse, client: Client) -> Principal:
