@@ -154,7 +154,8 @@ async def _progress(session: aiohttp.ClientSession, ledger: str) -> str:
         return f"starting ({type(error).__name__})"
     return (
         f"line-1 is {device['health']['state']}, {len(device['tags'])} tags   "
-        f"{state['store']['counters']['added']:>7} samples stored   {delivered['samples']:>7} in the dataspace"
+        f"{state['store']['counters']['added']:>7} samples stored   "
+        f"{delivered['samples']:>7} in the dataspace"
     )
 
 

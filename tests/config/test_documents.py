@@ -8,12 +8,12 @@ import jsonschema
 import pytest
 import yaml
 
-from gateway.config.check import check
 from gateway.config import ConfigProblems, load
+from gateway.config.check import check
 from gateway.config.json_schema import json_schema
-from gateway.protocols import PROTOCOLS
 from gateway.config.quantities import scalar_type
 from gateway.config.reference import reference
+from gateway.protocols import PROTOCOLS
 from gateway.uploaders import UPLOADERS
 from tests.config.documents import EXAMPLE, REFERENCE, SCHEMA, schema_text
 from tests.config.test_fuzz import SEEDS

@@ -17,8 +17,8 @@ UNDER_WAY_S = 0.5
 
 
 async def test_what_was_received_is_stored(tmp_path: Path, free_port: Callable[[], int]) -> None:
-    peer_port = free_port()
-    async with running(NODE_OPCUA, peer_port, "--tags", "50") as peer, gateway(tmp_path, free_port()) as plant:
+    options = ("--tags", "50")
+    async with running(NODE_OPCUA, free_port(), *options) as peer, gateway(tmp_path, free_port()) as plant:
         # The next commit lies far off: only a stop that commits what waits keeps the last seconds.
         plant.write("store: {commit_interval: 5s}\n" + configuration(peer.url, HOW))
         await plant.start()

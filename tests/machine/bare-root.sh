@@ -52,7 +52,7 @@ for target in $targets; do
   if [ "$target" = demo ]; then
     inside "make .venv/run"
     # A newcomer looks for a while and presses Ctrl-C.
-    inside "timeout --foreground -s INT $seconds make demo" || [ $? -eq 124 ]
+    inside "timeout -s INT $seconds make demo" || [ $? -eq 124 ]
   else
     inside "make $target"
   fi

@@ -5,8 +5,6 @@ commands on its input, a line each:
 
     write ROUNDS INTERVAL_MS    every tag gets the next number in each round; "done" follows
     add NAME                    a late variable appears
-    sessions                    how many sessions there are
-    namespaces URI...           register further namespaces
 """
 
 import argparse
@@ -92,9 +90,6 @@ async def main() -> None:
                 case ["add", name]:
                     await plc.add(line, name)
                     say(event="added")
-                case ["sessions"]:
-                    sessions = len(server.iserver._sessions) if hasattr(server.iserver, "_sessions") else -1
-                    say(event="sessions", count=sessions)
 
 
 if __name__ == "__main__":
