@@ -41,6 +41,7 @@ check: lint test
 
 bench: .venv/dev
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.forward.bench
 
 clean:
 	rm -rf .venv node_modules .demo *.egg-info
