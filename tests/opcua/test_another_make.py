@@ -18,6 +18,7 @@ Port = Callable[[], int]
 TWO_HUNDRED = {f"Tag{n}": f"ns=1;s=Line1.Tag{n}" for n in range(200)}
 
 
+@pytest.mark.timeout(30)
 async def test_subscription_exact_and_acknowledged_after_commit_without_delay(
     tmp_path: Path, free_port: Port
 ) -> None:

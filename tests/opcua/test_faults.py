@@ -12,7 +12,7 @@ from asyncua.client.ua_session import UaSession
 
 from gateway.model import Device
 from gateway.protocols import opcua
-from gateway.protocols.opcua import collect, subscription
+from gateway.protocols.opcua import collect, session, subscription
 from tests.opcua.recording import RecordingLink, collecting, failure, supervised, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, Peer, running
 
@@ -24,6 +24,7 @@ async def sessions(server: Peer) -> int:
     return int((await server.ask("sessions", answer="sessions"))["count"])
 
 
+@pytest.mark.timeout(30)
 async def test_a_server_killed_and_back(tmp_path: Path, free_port: Port) -> None:
     async with running(NODE_OPCUA, free_port()) as server:
         link = RecordingLink("mill", tmp_path)
@@ -50,7 +51,10 @@ async def test_absent_server_is_named(tmp_path: Path, free_port: Port) -> None:
     assert "nothing listens there" in str(problem)
 
 
-async def test_a_hanging_server_is_noticed_and_left_at_once(tmp_path: Path, free_port: Port) -> None:
+async def test_a_hanging_server_is_noticed_and_left_at_once(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_PROBE_S", 1.0)
     async with running(NODE_OPCUA, free_port()) as server:
         link = RecordingLink("mill", tmp_path)
         settings = opcua.Settings(url=server.url, publishing_interval_ms=50, request_timeout_s=1)

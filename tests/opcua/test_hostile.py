@@ -84,6 +84,7 @@ def test_a_keep_alive_tells_the_next_number() -> None:
     assert published.empty and published.sequence == 9
 
 
+@pytest.mark.timeout(30)
 async def test_the_secure_channel_is_renewed(
     tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
