@@ -1,5 +1,6 @@
 """`/v1/uploads`: backlog, lag and last error of each upload, and what its target refused for good."""
 
+import logging
 from typing import Any
 
 from aiohttp import web
@@ -14,6 +15,8 @@ from gateway.api.schemas import Count, QuarantineList, UploadList
 from gateway.api.tokens import Role
 from gateway.api.values import sample_row
 from gateway.model import Quarantined, UploadProblem
+
+_log = logging.getLogger(__name__)
 
 
 def upload_row(name: str, upload: UploadView) -> dict[str, Any]:
@@ -86,7 +89,10 @@ async def replay_quarantine(request: web.Request) -> web.Response:
     fails=(503,),
 )
 async def discard_quarantine(request: web.Request) -> web.Response:
-    return json_answer({"count": await _upload_of(request).discard(_ids(request))})
+    count = await _upload_of(request).discard(_ids(request))
+    name = request["principal"].name
+    _log.info('upload %s: "%s" let %d refused samples be forgotten', request.match_info["id"], name, count)
+    return json_answer({"count": count})
 
 
 def _upload_of(request: web.Request) -> UploadView:
