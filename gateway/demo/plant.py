@@ -9,6 +9,7 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,11 @@ async def _run(folder: Path, seconds: float | None) -> int:
     await asyncio.to_thread(_write, folder, config, ports)
     daemon = ("gateway", "run", "--config", str(config), "--state", str(state), "--log-level", "WARNING")
     cloud = ("gateway.demo.dataspace", "--port", str(ports["cloud"]), "--folder", str(folder / "dataspace"))
-    async with (
-        _process(folder, "gateway.demo.plc", "--port", str(ports["plc"])),
-        _process(folder, *cloud),
-        _process(folder, *daemon) as gateway,
-    ):
+    async with AsyncExitStack() as stack:
+        plc = ("gateway.demo.plc", "--port", str(ports["plc"]))
+        for module, port in ((plc, ports["plc"]), (cloud, ports["cloud"])):
+            await _listens(port, await stack.enter_async_context(_process(folder, *module)), module[0])
+        gateway = await stack.enter_async_context(_process(folder, *daemon))
         token = await _token(state, gateway)
         print(_WELCOME.format(token=token, config=config, **ports), flush=True)
         headers = {"Authorization": f"Bearer {token}"}
@@ -111,6 +112,18 @@ async def _process(folder: Path, *module: str) -> AsyncIterator[Process]:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+async def _listens(port: int, process: Process, name: str) -> None:
+    """Wait until a process takes connections."""
+    async with asyncio.timeout(_READY_S):
+        while process.returncode is None:
+            with contextlib.suppress(OSError):
+                _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.1)
+    raise SystemExit(f"{name} ended by itself; see its log in the demo's folder")
 
 
 async def _token(state: Path, gateway: Process) -> str:
