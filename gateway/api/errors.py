@@ -3,7 +3,7 @@
 ApiError                 raised by handlers and guards: status, code, sentence
 web.HTTPException        raised by aiohttp: translated by its status
 TimeoutError             503 with Retry-After: no room or no commit in time
-NotStored, StoreProblem  503 with Retry-After: the batch was given up; the disk does not answer
+GatewayError             503 with Retry-After: a batch given up, a disk or a device that does not answer
 everything else          500 with a reference that the log has too; nothing of the inside is shown
 """
 
@@ -15,8 +15,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from gateway.model import NotStored
-from gateway.store import StoreProblem
+from gateway.model import GatewayError
 
 _log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -110,7 +109,7 @@ def _answer_to(error: Exception, request: web.Request) -> web.StreamResponse:
         )
     if isinstance(error, web.HTTPException):
         return _translated(error)
-    if isinstance(error, TimeoutError | NotStored | StoreProblem):
+    if isinstance(error, TimeoutError | GatewayError):
         message = str(error) or "The gateway has no room or cannot commit now."
         return error_response(503, message, headers={"Retry-After": str(RETRY_AFTER_S)})
     reference = secrets.token_hex(4)

@@ -12,7 +12,7 @@ from gateway.clock import SystemClock
 from gateway.controls import Node, NodePage
 from gateway.forward import Forwarder
 from gateway.intake import DeviceSession, OwnTime
-from gateway.model import Batch, BatchListener, Device, Link
+from gateway.model import Batch, BatchListener, Device, DeviceProblem, Link
 from gateway.protocols import push
 from gateway.store import Store, StoreSettings
 from gateway.supervise import Keeper, Supervisor
@@ -28,6 +28,8 @@ class Tree:
             ]
         elif node.startswith("s=m"):
             nodes = [Node(f"{node}.speed", "Speed", "variable", "Double", "r", float("nan"))]
+        elif node == "s=gone":
+            raise DeviceProblem("device counter: the server has not answered for 10 s")
         else:
             raise KeyError(node)
         start = int(cursor or 0)

@@ -111,6 +111,14 @@ async def test_browsing_by_pages(admin: aiohttp.ClientSession) -> None:
     assert (leaf["value"], leaf["value_type"], leaf["access"]) == ("NaN", "float", "r")
 
 
+async def test_a_device_that_fails_while_it_is_browsed_is_named(admin: aiohttp.ClientSession) -> None:
+    async with admin.get("/v1/devices/counter/browse?node=s%3Dgone") as answer:
+        assert answer.status == 503
+        assert (await answer.json())["error"]["message"] == (
+            "device counter: the server has not answered for 10 s"
+        )
+
+
 async def test_runs_and_gaps_by_pages_and_filters(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     for n in range(25):
         gateway.store.gap(
