@@ -175,7 +175,7 @@ class DeviceSession:
         self.stamp = own_time
         self._listeners = listeners
         self._controls: list[object] = []
-        self._hole: tuple[int, str] | None = None
+        self.hole: tuple[int, str] | None = None
         """Since when (wall, microseconds) and why nothing is heard, where the device was heard before."""
         self._hole_ns = 0
         self._attempt_us, self._attempt_ns = 0, 0
@@ -239,8 +239,8 @@ class DeviceSession:
     def heard(self, *, ends_hole: bool) -> None:
         """The device gave a sign of life; data or a keep-alive of its acquisition also ends a hole."""
         self.last_heard_us = self.clock.wall_us()
-        if ends_hole and self._hole is not None:
-            self._close_hole(*self._hole)
+        if ends_hole and self.hole is not None:
+            self._close_hole(*self.hole)
 
     def was_heard(self, until_us: int, why_not_since: str) -> None:
         """Take over from before: the device was heard until then, and why it was not since."""
@@ -260,8 +260,8 @@ class DeviceSession:
     def lost(self, reason: str) -> None:
         """The session ended: tell those who wait, and begin a hole at the last sign of life."""
         self.polls.close(reason)
-        if self._hole is None and self.last_heard_us is not None and self.kind not in _WITHOUT_GAPS:
-            self._hole = (self.last_heard_us - _UNDER_WAY_US, reason)
+        if self.hole is None and self.last_heard_us is not None and self.kind not in _WITHOUT_GAPS:
+            self.hole = (self.last_heard_us - _UNDER_WAY_US, reason)
             self._hole_ns = self.clock.mono_ns()
 
     def attempt_began(self, keeper: Keeper) -> None:
@@ -304,7 +304,7 @@ class DeviceSession:
         elapsed_us = (self.clock.mono_ns() - self._hole_ns) // 1000
         # The wall clock may have been set in between: the hole is never shorter than what really passed.
         self.gap(since_us, max(self.clock.wall_us(), since_us + elapsed_us), reason)
-        self._hole = None
+        self.hole = None
 
     @contextlib.asynccontextmanager
     async def _run(self, kind: str, run_id: int | None) -> AsyncIterator[_Run]:

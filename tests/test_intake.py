@@ -74,8 +74,10 @@ async def test_a_hole_lasts_from_the_last_sign_of_life_to_the_next(store: Store)
             raise DeviceProblem("refused")
     clock.pass_s(2)
     assert await gaps(store) == []
+    assert link.hole == (heard - 250_000, "no answer for 8 s")
     async with link.run("subscription") as run:
         run.add(0)
+    assert link.hole is None
     (gap,) = await gaps(store)
     assert gap.from_us == heard - 250_000
     assert (gap.to_us, gap.reason, gap.device) == (heard + 30_000_000, "no answer for 8 s", "press-07")

@@ -40,6 +40,9 @@ class DeviceView(Protocol):
 
     @property
     def last_heard_us(self) -> int | None: ...
+    @property
+    def hole(self) -> tuple[int, str] | None:
+        """Since when nothing is heard (wall, microseconds) and why; no gap record yet."""
 
     def control(self, contract: type[C]) -> C | None:
         """Return what the live session offers under this contract of controls.py, if anything now."""

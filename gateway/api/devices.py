@@ -30,7 +30,12 @@ def device_row(device: DeviceView) -> dict[str, Any]:
         "health": health_row(device.health),
         "tags": len(device.tags),
         "last_heard_us": device.last_heard_us,
+        "hole": _hole_row(device.hole),
     }
+
+
+def _hole_row(hole: tuple[int, str] | None) -> dict[str, Any] | None:
+    return None if hole is None else {"since_us": hole[0], "reason": hole[1]}
 
 
 @endpoint(

@@ -100,6 +100,11 @@ class SampleList(Schema):
     next = fields.String(allow_none=True, required=True)
 
 
+class HoleAnswer(Schema):
+    since_us = whole("Last sign of life.", required=True)
+    reason = text("Why nothing came since.", required=True)
+
+
 class DeviceAnswer(Schema):
     id = text("Device.", required=True)
     kind = text("Its protocol.", required=True)
@@ -108,6 +113,12 @@ class DeviceAnswer(Schema):
     health = fields.Nested(Running, required=True)
     tags = whole("Number of tags.", required=True)
     last_heard_us = fields.Integer(allow_none=True, required=True)
+    hole = fields.Nested(
+        HoleAnswer,
+        allow_none=True,
+        required=True,
+        metadata={"description": "What is missing just now; it becomes a gap record when it ends."},
+    )
 
 
 class DeviceList(Schema):

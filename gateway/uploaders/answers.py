@@ -1,8 +1,6 @@
 """What a target over HTTP answers, bounded: its words, its refusals, when it wants to be asked again."""
 
-import asyncio
 import math
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -82,34 +80,6 @@ async def read_answer(response: aiohttp.ClientResponse, target: str) -> Answer:
         if len(body) > LONGEST_ANSWER_BYTES:
             raise UploadProblem(f"{target} answered {response.status} and more than 1 MiB, which is not read")
     return Answer(response.status, bytes(body), response.headers)
-
-
-@asynccontextmanager
-async def session(ca: str | None, verify: bool, timeout_s: float) -> AsyncIterator[aiohttp.ClientSession]:
-    """Open a client that asks for answers as they are, keeps no cookies and leaves redirects to us."""
-    context = await asyncio.to_thread(trust, ca, verify)  # reads files
-    connector = aiohttp.TCPConnector(ssl=context, limit=8, keepalive_timeout=30)
-    timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(10.0, timeout_s))
-    async with aiohttp.ClientSession(
-        connector=connector,
-        timeout=timeout,
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": "edge-gateway", "Accept": "application/json", "Accept-Encoding": "identity"},
-    ) as client:
-        yield client
-
-
-def trust(ca: str | None, verify: bool) -> ssl.SSLContext:
-    """Return what a target's certificate is checked against. UploadProblem: the file will not do."""
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except (OSError, ssl.SSLError) as error:
-        raise UploadProblem(f"the file {ca} with trusted certificates cannot be used: {error}") from None
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 @asynccontextmanager

@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway import settings as declared
 from gateway.clock import Clock
 from gateway.model import Encoding, Outlet, Refusal, Unit, UploadProblem
 from gateway.settings import Secret, setting
-from gateway.uploaders.answers import session
 from gateway.uploaders.encoders import compressed, encoder
-from gateway.uploaders.http import web_address
 from gateway.uploaders.trident import NewFile, Trident
+from gateway.uploaders.web_target import WebTarget, session, web_address
 
 _GONE = "deleted"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(declared.Settings):
+class Settings(WebTarget):
     """An upload to a Trident dataspace."""
 
     url: str = setting(
@@ -36,12 +34,6 @@ class Settings(declared.Settings):
     folder: str = setting("edge-gateway", help="Folder in the bucket that objects are kept in.")
     virtual_group: str | None = setting(
         None, help="Virtual group that objects are shown in.", example="root/default"
-    )
-    verify: bool = setting(default=True, help="Check the target's certificate; `false` is shown as insecure.")
-    ca: str | None = setting(
-        None,
-        help="File with the certificates to trust in place of the system's.",
-        example="/etc/plant-ca.pem",
     )
     timeout_s: float = setting(
         60.0, low=1, high=100, help="Longest time for delivering one object, with all its requests."
@@ -65,9 +57,7 @@ def encoding(settings: Settings) -> Encoding:
 
 def insecure(settings: Settings) -> str:
     """Return what is insecure about these settings as a sentence, or nothing."""
-    if settings.url.startswith("http://"):
-        return "samples and password travel unencrypted; use an https:// address"
-    return "" if settings.verify else "the target's certificate is not checked; set `verify: true`, or `ca`"
+    return settings.insecure(settings.url, "password")
 
 
 @asynccontextmanager
@@ -75,7 +65,7 @@ async def open(  # noqa: A001  # the contract's word
     upload: str, settings: Settings, clock: Clock
 ) -> AsyncIterator[Outlet]:
     """Open a client; it logs in at the first send."""
-    async with session(settings.ca, settings.verify, settings.timeout_s) as client:
+    async with session(settings, settings.timeout_s) as client:
         trident = Trident(settings.url, settings.user, settings.password.text, client, settings.timeout_s)
         target = Target(settings, trident)
         yield Outlet(send=target.send, put=target.put, controls=(target,))

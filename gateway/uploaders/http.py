@@ -5,29 +5,20 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 
-from gateway import settings as declared
 from gateway.clock import Clock
 from gateway.model import Encoding, Outlet, Refusal, Unit, UnitRefused, UploadProblem
 from gateway.settings import Secret, setting
-from gateway.uploaders.answers import Answer, network, read_answer, session
+from gateway.uploaders.answers import Answer, network, read_answer
 from gateway.uploaders.encoders import compressed, encoder
+from gateway.uploaders.web_target import WebTarget, session, web_address
 
 _POISON = frozenset({400, 413, 422})
 """The answers that speak of the body. All others speak of the target, its address or our rights there."""
 _TOO_LARGE = 413
-
-
-def web_address(url: str) -> None:
-    """Check a URL. ValueError: a sentence."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is not a web address; write https://host/path")
-    if parts.username or parts.password:
-        raise ValueError("a web address must not hold a password; give it as a secret by reference")
 
 
 def header_names(headers: Mapping[str, str]) -> None:
@@ -42,7 +33,7 @@ def header_names(headers: Mapping[str, str]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(declared.Settings):
+class Settings(WebTarget):
     """An upload that posts units to a URL."""
 
     SHORT: ClassVar[str | None] = "url"
@@ -57,12 +48,6 @@ class Settings(declared.Settings):
     )
     headers: Mapping[str, str] = setting({}, help="Headers sent with every request.", check=header_names)
     gzip: bool = setting(default=True, help="Compress bodies.")
-    verify: bool = setting(default=True, help="Check the target's certificate; `false` is shown as insecure.")
-    ca: str | None = setting(
-        None,
-        help="File with the certificates to trust in place of the system's.",
-        example="/etc/plant-ca.pem",
-    )
     timeout_s: float = setting(
         30.0, low=1, high=100, help="Longest time for one request, from connecting to the end of its answer."
     )
@@ -83,9 +68,7 @@ def encoding(settings: Settings) -> Encoding:
 
 def insecure(settings: Settings) -> str:
     """Return what is insecure about these settings as a sentence, or nothing."""
-    if settings.url.startswith("http://"):
-        return "samples and token travel unencrypted; use an https:// address"
-    return "" if settings.verify else "the target's certificate is not checked; set `verify: true`, or `ca`"
+    return settings.insecure(settings.url, "token")
 
 
 @asynccontextmanager
@@ -93,7 +76,7 @@ async def open(  # noqa: A001  # the contract's word
     upload: str, settings: Settings, clock: Clock
 ) -> AsyncIterator[Outlet]:
     """Open a client; it connects at the first send."""
-    async with session(settings.ca, settings.verify, settings.timeout_s) as client:
+    async with session(settings, settings.timeout_s) as client:
         target = Target(settings, client)
         yield Outlet(send=target.send)
 
