@@ -25,7 +25,7 @@ from gateway.store.writer import Writer
 
 T = TypeVar("T")
 
-_CLOSE_S = 5.0
+_CLOSE_S = 3.5
 _ROWS = 4096
 
 

@@ -1,6 +1,7 @@
 """A technician's edits: a broken one changes nothing, also at boot; a good one restarts what it changes."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -94,7 +95,16 @@ async def test_edits(tmp_path: Path, free_port: Callable[[], int]) -> None:
         assert (await running.get("/v1/state"))["config"]["problems"] == []
         reasons = [gap["reason"] for gap in await running.pages("/v1/gaps", "gaps", device="two")]
         assert "its configuration was changed" in reasons
+
+        running.file.write_text(good.replace("200ms", "400ms"))
+        assert running.process is not None
+        running.process.send_signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC=" in await running.told("RELOADING=1")
+        await running.told("READY=1")
+        await flows(running, "two")
+        assert len(await starts(running, "two")) == len(before_two) + 2
         assert await running.stop() == 0
+        await running.told("STOPPING=1")
 
 
 async def test_a_first_start_with_a_broken_file_ends_with_78(

@@ -1,6 +1,7 @@
 """An orderly stop: within 10 s, whatever the devices and targets do, and with nothing lost."""
 
 import asyncio
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,16 +38,24 @@ async def test_what_was_received_is_stored(tmp_path: Path, free_port: Callable[[
         assert [r for r in before if (r[0], r[1]) not in stored] == []
 
 
-async def test_a_device_that_hangs_and_a_target_that_is_gone_hold_up_no_stop(
-    tmp_path: Path, free_port: Callable[[], int]
+@pytest.mark.parametrize("full_disk", [False, True])
+async def test_a_device_that_hangs_a_target_that_is_gone_and_a_full_disk_hold_up_no_stop(
+    tmp_path: Path, free_port: Callable[[], int], full_disk: bool
 ) -> None:
     uploads = f"uploads: {{cloud: {{http: 'http://127.0.0.1:{free_port()}/ingest'}}}}\n"
     async with running(NODE_OPCUA, free_port()) as peer, gateway(tmp_path, free_port()) as plant:
         plant.write(configuration(peer.url, HOW) + uploads)
         await plant.start()
         await has(plant, peer)
+        assert plant.process is not None
+        if full_disk:  # no file of the process may grow
+            resource.prlimit(plant.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+            await peer.ask("write", 5, 100, answer="done")
+            await asyncio.sleep(1)
+            assert (await plant.get("/v1/state"))["store"]["refusing"] != ""
         peer.pause()
         await asyncio.sleep(1)
         began = time.monotonic()
         assert await plant.stop() == 0
         assert time.monotonic() - began < 10
+        assert ("were given up" in plant.log.read_text()) is full_disk
