@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+TEST_PACKAGES = chromium libatomic1
 APT = DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends
 
 .PHONY: demo test lint check bench docs clean
@@ -22,13 +23,15 @@ node_modules/.made: tests/package.json .venv/dev
 	$(BIN)/npm install --prefix . --no-save --no-audit --no-fund --no-package-lock $$($(BIN)/python -c 'import json; print(*(f"{n}@{v}" for n, v in json.load(open("tests/package.json"))["dependencies"].items()))')
 	@touch $@
 
-/usr/bin/chromium:
-	$(SUDO) apt-get update && $(APT) chromium
+# A real browser, and a library that the node of playwright's driver needs.
+.venv/debian: Makefile .venv/dev
+	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(TEST_PACKAGES); }
+	@touch $@
 
 demo: .venv/run
 	$(BIN)/edge-gateway demo
 
-test: .venv/dev node_modules/.made /usr/bin/chromium
+test: .venv/dev node_modules/.made .venv/debian
 	$(BIN)/pytest $(ARGS)
 
 lint: .venv/dev
