@@ -97,6 +97,10 @@ class Settings(Group):
         "/Objects", help="Where the search begins when no tags are listed: a node or path.", check=_check_node
     )
 
+    def __post_init__(self) -> None:
+        if self.password is not None and not self.user:
+            raise ValueError("there is a password but no user: add `user`, or remove `password`")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TagSettings(Group):

@@ -55,8 +55,6 @@ def choices(
 
     `once_secured` names the file that remembers an earlier secured session, or is "".
     """
-    if settings.password is not None and not settings.user:
-        raise DeviceProblem(f"device {device}: a password is configured without a `user`")
     offered = [e for e in endpoints if e.EndpointUrl and e.EndpointUrl.startswith("opc.tcp")] or endpoints
     names = ", ".join(sorted({_name(e) for e in offered})) or "nothing"
     if settings.security == "none":
