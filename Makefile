@@ -1,7 +1,8 @@
 # make demo | test | check | bench: each installs by itself what it lacks, into .venv and node_modules here.
 SHELL := /bin/bash
 .DEFAULT_GOAL := check
-PYTHON ?= python3
+# Debian's own: what the box runs. (A newer 3.11 hid a difference once.)
+PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TEST_PACKAGES = chromium libatomic1

@@ -110,10 +110,12 @@ async def _converse(
                         raise _Closing(BAD_MESSAGE, "a message is a JSON text")
             finally:
                 writing.cancel()
-    except* _Closing as closings:
-        raise _first(closings) from None
-    except* ConnectionError:
-        pass  # the client went away
+    except ExceptionGroup as failed:  # an error raised within `except*` is a group before Python 3.11.4
+        closings, others = failed.split(_Closing)
+        if closings is not None:
+            raise _first(closings) from None
+        if others is not None and others.split(ConnectionError)[1] is not None:
+            raise  # the client going away is no failure, everything else is
     finally:
         streams.leave(client)
 
