@@ -40,6 +40,10 @@ class StoreProblem(GatewayError):
     """The store cannot be opened, and why."""
 
 
+class DiskRefuses(StoreProblem):
+    """The disk does not let the store be opened now; it may later."""
+
+
 def _first(db: Any) -> None:
     db.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID")
     db.execute("INSERT INTO meta VALUES ('epoch', ?)", [secrets.token_hex(8)])
