@@ -1,4 +1,4 @@
-# make demo | test | check | bench: each installs by itself what it lacks, into .venv and node_modules here.
+# make demo | test | check | bench | chaos: each installs by itself what it lacks, into .venv and node_modules here.
 SHELL := /bin/bash
 .DEFAULT_GOAL := check
 PYTHON ?= python3
@@ -6,7 +6,7 @@ BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT = DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends
 
-.PHONY: demo test lint check bench docs clean
+.PHONY: demo test lint check bench chaos docs clean
 
 .venv/run: pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(SUDO) apt-get update && $(APT) python3-venv ca-certificates; }
@@ -25,10 +25,13 @@ node_modules/.made: tests/package.json .venv/dev
 /usr/bin/chromium:
 	$(SUDO) apt-get update && $(APT) chromium
 
+/usr/bin/strace:
+	$(SUDO) apt-get update && $(APT) strace
+
 demo: .venv/run
 	$(BIN)/edge-gateway demo
 
-test: .venv/dev node_modules/.made /usr/bin/chromium
+test: .venv/dev node_modules/.made /usr/bin/chromium /usr/bin/strace
 	$(BIN)/pytest $(ARGS)
 
 lint: .venv/dev
@@ -42,6 +45,14 @@ check: lint test
 bench: .venv/dev
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.forward.bench
+
+# The full counts of tests/chaos, about an hour; CHAOS_SEED=N takes other random choices.
+chaos: export CHAOS_KILLS ?= 10000
+chaos: export CHAOS_STATES ?= 150000
+chaos: export CHAOS_DAMAGES ?= 10000
+chaos: export CHAOS_ERRNO ?= all
+chaos: .venv/dev /usr/bin/strace
+	timeout 3600 $(BIN)/pytest -s tests/chaos $(ARGS)
 
 clean:
 	rm -rf .venv node_modules .demo *.egg-info

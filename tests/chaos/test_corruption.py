@@ -6,18 +6,20 @@ CHAOS_DAMAGES stores (250; in `make chaos` 10,000).
 import asyncio
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.store import Store, codec
+from gateway.store import Store, StoreProblem, codec
 from tests.chaos import writers
 from tests.chaos.oracle import SETTINGS, Verdict, judge_store, samples, tags_of
 
@@ -35,6 +37,14 @@ Damage = Callable[[bytearray, random.Random], None]
 def flip_bits(content: bytearray, rng: random.Random) -> None:
     for _ in range(rng.choice((1, 1, 1, 3, 20))):
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+
+
+def flip_in_block(content: bytearray, rng: random.Random) -> None:
+    """One bit in what a block holds, behind its header: what only the checksum can see."""
+    starts = [match.start() for match in re.finditer(re.escape(codec.MAGIC), content)]
+    if starts:
+        at = rng.choice(starts) + codec.HEADER_BYTES + rng.randrange(60)
+        content[min(at, len(content) - 1)] ^= 1 << rng.randrange(8)
 
 
 def zero_pages(content: bytearray, rng: random.Random) -> None:
@@ -66,7 +76,9 @@ def grow(content: bytearray, rng: random.Random) -> None:
     content.extend(rng.randbytes(rng.randrange(5000)))
 
 
-DAMAGE: tuple[Damage, ...] = (flip_bits, flip_bits, flip_bits, zero_pages, scramble_page, swap_pages, truncate, grow)
+DAMAGE: tuple[Damage, ...] = (
+    flip_bits, flip_bits, flip_in_block, zero_pages, scramble_page, swap_pages, truncate, grow,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +105,10 @@ def memory(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def damage(folder: Path, rng: random.Random) -> str:
+def damage(folder: Path, rng: random.Random, ways: Sequence[Damage]) -> str:
     """Damage one file of a folder; say how."""
     file = rng.choices([folder / "hot.db", *sorted(folder.iterdir())], k=1)[0]
-    content, way = bytearray(file.read_bytes()), rng.choice(DAMAGE)
+    content, way = bytearray(file.read_bytes()), rng.choice(ways)
     if not content:
         way = grow
     way(content, rng)
@@ -104,40 +116,65 @@ def damage(folder: Path, rng: random.Random) -> str:
     return f"{way.__name__} in {file.name}"
 
 
-async def opened(folder: Path) -> tuple[Verdict, int]:
-    """Judge a damaged store, which takes new samples too; return the verdict and the number of gaps."""
+@dataclass(slots=True)
+class Opened:
+    """What a damaged store served; `refused` where it said that it cannot be read."""
+
+    verdict: Verdict
+    gaps: int = 0
+    refused: bool = False
+
+
+async def opened(folder: Path) -> Opened:
+    """Judge a damaged store, which takes new samples too."""
+    fresh = range(_ISSUED + 500, _ISSUED + 520)
     async with Store.open(folder, SETTINGS, SystemClock()) as store:
-        verdict = await judge_store(store, (), _ISSUED + 500)
-        tags = tags_of(store)
-        fresh = range(_ISSUED + 500, _ISSUED + 520)
-        await (await store.put(samples(fresh, tags)))
-        after = await judge_store(store, fresh, _ISSUED + 520)
+        verdict, refused = await _judged(store, (), _ISSUED)
+        await (await store.put(samples(fresh, tags_of(store))))
+        after, refused_after = await _judged(store, fresh, fresh.stop)
         verdict.missing += after.missing
         verdict.wrong += after.wrong
         verdict.doubled += after.doubled
         await store.flush()
-        return verdict, len(await store.gaps())
+        try:
+            gaps = len(await store.gaps())
+        except StoreProblem:
+            gaps, refused = 0, True
+        return Opened(verdict, gaps, refused or refused_after)
 
 
-def damaged(stopped: tuple[Path, Path], folder: Path, count: int) -> tuple[Counter[str], list[str]]:
+async def _judged(store: Store, acked: Iterable[int], issued: int) -> tuple[Verdict, bool]:
+    """Judge an open store; True where it says that it cannot be read."""
+    try:
+        return await judge_store(store, acked, issued), False
+    except StoreProblem:
+        return Verdict(), True
+
+
+def damaged(
+    stopped: tuple[Path, Path], folder: Path, count: int, ways: Sequence[Damage] = DAMAGE
+) -> tuple[Counter[str], list[str]]:
     found, failures = Counter[str](), []
     for number in range(count):
         rng = random.Random(SEED * 1_000_003 + number)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(stopped[number % 2], folder)
-        how = f"number {number}, {'killed' if number % 2 else 'orderly'}: {damage(folder, rng)}"
+        how = f"number {number}, {'killed' if number % 2 else 'orderly'}: {damage(folder, rng, ways)}"
         try:
-            verdict, gaps = asyncio.run(asyncio.wait_for(opened(folder), 30))
+            result = asyncio.run(asyncio.wait_for(opened(folder), 30))
         except Exception as error:
             failures.append(f"{how}: {type(error).__name__}: {error}")
             continue
         aside = bool(list(folder.glob("*.corrupt-*")))
         found["set aside"] += aside
-        found["with a gap"] += gaps > 0
-        found["whole"] += verdict.stored >= _ISSUED
-        found["fewer samples and no gap"] += verdict.stored < _ISSUED and not gaps
-        if not verdict:
-            failures.append(f"{how}: {verdict}"[:600])
+        found["reads refused"] += result.refused
+        found["with a gap"] += result.gaps > 0
+        found["whole"] += result.verdict.stored >= _ISSUED
+        found["fewer, and no gap"] += (
+            not result.refused and result.verdict.stored < _ISSUED and not result.gaps
+        )
+        if not result.verdict:
+            failures.append(f"{how}: {result.verdict}"[:600])
     print(dict(found), len(failures), "failures")
     return found, failures
 
@@ -145,6 +182,10 @@ def damaged(stopped: tuple[Path, Path], folder: Path, count: int) -> tuple[Count
 def test_a_damaged_store_opens_and_serves_no_wrong_value(stopped: tuple[Path, Path], memory: Path) -> None:
     found, failures = damaged(stopped, memory, DAMAGES)
     assert not failures, "\n".join(failures)
+    # Not good enough yet: a damaged inner page lets a window be refused (503) or hides blocks without a gap,
+    # until the store salvages by scanning. Neither is a wrong value; neither may become common.
+    assert found["reads refused"] <= DAMAGES * 0.08, found
+    assert found["fewer, and no gap"] <= DAMAGES * 0.1, found
     assert found["set aside"] > DAMAGES // 20 and found["with a gap"] and found["whole"]
 
 
@@ -153,8 +194,8 @@ def test_without_the_checksum_wrong_values_are_served(
 ) -> None:
     monkeypatch.setattr(codec, "_CRC", _AlwaysHolds())
     monkeypatch.setattr(codec, "zlib", _UncheckedZlib())
-    _, failures = damaged(stopped, memory, 150)
-    assert any("wrong=['" in failure for failure in failures), failures
+    _, failures = damaged(stopped, memory, 60, [flip_in_block])
+    assert any("wrong=[" in failure and "wrong=[]" not in failure for failure in failures), failures
 
 
 class _Equal:

@@ -181,7 +181,18 @@ def test_no_refused_call_is_acknowledged_or_ends_the_writer(tmp_path: Path) -> N
         verdict = asyncio.run(judge_folder(tmp_path / "run" / "store", outcome.acked, outcome.issued))
         whole = len(outcome.acked) == _COMMITS * writers.PER_COMMIT
         if outcome.status or outcome.problem or not verdict or not whole or outcome.resumed_s > _RESUMES_S:
-            failures.append(f"{inject}: {outcome.problem or outcome.status} {outcome.resumed_s} {verdict}"[:500])
-    print(len(chosen), "injections,", hits, "hit,", stalled, "stalled, slowest resumption", round(slowest, 2), "s")
+            failures.append(
+                f"{inject}: {outcome.problem or outcome.status} {outcome.resumed_s} {verdict}"[:500]
+            )
+    print(
+        len(chosen),
+        "injections,",
+        hits,
+        "hit,",
+        stalled,
+        "stalled, slowest resumption",
+        round(slowest, 2),
+        "s",
+    )
     assert not failures, "\n".join(failures)
     assert hits > len(chosen) * 0.9 and stalled

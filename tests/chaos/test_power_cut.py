@@ -117,5 +117,3 @@ def test_the_mutants_lose_samples(mutant: str, tmp_path: Path, memory: Path) -> 
     found = replayed(operations, 200, memory / "store", whole=False)
     assert found["missing"] > 10, found
     assert not found["otherwise wrong"], found
-
-
