@@ -121,6 +121,8 @@ def _columns(data: bytes) -> tuple[BlockHeader, Source]:
 
 
 def _open(data: bytes) -> tuple[BlockHeader, int]:
+    if not isinstance(data, bytes):  # a damaged page can turn a column into any type
+        raise CorruptBlock("no bytes")
     if len(data) < HEADER_BYTES:
         raise CorruptBlock("shorter than a header")
     fields: tuple[Any, ...] = _HEADER.unpack_from(data)

@@ -111,6 +111,14 @@ class HotFile:
         conn = self.connect()
         try:
             return conn, self.load(conn)
+        except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
+            conn.close()
+            if isinstance(error, sqlite3.Error) and is_disk(error):
+                raise
+            # SQLite checks no content: text that is no text, a number that is none, a row that is gone.
+            damaged = sqlite3.DatabaseError(f"its content is damaged: {error}")
+            damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damaged from error
         except BaseException:
             conn.close()
             raise
@@ -181,7 +189,7 @@ class HotFile:
         return Loaded(
             epoch=meta["epoch"], newest=newest, series=load_series(conn), next_seq=floor + 1,
             next_run_id=next_run, blocks=blocks, oldest_seq=oldest or floor + 1, bytes_used=used_bytes(conn),
-            running_s=meta.get("running_s", 0.0), bad=bad,
+            running_s=float(meta.get("running_s", 0.0)), bad=bad,
         )  # fmt: skip
 
 
