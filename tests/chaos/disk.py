@@ -1,4 +1,4 @@
-"""What a disk may hold after the power goes: all before the last sync of a file, and any part of what came after."""
+"""What a disk may hold after a power cut: all before the last sync of a file, any part of what came after."""
 
 import random
 from collections.abc import Iterable

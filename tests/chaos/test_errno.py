@@ -84,7 +84,7 @@ class Injected:
             writers.use("")
             asyncio.run(writers.write(self._folder, told, 0, _COMMITS))
             os._exit(0)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # a forked child must end here
             os.write(told, f"died: {type(error).__name__}: {error}\n".encode())
             os._exit(1)
 
@@ -184,15 +184,7 @@ def test_no_refused_call_is_acknowledged_or_ends_the_writer(tmp_path: Path) -> N
             failures.append(
                 f"{inject}: {outcome.problem or outcome.status} {outcome.resumed_s} {verdict}"[:500]
             )
-    print(
-        len(chosen),
-        "injections,",
-        hits,
-        "hit,",
-        stalled,
-        "stalled, slowest resumption",
-        round(slowest, 2),
-        "s",
-    )
+    summary = f"{len(chosen)} injections, {hits} hit, {stalled} stalled, slowest to go on {slowest:.2f} s"
+    print(summary)  # noqa: T201  # for -s
     assert not failures, "\n".join(failures)
     assert hits > len(chosen) * 0.9 and stalled

@@ -82,7 +82,7 @@ async def test_a_full_disk_acknowledges_nothing_and_is_resumed_within_five_secon
             filler.unlink()
             since = time.monotonic()
             await asyncio.wait_for(asyncio.gather(*tickets), _RESUMES_S)
-            print("resumed after", round(time.monotonic() - since, 2), "s")
+            print("resumed after", round(time.monotonic() - since, 2), "s")  # noqa: T201  # for -s
             assert store.state().refusing == ""
     assert await judge_folder(folder, range(len(tickets) * _BATCH), len(tickets) * _BATCH)
 

@@ -19,7 +19,7 @@ def killed(folder: Path, kills: int, mutant: str = "") -> dict[str, int]:
     ended = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     found: dict[str, int] = json.loads(ended.stdout)
-    print(found)
+    print(found)  # noqa: T201  # for -s
     return found
 
 

@@ -97,7 +97,7 @@ def replayed(operations: list[Operation], count: int, folder: Path, *, whole: bo
                 found["opened whole"] += 1
                 found["broken"] += not verdict
             assert verdict or not whole, (verdict, len(acked), issued)
-    print(dict(found))
+    print(dict(found))  # noqa: T201  # for -s
     return found
 
 

@@ -17,7 +17,7 @@ _RESUMED = re.compile(r"(\d+) +<\.\.\. \w+ resumed>(.*)")
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`call` is write, sync, truncate, extend, create, unlink or report; `file` a name in the store's folder."""
+    """`call` is write, sync, truncate, extend, create, unlink or report; `file` a name in the folder."""
 
     call: str
     file: str = ""
