@@ -87,14 +87,14 @@ class HotFile:
         for _ in range(3):
             try:
                 opened = self._open()
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
                 self._make_way(error, now_us)
             else:
                 self.take_reserve()
                 return opened
         raise DiskRefuses(f"the store {self.path} cannot be opened, nor made anew")
 
-    def _make_way(self, error: sqlite3.Error | OSError, now_us: int) -> None:
+    def _make_way(self, error: Exception, now_us: int) -> None:
         """Do what may let the file be opened at the next try."""
         try:
             if is_corrupt(error):

@@ -46,3 +46,31 @@ async def test_a_block_without_bytes_is_a_damaged_block(opened: Opener, tmp_path
         assert await everything(store, [store.series("plc", "a")]) == []
         await store.flush()
         assert "damaged" in (await store.gaps())[0][1].reason
+
+
+async def test_a_block_in_the_place_of_another_is_not_served_twice(opened: Opener, tmp_path: Path) -> None:
+    async with opened() as store:
+        s = store.series("plc", "a")
+        for n in range(3):
+            await put(store, (s, NOW_US + n, n))
+    path = tmp_path / "store" / "hot.db"
+    edit(path, "UPDATE block SET data = (SELECT data FROM block WHERE seq = 2) WHERE seq = 3")
+    async with opened() as store:
+        assert [sample.value for sample in await everything(store, [s])] == [0, 1]
+        assert [sample.value for sample in await store.unit_samples(0, 9)] == [0, 1]
+        await store.flush()
+        assert "block 3 of the store is damaged" in (await store.gaps())[0][1].reason
+
+
+async def test_a_name_that_changed_is_not_served(opened: Opener, tmp_path: Path) -> None:
+    async with opened() as store:
+        await put(store, (store.series("plc", "a-long-name"), NOW_US, 1))
+    path = tmp_path / "store" / "hot.db"
+    content = path.read_bytes()
+    assert content.count(b"plca-long-name") == 2, "the table and its index"
+    path.write_bytes(content.replace(b"plca-long-name", b"plca-lung-name", 1))
+    async with opened() as store:
+        assert store.find_series("plc", "a-lung-name") is None
+        store.series("plc", "a-long-name")
+        await store.flush()
+        assert "names of the series" in (await store.gaps())[0][1].reason
