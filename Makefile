@@ -1,14 +1,14 @@
-# make demo | test | check | bench: each installs by itself what it lacks, into .venv and node_modules here.
+# make demo | test | check | bench | chaos: each installs by itself what it lacks, into .venv and node_modules here.
 SHELL := /bin/bash
 .DEFAULT_GOAL := check
 # Debian's own: what the box runs. (A newer 3.11 hid a difference once.)
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-TEST_PACKAGES = chromium libatomic1
+TEST_PACKAGES = chromium libatomic1 strace
 APT = DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends
 
-.PHONY: demo test lint check bench docs clean
+.PHONY: demo test lint check bench chaos clean
 
 .venv/run: pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(SUDO) apt-get update && $(APT) python3-venv ca-certificates; }
@@ -24,7 +24,7 @@ node_modules/.made: tests/package.json .venv/dev
 	$(BIN)/npm install --prefix . --no-save --no-audit --no-fund --no-package-lock $$($(BIN)/python -c 'import json; print(*(f"{n}@{v}" for n, v in json.load(open("tests/package.json"))["dependencies"].items()))')
 	@touch $@
 
-# A real browser, and a library that the node of playwright's driver needs.
+# A real browser, a library that the node of playwright's driver needs, and what makes system calls fail.
 .venv/debian: Makefile .venv/dev
 	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(TEST_PACKAGES); }
 	@touch $@
@@ -46,6 +46,14 @@ check: lint test
 bench: .venv/dev
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.forward.bench
+
+# The full counts of tests/chaos, about an hour; CHAOS_SEED=N takes other random choices.
+chaos: export CHAOS_KILLS ?= 10000
+chaos: export CHAOS_STATES ?= 150000
+chaos: export CHAOS_DAMAGES ?= 10000
+chaos: export CHAOS_ERRNO ?= all
+chaos: .venv/dev .venv/debian
+	timeout 3600 $(BIN)/pytest -s tests/chaos $(ARGS)
 
 clean:
 	rm -rf .venv node_modules .demo *.egg-info

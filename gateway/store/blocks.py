@@ -35,8 +35,12 @@ def insert_block(conn: sqlite3.Connection, header: BlockHeader, batch: Batch) ->
 def overlapping(conn: sqlite3.Connection, from_us: int, to_us: int) -> Iterator[tuple[int, bytes]]:
     """Yield (seq, data) of the sample blocks that may hold samples of the range."""
     window = {"from": from_us, "to": to_us, "kind": Kind.SAMPLES}
+    seen: set[int] = set()  # a damaged index may name a block twice
     for part in (_NARROW, _WIDE):
-        yield from conn.execute(f"SELECT seq, data {part} AND kind = :kind", window)
+        for seq, data in conn.execute(f"SELECT seq, data {part} AND kind = :kind", window):
+            if seq not in seen:
+                seen.add(seq)
+                yield seq, data
 
 
 def ends(conn: sqlite3.Connection, from_us: int, to_us: int, limit: int) -> list[tuple[int, int]]:

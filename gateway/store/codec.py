@@ -85,17 +85,20 @@ def decode_header(data: bytes) -> BlockHeader:
     return _open(data)[0]
 
 
-def decode(data: bytes) -> tuple[BlockHeader, Batch]:
+def decode(data: bytes, seq: int | None = None) -> tuple[BlockHeader, Batch]:
     """Unpack a block; raise CorruptBlock where a single bit differs from what was written."""
-    packed = Packed(data)
+    packed = Packed(data, seq)
     return packed.header, packed.batch()
 
 
 class Packed:
     """A block whose keys are unpacked and whose other columns wait until they are asked for."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, seq: int | None = None) -> None:
+        """`seq`: of the row that it stands in; a damaged table may show a block in another's place."""
         self.header, self._source = _columns(data)
+        if seq is not None and seq != self.header.seq:
+            raise CorruptBlock(f"block {self.header.seq} in the place of block {seq}")
         self.series = decode_ints(self._source, self.header.n)
         self.ts = decode_ints(self._source, self.header.n)
 
@@ -121,6 +124,8 @@ def _columns(data: bytes) -> tuple[BlockHeader, Source]:
 
 
 def _open(data: bytes) -> tuple[BlockHeader, int]:
+    if not isinstance(data, bytes):  # a damaged page can turn a column into any type
+        raise CorruptBlock("no bytes")
     if len(data) < HEADER_BYTES:
         raise CorruptBlock("shorter than a header")
     fields: tuple[Any, ...] = _HEADER.unpack_from(data)

@@ -1,6 +1,7 @@
 """The hot file on disk: its lock, opening, setting a damaged one aside and beginning a new one."""
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -11,12 +12,16 @@ from pathlib import Path
 from gateway.model import Gap, SeriesInfo
 from gateway.store.newest import Newest, load_newest
 from gateway.store.retention import used_bytes
-from gateway.store.schema import StoreProblem, connect, is_corrupt, is_disk, migrate
+from gateway.store.schema import DiskRefuses, StoreProblem, connect, is_corrupt, is_disk, migrate
 from gateway.store.series import load_series
 
 _log = logging.getLogger(__name__)
 
 _RESERVE_BYTES = 1024 * 1024
+_PASSING = frozenset(
+    {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+)
+"""What may clear without anybody changing the configuration."""
 
 
 @dataclass(slots=True)
@@ -47,11 +52,14 @@ class HotFile:
         self._lock: int | None = None
 
     def lock(self) -> None:
-        """Take the folder for this process; raise StoreProblem where another has it."""
+        """Take the folder for this process; raise StoreProblem where another has it, DiskRefuses."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self._folder / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            if error.errno in _PASSING:
+                self.give_reserve()
+                raise DiskRefuses(f"the store's folder {self._folder}: {error.strerror}") from error
             raise StoreProblem(
                 f"the store's folder {self._folder} cannot be used: {error.strerror}; check that it "
                 f"exists and belongs to the user that edge-gateway runs as"
@@ -72,24 +80,45 @@ class HotFile:
             self._lock = None
 
     def open(self, now_us: int) -> tuple[sqlite3.Connection, Loaded]:
-        """Open or make the file; one that is no database or malformed is set aside, with a gap."""
+        """Open or make the file; one that is no database or malformed is set aside, with a gap.
+
+        DiskRefuses: it is neither; nothing was lost, and it may be tried again.
+        """
         for _ in range(3):
             try:
                 opened = self._open()
-            except (sqlite3.Error, OSError) as error:
-                if is_corrupt(error):
-                    self.set_aside(f"{error}", now_us)
-                elif not (is_disk(error) and self.give_reserve()):
-                    raise StoreProblem(f"the store {self.path} cannot be opened: {error}") from error
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+                self._make_way(error, now_us)
             else:
                 self.take_reserve()
                 return opened
-        raise StoreProblem(f"the store {self.path} cannot be opened, nor made anew")
+        raise DiskRefuses(f"the store {self.path} cannot be opened, nor made anew")
+
+    def _make_way(self, error: Exception, now_us: int) -> None:
+        """Do what may let the file be opened at the next try."""
+        try:
+            if is_corrupt(error):
+                self.set_aside(f"{error}", now_us)
+                return
+        except OSError as refused:
+            error = refused
+        if not is_disk(error):
+            raise StoreProblem(f"the store {self.path} cannot be opened: {error}") from error
+        if not self.give_reserve():
+            raise DiskRefuses(f"the store {self.path} cannot be opened: {error}") from error
 
     def _open(self) -> tuple[sqlite3.Connection, Loaded]:
         conn = self.connect()
         try:
             return conn, self.load(conn)
+        except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
+            conn.close()
+            if isinstance(error, sqlite3.Error) and is_disk(error):
+                raise
+            # SQLite checks no content: text that is no text, a number that is none, a row that is gone.
+            damaged = sqlite3.DatabaseError(f"its content is damaged: {error}")
+            damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damaged from error
         except BaseException:
             conn.close()
             raise
@@ -160,7 +189,7 @@ class HotFile:
         return Loaded(
             epoch=meta["epoch"], newest=newest, series=load_series(conn), next_seq=floor + 1,
             next_run_id=next_run, blocks=blocks, oldest_seq=oldest or floor + 1, bytes_used=used_bytes(conn),
-            running_s=meta.get("running_s", 0.0), bad=bad,
+            running_s=float(meta.get("running_s", 0.0)), bad=bad,
         )  # fmt: skip
 
 

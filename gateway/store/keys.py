@@ -203,7 +203,7 @@ class _LateSamples:
         times = [ts for _, ts in keys]
         for seq, data in overlapping(self._conn, min(times), max(times)):
             try:
-                packed = Packed(data)
+                packed = Packed(data, seq)
                 hits = list(map(keys.__contains__, zip(packed.series, packed.ts, strict=True)))
                 if True in hits:
                     block = packed.batch()

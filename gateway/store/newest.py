@@ -113,7 +113,7 @@ def load_newest(conn: sqlite3.Connection, bad: list[int]) -> Newest:
     )
     for seq, data in rows:
         try:
-            header, batch = decode(data)
+            header, batch = decode(data, seq)
         except CorruptBlock:
             bad.append(seq)
             continue

@@ -110,7 +110,7 @@ def _step(
     limit: Cursor = (to_us, 2**31)
     for seq, data in overlapping(conn, from_us, to_us):
         try:
-            packed = Packed(data)
+            packed = Packed(data, seq)
             chosen = list(map(wanted.__contains__, packed.series))
             if True not in chosen:
                 continue
@@ -175,7 +175,7 @@ def unit_samples(conn: sqlite3.Connection, from_seq: int, to_seq: int, bad: list
         (from_seq, to_seq, Kind.SAMPLES),
     ):
         try:
-            batch.extend(decode(data)[1])
+            batch.extend(decode(data, seq)[1])
         except CorruptBlock:
             bad.append(seq)
     return batch

@@ -32,12 +32,18 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_corrupt(error: BaseException) -> bool:
+    if isinstance(error, UnicodeDecodeError):  # SQLite quotes the damaged schema in its message
+        return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class StoreProblem(GatewayError):
     """The store cannot be opened, and why."""
+
+
+class DiskRefuses(StoreProblem):
+    """The disk does not let the store be opened now; it may later."""
 
 
 def _first(db: Any) -> None:

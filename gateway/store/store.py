@@ -1,6 +1,7 @@
 """The store as the rest of the gateway sees it."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,14 +18,18 @@ from gateway.store.hotfile import HotFile
 from gateway.store.outbox import Transaction
 from gateway.store.reader import Readers
 from gateway.store.reads import Reads
+from gateway.store.schema import DiskRefuses
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
 from gateway.store.values import batch_bytes, row_problem
 from gateway.store.work import Intake, Ride
 from gateway.store.writer import Writer
 
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
+_RETRY_S = 1.0
 _CLOSE_S = 3.5
 _ROWS = 4096
 
@@ -62,14 +67,17 @@ class Store(Reads):
     @classmethod
     @asynccontextmanager
     async def open(cls, folder: Path, settings: StoreSettings, clock: Clock) -> AsyncIterator["Store"]:
-        """Open the store in `folder`, made where it is missing. StoreProblem: locked, unusable or too new."""
+        """Open the store in `folder`, made where it is missing. StoreProblem: locked, unusable or too new.
+
+        While the disk refuses it is tried again each second: ending would only begin a loop of restarts.
+        """
         store = cls(folder, settings, clock)
-        await asyncio.to_thread(store._hot.lock)
+        await _until_the_disk_lets(store._hot.lock, clock)
         try:
             boot = await asyncio.to_thread(_boot_id)
             store.boot = str(boot)
             store._writer = Writer(store._hot, settings, clock, store._series, store.budget, boot.bytes)
-            await asyncio.to_thread(store._writer.load)
+            await _until_the_disk_lets(store._writer.load, clock)
             store._run_id = store._writer.next_run_id
             store._readers = Readers(store._hot.path, lambda: store._writer.generation)
             store._writer.start()
@@ -244,6 +252,20 @@ class Store(Reads):
             counters={name: getattr(writer.counters, name) for name in Counters.__slots__},
             last_commit_mono_ns=writer.last_commit_ns,
         )
+
+
+async def _until_the_disk_lets(step: Callable[[], None], clock: Clock) -> None:
+    told = ""
+    while True:
+        try:
+            await asyncio.to_thread(step)
+        except DiskRefuses as error:
+            if str(error) != told:
+                told = str(error)
+                _log.error("%s; it is tried again each second", error)
+            await clock.sleep(_RETRY_S)
+        else:
+            return
 
 
 def _nothing(_: Transaction) -> None:

@@ -1,0 +1,190 @@
+"""Refused system calls: strace makes the n-th call on the store's files fail, once or until it is lifted.
+
+Each n of each call of a traced run with CHAOS_ERRNO=all (`make chaos`); a sample of 40 otherwise.
+"""
+
+import asyncio
+import os
+import random
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import writers
+from tests.chaos.oracle import judge_folder
+
+SAMPLED = os.environ.get("CHAOS_ERRNO", "40")
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+_COMMITS = 25
+_STALLED_S = 0.5
+_RESUMES_S = 5.0
+_CALLS = {
+    "ENOSPC": ("pwrite64", "openat", "ftruncate", "fallocate"),
+    "EIO": ("pwrite64", "pread64", "fdatasync", "fsync", "openat", "ftruncate", "unlink"),
+    "EROFS": ("openat",),
+}
+_FILES = ("hot.db", "hot.db-wal", "hot.db-shm", "reserve")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600 if SAMPLED == "all" else 240),
+    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace"),
+]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a writer fared under one injection."""
+
+    acked: set[int] = field(default_factory=set)
+    issued: int = 0
+    stalled: bool = False
+    resumed_s: float = 0.0
+    status: int = 0
+    injected: int = 0
+    problem: str = ""
+
+
+class Injected:
+    """A forked writer under strace; `run` gives what came of it."""
+
+    def __init__(self, folder: Path, log: Path, inject: str) -> None:
+        self._folder, self._log, self._inject = folder, log, inject
+        self._text = b""
+
+    def run(self) -> Outcome:
+        report, told = os.pipe()
+        go, start = os.pipe()
+        child = os.fork()
+        if child == 0:
+            self._child(go, told)
+        os.close(told)
+        os.close(go)
+        strace = self._attach(child)
+        os.write(start, b"x")
+        os.close(start)
+        try:
+            return self._watch(child, report, strace)
+        finally:
+            os.close(report)
+            strace.kill()
+            strace.wait()
+
+    def _child(self, go: int, told: int) -> None:
+        try:
+            os.read(go, 1)
+            writers.use("")
+            asyncio.run(writers.write(self._folder, told, 0, _COMMITS))
+            os._exit(0)
+        except BaseException as error:  # noqa: BLE001  # a forked child must end here
+            os.write(told, f"died: {type(error).__name__}: {error}\n".encode())
+            os._exit(1)
+
+    def _attach(self, child: int) -> "subprocess.Popen[bytes]":
+        paths = [part for name in _FILES for part in ("-P", str(self._folder / name))]
+        calls = ",".join(sorted({call for calls in _CALLS.values() for call in calls}))
+        command = ["strace", "-f", *paths, "-e", f"trace={calls}", "-o", str(self._log), "-p", str(child)]
+        command += ["-e", f"inject={self._inject}"] if self._inject else []
+        strace = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while "TracerPid:\t0\n" in Path(f"/proc/{child}/status").read_text():
+            time.sleep(0.002)
+        return strace
+
+    def _watch(self, child: int, report: int, strace: "subprocess.Popen[bytes]") -> Outcome:
+        outcome, lifted = Outcome(), 0.0
+        persistent = "+" in self._inject
+        while True:
+            patience = _STALLED_S if persistent and not lifted else _RESUMES_S + 5
+            if not select.select([report], [], [], patience)[0]:
+                if lifted or not persistent:
+                    os.kill(child, signal.SIGKILL)
+                    outcome.problem = "it never went on"
+                    break
+                outcome.stalled = True
+                outcome.problem = self._judge_while_refused(report)
+                strace.send_signal(signal.SIGINT)  # detaches: the calls succeed again
+                strace.wait()
+                lifted = time.monotonic()
+                continue
+            part = os.read(report, 65536)
+            self._text += part
+            if lifted and not outcome.resumed_s and b"a " in part:
+                outcome.resumed_s = time.monotonic() - lifted
+            if not part:
+                break
+        if lifted and not outcome.resumed_s:
+            outcome.resumed_s = time.monotonic() - lifted
+        outcome.status = os.waitpid(child, 0)[1]
+        strace.wait()
+        outcome.injected = self._log.read_text().count("(INJECTED)")
+        if b"died" in self._text:
+            outcome.problem = self._text[self._text.index(b"died") :].decode()
+        outcome.acked, outcome.issued = writers.read_report(self._text.decode())
+        return outcome
+
+    def _judge_while_refused(self, report: int) -> str:
+        """What is acknowledged now must be in the files as they are now."""
+        acked, issued = writers.read_report(self._text.decode())
+        copy = self._folder.with_name("copy")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self._folder, copy, ignore=shutil.ignore_patterns("*-shm"))
+        verdict = asyncio.run(judge_folder(copy, acked, issued)) if acked else True
+        return "" if verdict else f"while refused: {verdict}"
+
+
+def injected(folder: Path, inject: str) -> Outcome:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return Injected(folder / "store", folder / "trace", inject).run()
+
+
+def counted(folder: Path) -> dict[str, int]:
+    """Return how often the busiest thread makes each call: strace counts by thread."""
+    outcome = injected(folder, "")
+    assert outcome.status == 0 and not outcome.problem, outcome
+    calls: dict[tuple[str, str], int] = {}
+    for line in (folder / "trace").read_text().splitlines():
+        if match := re.match(r"(\d+) +(\w+)\(", line):
+            calls[match[1], match[2]] = calls.get((match[1], match[2]), 0) + 1
+    names = {name for _, name in calls}
+    return {name: max(count for (_, call), count in calls.items() if call == name) for name in names}
+
+
+def cases(counts: dict[str, int]) -> Iterator[str]:
+    for error, calls in _CALLS.items():
+        for call in calls:
+            for n in range(1, counts.get(call, 0) + 1):
+                yield f"{call}:error={error}:when={n}"
+                yield f"{call}:error={error}:when={n}+"
+
+
+def test_no_refused_call_is_acknowledged_or_ends_the_writer(tmp_path: Path) -> None:
+    counts = counted(tmp_path / "run")
+    assert counts["pwrite64"] > 100 and counts["fdatasync"] > _COMMITS, counts
+    chosen = list(cases(counts))
+    if SAMPLED != "all":
+        chosen = random.Random(SEED).sample(chosen, int(SAMPLED))
+    failures, stalled, hits, slowest = [], 0, 0, 0.0
+    for inject in chosen:
+        outcome = injected(tmp_path / "run", inject)
+        stalled += outcome.stalled
+        hits += outcome.injected > 0
+        slowest = max(slowest, outcome.resumed_s)
+        verdict = asyncio.run(judge_folder(tmp_path / "run" / "store", outcome.acked, outcome.issued))
+        whole = len(outcome.acked) == _COMMITS * writers.PER_COMMIT
+        if outcome.status or outcome.problem or not verdict or not whole or outcome.resumed_s > _RESUMES_S:
+            failures.append(
+                f"{inject}: {outcome.problem or outcome.status} {outcome.resumed_s} {verdict}"[:500]
+            )
+    summary = f"{len(chosen)} injections, {hits} hit, {stalled} stalled, slowest to go on {slowest:.2f} s"
+    print(summary)  # noqa: T201  # for -s
+    assert not failures, "\n".join(failures)
+    assert hits > len(chosen) * 0.9 and stalled
