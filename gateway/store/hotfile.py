@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.model import Gap, SeriesInfo
+from gateway.store.history import History
 from gateway.store.newest import Newest, load_newest
 from gateway.store.retention import used_bytes
 from gateway.store.schema import StoreProblem, connect, is_corrupt, is_disk, migrate
@@ -26,6 +27,8 @@ class Loaded:
     epoch: str
     newest: Newest
     series: list[tuple[int, SeriesInfo]]
+    series_of_history: list[tuple[int, str, str, str, bool]]
+    """Those that only the history knows: to be written."""
     next_seq: int
     next_run_id: int
     blocks: int
@@ -71,11 +74,11 @@ class HotFile:
             os.close(self._lock)
             self._lock = None
 
-    def open(self, now_us: int) -> tuple[sqlite3.Connection, Loaded]:
+    def open(self, now_us: int, history: History) -> tuple[sqlite3.Connection, Loaded]:
         """Open or make the file; one that is no database or malformed is set aside, with a gap."""
         for _ in range(3):
             try:
-                opened = self._open()
+                opened = self._open(now_us, history)
             except (sqlite3.Error, OSError) as error:
                 if is_corrupt(error):
                     self.set_aside(f"{error}", now_us)
@@ -86,10 +89,11 @@ class HotFile:
                 return opened
         raise StoreProblem(f"the store {self.path} cannot be opened, nor made anew")
 
-    def _open(self) -> tuple[sqlite3.Connection, Loaded]:
+    def _open(self, now_us: int, history: History) -> tuple[sqlite3.Connection, Loaded]:
         conn = self.connect()
         try:
-            return conn, self.load(conn)
+            history.open(load_series(conn), now_us)
+            return conn, self.load(conn, history)
         except BaseException:
             conn.close()
             raise
@@ -149,17 +153,21 @@ class HotFile:
                 path.unlink(missing_ok=True)
         return max(found, default=0) + 1
 
-    def load(self, conn: sqlite3.Connection) -> Loaded:
+    def load(self, conn: sqlite3.Connection, history: History) -> Loaded:
         """Read what a start needs."""
         meta = dict(conn.execute("SELECT key, value FROM meta").fetchall())
         blocks, oldest, newest_seq = conn.execute("SELECT count(*), min(seq), max(seq) FROM block").fetchone()
         floor = max(newest_seq or 0, meta.get("seq_floor", 0))
         bad: list[int] = []
-        newest = load_newest(conn, bad)
+        newest = load_newest(conn, bad, history.past)
+        unknown = [(number, *info, True) for number, info in history.series_unknown]
+        history.series_unknown = []
         next_run = conn.execute("SELECT coalesce(max(id), 0) + 1 FROM run").fetchone()[0]
         return Loaded(
-            epoch=meta["epoch"], newest=newest, series=load_series(conn), next_seq=floor + 1,
-            next_run_id=next_run, blocks=blocks, oldest_seq=oldest or floor + 1, bytes_used=used_bytes(conn),
+            epoch=meta["epoch"], newest=newest,
+            series=[*load_series(conn), *((row[0], SeriesInfo(*row[1:4])) for row in unknown)],
+            series_of_history=unknown, next_seq=floor + 1, next_run_id=next_run, blocks=blocks,
+            oldest_seq=oldest or floor + 1, bytes_used=used_bytes(conn) + history.bytes_used,
             running_s=meta.get("running_s", 0.0), bad=bad,
         )  # fmt: skip
 

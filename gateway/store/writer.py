@@ -15,8 +15,11 @@ from gateway.clock import Clock
 from gateway.model import Gap, NotStored
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Books, Counters, Done, run_commit
+from gateway.store.compact import Compactor
+from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded, read_epoch
 from gateway.store.outbox import Transaction
+from gateway.store.retention import used_bytes
 from gateway.store.schema import is_corrupt, is_disk, is_full
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
@@ -27,6 +30,8 @@ _log = logging.getLogger(__name__)
 _COMMIT_SAMPLES = 65_536
 _RETRY_NS = 1_000_000_000
 _IDLE_S = 0.5
+_SLICE_PAUSE_S = 0.002
+"""Between slices of a fold: the processor is others' too."""
 _SNAPSHOT_NS = 300_000_000_000
 _RUNNING_NS = 60_000_000_000
 _CORRUPT_TRIES = 2
@@ -38,6 +43,7 @@ class Writer(threading.Thread):
     def __init__(
         self,
         hot: HotFile,
+        history: History,
         settings: StoreSettings,
         clock: Clock,
         series: SeriesTable,
@@ -46,6 +52,8 @@ class Writer(threading.Thread):
     ) -> None:
         super().__init__(name="store-writer", daemon=True)
         self._hot, self._clock, self._series, self._budget, self._boot = hot, clock, series, budget, boot
+        self._history = history
+        self.compactor = Compactor(history, series, clock, settings.chunk_minutes)
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
         self._loop = asyncio.get_running_loop()
@@ -66,7 +74,7 @@ class Writer(threading.Thread):
 
     def load(self) -> None:
         """Open the file and rebuild the state in RAM; before `start`, on a thread that may block."""
-        self._conn, loaded = self._hot.open(self._clock.wall_us())
+        self._conn, loaded = self._hot.open(self._clock.wall_us(), self._history)
         for series, info in loaded.series:
             self._series.keep(series, info)
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
@@ -74,12 +82,15 @@ class Writer(threading.Thread):
         self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
         self._pending.bad += loaded.bad
         self._take_over(loaded)
+        self._work.series += loaded.series_of_history
+        self.compactor.load(self._conn)
 
     def _take_over(self, loaded: Loaded) -> None:
         self.epoch, self.blocks, self.bytes_used = loaded.epoch, loaded.blocks, loaded.bytes_used
         self.oldest_seq = loaded.oldest_seq
-        self._work.gaps += self._hot.gaps
-        self._hot.gaps = []
+        self._history.epoch = loaded.epoch
+        self._work.gaps += self._hot.gaps + self._history.gaps
+        self._hot.gaps, self._history.gaps = [], []
 
     # For the event loop. The lock is only ever held for moments.
 
@@ -120,19 +131,22 @@ class Writer(threading.Thread):
             if due:
                 self._try_commit()
                 next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
+            if self._conn is not None and not self.refusing and self._stop_by_ns is None:
+                self.compactor.work(self._conn, self._now_running_s())
         self._close()
 
     def _wait(self, next_ns: int) -> bool:
         """Wait for work and its tick, at most the idle time; say whether to commit."""
         with self._changed:
             stopping, left_ns = self._stop_by_ns is not None, next_ns - self._clock.mono_ns()
-            busy = bool(self._pending or self._work)
+            busy = bool(self._pending or self._work or self.compactor.wants_commit)
+            longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
             if stopping and self.refusing:
                 self._changed.wait(0.1)
             elif not (stopping or (busy and left_ns <= 0) or (self._hurry and not self.refusing)):
-                self._changed.wait(min(max(left_ns / 1e9, 0.001), _IDLE_S) if busy else _IDLE_S)
+                self._changed.wait(min(max(left_ns / 1e9, 0.001), longest_s) if busy else longest_s)
             tick = self._clock.mono_ns() >= next_ns or (self._hurry and not self.refusing)
-            due = self._stop_by_ns is not None or (tick and bool(self._pending or self._work))
+            due = self._stop_by_ns is not None or (tick and busy)
             if due:
                 self._hurry = False
                 if not self._work or not (self.refusing or self._halving):
@@ -175,20 +189,38 @@ class Writer(threading.Thread):
             self._committed(self._doubt)
             return
         self._doubt = None
+        self._care_for_history(conn)
         conn.execute("BEGIN IMMEDIATE")
         self._doubt = done = run_commit(conn, self._work, self._books(closing))
         conn.execute("COMMIT")
         self._committed(done)
 
+    def _care_for_history(self, conn: sqlite3.Connection) -> None:
+        """Set damaged segments aside, and keep the budget and the age, before a commit."""
+        work, history = self._work, self._history
+        work.bad += self.compactor.bad
+        self.compactor.bad = []
+        work.damage = history.set_damaged_aside(
+            work.damage + history.past.taken_damage(), self._clock.wall_us()
+        )
+        busy = self.compactor.busy or bool(self.compactor.pending)
+        history.make_room(used_bytes(conn), self._max_bytes, self._now_running_s(), busy=busy)
+        work.gaps += history.gaps
+        history.gaps = []
+
+    def _now_running_s(self) -> float:
+        return self._running_s + (self._clock.mono_ns() - self._started_ns) / 1e9
+
     def _books(self, closing: bool) -> Books:
         now = self._clock.mono_ns()
-        running_s = self._running_s + (now - self._started_ns) / 1e9
+        running_s = self._now_running_s()
         self._token += 1
         return Books(
-            self._clock, self._boot, self.newest, self.next_seq, self._max_bytes,
+            self._clock, self._boot, self.newest, self.next_seq,
+            self._max_bytes - self._history.bytes_used,
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
-            self._token, self._turned, self.run_job,
+            self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
         )  # fmt: skip
 
     def _turned(self) -> None:
@@ -205,7 +237,9 @@ class Writer(threading.Thread):
         self._conn = conn
         if read_epoch(conn) != self.epoch:
             self._doubt = None
-            self._take_over(self._hot.load(conn))
+            self._take_over(self._hot.load(conn, self._history))
+            self.compactor.abandon()
+            self.compactor.pending = []
             self.generation += 1
             self._work.series = self._series.rows()
         return conn
@@ -227,7 +261,8 @@ class Writer(threading.Thread):
         self.next_seq = done.next_seq
         self.blocks += done.blocks - done.removed
         self.oldest_seq = done.oldest_seq or self.oldest_seq
-        self.bytes_used = done.bytes_used
+        self.compactor.deleted(done.folded)
+        self.bytes_used = done.bytes_used + self._history.bytes_used
         self._snapshot_ns = now if done.snapshot else self._snapshot_ns
         self._running_saved_ns = now if done.running else self._running_saved_ns
         self.counters.add(done.counted)
@@ -292,6 +327,7 @@ class Writer(threading.Thread):
             with contextlib.suppress(sqlite3.Error):
                 self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._disconnect()
+        self._history.close()
 
     def _tell(self, call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to be told

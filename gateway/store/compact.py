@@ -1,0 +1,310 @@
+"""Folds the oldest blocks by series into chunks, in slices of some ms on the writer thread between commits.
+
+A fold is one transaction of the newest segment: its chunks, and the seqs of the blocks that it took. Only once it
+is durable are these blocks deleted, a few with each commit. Whatever happens between, a sample is in a block, or in
+a block and a chunk, or in a chunk.
+"""
+
+import logging
+import sqlite3
+from array import array
+from bisect import bisect_right
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.model import Batch, Value
+from gateway.store import chunk, outbox, retention, segment
+from gateway.store.codec import CorruptBlock, Kind, decode
+from gateway.store.history import History
+from gateway.store.series import SeriesTable
+from gateway.store.values import value_bytes
+
+_log = logging.getLogger(__name__)
+
+MOST_SAMPLES = 1 << 20
+"""In one fold: it is held in memory."""
+_MOST_BYTES = 64 * 1024 * 1024
+_MOST_BLOCKS = 16_384
+_CHUNK_BYTES = 1024 * 1024
+_SLICE_SAMPLES = 8192
+_SERIES_A_SLICE = 4
+_HOLE_US = 86_400_000_000
+"""A chunk ends where its series is silent for so long: a stray time would make each query read it."""
+_MOST_HOLES = 1024
+_DELETE_BLOCKS = 64
+LOOK_NS = 5_000_000_000
+_PAUSE_NS = 60_000_000_000
+_PLAIN = frozenset({float, int, bool, type(None)})
+
+
+@dataclass(slots=True)
+class _Column:
+    """The samples of one series, as they arrived."""
+
+    ts: "array[int]" = field(default_factory=lambda: array("q"))
+    values: list[Value] = field(default_factory=list)
+    statuses: "array[int]" = field(default_factory=lambda: array("I"))
+    flags: "array[int]" = field(default_factory=lambda: array("B"))
+
+
+class Compactor:
+    """Writer thread only."""
+
+    def __init__(self, history: History, series: SeriesTable, clock: Clock, chunk_minutes: float) -> None:
+        self._history, self._series, self._clock = history, series, clock
+        self._period_us = int(chunk_minutes * 60_000_000)
+        self._steps: Generator[None] | None = None
+        self._look_ns = 0
+        self._folded_ns = 0
+        self.pending: list[tuple[int, int]] = []
+        """Seq ranges of blocks that are in chunks and still to be deleted."""
+        self.bad: list[int] = []
+        """Seqs of blocks found unreadable."""
+        self._offered: list[tuple[int, int]] = []
+        self.wants_commit = False
+        """There is something to delete, and nothing that keeps it."""
+        self.folds = 0
+
+    def load(self, conn: sqlite3.Connection) -> None:
+        """Find what an earlier run folded and did not delete."""
+        there = "SELECT 1 FROM block WHERE seq BETWEEN ? AND ? LIMIT 1"
+        self.pending = [pair for pair in self._history.past.folded() if conn.execute(there, pair).fetchone()]
+        self.wants_commit = bool(self.pending)
+
+    @property
+    def busy(self) -> bool:
+        """Say whether a fold is under way."""
+        return self._steps is not None
+
+    def deletable(self) -> list[tuple[int, int]]:
+        """Return what a commit may delete now: nothing while somebody reads who began before the fold."""
+        self._offered = [] if self._history.held_since_before(self._folded_ns) else self.pending
+        return self._offered
+
+    def deleted(self, left: list[tuple[int, int]]) -> None:
+        """Take note of a commit, and of what is still to be deleted after it."""
+        if self._offered:
+            self.wants_commit = bool(left) and left != self._offered
+            self.pending = left
+
+    def work(self, conn: sqlite3.Connection, running_s: float) -> None:
+        """Do one slice of what there is to do."""
+        now = self._clock.mono_ns()
+        try:
+            if self._steps is None and now >= self._look_ns:
+                self._look_ns = now + LOOK_NS
+                seqs = [] if self.pending else self._due(conn)
+                if seqs:
+                    self._history.seal_if_due(running_s)
+                    self._steps = self._fold(conn, seqs, running_s)
+            if self._steps is not None and next(self._steps, True):
+                self._steps = None
+        except (sqlite3.Error, OSError) as error:
+            _log.warning("history cannot be written now, blocks are kept meanwhile: %s", error)
+            self.abandon()
+            self._look_ns = now + _PAUSE_NS
+
+    def abandon(self) -> None:
+        """Drop the fold under way; its blocks are all still there."""
+        self._steps = None
+        self._history.rollback()
+
+    def _due(self, conn: sqlite3.Connection) -> list[int]:
+        """Return the blocks to fold: old enough or many, delivered, and covered by the snapshot."""
+        snapshot = conn.execute("SELECT seq FROM snapshot WHERE id = 1").fetchone()
+        ranges = retention.delivered(conn, outbox.uploads(conn), snapshot[0] - 1 if snapshot else 0)
+        seqs: list[int] = []
+        samples, size, oldest_us, wanted = 0, 0, None, self._period_us
+        for start, end in ranges:
+            for seq, n, size_bytes, wall_us in conn.execute(
+                "SELECT seq, n, size_bytes, wall_us FROM block WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+                (start, end, _MOST_BLOCKS - len(seqs)),
+            ):
+                oldest_us = wall_us if oldest_us is None else oldest_us
+                samples, size = samples + n, size + size_bytes
+                if seqs and (samples > MOST_SAMPLES or size > _MOST_BYTES // 4):
+                    return seqs
+                seqs.append(seq)
+        full = len(seqs) >= _MOST_BLOCKS
+        old = oldest_us is not None and abs(self._clock.wall_us() - oldest_us) >= wanted
+        return seqs if full or old else []
+
+    def _fold(self, conn: sqlite3.Connection, seqs: list[int], running_s: float) -> Generator[None]:
+        columns: dict[int, _Column] = {}
+        taken = yield from self._gather(conn, seqs, columns)
+        if not taken:
+            return
+        writing = self._history.writing()
+        writing.execute("BEGIN IMMEDIATE")
+        fold = writing.execute("SELECT coalesce(max(id), 0) + 1 FROM fold").fetchone()[0]
+        for place, series in enumerate(sorted(columns)):
+            self._write(writing, fold, series, columns[series])
+            if place % _SERIES_A_SLICE == 0:
+                yield
+        self._write_fold(writing, fold, columns, taken, running_s)
+        while not _committed(writing):
+            yield
+        self._history.wrote()
+        self._folded_ns = self._clock.mono_ns()
+        self.pending, self.wants_commit = _ranges(taken), True
+        self.folds += 1
+        self._look_ns = 0
+
+    def _gather(
+        self, conn: sqlite3.Connection, seqs: list[int], columns: dict[int, _Column]
+    ) -> Generator[None, None, list[int]]:
+        """Take blocks apart by series, until there are enough; return the seqs that were taken."""
+        taken: list[int] = []
+        joined, size = Batch(), 0
+        for seq in seqs:
+            row = conn.execute("SELECT data, kind FROM block WHERE seq = ?", (seq,)).fetchone()
+            if row is not None and row[1] == Kind.SAMPLES:
+                try:
+                    batch = decode(row[0])[1]
+                except CorruptBlock:
+                    self.bad.append(seq)
+                    continue
+                joined.extend(batch)
+                size += sum(map(value_bytes, batch.values)) if not _plain(batch) else 0
+            taken.append(seq)
+            if len(joined) >= _SLICE_SAMPLES or size >= _CHUNK_BYTES:
+                _sort_in(joined, columns)
+                joined = Batch()
+                yield
+            if size >= _MOST_BYTES:
+                break
+        _sort_in(joined, columns)
+        return taken
+
+    def _write(self, writing: sqlite3.Connection, fold: int, series: int, column: _Column) -> None:
+        for part, (ts, values, statuses, flags) in enumerate(_parts(_ordered(column))):
+            data = chunk.encode(series, ts, values, statuses, flags)
+            writing.execute("INSERT INTO chunk VALUES (?, ?)", (segment.chunk_id(fold, series, part), data))
+
+    def _write_fold(
+        self,
+        writing: sqlite3.Connection,
+        fold: int,
+        columns: dict[int, _Column],
+        taken: list[int],
+        running_s: float,
+    ) -> None:
+        infos = [(series, *self._series.info(series)[:2]) for series in columns if series in self._series]
+        writing.executemany("INSERT OR IGNORE INTO series VALUES (?, ?, ?)", infos)
+        t0 = min((min(column.ts) for column in columns.values()), default=0)
+        t1 = max((max(column.ts) for column in columns.values()), default=0)
+        n = sum(len(column.ts) for column in columns.values())
+        writing.execute(
+            "INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (fold, self._history.epoch, t0, t1, n, len(columns), running_s),
+        )
+        ranges = [(fold, *pair) for pair in _ranges(taken)]
+        writing.executemany("INSERT INTO folded VALUES (?, ?, ?)", ranges)
+
+
+def delete_folded(
+    conn: sqlite3.Connection, ranges: Sequence[tuple[int, int]], newest_seq: int
+) -> tuple[int, list[tuple[int, int]]]:
+    """Delete some blocks that are in chunks, inside a commit; return how many, and the ranges that are left.
+
+    What an upload came to want meanwhile stays: a unit's body must not change.
+    """
+    left, removed = list(ranges), 0
+    if not left:
+        return 0, left
+    allowed = retention.delivered(conn, outbox.uploads(conn), newest_seq - 1)
+    while left and removed < _DELETE_BLOCKS:
+        start, end = left[0]
+        inside = [(max(a, start), min(b, end)) for a, b in allowed if a <= start <= b]
+        if not inside:
+            break
+        rows = conn.execute(
+            "SELECT seq FROM block WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+            (*inside[0], _DELETE_BLOCKS - removed),
+        ).fetchall()
+        conn.executemany("DELETE FROM block WHERE seq = ?", rows)
+        removed += len(rows)
+        done = inside[0][1] if removed < _DELETE_BLOCKS else rows[-1][0]
+        left[:1] = [(done + 1, end)] if done < end else []
+    conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('seq_floor', ?)", (newest_seq,))
+    return removed, left
+
+
+def _committed(writing: sqlite3.Connection) -> bool:
+    """Commit; False: somebody is reading just now, to be tried again."""
+    try:
+        writing.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
+
+
+def _plain(batch: Batch) -> bool:
+    return set(map(type, batch.values)) <= _PLAIN
+
+
+def _sort_in(batch: Batch, columns: dict[int, _Column]) -> None:
+    """Add a batch to the columns of its series."""
+    n = len(batch)
+    if not n:
+        return
+    order = sorted(range(n), key=batch.series.__getitem__)
+    pick: Any = itemgetter(*order) if n > 1 else lambda column: (column[0],)
+    series, ts, values, statuses, flags = map(pick, batch.columns())
+    start = 0
+    while start < n:
+        number = series[start]
+        end = bisect_right(series, number, start)
+        column = columns.get(number)
+        if column is None:
+            column = columns[number] = _Column()
+        column.ts.extend(ts[start:end])
+        column.values += values[start:end]
+        column.statuses.extend(statuses[start:end])
+        column.flags.extend(flags[start:end])
+        start = end
+
+
+def _ordered(column: _Column) -> tuple[list[int], list[Value], list[int], list[int]]:
+    """Return ts, values, statuses, flags in the order of time, one of each time."""
+    ts = column.ts.tolist()
+    columns = ts, column.values, column.statuses.tolist(), column.flags.tolist()
+    if chunk.in_order(ts):
+        return columns
+    order = sorted(range(len(ts)), key=ts.__getitem__)
+    order = [place for i, place in enumerate(order) if not i or ts[place] != ts[order[i - 1]]]
+    return tuple([one[place] for place in order] for one in columns)  # type: ignore[return-value]
+
+
+def _parts(columns: tuple[list[int], list[Value], list[int], list[int]]) -> Iterator[tuple[Any, ...]]:
+    """Cut a series into chunks: at silences, by number, and by bytes."""
+    ts, values, _, _ = columns
+    plain = set(map(type, values)) <= _PLAIN
+    if plain and len(ts) <= chunk.MOST_POINTS and ts[-1] - ts[0] <= _HOLE_US:
+        yield columns
+        return
+    start, size, holes = 0, 0, 0
+    for place in range(len(ts)):
+        size += 0 if plain else value_bytes(values[place])
+        hole = place > start and ts[place] - ts[place - 1] > _HOLE_US and holes < _MOST_HOLES
+        holes += hole
+        if place > start and (hole or place - start >= chunk.MOST_POINTS or size > _CHUNK_BYTES):
+            yield tuple(column[start:place] for column in columns)
+            start, size = place, 0 if plain else value_bytes(values[place])
+    yield tuple(column[start:] for column in columns)
+
+
+def _ranges(seqs: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the runs of consecutive seqs."""
+    found: list[tuple[int, int]] = []
+    for seq in seqs:
+        if found and found[-1][1] == seq - 1:
+            found[-1] = found[-1][0], seq
+        else:
+            found.append((seq, seq))
+    return found
