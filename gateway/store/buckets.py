@@ -1,4 +1,4 @@
-"""Min, max, average and count per series and bucket: of blocks sample by sample, of chunks by slices or whole."""
+"""Min, max, average, count per series and bucket: of blocks by samples, of chunks by slices or whole."""
 
 import sqlite3
 import time
@@ -13,7 +13,6 @@ from gateway.store.chunk import PackedChunk
 from gateway.store.codec import CorruptBlock, Packed
 from gateway.store.past import Past
 from gateway.store.segment import Fold, Segment
-
 
 _TURN_S = 0.2
 

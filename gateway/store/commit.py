@@ -180,3 +180,11 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
         conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('running_s', ?)", (books.running_s,))
         done.running = True
     done.bytes_used = retention.used_bytes(conn)
+
+
+def was_committed(conn: sqlite3.Connection, done: Done) -> bool:
+    """Settle a COMMIT that failed: look whether what it wrote is there."""
+    if done.blocks:
+        return conn.execute("SELECT 1 FROM block WHERE seq = ?", (done.first_seq,)).fetchone() is not None
+    row = conn.execute("SELECT value FROM meta WHERE key = 'token'").fetchone()
+    return row is not None and row[0] == done.token

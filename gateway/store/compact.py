@@ -1,26 +1,23 @@
 """Folds the oldest blocks by series into chunks, in slices of some ms on the writer thread between commits.
 
-A fold is one transaction of the newest segment: its chunks, and the seqs of the blocks that it took. Only once it
-is durable are these blocks deleted, a few with each commit. Whatever happens between, a sample is in a block, or in
-a block and a chunk, or in a chunk.
+A fold is one transaction of the newest segment: its chunks, and the seqs of the blocks that it took. Only
+once it is durable are these blocks deleted, a few with each commit. Whatever happens between, a sample is in
+a block, or in a block and a chunk, or in a chunk.
 """
 
 import logging
 import sqlite3
-from array import array
-from bisect import bisect_right
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import Any
+from collections.abc import Generator, Sequence
 
 from gateway.clock import Clock
-from gateway.model import Batch, Value
+from gateway.model import Batch
 from gateway.store import chunk, outbox, retention, segment
 from gateway.store.codec import CorruptBlock, Kind, decode
+from gateway.store.columns_of_fold import CHUNK_BYTES, Column, is_plain, ordered, parts, sort_in
 from gateway.store.history import History
 from gateway.store.series import SeriesTable
 from gateway.store.values import value_bytes
+from gateway.store.work import Work
 
 _log = logging.getLogger(__name__)
 
@@ -28,26 +25,11 @@ MOST_SAMPLES = 1 << 20
 """In one fold: it is held in memory."""
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_BLOCKS = 16_384
-_CHUNK_BYTES = 1024 * 1024
 _SLICE_SAMPLES = 8192
 _SERIES_A_SLICE = 4
-_HOLE_US = 86_400_000_000
-"""A chunk ends where its series is silent for so long: a stray time would make each query read it."""
-_MOST_HOLES = 1024
 _DELETE_BLOCKS = 64
 LOOK_NS = 5_000_000_000
 _PAUSE_NS = 60_000_000_000
-_PLAIN = frozenset({float, int, bool, type(None)})
-
-
-@dataclass(slots=True)
-class _Column:
-    """The samples of one series, as they arrived."""
-
-    ts: "array[int]" = field(default_factory=lambda: array("q"))
-    values: list[Value] = field(default_factory=list)
-    statuses: "array[int]" = field(default_factory=lambda: array("I"))
-    flags: "array[int]" = field(default_factory=lambda: array("B"))
 
 
 class Compactor:
@@ -73,6 +55,17 @@ class Compactor:
         there = "SELECT 1 FROM block WHERE seq BETWEEN ? AND ? LIMIT 1"
         self.pending = [pair for pair in self._history.past.folded() if conn.execute(there, pair).fetchone()]
         self.wants_commit = bool(self.pending)
+
+    def care(self, work: Work, hot_bytes: int, max_bytes: int, running_s: float) -> None:
+        """Before a commit: set damaged segments aside, keep the budget and the age, note what was found."""
+        history, now_us = self._history, self._clock.wall_us()
+        work.bad += self.bad
+        self.bad = []
+        work.damage = history.set_damaged_aside(work.damage + history.past.taken_damage(), now_us)
+        busy = self.busy or bool(self.pending)
+        history.make_room(hot_bytes, max_bytes, running_s, busy=busy)
+        work.gaps += history.gaps
+        history.gaps = []
 
     @property
     def busy(self) -> bool:
@@ -105,11 +98,11 @@ class Compactor:
         except (sqlite3.Error, OSError) as error:
             _log.warning("history cannot be written now, blocks are kept meanwhile: %s", error)
             self.abandon()
-            self._look_ns = now + _PAUSE_NS
 
     def abandon(self) -> None:
         """Drop the fold under way; its blocks are all still there."""
         self._steps = None
+        self._look_ns = self._clock.mono_ns() + _PAUSE_NS
         self._history.rollback()
 
     def _due(self, conn: sqlite3.Connection) -> list[int]:
@@ -120,7 +113,8 @@ class Compactor:
         samples, size, oldest_us, wanted = 0, 0, None, self._period_us
         for start, end in ranges:
             for seq, n, size_bytes, wall_us in conn.execute(
-                "SELECT seq, n, size_bytes, wall_us FROM block WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+                "SELECT seq, n, size_bytes, wall_us FROM block WHERE seq BETWEEN ? AND ? "
+                "ORDER BY seq LIMIT ?",
                 (start, end, _MOST_BLOCKS - len(seqs)),
             ):
                 oldest_us = wall_us if oldest_us is None else oldest_us
@@ -133,7 +127,7 @@ class Compactor:
         return seqs if full or old else []
 
     def _fold(self, conn: sqlite3.Connection, seqs: list[int], running_s: float) -> Generator[None]:
-        columns: dict[int, _Column] = {}
+        columns: dict[int, Column] = {}
         taken = yield from self._gather(conn, seqs, columns)
         if not taken:
             return
@@ -154,7 +148,7 @@ class Compactor:
         self._look_ns = 0
 
     def _gather(
-        self, conn: sqlite3.Connection, seqs: list[int], columns: dict[int, _Column]
+        self, conn: sqlite3.Connection, seqs: list[int], columns: dict[int, Column]
     ) -> Generator[None, None, list[int]]:
         """Take blocks apart by series, until there are enough; return the seqs that were taken."""
         taken: list[int] = []
@@ -168,19 +162,19 @@ class Compactor:
                     self.bad.append(seq)
                     continue
                 joined.extend(batch)
-                size += sum(map(value_bytes, batch.values)) if not _plain(batch) else 0
+                size += sum(map(value_bytes, batch.values)) if not is_plain(batch) else 0
             taken.append(seq)
-            if len(joined) >= _SLICE_SAMPLES or size >= _CHUNK_BYTES:
-                _sort_in(joined, columns)
+            if len(joined) >= _SLICE_SAMPLES or size >= CHUNK_BYTES:
+                sort_in(joined, columns)
                 joined = Batch()
                 yield
             if size >= _MOST_BYTES:
                 break
-        _sort_in(joined, columns)
+        sort_in(joined, columns)
         return taken
 
-    def _write(self, writing: sqlite3.Connection, fold: int, series: int, column: _Column) -> None:
-        for part, (ts, values, statuses, flags) in enumerate(_parts(_ordered(column))):
+    def _write(self, writing: sqlite3.Connection, fold: int, series: int, column: Column) -> None:
+        for part, (ts, values, statuses, flags) in enumerate(parts(ordered(column))):
             data = chunk.encode(series, ts, values, statuses, flags)
             writing.execute("INSERT INTO chunk VALUES (?, ?)", (segment.chunk_id(fold, series, part), data))
 
@@ -188,7 +182,7 @@ class Compactor:
         self,
         writing: sqlite3.Connection,
         fold: int,
-        columns: dict[int, _Column],
+        columns: dict[int, Column],
         taken: list[int],
         running_s: float,
     ) -> None:
@@ -242,61 +236,6 @@ def _committed(writing: sqlite3.Connection) -> bool:
             raise
         return False
     return True
-
-
-def _plain(batch: Batch) -> bool:
-    return set(map(type, batch.values)) <= _PLAIN
-
-
-def _sort_in(batch: Batch, columns: dict[int, _Column]) -> None:
-    """Add a batch to the columns of its series."""
-    n = len(batch)
-    if not n:
-        return
-    order = sorted(range(n), key=batch.series.__getitem__)
-    pick: Any = itemgetter(*order) if n > 1 else lambda column: (column[0],)
-    series, ts, values, statuses, flags = map(pick, batch.columns())
-    start = 0
-    while start < n:
-        number = series[start]
-        end = bisect_right(series, number, start)
-        column = columns.get(number)
-        if column is None:
-            column = columns[number] = _Column()
-        column.ts.extend(ts[start:end])
-        column.values += values[start:end]
-        column.statuses.extend(statuses[start:end])
-        column.flags.extend(flags[start:end])
-        start = end
-
-
-def _ordered(column: _Column) -> tuple[list[int], list[Value], list[int], list[int]]:
-    """Return ts, values, statuses, flags in the order of time, one of each time."""
-    ts = column.ts.tolist()
-    columns = ts, column.values, column.statuses.tolist(), column.flags.tolist()
-    if chunk.in_order(ts):
-        return columns
-    order = sorted(range(len(ts)), key=ts.__getitem__)
-    order = [place for i, place in enumerate(order) if not i or ts[place] != ts[order[i - 1]]]
-    return tuple([one[place] for place in order] for one in columns)  # type: ignore[return-value]
-
-
-def _parts(columns: tuple[list[int], list[Value], list[int], list[int]]) -> Iterator[tuple[Any, ...]]:
-    """Cut a series into chunks: at silences, by number, and by bytes."""
-    ts, values, _, _ = columns
-    plain = set(map(type, values)) <= _PLAIN
-    if plain and len(ts) <= chunk.MOST_POINTS and ts[-1] - ts[0] <= _HOLE_US:
-        yield columns
-        return
-    start, size, holes = 0, 0, 0
-    for place in range(len(ts)):
-        size += 0 if plain else value_bytes(values[place])
-        hole = place > start and ts[place] - ts[place - 1] > _HOLE_US and holes < _MOST_HOLES
-        holes += hole
-        if place > start and (hole or place - start >= chunk.MOST_POINTS or size > _CHUNK_BYTES):
-            yield tuple(column[start:place] for column in columns)
-            start, size = place, 0 if plain else value_bytes(values[place])
-    yield tuple(column[start:] for column in columns)
 
 
 def _ranges(seqs: Sequence[int]) -> list[tuple[int, int]]:

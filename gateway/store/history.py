@@ -148,7 +148,7 @@ class History:
     def make_room(self, hot_bytes: int, max_bytes: int, running_s: float, *, busy: bool) -> None:
         """Unlink the oldest segments: over the budget, or older than what is kept.
 
-        The newest one stays while it is written, or (`busy`) while blocks that it has are still to be deleted.
+        The newest one stays while it is written, or (`busy`) blocks that it has are still to be deleted.
         """
         while self.segments:
             over = hot_bytes + self.bytes_used > max_bytes

@@ -57,6 +57,11 @@ class Work:
         parts = self.intakes, self.rides, self.gaps, self.runs, self.bad, self.damage, self.refused
         return any(parts)
 
+    @property
+    def others(self) -> int:
+        """Number of records that are no samples."""
+        return len(self.rides) + len(self.gaps) + len(self.runs)
+
     def take(self, intake: Intake) -> None:
         self.intakes.append(intake)
         self.samples += len(intake.batch)
@@ -101,6 +106,11 @@ class Work:
         del self.intakes[middle:]
         self.samples = sum(len(intake.batch) for intake in self.intakes)
         return rest
+
+    def put_back(self, intakes: list[Intake]) -> None:
+        """Take batches before those that are here."""
+        self.intakes[:0] = intakes
+        self.samples += sum(len(intake.batch) for intake in intakes)
 
     def batch(self) -> Batch:
         """Return all samples as one batch."""

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from gateway.clock import Clock
 from gateway.model import Gap, NotStored
 from gateway.store.budget import MemoryBudget
-from gateway.store.commit import Books, Counters, Done, run_commit
+from gateway.store.commit import Books, Counters, Done, run_commit, was_committed
 from gateway.store.compact import Compactor
 from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded, read_epoch
+from gateway.store.inbox import Inbox
 from gateway.store.outbox import Transaction
 from gateway.store.retention import used_bytes
 from gateway.store.schema import is_corrupt, is_disk, is_full
@@ -37,31 +38,21 @@ _RUNNING_NS = 60_000_000_000
 _CORRUPT_TRIES = 2
 
 
-class Writer(threading.Thread):
+class Writer(Inbox, threading.Thread):
     """`submit`, `hurry`, `waiting` and `stop` are for the event loop; the rest happens on this thread."""
 
     def __init__(
-        self,
-        hot: HotFile,
-        history: History,
-        settings: StoreSettings,
-        clock: Clock,
-        series: SeriesTable,
-        budget: MemoryBudget,
-        boot: bytes,
-    ) -> None:
-        super().__init__(name="store-writer", daemon=True)
+        self, hot: HotFile, history: History, settings: StoreSettings, clock: Clock, series: SeriesTable,
+        budget: MemoryBudget, boot: bytes,
+    ) -> None:  # fmt: skip
+        threading.Thread.__init__(self, name="store-writer", daemon=True)
+        Inbox.__init__(self, clock)
         self._hot, self._clock, self._series, self._budget, self._boot = hot, clock, series, budget, boot
         self._history = history
         self.compactor = Compactor(history, series, clock, settings.chunk_minutes)
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
         self._loop = asyncio.get_running_loop()
-        self._changed = threading.Condition()
-        self._pending = Work()
-        self._work = Work()
-        self._hurry = self._halving = self._ended = False
-        self._stop_by_ns: int | None = None
         self._conn: sqlite3.Connection | None = None
         self._doubt: Done | None = None
         self._corrupt_tries = 0
@@ -92,36 +83,6 @@ class Writer(threading.Thread):
         self._work.gaps += self._hot.gaps + self._history.gaps
         self._hot.gaps, self._history.gaps = [], []
 
-    # For the event loop. The lock is only ever held for moments.
-
-    def submit(self, add: Callable[[Work], None]) -> None:
-        """Add to what the next commit takes along. NotStored: the store is closed."""
-        with self._changed:
-            if self._ended:
-                raise NotStored("the store is closed")
-            first = not self._pending
-            add(self._pending)
-            if first:
-                self._changed.notify()
-
-    def hurry(self) -> None:
-        """Commit now, not at the next tick."""
-        with self._changed:
-            self._hurry = True
-            self._changed.notify()
-
-    def waiting(self) -> int:
-        """Return the number of samples not committed yet."""
-        return self._pending.samples + self._work.samples
-
-    def stop(self, patience_s: float) -> None:
-        """Commit what waits and end; what the disk still refuses after `patience_s` is given up."""
-        with self._changed:
-            self._stop_by_ns = self._clock.mono_ns() + int(patience_s * 1e9)
-            self._changed.notify()
-
-    # The thread.
-
     def run(self) -> None:
         """Commit at each tick where something waits, until stopped."""
         next_ns = 0
@@ -131,9 +92,18 @@ class Writer(threading.Thread):
             if due:
                 self._try_commit()
                 next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
-            if self._conn is not None and not self.refusing and self._stop_by_ns is None:
-                self.compactor.work(self._conn, self._now_running_s())
+            if self._stop_by_ns is None and not self.refusing:
+                self._compact()
         self._close()
+
+    def _compact(self) -> None:
+        if self._conn is None:
+            return
+        try:
+            self.compactor.work(self._conn, self._now_running_s())
+        except Exception as error:  # noqa: BLE001  # the writer's boundary: blocks stay, samples are taken all the same
+            _log.error("blocks cannot be folded into the history: %s", error, exc_info=error)
+            self.compactor.abandon()
 
     def _wait(self, next_ns: int) -> bool:
         """Wait for work and its tick, at most the idle time; say whether to commit."""
@@ -185,28 +155,15 @@ class Writer(threading.Thread):
         conn = self._open()
         if conn.in_transaction:
             conn.execute("ROLLBACK")
-        if self._doubt is not None and self._was_committed(conn, self._doubt):
+        if self._doubt is not None and was_committed(conn, self._doubt):
             self._committed(self._doubt)
             return
         self._doubt = None
-        self._care_for_history(conn)
+        self.compactor.care(self._work, used_bytes(conn), self._max_bytes, self._now_running_s())
         conn.execute("BEGIN IMMEDIATE")
         self._doubt = done = run_commit(conn, self._work, self._books(closing))
         conn.execute("COMMIT")
         self._committed(done)
-
-    def _care_for_history(self, conn: sqlite3.Connection) -> None:
-        """Set damaged segments aside, and keep the budget and the age, before a commit."""
-        work, history = self._work, self._history
-        work.bad += self.compactor.bad
-        self.compactor.bad = []
-        work.damage = history.set_damaged_aside(
-            work.damage + history.past.taken_damage(), self._clock.wall_us()
-        )
-        busy = self.compactor.busy or bool(self.compactor.pending)
-        history.make_room(used_bytes(conn), self._max_bytes, self._now_running_s(), busy=busy)
-        work.gaps += history.gaps
-        history.gaps = []
 
     def _now_running_s(self) -> float:
         return self._running_s + (self._clock.mono_ns() - self._started_ns) / 1e9
@@ -216,8 +173,7 @@ class Writer(threading.Thread):
         running_s = self._now_running_s()
         self._token += 1
         return Books(
-            self._clock, self._boot, self.newest, self.next_seq,
-            self._max_bytes - self._history.bytes_used,
+            self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
@@ -243,14 +199,6 @@ class Writer(threading.Thread):
             self.generation += 1
             self._work.series = self._series.rows()
         return conn
-
-    def _was_committed(self, conn: sqlite3.Connection, done: Done) -> bool:
-        """Settle a COMMIT that failed: look whether what it wrote is there."""
-        if done.blocks:
-            found = conn.execute("SELECT 1 FROM block WHERE seq = ?", (done.first_seq,)).fetchone()
-            return found is not None
-        row = conn.execute("SELECT value FROM meta WHERE key = 'token'").fetchone()
-        return row is not None and row[0] == done.token
 
     def _committed(self, done: Done) -> None:
         self._doubt = None
@@ -297,8 +245,7 @@ class Writer(threading.Thread):
             return
         rest = self._work.halve()
         with self._changed:
-            self._pending.intakes[:0] = rest
-            self._pending.samples += sum(len(intake.batch) for intake in rest)
+            self._pending.put_back(rest)
             self._halving = self._hurry = True
 
     def _give_up(self, reason: str, *, all_pending: bool = True) -> None:
@@ -308,8 +255,7 @@ class Writer(threading.Thread):
             work, self._work = self._work, Work(series=self._work.series)
             self._halving = False
         lost = sum(len(intake.batch) for intake in work.intakes)
-        others = len(work.rides) + len(work.gaps) + len(work.runs)
-        _log.error("%d samples and %d other records were given up: %s", lost, others, reason)
+        _log.error("%d samples and %d other records were given up: %s", lost, work.others, reason)
         self.counters.lost += lost
         if lost and not all_pending:
             stamps = [ts for intake in work.intakes for ts in intake.batch.ts]

@@ -1,4 +1,4 @@
-"""Blocks folded into chunks: read as before, known by their keys, kept within bytes and age, never served wrong."""
+"""Blocks folded into chunks: read as before, known by their keys, within bytes and age, never wrong."""
 
 import asyncio
 import random
@@ -274,8 +274,8 @@ async def damaged(opened: Opener, tmp_path: Path, sql: str) -> int:
 @pytest.mark.parametrize("place", [5, 30, 62, 79, 100])
 async def test_a_chunk_that_was_changed_is_never_served(opened: Opener, tmp_path: Path, place: int) -> None:
     sql = (
-        f"UPDATE chunk SET data = CAST(substr(data, 1, {place}) || x'5a' || substr(data, {place + 2}) AS BLOB) "
-        "WHERE id = (SELECT min(id) FROM chunk)"
+        f"UPDATE chunk SET data = CAST(substr(data, 1, {place}) || x'5a' || substr(data, {place + 2}) "
+        "AS BLOB) WHERE id = (SELECT min(id) FROM chunk)"
     )
     s = await damaged(opened, tmp_path, sql)
     async with opened() as store:
@@ -392,16 +392,17 @@ async def test_a_fold_that_the_disk_refuses_is_tried_again_and_stops_nobody(
     opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.store.compact._PAUSE_NS", 100_000_000)
-    (tmp_path / "store").mkdir()
     async with opened(**AT_ONCE) as store:
-        blocker = tmp_path / "store" / "history" / "000001.db"
-        blocker.mkdir()
+        folder = tmp_path / "store" / "history"
+        folder.rmdir()
+        folder.write_text("no folder")
         s = store.series("plc", "a")
         await put(store, (s, NOW_US, 1))
         await put(store, (s, NOW_US + 1, 2))
         await asyncio.sleep(0.3)
         assert store.state().refusing == "" and store.state().history_bytes == 0
         assert await put(store, (s, NOW_US + 2, 3)) == (1, 0, 0)
-        blocker.rmdir()
+        folder.unlink()
+        folder.mkdir()
         await folded(store)
         assert [x.value for x in await everything(store, [s])] == [1, 2, 3]
