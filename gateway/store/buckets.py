@@ -71,8 +71,7 @@ class Folder:
         """Do some of the work, for about 0.2 s; say whether that was all."""
         deadline = time.monotonic() + _TURN_S
         if self._folds is None:
-            self._folds = past.folds(self._from_us, self._to_us)
-            self._folded = past.folded()
+            self._folds, self._folded = past.folds_and_folded(self._from_us, self._to_us)
             self._blocks = self._seqs(conn)
         while self._blocks:
             self._take_block(conn, self._blocks.pop(), bad)

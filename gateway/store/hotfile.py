@@ -153,13 +153,13 @@ class HotFile:
                 path.unlink(missing_ok=True)
         return max(found, default=0) + 1
 
-    def load(self, conn: sqlite3.Connection, history: History) -> Loaded:
-        """Read what a start needs."""
+    def load(self, conn: sqlite3.Connection, history: History, *, running: bool = False) -> Loaded:
+        """Read what a start needs; not the newest samples where they are in memory already."""
         meta = dict(conn.execute("SELECT key, value FROM meta").fetchall())
         blocks, oldest, newest_seq = conn.execute("SELECT count(*), min(seq), max(seq) FROM block").fetchone()
         floor = max(newest_seq or 0, meta.get("seq_floor", 0))
         bad: list[int] = []
-        newest = load_newest(conn, bad, history.past)
+        newest = Newest() if running else load_newest(conn, bad, history.past)
         unknown = [(number, *info, True) for number, info in history.series_unknown]
         history.series_unknown = []
         next_run = conn.execute("SELECT coalesce(max(id), 0) + 1 FROM run").fetchone()[0]

@@ -97,6 +97,23 @@ class Past:
         epoch = self._epoch()
         return [pair for _, pairs in self._each(lambda conn: segment.folded(conn, epoch)) for pair in pairs]
 
+    def folds_and_folded(
+        self, from_us: int, to_us: int
+    ) -> tuple[list[tuple[Segment, Fold]], list[tuple[int, int]]]:
+        """Return `folds` and `folded` as of the same moment of each segment."""
+        epoch = self._epoch()
+
+        def both(conn: sqlite3.Connection) -> tuple[list[Fold], list[tuple[int, int]]]:
+            conn.execute("BEGIN")
+            try:
+                return segment.folds(conn, from_us, to_us), segment.folded(conn, epoch)
+            finally:
+                conn.execute("ROLLBACK")
+
+        found = list(self._each(both))
+        folds = [(each, fold) for each, (folds, _) in found for fold in folds]
+        return folds, [pair for _, (_, pairs) in found for pair in pairs]
+
     def headers(
         self, where: Segment, fold: Fold, series: Sequence[int] | None
     ) -> Iterator[tuple[int, ChunkHeader]]:

@@ -193,7 +193,7 @@ class Writer(Inbox, threading.Thread):
         self._conn = conn
         if read_epoch(conn) != self.epoch:
             self._doubt = None
-            self._take_over(self._hot.load(conn, self._history))
+            self._take_over(self._hot.load(conn, self._history, running=True))
             self.compactor.abandon()
             self.compactor.pending = []
             self.generation += 1

@@ -406,3 +406,32 @@ async def test_a_fold_that_the_disk_refuses_is_tried_again_and_stops_nobody(
         folder.mkdir()
         await folded(store)
         assert [x.value for x in await everything(store, [s])] == [1, 2, 3]
+
+
+async def test_who_reads_while_blocks_are_folded_misses_and_doubles_nothing(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.buckets._TURN_S", 0)  # a turn a block: folds come between
+    monkeypatch.setattr("gateway.store.compact.MOST_SAMPLES", 600)
+    async with opened(commit_interval_s=0.001, **AT_ONCE) as store:
+        series = [store.series("plc", str(n)) for n in range(3)]
+
+        async def writing() -> None:
+            for n in range(0, 6000, 30):
+                await put(store, *((series[m % 3], NOW_US + m * 1000, m) for m in range(n, n + 30)))
+
+        async def reading() -> None:
+            known = 0
+            while known < 6000:
+                before = store.state().counters["added"]
+                found = await store.buckets(series, NOW_US, NOW_US + DAY_US * 9, 10**18)
+                assert before <= sum(b.n for b in found) <= store.state().counters["added"] + 30
+                values = [x.value for x in await everything(store, series)]
+                assert values == list(range(len(values))) and len(values) >= before
+                known = before
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(writing())
+            group.create_task(reading())
+            group.create_task(reading())
+        assert store._writer.compactor.folds > 5
