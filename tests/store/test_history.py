@@ -3,12 +3,15 @@
 import asyncio
 import random
 import sqlite3
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.model import Batch, Flag, Sample
 from gateway.store import Store, commit, outbox
+from gateway.store.buckets import Folder
 from gateway.store.chunk import HEADER_BYTES
 from tests.store.conftest import DAY_US, NOW_US, Opener
 from tests.store.folding import AT_ONCE, eager, folded, rows, segments
@@ -435,3 +438,31 @@ async def test_who_reads_while_blocks_are_folded_misses_and_doubles_nothing(
             group.create_task(reading())
             group.create_task(reading())
         assert store._writer.compactor.folds > 5
+
+
+async def test_blocks_are_not_deleted_under_a_reading_that_began_before_the_fold(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.buckets._TURN_S", 0)
+    async with opened(commit_interval_s=0.001) as store:
+        s = store.series("plc", "a")
+        for n in range(400):
+            await put(store, (s, NOW_US + n, n))
+        turn = Folder.turn
+
+        def held_up(folder: Folder, *arguments: Any) -> bool:
+            """Go on with the second block only once a fold is done, and deletions had their time."""
+            done = turn(folder, *arguments)
+            store._writer.compactor._period_us = 0
+            for _ in range(500):
+                if store._writer.compactor.folds:
+                    break
+                time.sleep(0.01)
+            time.sleep(0.001)
+            return done
+
+        monkeypatch.setattr(Folder, "turn", held_up)
+        reading = asyncio.create_task(store.buckets([s], NOW_US, NOW_US + 10**6, 10**18))
+        (bucket,) = await reading
+        assert (bucket.n, store._writer.compactor.folds) == (400, 1), "it was folded meanwhile"
+        await folded(store)
