@@ -32,11 +32,11 @@ def is_plain(batch: Batch) -> bool:
     return set(map(type, batch.values)) <= _PLAIN
 
 
-def sort_in(batch: Batch, columns: dict[int, Column]) -> None:
-    """Add a batch to the columns of its series."""
-    n = len(batch)
+def sort_in(batch: Batch, columns: dict[int, Column]) -> int:
+    """Add a batch to the columns of its series; return the number of samples in the longest it added to."""
+    n, longest = len(batch), 0
     if not n:
-        return
+        return 0
     order = sorted(range(n), key=batch.series.__getitem__)
     pick: Any = itemgetter(*order) if n > 1 else lambda column: (column[0],)
     series, ts, values, statuses, flags = map(pick, batch.columns())
@@ -51,7 +51,9 @@ def sort_in(batch: Batch, columns: dict[int, Column]) -> None:
         column.values += values[start:end]
         column.statuses.extend(statuses[start:end])
         column.flags.extend(flags[start:end])
+        longest = max(longest, len(column.ts))
         start = end
+    return longest
 
 
 def ordered(column: Column) -> tuple[list[int], list[Value], list[int], list[int]]:

@@ -5,6 +5,7 @@ once it is durable are these blocks deleted, a few with each commit. Whatever ha
 a block, or in a block and a chunk, or in a chunk.
 """
 
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Generator, Sequence
@@ -26,7 +27,9 @@ MOST_SAMPLES = 1 << 20
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_BLOCKS = 16_384
 _SLICE_SAMPLES = 8192
-_SERIES_A_SLICE = 4
+_ENCODED_SAMPLES = 4096
+_MOST_OF_SERIES = 65_536
+"""A fold ends with so many samples of one series: sorting them is one step."""
 _DELETE_BLOCKS = 64
 LOOK_NS = 15_000_000_000
 _PAUSE_NS = 60_000_000_000
@@ -46,15 +49,17 @@ class Compactor:
         self.bad: list[int] = []
         """Seqs of blocks found unreadable."""
         self._offered: list[tuple[int, int]] = []
-        self.wants_commit = False
+        self.wants_commit = self._in_doubt = False
         """There is something to delete, and nothing that keeps it."""
         self.folds = 0
 
     def load(self, conn: sqlite3.Connection) -> None:
-        """Find what an earlier run folded and did not delete."""
+        """Find what was folded and not deleted: by an earlier run, or by a COMMIT that said it had failed."""
+        self._history.recover()
         there = "SELECT 1 FROM block WHERE seq BETWEEN ? AND ? LIMIT 1"
         self.pending = [pair for pair in self._history.past.folded() if conn.execute(there, pair).fetchone()]
         self.wants_commit = bool(self.pending)
+        self._in_doubt = False
 
     def care(self, work: Work, hot_bytes: int, max_bytes: int, running_s: float) -> None:
         """Before a commit: set damaged segments aside, keep the budget and the age, note what was found."""
@@ -62,10 +67,22 @@ class Compactor:
         work.bad += self.bad
         self.bad = []
         work.damage = history.set_damaged_aside(work.damage + history.past.taken_damage(), now_us)
+        if history.gaps:
+            self._look_again()
         busy = self.busy or bool(self.pending)
         history.make_room(hot_bytes, max_bytes, running_s, busy=busy)
         work.gaps += history.gaps
         history.gaps = []
+
+    def _look_again(self) -> None:
+        """Delete only what is in chunks still: a segment was set aside."""
+        there = self._history.past.folded()
+        self._steps = None
+        self._history.rollback()
+        self.pending = [
+            (start, end) for start, end in self.pending if any(a <= start and end <= b for a, b in there)
+        ]
+        self.wants_commit = bool(self.pending)
 
     @property
     def busy(self) -> bool:
@@ -89,6 +106,8 @@ class Compactor:
         try:
             if self._steps is None and now >= self._look_ns:
                 self._look_ns = now + LOOK_NS
+                if self._in_doubt:
+                    self.load(conn)
                 seqs = [] if self.pending else self._due(conn)
                 if seqs:
                     self._history.seal_if_due(running_s)
@@ -103,7 +122,10 @@ class Compactor:
         """Drop the fold under way; its blocks are all still there."""
         self._steps = None
         self._look_ns = self._clock.mono_ns() + _PAUSE_NS
+        self._in_doubt = True
         self._history.rollback()
+        with contextlib.suppress(sqlite3.Error, OSError):  # else it is tried again before the next fold
+            self._history.recover()
 
     def _due(self, conn: sqlite3.Connection) -> list[int]:
         """Return the blocks to fold: old enough or many, delivered, and covered by the snapshot."""
@@ -134,11 +156,16 @@ class Compactor:
         writing = self._history.writing()
         writing.execute("BEGIN IMMEDIATE")
         fold = writing.execute("SELECT coalesce(max(id), 0) + 1 FROM fold").fetchone()[0]
-        for place, series in enumerate(sorted(columns)):
-            self._write(writing, fold, series, columns[series])
-            if place % _SERIES_A_SLICE == 0:
-                yield
-        self._write_fold(writing, fold, columns, taken, running_s)
+        t0, t1, written = 2**63 - 1, -(2**63), 0
+        for series in sorted(columns):
+            for part, rows in enumerate(parts(ordered(columns[series]))):
+                number = segment.chunk_id(fold, series, part)
+                writing.execute("INSERT INTO chunk VALUES (?, ?)", (number, chunk.encode(series, *rows)))
+                t0, t1, written = min(t0, rows[0][0]), max(t1, rows[0][-1]), written + len(rows[0])
+                if written >= _ENCODED_SAMPLES:
+                    written = 0
+                    yield
+        self._write_fold(writing, (fold, self._history.epoch, t0, t1), columns, taken, running_s)
         while not _committed(writing):
             yield
         self._history.wrote()
@@ -165,37 +192,30 @@ class Compactor:
                 size += sum(map(value_bytes, batch.values)) if not is_plain(batch) else 0
             taken.append(seq)
             if len(joined) >= _SLICE_SAMPLES or size >= CHUNK_BYTES:
-                sort_in(joined, columns)
+                longest = sort_in(joined, columns)
                 joined = Batch()
+                if size >= _MOST_BYTES or longest >= _MOST_OF_SERIES:
+                    break
                 yield
-            if size >= _MOST_BYTES:
-                break
         sort_in(joined, columns)
         return taken
-
-    def _write(self, writing: sqlite3.Connection, fold: int, series: int, column: Column) -> None:
-        for part, (ts, values, statuses, flags) in enumerate(parts(ordered(column))):
-            data = chunk.encode(series, ts, values, statuses, flags)
-            writing.execute("INSERT INTO chunk VALUES (?, ?)", (segment.chunk_id(fold, series, part), data))
 
     def _write_fold(
         self,
         writing: sqlite3.Connection,
-        fold: int,
+        fold: tuple[int, str, int, int],
         columns: dict[int, Column],
         taken: list[int],
         running_s: float,
     ) -> None:
         infos = [(series, *self._series.info(series)[:2]) for series in columns if series in self._series]
         writing.executemany("INSERT OR IGNORE INTO series VALUES (?, ?, ?)", infos)
-        t0 = min((min(column.ts) for column in columns.values()), default=0)
-        t1 = max((max(column.ts) for column in columns.values()), default=0)
         n = sum(len(column.ts) for column in columns.values())
         writing.execute(
             "INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (fold, self._history.epoch, t0, t1, n, len(columns), running_s),
+            (*fold, n, len(columns), running_s),
         )
-        ranges = [(fold, *pair) for pair in _ranges(taken)]
+        ranges = [(fold[0], *pair) for pair in _ranges(taken)]
         writing.executemany("INSERT INTO folded VALUES (?, ?, ?)", ranges)
 
 

@@ -85,10 +85,11 @@ class History:
                 self._sealed = False
             return segment.names(each.path)
         except sqlite3.Error as error:
-            if is_corrupt(error) or "no such table" in str(error):
-                self.set_aside(each, f"{error}", now_us)
-                return []
-            raise StoreProblem(f"the history {each.path} cannot be opened: {error}") from error
+            unreadable = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
+            if not (is_corrupt(error) or unreadable or "no such table" in str(error)):
+                raise  # a full disk, say: it is tried again with the reserve given back
+            self.set_aside(each, f"{error}", now_us)
+            return []
 
     def _add(self, each: Segment) -> None:
         self._sizes[each] = each.path.stat().st_size
@@ -130,6 +131,11 @@ class History:
         if self._writing is not None:
             self._writing.close()
             self._writing = None
+
+    def recover(self) -> None:
+        """Open the newest segment for writing where it is not sealed: what was cut short is rolled back."""
+        if self.segments and not self._sealed:
+            self.writing()
 
     def seal(self) -> None:
         """End the newest segment."""

@@ -8,10 +8,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway.model import Batch, Gap, RunRecord, Sample, SeriesInfo
+from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store.blocks import ends, overlapping
 from gateway.store.codec import CorruptBlock, Kind, Packed, decode
 from gateway.store.history import History
@@ -23,9 +24,15 @@ T = TypeVar("T")
 Cursor = tuple[int, int]
 """(ts, series) of the last sample handed out."""
 
+_Row = tuple[Any, ...]
+"""A Sample's fields."""
+
+_order = itemgetter(1, 0)
+"""(ts, series) of a row."""
+
 _THREADS = 2
 _STEP_BLOCKS = 32
-_STEP_ROWS = 32_000
+_STEP_ROWS = 48_000
 _KEPT_ROWS = 50_000
 _TURN_S = 0.2
 _LOW = -(2**63)
@@ -117,8 +124,8 @@ def window(
         step_to = to_us if len(found) < _STEP_BLOCKS else min(found[-1][0], to_us)
         step_to = min(step_to, _past_step(past.folds(at, step_to), len(wanted), at, step_to))
         samples, complete = _step(conn, past, wanted, at, step_to, cursor, bad)
-        for sample in samples:
-            batch.add(*sample)
+        if samples:
+            batch.extend(Batch(*map(list, zip(*samples, strict=True))))
         if not complete:
             return batch, False
         at = step_to + 1
@@ -149,7 +156,7 @@ def _step(
     to_us: int,
     cursor: Cursor,
     bad: list[int],
-) -> tuple[list[Sample], bool]:
+) -> tuple[list[_Row], bool]:
     """Return the samples of a step in order; False where only the first were kept.
 
     Blocks are read before chunks: what is folded meanwhile is seen twice, never missed.
@@ -173,7 +180,9 @@ def _step(
         for chunk in past.packed(where, fold, series, from_us, kept.limit[0]):
             start, end = bisect_left(chunk.ts, cursor[0]), bisect_right(chunk.ts, kept.limit[0])
             if start < end:
-                kept.add(zip(*(column[start:end] for column in chunk.batch().columns()), strict=True))
+                inside = cursor[0] < chunk.ts[start] and (kept.complete or chunk.ts[end - 1] < kept.limit[0])
+                rows = zip(*(column[start:end] for column in chunk.batch().columns()), strict=True)
+                kept.add(rows, inside=inside)
     return kept.finished(), kept.complete
 
 
@@ -182,13 +191,14 @@ class _Kept:
 
     def __init__(self, cursor: Cursor, limit: Cursor) -> None:
         self._cursor = cursor
-        self._samples: list[Sample] = []
+        self._samples: list[_Row] = []
         self.limit = limit
         self.complete = True
 
-    def add(self, rows: Iterable[tuple[Any, ...]]) -> None:
+    def add(self, rows: Iterable[_Row], *, inside: bool = False) -> None:
+        """Take what lies after the cursor and within the limit; `inside`: all of it does."""
         cursor, limit = self._cursor, self.limit
-        self._samples += [s for s in map(Sample._make, rows) if cursor < (s.ts, s.series) <= limit]
+        self._samples += rows if inside else [row for row in rows if cursor < (row[1], row[0]) <= limit]
         if len(self._samples) > 2 * _KEPT_ROWS:
             self._samples = self.finished()
             if len(self._samples) > _KEPT_ROWS:
@@ -196,12 +206,9 @@ class _Kept:
                 self.limit = _order(self._samples[-1])
                 self.complete = False
 
-    def finished(self) -> list[Sample]:
-        return list({_order(sample): sample for sample in sorted(self._samples, key=_order)}.values())
-
-
-def _order(sample: Sample) -> Cursor:
-    return sample.ts, sample.series
+    def finished(self) -> list[_Row]:
+        self._samples.sort(key=_order)
+        return list(dict(zip(map(_order, self._samples), self._samples, strict=True)).values())
 
 
 def unit_samples(conn: sqlite3.Connection, from_seq: int, to_seq: int, bad: list[int]) -> Batch:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.model import Batch, Flag, Sample
-from gateway.store import Store, commit, outbox
+from gateway.store import Store, commit, compact, outbox
 from gateway.store.buckets import Folder
 from gateway.store.chunk import HEADER_BYTES
 from tests.store.conftest import DAY_US, NOW_US, Opener
@@ -466,3 +466,49 @@ async def test_blocks_are_not_deleted_under_a_reading_that_began_before_the_fold
         (bucket,) = await reading
         assert (bucket.n, store._writer.compactor.folds) == (400, 1), "it was folded meanwhile"
         await folded(store)
+
+
+async def test_a_fold_whose_commit_said_it_failed_is_not_done_twice(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = compact._committed
+    failures = iter([sqlite3.OperationalError("disk I/O error")])
+
+    def failing(writing: sqlite3.Connection) -> bool:
+        done = real(writing)
+        for error in failures:
+            raise error
+        return done
+
+    monkeypatch.setattr(compact, "_PAUSE_NS", 100_000_000)
+    monkeypatch.setattr(compact, "_committed", failing)
+    async with opened(**AT_ONCE) as store:
+        s = store.series("plc", "a")
+        samples = [Sample(s, NOW_US + n, n) for n in range(500)]
+        await send(store, samples)
+        await put(store, (s, NOW_US + 900, 0))
+        await folded(store)
+        assert await everything(store, [s], to_us=NOW_US + 800) == samples
+        (bucket, *_) = await store.buckets([s], NOW_US, NOW_US + 800, 10**18)
+        assert bucket.n == 500
+    assert rows(segments(tmp_path / "store")[0], "SELECT sum(n) FROM fold") == [(500,)]
+
+
+async def test_blocks_stay_where_their_segment_turns_out_damaged(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = commit.delete_folded
+    monkeypatch.setattr(commit, "delete_folded", lambda conn, ranges, newest_seq: (0, list(ranges)))
+    async with opened(**AT_ONCE) as store:
+        s = store.series("plc", "a")
+        samples = [Sample(s, NOW_US + n, n) for n in range(500)]
+        await send(store, samples)
+        await put(store, (s, NOW_US + 900, 0))
+        while not store._writer.compactor.pending:
+            await asyncio.sleep(0.01)
+        overwrite(segments(tmp_path / "store")[0])
+        assert await everything(store, [s], to_us=NOW_US + 800) == samples
+        await store.flush()
+        monkeypatch.setattr(commit, "delete_folded", real)
+        await folded(store)
+        assert await everything(store, [s], to_us=NOW_US + 800) == samples
