@@ -223,8 +223,8 @@ class Store(Reads):
     def pin(self, upload_ids: Sequence[str]) -> None:
         """Say which uploads there are: retention spares what they have not acknowledged as long as it can.
 
-        An upload that is new begins with all that the store has; one that is gone is forgotten after a
-        gap record of what it never got.
+        An upload that is new begins with what is still in blocks, not with the history; one that is gone is
+        forgotten after a gap record of what it never got.
         """
         known = tuple(upload_ids)
         self.post(lambda tx: outbox.keep_only(tx, known))
