@@ -103,7 +103,10 @@ class Daemon:
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
             folder = Path(self._config.store.path or self.state)
+            # A disk that refuses at the start is waited for: systemd must not take that for a hang.
+            waiting = self._supervisor.start("start of the store", self._extend_start())
             self.store = await stack.enter_async_context(Store.open(folder, self._config.store, self.clock))
+            waiting.cancel()
             self._own_time = OwnTime(self.clock, self.store.newest_own_us)
             await asyncio.to_thread(self.tokens.open)
             stack.push_async_callback(self._supervisor.close)
@@ -119,6 +122,11 @@ class Daemon:
             await self._stopping.wait()
             await self._stop()
         _log.info("stopped")
+
+    async def _extend_start(self) -> None:
+        while True:
+            await self._notifier.tell("EXTEND_TIMEOUT_USEC=30000000", "STATUS=opening the store")
+            await self.clock.sleep(10)
 
     def stop(self) -> None:
         self._stopping.set()

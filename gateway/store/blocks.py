@@ -43,6 +43,13 @@ def overlapping(conn: sqlite3.Connection, from_us: int, to_us: int) -> Iterator[
                 yield seq, data
 
 
+def seqs_overlapping(conn: sqlite3.Connection, from_us: int, to_us: int) -> list[int]:
+    """Return the seqs of the sample blocks that may hold samples of the range."""
+    window = {"from": from_us, "to": to_us, "kind": Kind.SAMPLES}
+    parts = (f"SELECT seq {part} AND kind = :kind" for part in (_NARROW, _WIDE))
+    return sorted(row[0] for query in parts for row in conn.execute(query, window))
+
+
 def ends(conn: sqlite3.Connection, from_us: int, to_us: int, limit: int) -> list[tuple[int, int]]:
     """Return (t1, n) of up to `limit` narrow blocks of the range, by t1: to choose a step by."""
     window = {"from": from_us, "to": to_us, "limit": limit}

@@ -78,6 +78,8 @@ def encode_ints(values: Sequence[int], *, delta: bool = False) -> bytes:
         return bytes([index]) + _shuffled(column)
     steps = [values[0], *map(sub, islice(values, 1, None), values)]
     rest = steps[1:]
+    if min(rest) < -(2**63) or (max(rest) > _INT64_HIGH and min(rest) < 0):
+        return encode_ints(values)  # the differences fit no 64 bits
     index, column = _narrowest(min(rest), max(rest), rest)
     return bytes([_DELTA | index]) + array("q", [values[0]]).tobytes() + _shuffled(column)
 

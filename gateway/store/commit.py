@@ -9,9 +9,11 @@ from gateway.model import Batch, Flag, Gap, Receipt, RunRecord
 from gateway.store import retention
 from gateway.store.blocks import cut, insert_block, mark_bad
 from gateway.store.codec import BlockHeader, Kind
+from gateway.store.compact import delete_folded
 from gateway.store.keys import MOVED, SAME, Resolved, resolve
 from gateway.store.newest import Newest, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
+from gateway.store.past import Damage, Past
 from gateway.store.series import save_series
 from gateway.store.work import Ride, Work
 
@@ -44,6 +46,7 @@ class Books:
     newest: Newest
     next_seq: int
     max_bytes: int
+    """Of the hot file: what the history leaves."""
     snapshot_due: bool
     running_s: float | None
     """The gateway's own running time, where it is due to be written."""
@@ -51,6 +54,9 @@ class Books:
     """Tells by which commit without a block the file was last written."""
     turned: Callable[[], None]
     run_job: Callable[[Ride, Transaction], None]
+    past: Past
+    folded: list[tuple[int, int]]
+    """Seq ranges of blocks to delete, some of them now."""
 
 
 @dataclass(slots=True)
@@ -64,6 +70,8 @@ class Done:
     receipts: list[Receipt] = field(default_factory=list)
     blocks: int = 0
     removed: int = 0
+    folded: list[tuple[int, int]] = field(default_factory=list)
+    """What is left of the blocks to delete."""
     oldest_seq: int = 0
     bytes_used: int = 0
     snapshot: bool = False
@@ -79,7 +87,7 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     if work.samples:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
         now_us = wall_us if books.clock.synchronised() else max(wall_us, books.newest.own_us)
-        resolved = resolve(conn, work.batch(), books.newest, now_us, books.turned)
+        resolved = resolve(conn, work.batch(), books.newest, now_us, books.turned, books.past)
         _count(done, work, resolved)
         bad += resolved.bad
         parts = cut(resolved.kept)
@@ -116,11 +124,20 @@ def _count(done: Done, work: Work, resolved: Resolved) -> None:
 
 def _gaps(conn: sqlite3.Connection, work: Work, bad: list[int], done: Done) -> list[Gap]:
     damaged = mark_bad(conn, bad) if bad else []
+    damaged += [gap for damage in work.damage if (gap := _damaged_chunk(conn, damage)) is not None]
     done.counted.bad_blocks = len(damaged)
     done.counted.lost = sum(gap.count or 0 for gap in damaged)
     refused = [Gap(a, b, why, device or None, count=n) for (device, why), (a, b, n) in work.refused.items()]
     done.counted.refused = sum(gap.count or 0 for gap in refused)
     return damaged + work.gaps + refused
+
+
+def _damaged_chunk(conn: sqlite3.Connection, damage: Damage) -> Gap | None:
+    """Return the gap that a damaged chunk leaves, once."""
+    cursor = conn.execute(
+        "INSERT OR IGNORE INTO bad_chunk(segment, chunk) VALUES (?, ?)", (damage.segment, damage.chunk)
+    )
+    return damage.gap if cursor.rowcount else None
 
 
 def _blocks(conn: sqlite3.Connection, parts: list[Batch], books: Books, done: Done, wall_us: int) -> int:
@@ -148,10 +165,11 @@ def _runs(conn: sqlite3.Connection, runs: list[RunRecord]) -> None:
 
 def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: int, wall_us: int) -> None:
     newest_seq = done.next_seq - 1
+    folded, done.folded = delete_folded(conn, books.folded, newest_seq)
     freed = retention.trim(conn, books.max_bytes, written, newest_seq)
-    done.removed = freed.blocks
+    done.removed = freed.blocks + folded
     done.counted.lost += freed.samples_lost
-    if freed.blocks:
+    if done.removed:
         done.oldest_seq = conn.execute("SELECT min(seq) FROM block").fetchone()[0] or done.next_seq
     if books.snapshot_due:
         header = BlockHeader(Kind.SNAPSHOT, newest_seq, books.boot, books.clock.mono_ns(), wall_us, 0)
@@ -162,3 +180,11 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
         conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('running_s', ?)", (books.running_s,))
         done.running = True
     done.bytes_used = retention.used_bytes(conn)
+
+
+def was_committed(conn: sqlite3.Connection, done: Done) -> bool:
+    """Settle a COMMIT that failed: look whether what it wrote is there."""
+    if done.blocks:
+        return conn.execute("SELECT 1 FROM block WHERE seq = ?", (done.first_seq,)).fetchone() is not None
+    row = conn.execute("SELECT value FROM meta WHERE key = 'token'").fetchone()
+    return row is not None and row[0] == done.token

@@ -6,10 +6,12 @@ import fcntl
 import logging
 import os
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.model import Gap, SeriesInfo
+from gateway.store.history import History
 from gateway.store.newest import Newest, load_newest
 from gateway.store.retention import used_bytes
 from gateway.store.schema import DiskRefuses, StoreProblem, connect, is_corrupt, is_disk, migrate
@@ -31,6 +33,8 @@ class Loaded:
     epoch: str
     newest: Newest
     series: list[tuple[int, SeriesInfo]]
+    series_of_history: list[tuple[int, str, str, str, bool]]
+    """Those that only the history knows: to be written."""
     next_seq: int
     next_run_id: int
     blocks: int
@@ -38,6 +42,22 @@ class Loaded:
     bytes_used: int
     running_s: float
     bad: list[int]
+
+
+@contextlib.contextmanager
+def _content() -> Iterator[None]:
+    """Tell damaged content as SQLite tells a damaged file: it checks none itself.
+
+    Text that is no text, a number that is none, a row that is gone.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
+        if isinstance(error, sqlite3.Error) and is_disk(error):
+            raise
+        damaged = sqlite3.DatabaseError(f"its content is damaged: {error}")
+        damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damaged from error
 
 
 class HotFile:
@@ -79,14 +99,14 @@ class HotFile:
             os.close(self._lock)
             self._lock = None
 
-    def open(self, now_us: int) -> tuple[sqlite3.Connection, Loaded]:
+    def open(self, now_us: int, history: History) -> tuple[sqlite3.Connection, Loaded]:
         """Open or make the file; one that is no database or malformed is set aside, with a gap.
 
         DiskRefuses: it is neither; nothing was lost, and it may be tried again.
         """
         for _ in range(3):
             try:
-                opened = self._open()
+                opened = self._open(now_us, history)
             except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
                 self._make_way(error, now_us)
             else:
@@ -107,18 +127,14 @@ class HotFile:
         if not self.give_reserve():
             raise DiskRefuses(f"the store {self.path} cannot be opened: {error}") from error
 
-    def _open(self) -> tuple[sqlite3.Connection, Loaded]:
+    def _open(self, now_us: int, history: History) -> tuple[sqlite3.Connection, Loaded]:
         conn = self.connect()
         try:
-            return conn, self.load(conn)
-        except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
-            conn.close()
-            if isinstance(error, sqlite3.Error) and is_disk(error):
-                raise
-            # SQLite checks no content: text that is no text, a number that is none, a row that is gone.
-            damaged = sqlite3.DatabaseError(f"its content is damaged: {error}")
-            damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise damaged from error
+            with _content():
+                series = load_series(conn)
+            history.open(series, now_us)
+            with _content():
+                return conn, self.load(conn, history)
         except BaseException:
             conn.close()
             raise
@@ -178,17 +194,21 @@ class HotFile:
                 path.unlink(missing_ok=True)
         return max(found, default=0) + 1
 
-    def load(self, conn: sqlite3.Connection) -> Loaded:
-        """Read what a start needs."""
+    def load(self, conn: sqlite3.Connection, history: History, *, running: bool = False) -> Loaded:
+        """Read what a start needs; not the newest samples where they are in memory already."""
         meta = dict(conn.execute("SELECT key, value FROM meta").fetchall())
         blocks, oldest, newest_seq = conn.execute("SELECT count(*), min(seq), max(seq) FROM block").fetchone()
         floor = max(newest_seq or 0, meta.get("seq_floor", 0))
         bad: list[int] = []
-        newest = load_newest(conn, bad)
+        newest = Newest() if running else load_newest(conn, bad, history.past)
+        unknown = [(number, *info, True) for number, info in history.series_unknown]
+        history.series_unknown = []
         next_run = conn.execute("SELECT coalesce(max(id), 0) + 1 FROM run").fetchone()[0]
         return Loaded(
-            epoch=meta["epoch"], newest=newest, series=load_series(conn), next_seq=floor + 1,
-            next_run_id=next_run, blocks=blocks, oldest_seq=oldest or floor + 1, bytes_used=used_bytes(conn),
+            epoch=meta["epoch"], newest=newest,
+            series=[*load_series(conn), *((row[0], SeriesInfo(*row[1:4])) for row in unknown)],
+            series_of_history=unknown, next_seq=floor + 1, next_run_id=next_run, blocks=blocks,
+            oldest_seq=oldest or floor + 1, bytes_used=used_bytes(conn) + history.bytes_used,
             running_s=float(meta.get("running_s", 0.0)), bad=bad,
         )  # fmt: skip
 

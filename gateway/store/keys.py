@@ -14,6 +14,7 @@ from gateway.model import Batch, Flag, Value
 from gateway.store.blocks import overlapping
 from gateway.store.codec import CorruptBlock, Packed
 from gateway.store.newest import Newest
+from gateway.store.past import Past
 from gateway.store.schema import WIDE_US
 from gateway.store.values import same_value
 
@@ -41,7 +42,12 @@ class Resolved:
 
 
 def resolve(
-    conn: sqlite3.Connection, batch: Batch, newest: Newest, now_us: int, turn: Callable[[], None]
+    conn: sqlite3.Connection,
+    batch: Batch,
+    newest: Newest,
+    now_us: int,
+    turn: Callable[[], None],
+    past: Past,
 ) -> Resolved:
     """Decide for each sample whether it is new; `turn` is called between slices of a long look-up."""
     flags, implausible = _flag_implausible(batch, now_us)
@@ -49,7 +55,7 @@ def resolve(
     late = _late(batch, newest, now_us + DAY_US)
     resolved = Resolved(batch, bytearray(len(batch)), implausible, Newest())
     if late:
-        _LateSamples(conn, batch, late, resolved).settle(turn)
+        _LateSamples(conn, past, batch, late, resolved).settle(turn)
     if late or newest.far or implausible:
         _change(resolved, newest, now_us)
     else:
@@ -108,9 +114,10 @@ class _LateSamples:
     """Samples no newer than what is known, compared with the store and with each other."""
 
     def __init__(
-        self, conn: sqlite3.Connection, batch: Batch, late: Sequence[int], resolved: Resolved
+        self, conn: sqlite3.Connection, past: Past, batch: Batch, late: Sequence[int], resolved: Resolved
     ) -> None:
         self._conn = conn
+        self._past = past
         self._batch = batch
         self._late = sorted(late, key=batch.ts.__getitem__)
         self._resolved = resolved
@@ -197,7 +204,7 @@ class _LateSamples:
         return False
 
     def _load(self, keys: set[_Key]) -> None:
-        """Read what the blocks have under these keys, one block at a time."""
+        """Read what blocks and chunks have under these keys, one of them at a time."""
         if not keys:
             return
         times = [ts for _, ts in keys]
@@ -212,3 +219,18 @@ class _LateSamples:
                     self._stored.update(compress(zip(found, rows, strict=True), hits))
             except CorruptBlock:
                 self._resolved.bad.append(seq)
+        self._load_chunks(keys, min(times), max(times))
+
+    def _load_chunks(self, keys: set[_Key], from_us: int, to_us: int) -> None:
+        wanted: dict[int, set[int]] = {}
+        for series, ts in keys:
+            wanted.setdefault(series, set()).add(ts)
+        for where, fold in self._past.folds(from_us, to_us):
+            for packed in self._past.packed(where, fold, sorted(wanted), from_us, to_us):
+                series = packed.header.series
+                hits = list(map(wanted[series].__contains__, packed.ts))
+                if True in hits:
+                    chunk = packed.batch()
+                    rows = zip(chunk.values, chunk.statuses, chunk.flags, strict=True)
+                    found = ((series, ts) for ts in chunk.ts)
+                    self._stored.update(compress(zip(found, rows, strict=True), hits))

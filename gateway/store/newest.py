@@ -3,9 +3,12 @@
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from gateway.model import Batch, Flag, Sample, Value
 from gateway.store.codec import BlockHeader, CorruptBlock, Kind, decode, encode
+from gateway.store.past import Past
+from gateway.store.segment import Fold, Segment
 from gateway.store.values import value_bytes
 
 Row = tuple[int, int, Value, int, int]
@@ -14,6 +17,8 @@ Row = tuple[int, int, Value, int, int]
 _OWN_TIME, _IMPLAUSIBLE = int(Flag.OWN_TIME), int(Flag.IMPLAUSIBLE)
 _NOT_HELD = 0x80
 """In the flags of a row here: its value is too long to be held in RAM."""
+_CANDIDATES = 8
+"""Chunks of a series that are looked at for its newest plausible sample."""
 _LONG_BYTES = 4096
 _LONG_TOTAL_BYTES = 16 * 1024 * 1024
 
@@ -105,9 +110,15 @@ def save_snapshot(conn: sqlite3.Connection, newest: Newest, header: BlockHeader)
     )
 
 
-def load_newest(conn: sqlite3.Connection, bad: list[int]) -> Newest:
-    """Rebuild from the snapshot and the blocks after it; seqs of blocks that cannot be read go to `bad`."""
+def load_newest(conn: sqlite3.Connection, bad: list[int], past: Past) -> Newest:
+    """Rebuild from the snapshot and the blocks after it; seqs of blocks that cannot be read go to `bad`.
+
+    Without a snapshot what was folded is looked for in the history: blocks are folded only once the
+    snapshot covers them.
+    """
     newest, after = _load_snapshot(conn)
+    if not after:
+        _add_past(newest, past)
     rows = conn.execute(
         "SELECT seq, data FROM block WHERE seq > ? AND kind = ? ORDER BY seq", (after, Kind.SAMPLES)
     )
@@ -120,6 +131,25 @@ def load_newest(conn: sqlite3.Connection, bad: list[int]) -> Newest:
         newest.add(batch, header.wall_us)
         newest.hold({series: newest.last[series] for series in set(batch.series) & newest.last.keys()})
     return newest
+
+
+def _add_past(newest: Newest, past: Past) -> None:
+    """Take in the chunk with the highest times of each series, and all in the future of the fold's blocks."""
+    there: dict[int, list[tuple[int, Segment, Fold, int]]] = {}
+    for where, fold in past.folds(-(2**63), 2**63 - 1):
+        for number, header in past.headers(where, fold, None):
+            found = there.setdefault(header.series, [])
+            found.append((header.t1, where, fold, number))
+            if len(found) > _CANDIDATES:
+                found.remove(min(found, key=itemgetter(0)))
+    for series, found in there.items():
+        for _, where, fold, number in sorted(found, key=itemgetter(0), reverse=True):
+            packed = past.one(where, fold, number)
+            if packed is not None:
+                newest.add(packed.batch(), -(2**63))
+                newest.hold({series: newest.last[series]} if series in newest.last else {})
+            if series in newest.last:
+                break
 
 
 def _load_snapshot(conn: sqlite3.Connection) -> tuple[Newest, int]:

@@ -4,23 +4,35 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from gateway.model import Batch, Gap, RunRecord, Sample, SeriesInfo
+from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store.blocks import ends, overlapping
 from gateway.store.codec import CorruptBlock, Kind, Packed, decode
+from gateway.store.history import History
+from gateway.store.past import Damage, Past
 from gateway.store.schema import StoreProblem, connect_reader, is_disk
+from gateway.store.segment import Fold, Segment
 
 T = TypeVar("T")
 Cursor = tuple[int, int]
 """(ts, series) of the last sample handed out."""
 
+_Row = tuple[Any, ...]
+"""A Sample's fields."""
+
+_order = itemgetter(1, 0)
+"""(ts, series) of a row."""
+
 _THREADS = 2
 _STEP_BLOCKS = 32
+_STEP_ROWS = 48_000
 _KEPT_ROWS = 50_000
 _TURN_S = 0.2
 _LOW = -(2**63)
@@ -29,16 +41,34 @@ _LOW = -(2**63)
 class Readers:
     """A few threads, each with a connection of its own that can only read."""
 
-    def __init__(self, path: Path, generation: Callable[[], int]) -> None:
+    def __init__(self, path: Path, generation: Callable[[], int], history: History) -> None:
         self._path = path
+        self._history = history
         self._generation = generation
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
+        self._pasts: list[Past] = []
         self._pool = ThreadPoolExecutor(_THREADS, "store-reader")
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a short query on a reader thread. StoreProblem: the disk does not give it."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, query)
+
+    async def read_all(self, query: Callable[[sqlite3.Connection, Past], T]) -> tuple[T, list[Damage]]:
+        """Run a query that also reads the history; return what of it was found damaged too."""
+
+        def both(conn: sqlite3.Connection) -> tuple[T, list[Damage]]:
+            past = self._past()
+            return query(conn, past), past.taken_damage()
+
+        return await self.read(both)
+
+    def _past(self) -> Past:
+        if not hasattr(self._local, "past"):
+            self._local.past = Past(lambda: self._history.segments, lambda: self._history.epoch)
+            self._pasts.append(self._local.past)
+        past: Past = self._local.past
+        return past
 
     def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -67,10 +97,13 @@ class Readers:
         self._pool.shutdown(wait=True, cancel_futures=True)
         for conn in self._open:
             conn.close()
+        for past in self._pasts:
+            past.close()
 
 
 def window(
     conn: sqlite3.Connection,
+    past: Past,
     series: Collection[int],
     from_us: int,
     to_us: int,
@@ -89,9 +122,10 @@ def window(
     while at <= to_us:
         found = ends(conn, at, to_us, _STEP_BLOCKS)
         step_to = to_us if len(found) < _STEP_BLOCKS else min(found[-1][0], to_us)
-        samples, complete = _step(conn, wanted, at, step_to, cursor, bad)
-        for sample in samples:
-            batch.add(*sample)
+        step_to = min(step_to, _past_step(past.folds(at, step_to), len(wanted), at, step_to))
+        samples, complete = _step(conn, past, wanted, at, step_to, cursor, bad)
+        if samples:
+            batch.extend(Batch(*map(list, zip(*samples, strict=True))))
         if not complete:
             return batch, False
         at = step_to + 1
@@ -101,13 +135,33 @@ def window(
     return batch, True
 
 
+def _past_step(folds: list[tuple[Segment, Fold]], wanted: int, from_us: int, to_us: int) -> int:
+    """Return the end of a step in which the history should have some ten thousands of wanted samples."""
+    if not folds:
+        return to_us
+    first = min(max(fold.t0, from_us) for _, fold in folds)
+    rate = sum(
+        fold.n * min(1.0, wanted / max(fold.series_n, 1)) / (fold.t1 - fold.t0 + 1)
+        for _, fold in folds
+        if fold.t0 <= first
+    )
+    return first + max(1000, int(_STEP_ROWS / max(rate, 1e-12)))
+
+
 def _step(
-    conn: sqlite3.Connection, wanted: frozenset[int], from_us: int, to_us: int, cursor: Cursor, bad: list[int]
-) -> tuple[list[Sample], bool]:
-    """Return the samples of a step in order; False where only the first were kept."""
-    kept: list[Sample] = []
-    complete = True
-    limit: Cursor = (to_us, 2**31)
+    conn: sqlite3.Connection,
+    past: Past,
+    wanted: frozenset[int],
+    from_us: int,
+    to_us: int,
+    cursor: Cursor,
+    bad: list[int],
+) -> tuple[list[_Row], bool]:
+    """Return the samples of a step in order; False where only the first were kept.
+
+    Blocks are read before chunks: what is folded meanwhile is seen twice, never missed.
+    """
+    kept = _Kept(cursor, (to_us, 2**31))
     for seq, data in overlapping(conn, from_us, to_us):
         try:
             packed = Packed(data, seq)
@@ -118,53 +172,43 @@ def _step(
         except CorruptBlock:
             bad.append(seq)
             continue
-        rows = zip(*(compress(column, chosen) for column in columns), strict=True)
-        kept += [s for s in map(Sample._make, rows) if cursor < (s.ts, s.series) <= limit]
-        if len(kept) > 2 * _KEPT_ROWS:
-            kept.sort(key=_order)
-            del kept[_KEPT_ROWS:]
-            limit = _order(kept[-1])
-            complete = False
-    kept.sort(key=_order)
-    return kept, complete
+        kept.add(zip(*(compress(column, chosen) for column in columns), strict=True))
+    series = sorted(wanted)
+    for where, fold in sorted(past.folds(from_us, to_us), key=lambda pair: pair[1].t0):
+        if fold.t0 > kept.limit[0]:
+            break
+        for chunk in past.packed(where, fold, series, from_us, kept.limit[0]):
+            start, end = bisect_left(chunk.ts, cursor[0]), bisect_right(chunk.ts, kept.limit[0])
+            if start < end:
+                inside = cursor[0] < chunk.ts[start] and (kept.complete or chunk.ts[end - 1] < kept.limit[0])
+                rows = zip(*(column[start:end] for column in chunk.batch().columns()), strict=True)
+                kept.add(rows, inside=inside)
+    return kept.finished(), kept.complete
 
 
-def _order(sample: Sample) -> Cursor:
-    return sample.ts, sample.series
+class _Kept:
+    """The first samples of a step, one of each key."""
 
+    def __init__(self, cursor: Cursor, limit: Cursor) -> None:
+        self._cursor = cursor
+        self._samples: list[_Row] = []
+        self.limit = limit
+        self.complete = True
 
-class Bucket(NamedTuple):
-    """Numbers of one series within [start_us, start_us + width); status Good or Uncertain only."""
+    def add(self, rows: Iterable[_Row], *, inside: bool = False) -> None:
+        """Take what lies after the cursor and within the limit; `inside`: all of it does."""
+        cursor, limit = self._cursor, self.limit
+        self._samples += rows if inside else [row for row in rows if cursor < (row[1], row[0]) <= limit]
+        if len(self._samples) > 2 * _KEPT_ROWS:
+            self._samples = self.finished()
+            if len(self._samples) > _KEPT_ROWS:
+                del self._samples[_KEPT_ROWS:]
+                self.limit = _order(self._samples[-1])
+                self.complete = False
 
-    series: int
-    start_us: int
-    min: float
-    max: float
-    avg: float
-    n: int
-
-
-def fold(into: dict[tuple[int, int], list[float]], batch: Batch, width_us: int) -> None:
-    """Add samples to buckets: (start, series) to [min, max, sum, count]."""
-    for series, ts, value, status, _ in zip(*batch.columns(), strict=True):
-        if status >> 31 or type(value) not in (float, int) or value != value:
-            continue
-        number: float = value  # type: ignore[assignment]
-        key = (ts - ts % width_us, series)
-        if (bucket := into.get(key)) is None:
-            into[key] = [number, number, number, 1]
-        else:
-            bucket[0] = min(bucket[0], number)
-            bucket[1] = max(bucket[1], number)
-            bucket[2] += number
-            bucket[3] += 1
-
-
-def finished(into: dict[tuple[int, int], list[float]]) -> list[Bucket]:
-    return [
-        Bucket(series, start, low, high, total / count, int(count))
-        for (start, series), (low, high, total, count) in sorted(into.items())
-    ]
+    def finished(self) -> list[_Row]:
+        self._samples.sort(key=_order)
+        return list(dict(zip(map(_order, self._samples), self._samples, strict=True)).values())
 
 
 def unit_samples(conn: sqlite3.Connection, from_seq: int, to_seq: int, bad: list[int]) -> Batch:

@@ -6,7 +6,10 @@ from typing import TypeVar
 
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store import reader
-from gateway.store.reader import Bucket, Cursor, Readers
+from gateway.store.buckets import Bucket, Folder
+from gateway.store.history import History
+from gateway.store.past import Damage
+from gateway.store.reader import Cursor, Readers
 
 T = TypeVar("T")
 
@@ -17,9 +20,10 @@ class Reads:
     """The reading half of `Store`."""
 
     _readers: Readers
+    _history: History
 
-    def _damaged(self, seqs: list[int]) -> None:
-        """Take note of blocks that could not be read."""
+    def _damaged(self, seqs: list[int], damage: list[Damage]) -> None:
+        """Take note of blocks and chunks that could not be read."""
         raise NotImplementedError
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -40,12 +44,12 @@ class Reads:
         while not done and left > 0:
             bad: list[int] = []
             rows, cursor = min(left, _ROWS), after
-            batch, done = await self.read(
-                lambda conn, cursor=cursor, rows=rows, bad=bad: reader.window(  # type: ignore[misc]
-                    conn, series, from_us, to_us, cursor, rows, bad
+            (batch, done), damage = await self._readers.read_all(
+                lambda conn, past, cursor=cursor, rows=rows, bad=bad: reader.window(  # type: ignore[misc]
+                    conn, past, series, from_us, to_us, cursor, rows, bad
                 )
             )
-            self._damaged(bad)
+            self._damaged(bad, damage)
             if len(batch) > left:
                 batch = Batch(*(column[:left] for column in batch.columns()))  # type: ignore[arg-type]
             left -= len(batch)
@@ -60,22 +64,15 @@ class Reads:
 
         Buckets begin at multiples of `width_us`; those without numbers are left out.
         """
-        folded: dict[tuple[int, int], list[float]] = {}
-        after: Cursor | None = None
-        done = False
-        while not done:
-            bad: list[int] = []
-
-            def step(
-                conn: sqlite3.Connection, after: Cursor | None = after, bad: list[int] = bad
-            ) -> tuple[Cursor | None, bool]:
-                batch, done = reader.window(conn, series, from_us, to_us, after, 8 * _ROWS, bad)
-                reader.fold(folded, batch, width_us)
-                return ((batch.ts[-1], batch.series[-1]) if len(batch) else after), done
-
-            after, done = await self.read(step)
-            self._damaged(bad)
-        return await self.read(lambda _: reader.finished(folded))
+        folder, done = Folder(series, from_us, to_us, width_us), False
+        with self._history.held():
+            while not done:
+                bad: list[int] = []
+                done, damage = await self._readers.read_all(
+                    lambda conn, past, bad=bad: folder.turn(conn, past, bad)  # type: ignore[misc]
+                )
+                self._damaged(bad, damage)
+        return await self.read(lambda _: folder.buckets())
 
     async def runs(
         self,
@@ -125,7 +122,7 @@ class Reads:
         """Return the samples of these blocks in arrival order."""
         bad: list[int] = []
         batch = await self.read(lambda conn: reader.unit_samples(conn, from_seq, to_seq, bad))
-        self._damaged(bad)
+        self._damaged(bad, [])
         return batch
 
     async def unit_gaps(self, from_seq: int, to_seq: int) -> list[Gap]:

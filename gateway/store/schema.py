@@ -92,7 +92,11 @@ def _first(db: Any) -> None:
     db["snapshot"].create({"id": int, "seq": int, "own_us": int, "newest": bytes, "far": bytes}, pk="id")
 
 
-MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first,)
+def _history(db: Any) -> None:
+    db["bad_chunk"].create({"segment": int, "chunk": int}, pk=("segment", "chunk"))
+
+
+MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history)
 """Never edited once released: the n-th brings a file from version n-1 to n, given a sqlite_utils Database."""
 
 

@@ -26,6 +26,18 @@ class StoreSettings(Settings):
         low=1_000_000,
         example="4GB",
     )
+    chunk_minutes: int = setting(
+        60,
+        help="samples stay in blocks this long, then they are packed by series into the history",
+        low=15,
+        high=60,
+    )
+    keep_days: float = setting(
+        0,
+        help="history older than this many days of running time goes; 0: it goes only for room",
+        low=0,
+        example="90",
+    )
     memory_bytes: int = setting(
         64 * 1024 * 1024,
         help="memory for samples that wait for their commit; while it is full, devices are read more slowly",

@@ -14,8 +14,10 @@ from gateway.model import Batch, Gap, Receipt, RunRecord, Sample, SeriesInfo, Ti
 from gateway.store import outbox
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Counters
+from gateway.store.history import History
 from gateway.store.hotfile import HotFile
 from gateway.store.outbox import Transaction
+from gateway.store.past import Damage
 from gateway.store.reader import Readers
 from gateway.store.reads import Reads
 from gateway.store.schema import DiskRefuses
@@ -40,6 +42,9 @@ class StoreState:
 
     bytes_used: int
     bytes_budget: int
+    history_bytes: int
+    segments: int
+    """Files of the history."""
     blocks: int
     oldest_seq: int
     newest_seq: int
@@ -61,6 +66,7 @@ class Store(Reads):
         self._clock = clock
         self._series = SeriesTable()
         self._hot = HotFile(folder)
+        self._history = History(folder, settings.max_bytes, settings.keep_days, clock)
         self.budget = MemoryBudget(settings.memory_bytes)
         self.boot = ""
 
@@ -76,10 +82,12 @@ class Store(Reads):
         try:
             boot = await asyncio.to_thread(_boot_id)
             store.boot = str(boot)
-            store._writer = Writer(store._hot, settings, clock, store._series, store.budget, boot.bytes)
+            store._writer = Writer(
+                store._hot, store._history, settings, clock, store._series, store.budget, boot.bytes
+            )  # fmt: skip
             await _until_the_disk_lets(store._writer.load, clock)
             store._run_id = store._writer.next_run_id
-            store._readers = Readers(store._hot.path, lambda: store._writer.generation)
+            store._readers = Readers(store._hot.path, lambda: store._writer.generation, store._history)
             store._writer.start()
             try:
                 yield store
@@ -223,8 +231,8 @@ class Store(Reads):
     def pin(self, upload_ids: Sequence[str]) -> None:
         """Say which uploads there are: retention spares what they have not acknowledged as long as it can.
 
-        An upload that is new begins with all that the store has; one that is gone is forgotten after a
-        gap record of what it never got.
+        An upload that is new begins with what is still in blocks, not with the history; one that is gone is
+        forgotten after a gap record of what it never got.
         """
         known = tuple(upload_ids)
         self.post(lambda tx: outbox.keep_only(tx, known))
@@ -233,9 +241,9 @@ class Store(Reads):
         """Return the newest committed sample, from RAM."""
         return self._writer.newest.get(series)
 
-    def _damaged(self, seqs: list[int]) -> None:
-        if seqs:
-            self._writer.submit(lambda work: work.bad.extend(seqs))
+    def _damaged(self, seqs: list[int], damage: list[Damage]) -> None:
+        if seqs or damage:
+            self._writer.submit(lambda work: work.note(seqs, damage))
 
     def state(self) -> StoreState:
         """Return how the store is now."""
@@ -243,6 +251,8 @@ class Store(Reads):
         return StoreState(
             bytes_used=writer.bytes_used,
             bytes_budget=self._settings.max_bytes,
+            history_bytes=self._history.bytes_used,
+            segments=len(self._history.segments),
             blocks=writer.blocks,
             oldest_seq=writer.oldest_seq,
             newest_seq=writer.next_seq - 1,

@@ -9,6 +9,7 @@ from typing import Any
 from gateway.model import Batch, Gap, NotStored, Receipt, RunRecord, Ticket
 from gateway.store.budget import MemoryBudget
 from gateway.store.outbox import Transaction
+from gateway.store.past import Damage
 
 _log = logging.getLogger(__name__)
 
@@ -48,14 +49,27 @@ class Work:
     """Samples that cannot be stored: (device, reason) to first and last wall time and their number."""
     bad: list[int] = field(default_factory=list)
     """Seqs of blocks found unreadable."""
+    damage: list[Damage] = field(default_factory=list)
+    """Chunks and segments of the history found unreadable."""
     samples: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.intakes or self.rides or self.gaps or self.runs or self.bad or self.refused)
+        parts = self.intakes, self.rides, self.gaps, self.runs, self.bad, self.damage, self.refused
+        return any(parts)
+
+    @property
+    def others(self) -> int:
+        """Number of records that are no samples."""
+        return len(self.rides) + len(self.gaps) + len(self.runs)
 
     def take(self, intake: Intake) -> None:
         self.intakes.append(intake)
         self.samples += len(intake.batch)
+
+    def note(self, bad: list[int], damage: list[Damage]) -> None:
+        """Take note of what could not be read."""
+        self.bad += bad
+        self.damage += damage
 
     def refuse(self, device: str, reason: str, at_us: int) -> None:
         """Count a sample that cannot be stored: one gap row a commit for each reason."""
@@ -79,6 +93,7 @@ class Work:
         self.runs, other.runs = self.runs + other.runs, []
         self.series, other.series = self.series + other.series, []
         self.bad, other.bad = self.bad + other.bad, []
+        self.damage, other.damage = self.damage + other.damage, []
         for key, (start, end, count) in other.refused.items():
             known = self.refused.get(key, (start, end, 0))
             self.refused[key] = known[0], end, known[2] + count
@@ -91,6 +106,11 @@ class Work:
         del self.intakes[middle:]
         self.samples = sum(len(intake.batch) for intake in self.intakes)
         return rest
+
+    def put_back(self, intakes: list[Intake]) -> None:
+        """Take batches before those that are here."""
+        self.intakes[:0] = intakes
+        self.samples += sum(len(intake.batch) for intake in intakes)
 
     def batch(self) -> Batch:
         """Return all samples as one batch."""

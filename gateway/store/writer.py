@@ -14,9 +14,13 @@ from collections.abc import Callable
 from gateway.clock import Clock
 from gateway.model import Gap, NotStored
 from gateway.store.budget import MemoryBudget
-from gateway.store.commit import Books, Counters, Done, run_commit
+from gateway.store.commit import Books, Counters, Done, run_commit, was_committed
+from gateway.store.compact import Compactor
+from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded, read_epoch
+from gateway.store.inbox import Inbox
 from gateway.store.outbox import Transaction
+from gateway.store.retention import used_bytes
 from gateway.store.schema import is_corrupt, is_disk, is_full
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
@@ -27,33 +31,28 @@ _log = logging.getLogger(__name__)
 _COMMIT_SAMPLES = 65_536
 _RETRY_NS = 1_000_000_000
 _IDLE_S = 0.5
+_SLICE_PAUSE_S = 0.002
+"""Between slices of a fold: the processor is others' too."""
 _SNAPSHOT_NS = 300_000_000_000
 _RUNNING_NS = 60_000_000_000
 _CORRUPT_TRIES = 2
 
 
-class Writer(threading.Thread):
+class Writer(Inbox, threading.Thread):
     """`submit`, `hurry`, `waiting` and `stop` are for the event loop; the rest happens on this thread."""
 
     def __init__(
-        self,
-        hot: HotFile,
-        settings: StoreSettings,
-        clock: Clock,
-        series: SeriesTable,
-        budget: MemoryBudget,
-        boot: bytes,
-    ) -> None:
-        super().__init__(name="store-writer", daemon=True)
+        self, hot: HotFile, history: History, settings: StoreSettings, clock: Clock, series: SeriesTable,
+        budget: MemoryBudget, boot: bytes,
+    ) -> None:  # fmt: skip
+        threading.Thread.__init__(self, name="store-writer", daemon=True)
+        Inbox.__init__(self, clock)
         self._hot, self._clock, self._series, self._budget, self._boot = hot, clock, series, budget, boot
+        self._history = history
+        self.compactor = Compactor(history, series, clock, settings.chunk_minutes)
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
         self._loop = asyncio.get_running_loop()
-        self._changed = threading.Condition()
-        self._pending = Work()
-        self._work = Work()
-        self._hurry = self._halving = self._ended = False
-        self._stop_by_ns: int | None = None
         self._conn: sqlite3.Connection | None = None
         self._doubt: Done | None = None
         self._corrupt_tries = 0
@@ -66,7 +65,7 @@ class Writer(threading.Thread):
 
     def load(self) -> None:
         """Open the file and rebuild the state in RAM; before `start`, on a thread that may block."""
-        self._conn, loaded = self._hot.open(self._clock.wall_us())
+        self._conn, loaded = self._hot.open(self._clock.wall_us(), self._history)
         for series, info in loaded.series:
             self._series.keep(series, info)
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
@@ -74,42 +73,15 @@ class Writer(threading.Thread):
         self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
         self._pending.bad += loaded.bad
         self._take_over(loaded)
+        self._work.series += loaded.series_of_history
+        self.compactor.load(self._conn)
 
     def _take_over(self, loaded: Loaded) -> None:
         self.epoch, self.blocks, self.bytes_used = loaded.epoch, loaded.blocks, loaded.bytes_used
         self.oldest_seq = loaded.oldest_seq
-        self._work.gaps += self._hot.gaps
-        self._hot.gaps = []
-
-    # For the event loop. The lock is only ever held for moments.
-
-    def submit(self, add: Callable[[Work], None]) -> None:
-        """Add to what the next commit takes along. NotStored: the store is closed."""
-        with self._changed:
-            if self._ended:
-                raise NotStored("the store is closed")
-            first = not self._pending
-            add(self._pending)
-            if first:
-                self._changed.notify()
-
-    def hurry(self) -> None:
-        """Commit now, not at the next tick."""
-        with self._changed:
-            self._hurry = True
-            self._changed.notify()
-
-    def waiting(self) -> int:
-        """Return the number of samples not committed yet."""
-        return self._pending.samples + self._work.samples
-
-    def stop(self, patience_s: float) -> None:
-        """Commit what waits and end; what the disk still refuses after `patience_s` is given up."""
-        with self._changed:
-            self._stop_by_ns = self._clock.mono_ns() + int(patience_s * 1e9)
-            self._changed.notify()
-
-    # The thread.
+        self._history.epoch = loaded.epoch
+        self._work.gaps += self._hot.gaps + self._history.gaps
+        self._hot.gaps, self._history.gaps = [], []
 
     def run(self) -> None:
         """Commit at each tick where something waits, until stopped."""
@@ -120,19 +92,31 @@ class Writer(threading.Thread):
             if due:
                 self._try_commit()
                 next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
+            if self._stop_by_ns is None and not self.refusing:
+                self._compact()
         self._close()
+
+    def _compact(self) -> None:
+        if self._conn is None:
+            return
+        try:
+            self.compactor.work(self._conn, self._now_running_s())
+        except Exception as error:  # noqa: BLE001  # the writer's boundary: blocks stay, samples are taken all the same
+            _log.error("blocks cannot be folded into the history: %s", error, exc_info=error)
+            self.compactor.abandon()
 
     def _wait(self, next_ns: int) -> bool:
         """Wait for work and its tick, at most the idle time; say whether to commit."""
         with self._changed:
             stopping, left_ns = self._stop_by_ns is not None, next_ns - self._clock.mono_ns()
-            busy = bool(self._pending or self._work)
+            busy = bool(self._pending or self._work or self.compactor.wants_commit)
+            longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
             if stopping and self.refusing:
                 self._changed.wait(0.1)
             elif not (stopping or (busy and left_ns <= 0) or (self._hurry and not self.refusing)):
-                self._changed.wait(min(max(left_ns / 1e9, 0.001), _IDLE_S) if busy else _IDLE_S)
+                self._changed.wait(min(max(left_ns / 1e9, 0.001), longest_s) if busy else longest_s)
             tick = self._clock.mono_ns() >= next_ns or (self._hurry and not self.refusing)
-            due = self._stop_by_ns is not None or (tick and bool(self._pending or self._work))
+            due = self._stop_by_ns is not None or (tick and busy)
             if due:
                 self._hurry = False
                 if not self._work or not (self.refusing or self._halving):
@@ -171,24 +155,28 @@ class Writer(threading.Thread):
         conn = self._open()
         if conn.in_transaction:
             conn.execute("ROLLBACK")
-        if self._doubt is not None and self._was_committed(conn, self._doubt):
+        if self._doubt is not None and was_committed(conn, self._doubt):
             self._committed(self._doubt)
             return
         self._doubt = None
+        self.compactor.care(self._work, used_bytes(conn), self._max_bytes, self._now_running_s())
         conn.execute("BEGIN IMMEDIATE")
         self._doubt = done = run_commit(conn, self._work, self._books(closing))
         conn.execute("COMMIT")
         self._committed(done)
 
+    def _now_running_s(self) -> float:
+        return self._running_s + (self._clock.mono_ns() - self._started_ns) / 1e9
+
     def _books(self, closing: bool) -> Books:
         now = self._clock.mono_ns()
-        running_s = self._running_s + (now - self._started_ns) / 1e9
+        running_s = self._now_running_s()
         self._token += 1
         return Books(
-            self._clock, self._boot, self.newest, self.next_seq, self._max_bytes,
+            self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
-            self._token, self._turned, self.run_job,
+            self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
         )  # fmt: skip
 
     def _turned(self) -> None:
@@ -205,18 +193,12 @@ class Writer(threading.Thread):
         self._conn = conn
         if read_epoch(conn) != self.epoch:
             self._doubt = None
-            self._take_over(self._hot.load(conn))
+            self._take_over(self._hot.load(conn, self._history, running=True))
+            self.compactor.abandon()
+            self.compactor.pending = []
             self.generation += 1
             self._work.series = self._series.rows()
         return conn
-
-    def _was_committed(self, conn: sqlite3.Connection, done: Done) -> bool:
-        """Settle a COMMIT that failed: look whether what it wrote is there."""
-        if done.blocks:
-            found = conn.execute("SELECT 1 FROM block WHERE seq = ?", (done.first_seq,)).fetchone()
-            return found is not None
-        row = conn.execute("SELECT value FROM meta WHERE key = 'token'").fetchone()
-        return row is not None and row[0] == done.token
 
     def _committed(self, done: Done) -> None:
         self._doubt = None
@@ -227,7 +209,8 @@ class Writer(threading.Thread):
         self.next_seq = done.next_seq
         self.blocks += done.blocks - done.removed
         self.oldest_seq = done.oldest_seq or self.oldest_seq
-        self.bytes_used = done.bytes_used
+        self.compactor.deleted(done.folded)
+        self.bytes_used = done.bytes_used + self._history.bytes_used
         self._snapshot_ns = now if done.snapshot else self._snapshot_ns
         self._running_saved_ns = now if done.running else self._running_saved_ns
         self.counters.add(done.counted)
@@ -262,8 +245,7 @@ class Writer(threading.Thread):
             return
         rest = self._work.halve()
         with self._changed:
-            self._pending.intakes[:0] = rest
-            self._pending.samples += sum(len(intake.batch) for intake in rest)
+            self._pending.put_back(rest)
             self._halving = self._hurry = True
 
     def _give_up(self, reason: str, *, all_pending: bool = True) -> None:
@@ -273,8 +255,7 @@ class Writer(threading.Thread):
             work, self._work = self._work, Work(series=self._work.series)
             self._halving = False
         lost = sum(len(intake.batch) for intake in work.intakes)
-        others = len(work.rides) + len(work.gaps) + len(work.runs)
-        _log.error("%d samples and %d other records were given up: %s", lost, others, reason)
+        _log.error("%d samples and %d other records were given up: %s", lost, work.others, reason)
         self.counters.lost += lost
         if lost and not all_pending:
             stamps = [ts for intake in work.intakes for ts in intake.batch.ts]
@@ -292,6 +273,7 @@ class Writer(threading.Thread):
             with contextlib.suppress(sqlite3.Error):
                 self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._disconnect()
+        self._history.close()
 
     def _tell(self, call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to be told

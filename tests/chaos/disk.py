@@ -1,6 +1,7 @@
 """What a disk may hold after a power cut: all before the last sync of a file, any part of what came after."""
 
 import random
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,6 +121,6 @@ def write_state(folder: Path, files: dict[str, bytes]) -> None:
     """Make a folder hold these files and no others."""
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
-        old.unlink()
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     for name, content in files.items():
         (folder / name).write_bytes(content)

@@ -107,7 +107,9 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 
 def damage(folder: Path, rng: random.Random, ways: Sequence[Damage]) -> str:
     """Damage one file of a folder; say how."""
-    file = rng.choices([folder / "hot.db", *sorted(folder.iterdir())], k=1)[0]
+    file = rng.choices(
+        [folder / "hot.db", *sorted(each for each in folder.rglob("*") if each.is_file())], k=1
+    )[0]
     content, way = bytearray(file.read_bytes()), rng.choice(ways)
     if not content:
         way = grow

@@ -13,12 +13,16 @@ from pathlib import Path
 
 from gateway.clock import SystemClock
 from gateway.model import Batch, Receipt, Ticket, Value
-from gateway.store import Store, StoreSettings
+from gateway.store import Store, StoreSettings, compact
 from gateway.store import store as store_module
+from gateway.store import writer as writer_module
 from gateway.store.writer import Writer
 
 SERIES = 100
 START_US = time.time_ns() // 1000 // 86_400_000_000 * 86_400_000_000 - 86_400_000_000
+
+
+SETTINGS = {"commit_interval_s": 0.01}
 
 
 def value(n: int) -> Value:
@@ -44,7 +48,7 @@ class AcknowledgesBeforeCommit(Writer):
 
 
 def open_store(folder: str) -> Store:
-    return Store.open(Path(folder), StoreSettings(commit_interval_s=0.01), SystemClock())  # type: ignore[return-value]
+    return Store.open(Path(folder), StoreSettings(**SETTINGS), SystemClock())  # type: ignore[return-value]
 
 
 async def numbered(folder: str, start: str) -> None:
@@ -77,6 +81,9 @@ async def fill(folder: str, count: str) -> None:
         tickets = [await store.put(batch(range(n, n + 5000))) for n in range(0, int(count), 5000)]
         for ticket in tickets:
             await ticket
+        while SETTINGS.get("chunk_minutes") == 0 and store.state().blocks > 5:
+            await asyncio.sleep(0.05)
+            await store.flush()
         os.write(1, b"done\n")
         await asyncio.sleep(100)
 
@@ -131,8 +138,19 @@ async def limited(folder: str, limit: str) -> None:
         os.write(1, f"{added} {sum(r.same for r in receipts)} {store.state().refusing or '-'}\n".encode())
 
 
+def fold_eagerly(samples: int) -> None:
+    """Fold as soon as some thousand samples are there, so that kills hit folds and deletions."""
+    writer_module._SNAPSHOT_NS = 0
+    compact.LOOK_NS = 0
+    compact.MOST_SAMPLES = samples
+    SETTINGS["chunk_minutes"] = 0
+
+
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
+    if mode.startswith("folding-"):
+        mode = mode.removeprefix("folding-")
+        fold_eagerly(3000 if mode == "numbered" else 200_000)
     if mode == "mutant":
         mode = "numbered"
         store_module.Writer = AcknowledgesBeforeCommit  # type: ignore[misc]

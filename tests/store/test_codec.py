@@ -159,3 +159,9 @@ def test_nesting_is_bounded() -> None:
     batch_bytes(Batch([1], [1], [deep], [0], [0]))
     with pytest.raises(Unfit, match="nested deeper than 16"):
         batch_bytes(Batch([1], [1], [[deep]], [0], [0]))
+
+
+def test_times_at_both_ends_of_what_is_allowed_are_kept() -> None:
+    for ts in ([-(2**62), 2**62, 0], [2**62, -(2**62), 0], [-(2**62), 2**62, -(2**62)]):
+        batch = batch_of([(1, when, n, 0, 0) for n, when in enumerate(ts)])
+        assert identical(decode(encode(HEADER, batch))[1], batch)

@@ -11,6 +11,7 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.store import Store, StoreSettings
 from tests.store import child
+from tests.store.folding import rows, segments
 from tests.store.reading import everything
 
 
@@ -64,6 +65,14 @@ async def test_nothing_acknowledged_is_missing_or_doubled_after_twenty_kills(tmp
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
+async def test_nothing_is_missing_or_doubled_when_kills_hit_folds_and_deletions(tmp_path: Path) -> None:
+    acknowledged, sent = killed_runs("folding-numbered", tmp_path, 20, random.Random(2))
+    assert segments(tmp_path) and rows(segments(tmp_path)[0], "SELECT count(*) FROM fold")[0][0] > 5
+    assert await ledger(tmp_path, acknowledged, sent) == ([], [])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 async def test_the_ledger_catches_a_writer_that_acknowledges_before_commit(tmp_path: Path) -> None:
     acknowledged, sent = killed_runs("mutant", tmp_path, 8, random.Random(1))
     missing, wrong = await ledger(tmp_path, acknowledged, sent)
@@ -72,12 +81,14 @@ async def test_the_ledger_catches_a_writer_that_acknowledges_before_commit(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_million_samples_sent_again_in_random_order_add_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["", "folding-"])
+def test_a_million_samples_sent_again_in_random_order_add_nothing(tmp_path: Path, how: str) -> None:
     count = 1_000_000
-    writer = started("fill", tmp_path, count)
+    writer = started(f"{how}fill", tmp_path, count)
     assert line(writer) == "done\n"
     writer.kill()
     writer.communicate()
+    assert bool(segments(tmp_path)) == bool(how)
     sender = started("again", tmp_path, count)
     added, same, moved, grown_kib = map(int, line(sender).split())
     sender.communicate()

@@ -1,0 +1,180 @@
+"""A chunk: samples of one series, in the order of their times, as one packed, versioned, CRC'd BLOB.
+
+    magic 4s | version u8 | stats u8 | reserved u16 | body bytes u32 | series u32 | n u32 | numbers u32
+    | t0 i64 | t1 i64 | min f64 | max f64 | sum f64 | CRC32 of the body u32 | CRC32 of the header u32 | body
+
+The body is the columns ts, statuses, flags, values (planes.py). The header can be used without the body: its
+own CRC covers it. `stats` says how min, max, sum and `numbers` may be used: they are of the numbers with the
+status Good or Uncertain, as buckets are.
+"""
+
+import math
+import struct
+import zlib
+from array import array
+from collections.abc import Sequence
+from itertools import islice
+from operator import le
+from typing import Any, NamedTuple
+
+from gateway.model import Batch, Value
+from gateway.store.columns import CorruptBlock, Source, decode_values, encode_values
+from gateway.store.planes import (
+    MAX_COUNT,
+    decimals,
+    decode_doubles,
+    decode_integers,
+    encode_doubles,
+    encode_integers,
+    from_decimals,
+    squeezed,
+    stretched,
+)
+
+MAGIC = b"\xeeGWc"
+VERSION = 1
+MOST_POINTS = 4096
+_HEADER = struct.Struct("<4sBBHIIIIqqdddI")
+_CRC = struct.Struct("<I")
+HEADER_BYTES = _HEADER.size + _CRC.size
+_INTS, _DECIMALS, _DOUBLES, _MIXED = range(4)
+_UNKNOWN, _FLOATS, _WHOLE = range(3)
+_EXACT = 2.0**53
+
+
+class ChunkHeader(NamedTuple):
+    """What is known of a chunk without unpacking it."""
+
+    stats: int
+    series: int
+    n: int
+    numbers: int
+    t0: int
+    t1: int
+    low: float
+    high: float
+    total: float
+
+    def bucket(self) -> list[float] | None:
+        """Return [min, max, sum, count] of the numbers; None: they have to be looked at."""
+        if self.stats == _UNKNOWN:
+            return None
+        found: list[float] = [self.low, self.high, self.total]
+        return [*(map(int, found) if self.stats == _WHOLE else found), self.numbers]
+
+
+def encode(
+    series: int, ts: Sequence[int], values: Sequence[Value], statuses: Sequence[int], flags: Sequence[int]
+) -> bytes:
+    """Pack 1 to MOST_POINTS samples that are in the order of their times."""
+    body = b"".join(
+        (encode_integers(ts), encode_integers(statuses), encode_integers(flags), _encode_values(values))
+    )
+    head = _HEADER.pack(
+        MAGIC, VERSION, *_statistics(series, ts, values, statuses, len(body)), zlib.crc32(body)
+    )
+    return head + _CRC.pack(zlib.crc32(head)) + body
+
+
+def decode_header(data: bytes) -> ChunkHeader:
+    """Read a header whose own CRC holds; raise CorruptBlock."""
+    return _open(data)[0]
+
+
+def decode(data: bytes) -> tuple[ChunkHeader, Batch]:
+    """Unpack a chunk; raise CorruptBlock where a single bit differs from what was written."""
+    packed = PackedChunk(data)
+    return packed.header, packed.batch()
+
+
+class PackedChunk:
+    """A chunk whose times are unpacked and whose other columns wait until they are asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.header, body_bytes, crc = _open(data)
+        body = data[HEADER_BYTES:]
+        if len(body) != body_bytes or zlib.crc32(body) != crc:
+            raise CorruptBlock("the checksum of the body does not hold")
+        self._source = Source(body)
+        self.ts = decode_integers(self._source, self.header.n)
+
+    def batch(self) -> Batch:
+        """Unpack the rest; once only."""
+        n, source = self.header.n, self._source
+        statuses, flags = decode_integers(source, n), decode_integers(source, n)
+        values = _decode_values(source, n)
+        source.end()
+        return Batch([self.header.series] * n, self.ts, values, statuses, flags)
+
+
+def _open(data: bytes) -> tuple[ChunkHeader, int, int]:
+    if len(data) < HEADER_BYTES:
+        raise CorruptBlock("shorter than a header")
+    fields: tuple[Any, ...] = _HEADER.unpack_from(data)
+    if zlib.crc32(data[: _HEADER.size]) != _CRC.unpack_from(data, _HEADER.size)[0]:
+        raise CorruptBlock("the checksum of the header does not hold")
+    magic, version, stats, _, body_bytes, series, n, numbers, t0, t1, low, high, total, crc = fields
+    if magic != MAGIC or version != VERSION or stats > _WHOLE:
+        raise CorruptBlock(f"a chunk of version {version} is not known here")
+    if not 0 < n <= MAX_COUNT:
+        raise CorruptBlock(f"{n} samples in a chunk")
+    return ChunkHeader(stats, series, n, numbers, t0, t1, low, high, total), body_bytes, crc
+
+
+def _statistics(
+    series: int, ts: Sequence[int], values: Sequence[Value], statuses: Sequence[int], body_bytes: int
+) -> tuple[Any, ...]:
+    numbers: Sequence[Any] = values
+    if set(map(type, values)) - {float, int} or max(statuses) >> 31:
+        numbers = [
+            value
+            for value, status in zip(values, statuses, strict=True)
+            if (type(value) is float or type(value) is int) and not status >> 31 and value == value
+        ]
+    stats, low, high, total = _FLOATS, 0.0, 0.0, 0.0
+    if numbers:
+        stats, low, high, total = _sums(numbers)
+    return stats, 0, body_bytes, series, len(ts), len(numbers), ts[0], ts[-1], low, high, total
+
+
+def _sums(numbers: Sequence[Any]) -> tuple[int, float, float, float]:
+    kinds, low, high, total = set(map(type, numbers)), min(numbers), max(numbers), sum(numbers)
+    if kinds == {float} and math.isfinite(total):
+        return _FLOATS, low, high, total
+    if kinds == {int} and max(abs(low), abs(high), abs(total)) < _EXACT:
+        return _WHOLE, float(low), float(high), float(total)
+    return _UNKNOWN, 0.0, 0.0, 0.0
+
+
+def _encode_values(values: Sequence[Any]) -> bytes:
+    kinds = set(map(type, values))
+    if kinds == {float}:
+        column = array("d", values)
+        if (scaled := decimals(column)) is not None:
+            return bytes([_DECIMALS, scaled[0]]) + encode_integers(scaled[1])
+        return bytes([_DOUBLES]) + encode_doubles(column)
+    if kinds == {int} and max(values) < 2**63:
+        return bytes([_INTS]) + encode_integers(values)
+    raw = encode_values(values)
+    return bytes([_MIXED]) + struct.pack("<I", len(raw)) + squeezed(raw)
+
+
+def _decode_values(source: Source, count: int) -> list[Value]:
+    kind = source.byte()
+    if kind == _INTS:
+        return list(decode_integers(source, count))
+    if kind == _DECIMALS:
+        digits = source.byte()
+        return from_decimals(decode_integers(source, count), digits).tolist()  # type: ignore[return-value]
+    if kind == _DOUBLES:
+        return decode_doubles(source, count).tolist()  # type: ignore[return-value]
+    if kind != _MIXED:
+        raise CorruptBlock(f"unknown value column {kind}")
+    inner = Source(stretched(source, struct.unpack("<I", source.take(4))[0]))
+    values = decode_values(inner, count)
+    inner.end()
+    return values
+
+
+def in_order(ts: Sequence[int]) -> bool:
+    return all(map(le, ts, islice(ts, 1, None)))

@@ -1,0 +1,235 @@
+"""The history's files: which there are, the newest one that is written, sealing, retention, damage."""
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+from gateway.clock import Clock
+from gateway.model import Gap, SeriesInfo
+from gateway.store import segment
+from gateway.store.past import Damage, Past
+from gateway.store.schema import is_corrupt
+from gateway.store.segment import Segment
+
+_log = logging.getLogger(__name__)
+
+_SEGMENT_BYTES = 256 * 1024 * 1024
+_LEAST_BYTES = 256 * 1024
+_KEPT_ASIDE = 2
+_HELD_NS = 600_000_000_000
+"""A reading that takes longer does not keep folded blocks from being deleted."""
+
+
+class History:
+    """Writer thread only, but `segments`, `epoch` and `held`."""
+
+    def __init__(self, folder: Path, max_bytes: int, keep_days: float, clock: Clock) -> None:
+        self._folder = folder / "history"
+        self._segment_bytes = max(_LEAST_BYTES, min(_SEGMENT_BYTES, max_bytes // 16))
+        self._keep_s = keep_days * 86_400
+        self._clock = clock
+        self._writing: sqlite3.Connection | None = None
+        self._sealed = True
+        self._sizes: dict[Segment, int] = {}
+        self._holds: dict[int, int] = {}
+        self._tokens = count()
+        self._lock = threading.Lock()
+        self.segments: tuple[Segment, ...] = ()
+        """Oldest first; replaced as a whole."""
+        self.gaps: list[Gap] = []
+        """Holes to record: segments set aside."""
+        self.series_unknown: list[tuple[int, SeriesInfo]] = []
+        """Series that only the history knows, once the hot file was lost."""
+        self.epoch = ""
+        self.past = Past(lambda: self.segments, lambda: self.epoch, self._own)
+        """The writer's own way to read."""
+
+    @property
+    def bytes_used(self) -> int:
+        return sum(self._sizes.values())
+
+    def open(self, known: list[tuple[int, SeriesInfo]], now_us: int) -> None:
+        """Find the segments, and the series that only they know. Damaged or foreign ones are set aside.
+
+        OSError: their folder cannot be made.
+        """
+        self.close()
+        self.segments, self._sizes, self.series_unknown = (), {}, []
+        self._folder.mkdir(exist_ok=True)
+        by_number, by_name = dict(known), {info[:2]: number for number, info in known}
+        paths = sorted(self._folder.glob("[0-9]*.db"))
+        found = [Segment(int(path.stem), path) for path in paths if path.stem.isdecimal()]
+        for each in found:
+            self._add(each)
+            names = self._names(each, each is found[-1], now_us)
+            for number, info in names:
+                if by_number.get(number, info)[:2] != info[:2] or by_name.get(info[:2], number) != number:
+                    self.set_aside(each, "it belongs to another store", now_us)
+                    break
+            else:
+                fresh = [(number, info) for number, info in names if number not in by_number]
+                by_number.update(fresh)
+                by_name.update({info[:2]: number for number, info in fresh})
+                self.series_unknown += fresh
+
+    def _names(self, each: Segment, newest: bool, now_us: int) -> list[tuple[int, SeriesInfo]]:
+        """Read a segment's series; the newest is opened for writing first: it may have to be rolled back."""
+        try:
+            if newest:
+                self._writing = segment.connect_writer(each.path)
+                self._sealed = False
+            return segment.names(each.path)
+        except sqlite3.Error as error:
+            unreadable = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
+            if not (is_corrupt(error) or unreadable or "no such table" in str(error)):
+                raise  # a full disk, say: it is tried again with the reserve given back
+            self.set_aside(each, f"{error}", now_us)
+            return []
+
+    def _add(self, each: Segment) -> None:
+        self._sizes[each] = each.path.stat().st_size
+        self.segments = (*self.segments, each)
+
+    def writing(self) -> sqlite3.Connection:
+        """Return the connection to the newest segment; another one is begun where there is none."""
+        if self._writing is None and not self._sealed and self.segments:
+            self._writing = segment.connect_writer(self.segments[-1].path)
+        if self._writing is None:
+            number = max((each.number for each in self.segments), default=0) + 1
+            taken = [int(p.name[:6]) for p in self._folder.glob("[0-9]*.db*") if p.name[:6].isdecimal()]
+            each = self._path(max([number, *(n + 1 for n in taken)]))
+            self._writing = segment.connect_writer(each.path)
+            _sync(self._folder)
+            _sync(self._folder.parent)
+            self._add(each)
+            self._sealed = False
+        return self._writing
+
+    def _path(self, number: int) -> Segment:
+        return Segment(number, self._folder / f"{number:06}.db")
+
+    def wrote(self) -> None:
+        """Take note that the newest segment has grown."""
+        newest = self.segments[-1]
+        self._sizes[newest] = newest.path.stat().st_size
+
+    def _own(self, where: Segment) -> sqlite3.Connection | None:
+        return self._writing if self.segments and where == self.segments[-1] else None
+
+    def close(self) -> None:
+        """Close what is open; what was not committed is dropped."""
+        self.rollback()
+        self.past.close()
+
+    def rollback(self) -> None:
+        """Drop what was not committed; the next use opens the newest segment again."""
+        if self._writing is not None:
+            self._writing.close()
+            self._writing = None
+
+    def recover(self) -> None:
+        """Open the newest segment for writing where it is not sealed: what was cut short is rolled back."""
+        if self.segments and not self._sealed:
+            self.writing()
+
+    def seal(self) -> None:
+        """End the newest segment."""
+        self.rollback()
+        self._sealed = True
+
+    def seal_if_due(self, running_s: float) -> None:
+        """Seal the newest segment where it is full, or old for the age that is kept."""
+        if self._writing is None:
+            return
+        first = segment.first_running_s(self._writing)
+        old = first is not None and self._keep_s and running_s - first > max(self._keep_s / 16, 3600)
+        if old or self._sizes[self.segments[-1]] >= self._segment_bytes:
+            self.seal()
+
+    def make_room(self, hot_bytes: int, max_bytes: int, running_s: float, *, busy: bool) -> None:
+        """Unlink the oldest segments: over the budget, or older than what is kept.
+
+        The newest one stays while it is written, or (`busy`) blocks that it has are still to be deleted.
+        """
+        while self.segments:
+            over = hot_bytes + self.bytes_used > max_bytes
+            if len(self.segments) == 1 and (busy or not over):
+                return
+            if not over and not self._expired(self.segments[0], running_s):
+                return
+            self._unlink(self.segments[0])
+
+    def _expired(self, oldest: Segment, running_s: float) -> bool:
+        if not self._keep_s:
+            return False
+        try:
+            return running_s - self.past.query(oldest, segment.last_running_s) > self._keep_s
+        except sqlite3.Error:
+            return False  # what cannot be read now is looked at again
+
+    def _unlink(self, gone: Segment) -> None:
+        self._leave(gone)
+        try:
+            gone.path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.error("history segment %s cannot be removed: %s", gone.path, error)
+
+    def _leave(self, gone: Segment) -> None:
+        if gone == self.segments[-1]:
+            self.seal()
+        self.segments = tuple(each for each in self.segments if each != gone)
+        self._sizes.pop(gone, None)
+        self.past.forget(gone)
+
+    def set_damaged_aside(self, found: list[Damage], now_us: int) -> list[Damage]:
+        """Set segments aside that are malformed; return the other damage."""
+        whole = {damage.segment: damage.gap.reason for damage in found if damage.lasting and not damage.chunk}
+        for each in self.segments:
+            if each.number in whole:
+                self.set_aside(each, whole[each.number], now_us)
+        return [damage for damage in found if damage.chunk or not damage.lasting]
+
+    def set_aside(self, bad: Segment, why: str, now_us: int) -> None:
+        """Rename a damaged segment, so that it is not read any more, and note the gap it leaves."""
+        self._leave(bad)
+        began_us = now_us
+        try:
+            began_us = int(min(bad.path.stat().st_mtime * 1_000_000, now_us))
+            bad.path.rename(bad.path.with_name(f"{bad.path.name}.corrupt"))
+            for old in sorted(self._folder.glob("*.corrupt"))[:-_KEPT_ASIDE]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            _log.error("history segment %s cannot be set aside: %s", bad.path, error)
+        sentence = f"history segment {bad.path.name} was set aside as {bad.path.name}.corrupt: {why}"
+        _log.error("%s", sentence)
+        self.gaps.append(Gap(began_us, now_us, sentence))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While entered (any thread), blocks folded from now on are not deleted."""
+        with self._lock:
+            token = next(self._tokens)
+            self._holds[token] = self._clock.mono_ns()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._holds[token]
+
+    def held_since_before(self, mono_ns: int) -> bool:
+        """Say whether somebody holds since before a time, but not for ages."""
+        with self._lock:
+            return any(mono_ns - _HELD_NS < since <= mono_ns for since in self._holds.values())
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

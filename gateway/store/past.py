@@ -1,0 +1,182 @@
+"""Reading the history: one thread's read-only connections to its segments, and what they found damaged."""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from gateway.model import Gap
+from gateway.store import segment
+from gateway.store.chunk import HEADER_BYTES, ChunkHeader, PackedChunk, decode_header
+from gateway.store.columns import CorruptBlock
+from gateway.store.schema import is_corrupt, is_disk
+from gateway.store.segment import Fold, Segment
+
+T = TypeVar("T")
+
+_PATIENCE = 5
+"""So many look-ups for a commit fail where a segment cannot be read, before it is passed over."""
+
+
+class Damage(NamedTuple):
+    """A chunk that cannot be read, or (chunk 0) a whole segment; `lasting`: not only for now."""
+
+    segment: int
+    chunk: int
+    gap: Gap
+    lasting: bool = True
+
+
+class Past:
+    """One thread only. What cannot be read is left out and noted in `damage`."""
+
+    def __init__(
+        self,
+        segments: Callable[[], tuple[Segment, ...]],
+        epoch: Callable[[], str],
+        own: Callable[[Segment], sqlite3.Connection | None] | None = None,
+    ) -> None:
+        self._segments = segments
+        self._epoch = epoch
+        self._own = own
+        """The writer's: the connection that writes a segment. It also has an unreadable one tried again."""
+        self._patience = _PATIENCE
+        self._open: dict[Segment, sqlite3.Connection] = {}
+        self.damage: list[Damage] = []
+
+    def taken_damage(self) -> list[Damage]:
+        taken, self.damage = self.damage, []
+        return taken
+
+    def close(self) -> None:
+        for conn in self._open.values():
+            conn.close()
+        self._open = {}
+
+    def forget(self, gone: Segment) -> None:
+        """Close a segment that is not to be read any more."""
+        if (conn := self._open.pop(gone, None)) is not None:
+            conn.close()
+
+    def query(self, where: Segment, query: Callable[[sqlite3.Connection], T]) -> T:
+        return query(self._conn(where))
+
+    def _each(self, query: Callable[[sqlite3.Connection], T]) -> Iterator[tuple[Segment, T]]:
+        """Run a query on each segment, oldest first."""
+        there = self._segments()
+        for gone in self._open.keys() - set(there):
+            self.forget(gone)
+        for each in there:
+            with self._noting(each, Gap(0, 0, "")):
+                yield each, query(self._conn(each))
+
+    @contextlib.contextmanager
+    def _noting(self, where: Segment, gap: Gap) -> Iterator[None]:
+        """Leave a segment out that cannot be read, and note it."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if not is_disk(error):
+                raise
+            if self._own is not None and not is_corrupt(error) and self._patience > 0:
+                self._patience -= 1
+                raise
+            self.forget(where)
+            if where not in self._segments():
+                return  # it was unlinked meanwhile: there is nothing to miss
+            why = f"history segment {where.path.name} cannot be read: {error}"
+            self.damage.append(Damage(where.number, 0, Gap(gap.from_us, gap.to_us, why), is_corrupt(error)))
+
+    def folds(self, from_us: int, to_us: int) -> list[tuple[Segment, Fold]]:
+        """Return what may hold samples of the range, in the order it was written."""
+        found = self._each(lambda conn: segment.folds(conn, from_us, to_us))
+        return [(each, fold) for each, folds in found for fold in folds]
+
+    def folded(self) -> list[tuple[int, int]]:
+        """Return the seq ranges of this epoch's blocks that are in chunks."""
+        epoch = self._epoch()
+        return [pair for _, pairs in self._each(lambda conn: segment.folded(conn, epoch)) for pair in pairs]
+
+    def folds_and_folded(
+        self, from_us: int, to_us: int
+    ) -> tuple[list[tuple[Segment, Fold]], list[tuple[int, int]]]:
+        """Return `folds` and `folded` as of the same moment of each segment."""
+        epoch = self._epoch()
+
+        def both(conn: sqlite3.Connection) -> tuple[list[Fold], list[tuple[int, int]]]:
+            conn.execute("BEGIN")
+            try:
+                return segment.folds(conn, from_us, to_us), segment.folded(conn, epoch)
+            finally:
+                conn.execute("ROLLBACK")
+
+        found = list(self._each(both))
+        folds = [(each, fold) for each, (folds, _) in found for fold in folds]
+        return folds, [pair for _, (_, pairs) in found for pair in pairs]
+
+    def headers(
+        self, where: Segment, fold: Fold, series: Sequence[int] | None
+    ) -> Iterator[tuple[int, ChunkHeader]]:
+        """Yield (id, header) of the chunks of these series."""
+        column = f"substr(data, 1, {HEADER_BYTES})"
+        for number, data in self._chunks(where, fold, series, column):
+            try:
+                header = decode_header(data)
+                self._check(number, header)
+            except CorruptBlock as error:
+                self._note(where, fold, number, data, error)
+                continue
+            yield number, header
+
+    def packed(
+        self, where: Segment, fold: Fold, series: Sequence[int], from_us: int, to_us: int
+    ) -> Iterator[PackedChunk]:
+        """Yield the chunks of these series that touch the range, their times unpacked."""
+        for number, data in self._chunks(where, fold, series, "data"):
+            try:
+                header = decode_header(data)
+                self._check(number, header)
+                if header.t1 < from_us or header.t0 > to_us:
+                    continue
+                packed = PackedChunk(data)
+            except CorruptBlock as error:
+                self._note(where, fold, number, data, error)
+                continue
+            yield packed
+
+    def one(self, where: Segment, fold: Fold, number: int) -> PackedChunk | None:
+        """Return one chunk by its id."""
+        found = None
+        with self._noting(where, Gap(fold.t0, fold.t1, "")):
+            found = self._conn(where).execute("SELECT data FROM chunk WHERE id = ?", (number,)).fetchone()
+        try:
+            return PackedChunk(found[0]) if found else None
+        except CorruptBlock as error:
+            self._note(where, fold, number, found[0], error)
+            return None
+
+    def _conn(self, where: Segment) -> sqlite3.Connection:
+        if self._own is not None and (own := self._own(where)) is not None:
+            return own
+        if where not in self._open:
+            self._open[where] = segment.connect_reader(where.path)
+        return self._open[where]
+
+    def _chunks(
+        self, where: Segment, fold: Fold, series: Sequence[int] | None, column: str
+    ) -> Iterator[tuple[int, bytes]]:
+        with self._noting(where, Gap(fold.t0, fold.t1, "")):
+            yield from segment.chunks(self._conn(where), fold, series, column)
+
+    @staticmethod
+    def _check(number: int, header: ChunkHeader) -> None:
+        if segment.series_of(number) != header.series:
+            raise CorruptBlock(f"it is a chunk of series {header.series}")
+
+    def _note(self, where: Segment, fold: Fold, number: int, data: bytes, error: CorruptBlock) -> None:
+        start, end, count = fold.t0, fold.t1, None
+        with contextlib.suppress(CorruptBlock):
+            header = decode_header(data)
+            start, end, count = header.t0, header.t1, header.n
+        why = f"a chunk of history segment {where.path.name} is damaged: {error}"
+        self.damage.append(Damage(where.number, number, Gap(start, end, why, count=count)))
