@@ -1,8 +1,9 @@
 """Power cuts: a traced writer, and legal disk states at random moments of it.
 
 CHAOS_STATES of them (2,000; in `make chaos` 150,000; 1,000,000 take some two and a half hours of one core).
-The model: a write reaches the disk by sectors, in any order, until its file is synced; a file never synced may
-be missing; a removal is undone until the folder or a file of that name is synced. A disk that lies is not in it.
+The model: a write reaches the disk by sectors, in any order, until its file is synced; a file never synced
+may be missing; a removal is undone until the folder or a file of that name is synced. A disk that lies is
+not in it.
 """
 
 import asyncio
