@@ -174,7 +174,7 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
     if books.snapshot_due:
         header = BlockHeader(Kind.SNAPSHOT, newest_seq, books.boot, books.clock.mono_ns(), wall_us, 0)
         save_snapshot(conn, books.newest.after(done.change), header)
-        retention.trim_rows(conn)
+        done.counted.lost += retention.trim_rows(conn, newest_seq)
         done.snapshot = True
     if books.running_s is not None:
         conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('running_s', ?)", (books.running_s,))

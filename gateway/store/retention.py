@@ -3,6 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
+from gateway.model import Gap
 from gateway.store import outbox
 
 _MORE_BYTES = 256 * 1024
@@ -10,7 +11,8 @@ _MOST_BLOCKS = 256
 _UNSENT = "the store was full before these samples were delivered"
 _VACUUM_PAGES = 512
 _ROWS_KEPT = 100_000
-"""Run and gap rows."""
+"""Run, gap and quarantine rows."""
+_REFUSED = "the quarantine was full: the oldest samples that the target had refused were dropped"
 
 
 @dataclass(slots=True)
@@ -61,10 +63,22 @@ def _shrink(conn: sqlite3.Connection, max_bytes: int) -> None:
         conn.execute("PRAGMA incremental_vacuum(1)")  # sqlite3 steps a pragma once: a page at a time
 
 
-def trim_rows(conn: sqlite3.Connection) -> None:
-    """Keep run and gap rows to a bounded number; called now and then."""
+def trim_rows(conn: sqlite3.Connection, newest_seq: int, kept: int = _ROWS_KEPT) -> int:
+    """Keep run, gap and quarantine rows to a bounded number; return how many refused samples went.
+
+    Called now and then. Dead letters are samples: they go with a gap record each upload.
+    """
+    lost = 0
+    oldest = "id <= (SELECT max(id) - ? FROM quarantine)"
+    for upload, count, start, end in conn.execute(
+        f"SELECT upload, count(*), min(at_us), max(at_us) FROM quarantine WHERE {oldest} GROUP BY upload",
+        (kept,),
+    ).fetchall():
+        outbox.insert_gap(conn, Gap(start, end, _REFUSED, upload=upload, count=count), newest_seq + 1)
+        lost += count
     for table in ("run", "gap", "quarantine"):
-        conn.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) - ? FROM {table})", (_ROWS_KEPT,))
+        conn.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) - ? FROM {table})", (kept,))
+    return lost
 
 
 def _drop_delivered(

@@ -5,7 +5,8 @@ import sqlite3
 from contextlib import closing
 
 from gateway.model import Batch, Sample
-from gateway.store import Store, outbox
+from gateway.store import Store, outbox, retention
+from gateway.store.outbox import RefusedRow
 from tests.store.conftest import NOW_US, Opener
 from tests.store.reading import everything, put
 
@@ -90,3 +91,18 @@ async def test_a_smaller_budget_shrinks_the_file(opened: Opener) -> None:
         for n in range(30):
             await put(store, (s, NOW_US + 1000 + n, n))
     assert before > 2_000_000 and path.stat().st_size < BUDGET + 100_000
+
+
+async def test_refused_samples_that_the_quarantine_cannot_keep_leave_a_gap(opened: Opener) -> None:
+    async with opened() as store:
+        store.pin(["cloud"])
+        s = store.series("plc", "a")
+        await put(store, (s, NOW_US, 1.0))
+        refused = [RefusedRow(Sample(s, NOW_US + n, float(n)), "no such asset") for n in range(10)]
+        await store.ride(lambda tx: outbox.cut(tx, "cloud", "live", 1, 1, "{}"))
+        await store.ride(lambda tx: outbox.settle(tx, "cloud", "live", refused))
+        assert await store.ride(lambda tx: retention.trim_rows(tx.conn, tx.newest_seq, kept=4)) == 6
+        left = await store.read(lambda conn: outbox.quarantined(conn, "cloud"))
+        assert [row.sample.value for row in left] == [9.0, 8.0, 7.0, 6.0]
+        ((_, gap),) = await store.gaps(upload="cloud")
+        assert gap.count == 6 and "quarantine was full" in gap.reason
