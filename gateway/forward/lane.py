@@ -4,9 +4,9 @@ import asyncio
 import functools
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -14,14 +14,10 @@ from gateway.forward.cuts import Limits, Span
 from gateway.forward.gate import TURN_S
 from gateway.forward.parts import GAPS, Delivery, Verdicts
 from gateway.forward.status import LaneStatus
+from gateway.forward.upload import Upload
 from gateway.model import Encoding, Refusal, Unit, UploadProblem
 from gateway.store import outbox
 from gateway.store.outbox import RefusedRow, Transaction, UnitRow
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from gateway.forward.forwarder import Forwarder
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,9 +35,9 @@ class Lane:
 
     name = ""
 
-    def __init__(self, forwarder: "Forwarder", limits: Limits) -> None:
-        self._forwarder, self._limits = forwarder, limits
-        self._store, self._clock = forwarder.store, forwarder.clock
+    def __init__(self, upload: Upload, limits: Limits) -> None:
+        self._upload, self._limits = upload, limits
+        self._store, self._clock = upload.store, upload.clock
         self._row: UnitRow | None = None
         self._unit: Unit | None = None
         self._state = "idle"
@@ -56,7 +52,7 @@ class Lane:
         row, unit = self._row, self._unit
         if row is None:
             return LaneStatus(self.name, self._state)
-        key = self._forwarder.key(row)
+        key = self._upload.key(row)
         size = len(unit.samples) if unit else 0
         return LaneStatus(self.name, self._state, key, row.from_seq, row.to_seq, size, self._attempts)
 
@@ -101,7 +97,7 @@ class Lane:
         span = self._next(tx.conn, tx.newest_seq)
         if span is None:
             return Cut(None, tx.newest_seq)
-        upload, encoding = self._forwarder.upload, _dumped(self._forwarder.encoding, Verdicts())
+        upload, encoding = self._upload.upload, _dumped(self._upload.encoding, Verdicts())
         if not span.blocks:  # they were gone before they could be cut: nothing to send
             outbox.acknowledge(tx.conn, upload, span.from_seq, span.to_seq)
             return Cut(None, tx.newest_seq)
@@ -113,7 +109,7 @@ class Lane:
         samples = list(unit.samples) if unit and refused else []
         rows = [RefusedRow(samples[r.place], r.reason) for r in refused if r.place != GAPS]
         if (current := self._in_flight(tx.conn)) is not None and current.from_seq == row.from_seq:
-            outbox.settle(tx, self._forwarder.upload, self.name, rows)
+            outbox.settle(tx, self._upload.upload, self.name, rows)
         return self._cut(tx)
 
     async def _delivered(self, row: UnitRow, *, repeat: bool) -> Sequence[Refusal]:
@@ -127,28 +123,28 @@ class Lane:
             elif await self._store.read(self._in_flight) is None:
                 self._unit = None
             if self._unit is None:
-                self._forwarder.counters.closed += 1
+                self._upload.counters.closed += 1
                 return ()
             self._state = "sending"
             self._unit = replace(self._unit, repeat=repeat)
             try:
                 refused = await self._sent(self._unit, verdicts)
             except UploadProblem as problem:
-                self._forwarder.failed(problem)
+                self._upload.failed(problem)
                 repeat = True
             else:
-                self._forwarder.accepted(self._unit, refused, self._bytes)
+                self._upload.accepted(self._unit, refused, self._bytes)
                 return refused
 
     async def _sent(self, unit: Unit, verdicts: Verdicts) -> Sequence[Refusal]:
         if not unit.samples.series and not unit.gaps:
             return ()
         self._attempts += 1
-        self._forwarder.counters.repeats += unit.repeat
+        self._upload.counters.repeats += unit.repeat
 
         async def send(part: Unit) -> Sequence[Refusal]:
             self.turn()
-            answer = await self._forwarder.send(part)
+            answer = await self._upload.send(part)
             self.turn()
             return answer
 
@@ -175,9 +171,9 @@ class Lane:
         if flying is None:
             return None
         return Unit(
-            key=self._forwarder.key(row),
-            gateway_id=self._forwarder.gateway_id,
-            upload=self._forwarder.upload,
+            key=self._upload.key(row),
+            gateway_id=self._upload.gateway_id,
+            upload=self._upload.upload,
             lane=self.name,
             from_seq=row.from_seq,
             to_seq=row.to_seq,
@@ -188,14 +184,14 @@ class Lane:
         )
 
     def _in_flight(self, conn: sqlite3.Connection) -> UnitRow | None:
-        rows = outbox.units(conn, self._forwarder.upload)
+        rows = outbox.units(conn, self._upload.upload)
         return next((row for row in rows if row.lane == self.name), None)
 
     async def ride(self, job: Callable[[Transaction], T]) -> T:
         """Wait for the group commit, turning over meanwhile: a disk that refuses is a turn."""
         return await self._turning(self._store.ride(job))
 
-    async def _turning(self, work: "Coroutine[Any, Any, T]") -> T:
+    async def _turning(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(work)

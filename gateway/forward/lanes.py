@@ -3,15 +3,12 @@
 import asyncio
 import sqlite3
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from gateway.forward import cuts
 from gateway.forward.cuts import Limits, Span
 from gateway.forward.gate import TURN_S
 from gateway.forward.lane import Cut, Lane
-
-if TYPE_CHECKING:
-    from gateway.forward.forwarder import Forwarder
+from gateway.forward.upload import Upload
 
 _LOOK_S = 0.1
 _NEARLY = 0.8
@@ -26,8 +23,8 @@ class LiveLane(Lane):
 
     name = "live"
 
-    def __init__(self, forwarder: "Forwarder", limits: Limits, gather_s: float) -> None:
-        super().__init__(forwarder, limits)
+    def __init__(self, upload: Upload, limits: Limits, gather_s: float) -> None:
+        super().__init__(upload, limits)
         self._gather_s = gather_s
         self._cut_ns = self._clock.mono_ns() - int(gather_s * 1e9)
         self._head = -1
@@ -60,7 +57,7 @@ class LiveLane(Lane):
         return span.bytes >= self._limits.bytes * _NEARLY
 
     def _waiting(self, conn: sqlite3.Connection, newest_seq: int) -> Span | None:
-        return cuts.live(conn, self._forwarder.upload, newest_seq, self._limits)
+        return cuts.live(conn, self._upload.upload, newest_seq, self._limits)
 
     def _next(self, conn: sqlite3.Connection, newest_seq: int) -> Span | None:
         span = self._waiting(conn, newest_seq)
@@ -74,7 +71,7 @@ class LiveLane(Lane):
 
     async def _may_send(self) -> None:
         self.quiet.clear()
-        await self._forwarder.gate.wait(self.turn)
+        await self._upload.gate.wait(self.turn)
 
     def _rest(self) -> None:
         self.quiet.set()
@@ -85,9 +82,9 @@ class BacklogLane(Lane):
 
     name = "backlog"
 
-    def __init__(self, forwarder: "Forwarder", limits: Limits, live: LiveLane) -> None:
+    def __init__(self, upload: Upload, limits: Limits, live: LiveLane) -> None:
         most = max(limits.bytes, min(limits.bytes * _BACKLOG_TIMES, _BACKLOG_BYTES))
-        super().__init__(forwarder, replace(limits, bytes=most))
+        super().__init__(upload, replace(limits, bytes=most))
         self._live = live
 
     async def _due(self) -> None:
@@ -99,11 +96,11 @@ class BacklogLane(Lane):
             await self._clock.sleep(1.0)
 
     def _next(self, conn: sqlite3.Connection, newest_seq: int) -> Span | None:
-        return cuts.backlog(conn, self._forwarder.upload, newest_seq, self._limits)
+        return cuts.backlog(conn, self._upload.upload, newest_seq, self._limits)
 
     async def _may_send(self) -> None:
         while True:
-            await self._forwarder.gate.wait(self.turn)
+            await self._upload.gate.wait(self.turn)
             if self._live.quiet.is_set():
                 return
             try:

@@ -2,14 +2,11 @@
 
 import sqlite3
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from gateway.forward.upload import Upload
 from gateway.model import Batch, Quarantined, Unit, UnitRefused
 from gateway.store import outbox
 from gateway.store.outbox import QuarantineRow
-
-if TYPE_CHECKING:
-    from gateway.forward.forwarder import Forwarder
 
 _MOST_REPLAYED = 1000
 """The newest, where all are asked for: one request to us is one request each to the target."""
@@ -18,14 +15,14 @@ _MOST_REPLAYED = 1000
 class Quarantine:
     """The dead letters of one upload."""
 
-    def __init__(self, forwarder: "Forwarder") -> None:
-        self._forwarder, self._store = forwarder, forwarder.store
+    def __init__(self, upload: Upload) -> None:
+        self._upload, self._store = upload, upload.store
 
     async def list(self, before_id: int | None, limit: int) -> Sequence[Quarantined]:
         return [self._shown(row) for row in await self._page(before_id, limit)]
 
     async def discard(self, ids: Sequence[int] | None) -> int:
-        upload = self._forwarder.upload
+        upload = self._upload.upload
         return await self._store.ride(lambda tx: outbox.discard(tx, upload, ids))
 
     async def replay(self, ids: Sequence[int] | None) -> int:
@@ -38,7 +35,7 @@ class Quarantine:
         try:
             for row in await self._chosen(ids):
                 try:
-                    if not await self._forwarder.send(await self._unit(row)):
+                    if not await self._upload.send(await self._unit(row)):
                         taken.append(row.id)
                 except UnitRefused:
                     continue
@@ -48,29 +45,29 @@ class Quarantine:
         return len(taken)
 
     async def _chosen(self, ids: Sequence[int] | None) -> Sequence[QuarantineRow]:
-        upload = self._forwarder.upload
+        upload = self._upload.upload
         if ids is not None:
             return await self._store.read(lambda conn: outbox.letters(conn, upload, ids))
         return (await self._page(None, _MOST_REPLAYED))[::-1]
 
     async def _page(self, before_id: int | None, limit: int) -> Sequence[QuarantineRow]:
         def read(conn: sqlite3.Connection) -> Sequence[QuarantineRow]:
-            return outbox.quarantined(conn, self._forwarder.upload, before_id, limit)
+            return outbox.quarantined(conn, self._upload.upload, before_id, limit)
 
         return await self._store.read(read)
 
     async def _unit(self, row: QuarantineRow) -> Unit:
-        sample, forwarder = row.sample, self._forwarder
+        sample, owner = row.sample, self._upload
         newest = self._store.state().newest_seq
         return Unit(
             # An id alone may come again once its row is gone.
-            key=f"{forwarder.origin}/quarantine/{row.id}-{row.at_us}-{sample.series}-{sample.ts}",
-            gateway_id=forwarder.gateway_id,
-            upload=forwarder.upload,
+            key=f"{owner.origin}/quarantine/{row.id}-{row.at_us}-{sample.series}-{sample.ts}",
+            gateway_id=owner.gateway_id,
+            upload=owner.upload,
             lane="replay",
             from_seq=0,
             to_seq=0,
-            encoding=forwarder.encoding,
+            encoding=owner.encoding,
             samples=Batch.of([sample]),
             series=await self._store.unit_infos([sample.series], newest),
             repeat=True,
