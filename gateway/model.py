@@ -12,7 +12,7 @@ It imports nothing of ours. The exceptions:
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -365,5 +365,3 @@ class UploaderModule(Protocol):
 
 BatchListener: TypeAlias = Callable[[str, Batch], None]
 """Called with (device, batch) at intake, before COMMIT."""
-
-Browsed: TypeAlias = AsyncIterator[Mapping[str, Any]]
