@@ -52,8 +52,9 @@ chaos: export CHAOS_KILLS ?= 10000
 chaos: export CHAOS_STATES ?= 150000
 chaos: export CHAOS_DAMAGES ?= 10000
 chaos: export CHAOS_ERRNO ?= all
+chaos: export CHAOS_SEED ?= $(shell date +%s)
 chaos: .venv/dev .venv/debian
-	timeout 3600 $(BIN)/pytest -s tests/chaos $(ARGS)
+	timeout 3600 $(BIN)/pytest -s tests/chaos tests/config/test_fuzz.py $(ARGS)
 
 clean:
 	rm -rf .venv node_modules .demo *.egg-info

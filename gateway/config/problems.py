@@ -13,6 +13,7 @@ _MOST: Final = 1000
 _SUGGESTIONS: Final = 200  # comparing words is slow: a file of noise must not keep the processor busy
 _UNIT: Final = re.compile(r"_(s|ms|bytes)$")
 _USERINFO: Final = re.compile(r"//[^/\s]*@")
+_SECRET: Final = re.compile(r"passw(or)?d|passphrase|secret|token", re.IGNORECASE)
 
 
 class Place(NamedTuple):
@@ -92,9 +93,16 @@ def without_userinfo(url: str) -> str:
     return _USERINFO.sub("//", url)
 
 
+def names_secret(name: str) -> bool:
+    """Say whether what stands under a name may be a secret, whatever its place in a broken file."""
+    return _SECRET.search(name) is not None
+
+
 def quoted(text: str) -> str:
-    """Return text for a sentence: on one line, not too long, without the user name and password of a URL."""
+    """Return text for a sentence: on one line, not too long, without what may be a password or token."""
     text = without_userinfo(text)
+    if (secret := _SECRET.search(text)) is not None and secret.end() < len(text):
+        text = text[: secret.end()] + "..."
     short = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
     return f'"{visible(short)}"'
 

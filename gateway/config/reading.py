@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.config.problems import Place, Problems, either, quoted, without_userinfo
+from gateway.config.problems import Place, Problems, either, names_secret, quoted, without_userinfo
 from gateway.config.quantities import scalar_type
 from gateway.config.scalars import scalar
 from gateway.config.secret_reference import HOW, resolve
@@ -93,7 +93,7 @@ class Reader:
         return INVALID
 
     def _mistyped(self, shape: Shape, node: Node, at: At) -> Any:
-        return self._wrong(node.place, at, f"wants {wanted(shape)}, found {found(node)}")
+        return self._wrong(node.place, at, f"wants {wanted(shape)}, found {_found(node, at)}")
 
     def _null(self, shape: Shape, node: Node, at: At) -> Any:
         if isinstance(shape, Choice) and shape.null:
@@ -111,6 +111,8 @@ class Reader:
         try:
             return scalar(shape, node, self.folder, self.problems.hint)
         except ValueError as error:
+            if names_secret(at.name):
+                return self._mistyped(shape, node, at)
             return self._wrong(node.place, at, str(error))
 
     def _secret(self, node: Node, at: At) -> Any:
@@ -135,7 +137,7 @@ class Reader:
     def _list(self, shape: ListOf, node: Node, at: At) -> Any:
         if not isinstance(node, ListNode):
             remedy = "; a list of one is written [...]" if isinstance(node, ScalarNode) else ""
-            return self._wrong(node.place, at, f"wants {wanted(shape)}, found {found(node)}{remedy}")
+            return self._wrong(node.place, at, f"wants {wanted(shape)}, found {_found(node, at)}{remedy}")
         items = [self.read(shape.item, item, At(at.name, item.place)) for item in node.items]
         return INVALID if any(item is INVALID for item in items) else tuple(items)
 
@@ -173,7 +175,7 @@ class Reader:
             return self._secret(node, at)
         words = [str(w) for option in shape.options if isinstance(option, Words) for w in option.words]
         hint = self.problems.hint(node.text, words) if isinstance(node, ScalarNode) else ""
-        return self._wrong(node.place, at, f"wants {wanted(shape)}, found {found(node)}{hint}")
+        return self._wrong(node.place, at, f"wants {wanted(shape)}, found {_found(node, at)}{hint}")
 
     # -- groups ----------------------------------------------------------------------------
 
@@ -262,6 +264,12 @@ class Reader:
             if isinstance(listed.node, MapNode):
                 places |= {name: each.key_place for name, each in listed.node.entries.items()}
         return INVALID if settings is INVALID or tags is INVALID else Kinded(kind, settings, tags, places)
+
+
+def _found(node: Node, at: At) -> str:
+    if isinstance(node, ScalarNode) and names_secret(at.name):
+        return "a text that is not shown"
+    return found(node)
 
 
 def _is_null(node: Node) -> bool:
