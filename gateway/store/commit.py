@@ -10,10 +10,11 @@ from gateway.store import retention
 from gateway.store.blocks import cut, insert_block, mark_bad
 from gateway.store.codec import BlockHeader, Kind
 from gateway.store.compact import delete_folded
-from gateway.store.keys import MOVED, SAME, Resolved, resolve
+from gateway.store.keys import ADDED, MOVED, SAME, Resolved, resolve
 from gateway.store.newest import Newest, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.past import Damage, Past
+from gateway.store.schema import put_meta
 from gateway.store.series import save_series
 from gateway.store.work import Ride, Work
 
@@ -31,6 +32,8 @@ class Counters:
     lost: int = 0
     """Removed by retention before an upload had them (once per upload), in damaged blocks, or given up."""
     bad_blocks: int = 0
+    salvaged: int = 0
+    """Taken in again from damaged files."""
 
     def add(self, other: "Counters") -> None:
         for name in Counters.__slots__:
@@ -68,6 +71,7 @@ class Done:
     token: int
     change: Newest = field(default_factory=Newest)
     receipts: list[Receipt] = field(default_factory=list)
+    salvaged: Receipt | None = None
     blocks: int = 0
     removed: int = 0
     folded: list[tuple[int, int]] = field(default_factory=list)
@@ -84,7 +88,7 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     wall_us = books.clock.wall_us()
     done = Done(books.next_seq, books.next_seq, books.token)
     bad, parts = list(work.bad), []
-    if work.samples:
+    if work.samples or len(work.salvaged):
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
         now_us = wall_us if books.clock.synchronised() else max(wall_us, books.newest.own_us)
         resolved = resolve(conn, work.batch(), books.newest, now_us, books.turned, books.past)
@@ -117,6 +121,9 @@ def _count(done: Done, work: Work, resolved: Resolved) -> None:
         done.counted.added += len(part) - same - moved
         done.counted.same += same
         done.counted.moved += moved
+    part = verdicts[start:]
+    done.salvaged = Receipt(part.count(ADDED), part.count(SAME), part.count(MOVED))
+    done.counted.salvaged = len(part) - part.count(SAME)
     if resolved.implausible:
         done.counted.implausible = sum(bool(flag & Flag.IMPLAUSIBLE) for flag in resolved.kept.flags)
     done.change = resolved.change
@@ -151,7 +158,7 @@ def _blocks(conn: sqlite3.Connection, parts: list[Batch], books: Books, done: Do
         done.next_seq += 1
         done.blocks += 1
     if not parts:
-        conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('token', ?)", (books.token,))
+        put_meta(conn, "token", books.token)
     return written
 
 
@@ -171,13 +178,14 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
     done.counted.lost += freed.samples_lost
     if done.removed:
         done.oldest_seq = conn.execute("SELECT min(seq) FROM block").fetchone()[0] or done.next_seq
+        put_meta(conn, "oldest_seq", done.oldest_seq)
     if books.snapshot_due:
         header = BlockHeader(Kind.SNAPSHOT, newest_seq, books.boot, books.clock.mono_ns(), wall_us, 0)
         save_snapshot(conn, books.newest.after(done.change), header)
         done.counted.lost += retention.trim_rows(conn, newest_seq)
         done.snapshot = True
     if books.running_s is not None:
-        conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('running_s', ?)", (books.running_s,))
+        put_meta(conn, "running_s", books.running_s)
         done.running = True
     done.bytes_used = retention.used_bytes(conn)
 

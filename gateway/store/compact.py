@@ -16,6 +16,7 @@ from gateway.store import chunk, outbox, retention, segment
 from gateway.store.codec import CorruptBlock, Kind, decode
 from gateway.store.columns_of_fold import CHUNK_BYTES, Column, is_plain, ordered, parts, sort_in
 from gateway.store.history import History
+from gateway.store.schema import put_meta
 from gateway.store.series import SeriesTable
 from gateway.store.values import value_bytes
 from gateway.store.work import Work
@@ -243,7 +244,7 @@ def delete_folded(
         removed += len(rows)
         done = inside[0][1] if removed < _DELETE_BLOCKS else rows[-1][0]
         left[:1] = [(done + 1, end)] if done < end else []
-    conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('seq_floor', ?)", (newest_seq,))
+    put_meta(conn, "seq_floor", newest_seq)
     return removed, left
 
 

@@ -11,15 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.model import Gap, SeriesInfo
+from gateway.store.examine import AT_START_BYTES, look_over
 from gateway.store.history import History
 from gateway.store.newest import Newest, load_newest
 from gateway.store.retention import used_bytes
-from gateway.store.schema import DiskRefuses, StoreProblem, connect, is_corrupt, is_disk, migrate
+from gateway.store.schema import (
+    DiskRefuses,
+    StoreProblem,
+    connect,
+    is_corrupt,
+    is_disk,
+    migrate,
+    put_meta,
+)
 from gateway.store.series import load_series
 
 _log = logging.getLogger(__name__)
 
 _RESERVE_BYTES = 1024 * 1024
+CORRUPT, SALVAGED = "corrupt", "salvaged"
+"""In the names of files set aside: still to be searched, and searched."""
+_LINEAGE_BITS = 20
+"""So many series a file may number: a number names one series for ever, also those that a lost file knew."""
 _PASSING = frozenset(
     {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 )
@@ -42,6 +55,8 @@ class Loaded:
     bytes_used: int
     running_s: float
     bad: list[int]
+    series_from: int
+    """New series are numbered from here: below are the numbers of damaged files."""
 
 
 @contextlib.contextmanager
@@ -70,6 +85,9 @@ class HotFile:
         self._folder = folder
         self._reserve = folder / "reserve"
         self._lock: int | None = None
+        self._series_from = 0
+        self.look_later = False
+        """The file is too large to be looked over before it is used."""
 
     def lock(self) -> None:
         """Take the folder for this process; raise StoreProblem where another has it, DiskRefuses."""
@@ -128,16 +146,29 @@ class HotFile:
             raise DiskRefuses(f"the store {self.path} cannot be opened: {error}") from error
 
     def _open(self, now_us: int, history: History) -> tuple[sqlite3.Connection, Loaded]:
+        bad = self._look_over()
         conn = self.connect()
         try:
             with _content():
                 series = load_series(conn)
             history.open(series, now_us)
             with _content():
-                return conn, self.load(conn, history)
+                loaded = self.load(conn, history)
+            loaded.bad = sorted({*loaded.bad, *bad})
+            return conn, loaded
         except BaseException:
             conn.close()
             raise
+
+    def _look_over(self) -> list[int]:
+        """Raise where the file is damaged, as far as that can be told soon; return damaged blocks."""
+        size = sum(
+            part.stat().st_size
+            for part in self.path.parent.glob(f"{self.path.name}*")
+            if part in (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        )
+        self.look_later = size > AT_START_BYTES
+        return look_over(self.path, thorough=not self.look_later)
 
     def take_reserve(self) -> None:
         """Keep some disk space: SQLite needs a little to open a store on a full disk."""
@@ -162,6 +193,9 @@ class HotFile:
         conn = connect(self.path)
         try:
             migrate(conn, self.path)
+            if self._series_from:
+                put_meta(conn, "series_from", self._series_from)
+                self._series_from = 0
         except BaseException:
             conn.close()
             raise
@@ -169,8 +203,9 @@ class HotFile:
 
     def set_aside(self, why: str, now_us: int) -> None:
         """Rename the damaged file and what belongs to it, so that a new one can begin."""
-        aside = self.path.with_name(f"{self.path.name}.corrupt-{self._next_number()}")
-        began_us = int(self.path.stat().st_ctime * 1_000_000)
+        number = self._next_number()
+        aside = self.path.with_name(f"{self.path.name}.{CORRUPT}-{number}")
+        self._series_from = number << _LINEAGE_BITS
         for suffix in ("", "-wal", "-shm"):
             part = self.path.with_name(self.path.name + suffix)
             if part.exists():
@@ -179,17 +214,21 @@ class HotFile:
             f"the store's file was damaged ({why}); it was set aside as {aside.name} and a new one begun"
         )
         _log.error("%s", sentence)
-        self.gaps.append(Gap(min(began_us, now_us), now_us, sentence))
+        self.gaps.append(Gap(now_us, now_us, sentence))
 
     def _next_number(self) -> int:
-        """Number the next file set aside; all but the newest one are removed, for the disk's sake."""
+        """Number the next file set aside; of those that are searched all but the newest one are removed."""
         found: dict[int, list[Path]] = {}
-        for path in self._folder.glob(f"{self.path.name}.corrupt-*"):
-            digits = path.name.removeprefix(f"{self.path.name}.corrupt-").split("-")[0]
-            if digits.isdecimal():
+        searched: set[int] = set()
+        for path in self._folder.glob(f"{self.path.name}.*-*"):
+            word, _, rest = path.name.removeprefix(f"{self.path.name}.").partition("-")
+            digits = rest.split("-")[0]
+            if word in (CORRUPT, SALVAGED) and digits.isdecimal():
                 found.setdefault(int(digits), []).append(path)
-        for number in sorted(found)[:-1]:
-            _log.warning("removing %s.corrupt-%d, set aside earlier", self.path.name, number)
+                if word == SALVAGED:
+                    searched.add(int(digits))
+        for number in sorted(searched - {max(found, default=0)}):
+            _log.warning("removing %s.%s-%d, set aside earlier", self.path.name, SALVAGED, number)
             for path in found[number]:
                 path.unlink(missing_ok=True)
         return max(found, default=0) + 1
@@ -209,9 +248,5 @@ class HotFile:
             series=[*load_series(conn), *((row[0], SeriesInfo(*row[1:4])) for row in unknown)],
             series_of_history=unknown, next_seq=floor + 1, next_run_id=next_run, blocks=blocks,
             oldest_seq=oldest or floor + 1, bytes_used=used_bytes(conn) + history.bytes_used,
-            running_s=float(meta.get("running_s", 0.0)), bad=bad,
+            running_s=float(meta.get("running_s", 0.0)), bad=bad, series_from=meta.get("series_from", 0),
         )  # fmt: skip
-
-
-def read_epoch(conn: sqlite3.Connection) -> str:
-    return str(conn.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])

@@ -92,9 +92,9 @@ class Past:
         found = self._each(lambda conn: segment.folds(conn, from_us, to_us))
         return [(each, fold) for each, folds in found for fold in folds]
 
-    def folded(self) -> list[tuple[int, int]]:
-        """Return the seq ranges of this epoch's blocks that are in chunks."""
-        epoch = self._epoch()
+    def folded(self, of_epoch: str = "") -> list[tuple[int, int]]:
+        """Return the seq ranges of an epoch's blocks (this one's) that are in chunks."""
+        epoch = of_epoch or self._epoch()
         return [pair for _, pairs in self._each(lambda conn: segment.folded(conn, epoch)) for pair in pairs]
 
     def folds_and_folded(

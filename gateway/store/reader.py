@@ -17,7 +17,7 @@ from gateway.store.blocks import ends, overlapping
 from gateway.store.codec import CorruptBlock, Kind, Packed, decode
 from gateway.store.history import History
 from gateway.store.past import Damage, Past
-from gateway.store.schema import StoreProblem, connect_reader, is_disk
+from gateway.store.schema import StoreProblem, connect_reader, is_corrupt, is_disk
 from gateway.store.segment import Fold, Segment
 
 T = TypeVar("T")
@@ -41,8 +41,12 @@ _LOW = -(2**63)
 class Readers:
     """A few threads, each with a connection of its own that can only read."""
 
-    def __init__(self, path: Path, generation: Callable[[], int], history: History) -> None:
+    def __init__(
+        self, path: Path, generation: Callable[[], int], history: History, suspect: Callable[[str], None]
+    ) -> None:
+        """`suspect` is told where SQLite finds the file malformed."""
         self._path = path
+        self._suspect = suspect
         self._history = history
         self._generation = generation
         self._local = threading.local()
@@ -77,6 +81,8 @@ class Readers:
             if not is_disk(error):
                 raise
             self._local.generation = None
+            if is_corrupt(error):
+                self._suspect(f"{error}")
             raise StoreProblem(f"the store cannot be read now: {error}") from error
 
     def _connection(self) -> sqlite3.Connection:

@@ -52,10 +52,12 @@ class Work:
     damage: list[Damage] = field(default_factory=list)
     """Chunks and segments of the history found unreadable."""
     samples: int = 0
+    salvaged: Batch = field(default_factory=Batch)
+    """Samples of a damaged file: nobody waits for them."""
 
     def __bool__(self) -> bool:
         parts = self.intakes, self.rides, self.gaps, self.runs, self.bad, self.damage, self.refused
-        return any(parts)
+        return any(parts) or len(self.salvaged) > 0
 
     @property
     def others(self) -> int:
@@ -113,12 +115,13 @@ class Work:
         self.samples += sum(len(intake.batch) for intake in intakes)
 
     def batch(self) -> Batch:
-        """Return all samples as one batch."""
-        if len(self.intakes) == 1:
+        """Return all samples as one batch, salvaged ones last."""
+        if len(self.intakes) == 1 and not len(self.salvaged):
             return self.intakes[0].batch
         joined = Batch()
         for intake in self.intakes:
             joined.extend(intake.batch)
+        joined.extend(self.salvaged)
         return joined
 
 

@@ -7,21 +7,24 @@ the same work tried again, about each second, for as long as it takes.
 import asyncio
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
 
 from gateway.clock import Clock
-from gateway.model import Gap, NotStored
+from gateway.model import Batch, Gap, NotStored
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Books, Counters, Done, run_commit, was_committed
 from gateway.store.compact import Compactor
+from gateway.store.examine import Examination
 from gateway.store.history import History
-from gateway.store.hotfile import HotFile, Loaded, read_epoch
+from gateway.store.hotfile import HotFile, Loaded
 from gateway.store.inbox import Inbox
-from gateway.store.outbox import Transaction
+from gateway.store.outbox import Transaction, keep_only
+from gateway.store.recovery import Mapping, Names, Recovery
 from gateway.store.retention import used_bytes
-from gateway.store.schema import is_corrupt, is_disk, is_full
+from gateway.store.schema import is_corrupt, is_disk, is_full, read_epoch
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
 from gateway.store.work import Ride, Work, fail, settle
@@ -36,6 +39,8 @@ _SLICE_PAUSE_S = 0.002
 _SNAPSHOT_NS = 300_000_000_000
 _RUNNING_NS = 60_000_000_000
 _CORRUPT_TRIES = 2
+_EXAMINE_NS = 60_000_000_000
+"""Between two times that a suspected file is looked over."""
 
 
 class Writer(Inbox, threading.Thread):
@@ -43,13 +48,21 @@ class Writer(Inbox, threading.Thread):
 
     def __init__(
         self, hot: HotFile, history: History, settings: StoreSettings, clock: Clock, series: SeriesTable,
-        budget: MemoryBudget, boot: bytes,
+        budget: MemoryBudget, boot: bytes, adopt: Callable[[Names, Callable[[Mapping], None]], None],
     ) -> None:  # fmt: skip
         threading.Thread.__init__(self, name="store-writer", daemon=True)
         Inbox.__init__(self, clock)
         self._hot, self._clock, self._series, self._budget, self._boot = hot, clock, series, budget, boot
         self._history = history
         self.compactor = Compactor(history, series, clock, settings.chunk_minutes)
+        self.recovery = Recovery(
+            hot.path.parent, history.past, lambda found, known: self._tell(lambda: adopt(found, known))
+        )
+        self.uploads: tuple[str, ...] | None = None
+        """Those configured, once that is known."""
+        self._suspicion = self._condemned = ""
+        self._examination: Examination | None = None
+        self._examine_ns = 0
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
         self._loop = asyncio.get_running_loop()
@@ -68,6 +81,9 @@ class Writer(Inbox, threading.Thread):
         self._conn, loaded = self._hot.open(self._clock.wall_us(), self._history)
         for series, info in loaded.series:
             self._series.keep(series, info)
+        self._series.begin_at(loaded.series_from)
+        if self._hot.look_later:
+            self._suspicion = "it is large"
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
         self._running_saved_ns = self._snapshot_ns = self._started_ns
         self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
@@ -94,7 +110,43 @@ class Writer(Inbox, threading.Thread):
                 next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
             if self._stop_by_ns is None and not self.refusing:
                 self._compact()
+                self._salvage()
+                self._examine()
         self._close()
+
+    def _salvage(self) -> None:
+        """Take in a slice of a damaged file where nothing else is to be written."""
+        if self._work or self._conn is None:
+            return
+        stat = os.statvfs(self._hot.path.parent)
+        work = self.recovery.slice(self._clock.mono_ns(), stat.f_bavail * stat.f_frsize)
+        if work is not None:
+            work.series = self._work.series
+            self._work = work
+            self._try_commit()
+
+    def suspect(self, why: str) -> None:
+        """Have the file looked over (any thread): SQLite found it malformed."""
+        with self._changed:
+            self._suspicion = why
+            self._changed.notify()
+
+    def _examine(self) -> None:
+        """Look the file over where it is suspected, aside; one that is damaged is set aside."""
+        now, running = self._clock.mono_ns(), self._examination
+        if running is None:
+            if self._suspicion and now >= self._examine_ns:
+                self._suspicion, self._examine_ns = "", now + _EXAMINE_NS
+                self._examination = Examination(self._hot.path, self.hurry)
+            return
+        if running.found is None:
+            return
+        self._examination = None
+        self._work.bad += running.bad
+        if running.found:
+            self._condemned = running.found
+            self._disconnect()
+            self._try_commit()
 
     def _compact(self) -> None:
         if self._conn is None:
@@ -110,7 +162,8 @@ class Writer(Inbox, threading.Thread):
         with self._changed:
             stopping, left_ns = self._stop_by_ns is not None, next_ns - self._clock.mono_ns()
             busy = bool(self._pending or self._work or self.compactor.wants_commit)
-            longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
+            busy_between = self.compactor.busy or self.recovery.busy
+            longest_s = _SLICE_PAUSE_S if busy_between and not self.refusing else _IDLE_S
             if stopping and self.refusing:
                 self._changed.wait(0.1)
             elif not (stopping or (busy and left_ns <= 0) or (self._hurry and not self.refusing)):
@@ -186,9 +239,8 @@ class Writer(Inbox, threading.Thread):
         """Return the connection, opened again after a failure; a malformed file is set aside first."""
         if self._conn is not None:
             return self._conn
-        if self._corrupt_tries >= _CORRUPT_TRIES:
-            self._hot.set_aside(self.refusing, self._clock.wall_us())
-            self._corrupt_tries = 0
+        if self._corrupt_tries >= _CORRUPT_TRIES or self._condemned:
+            self._set_aside()
         conn = self._hot.connect()
         self._conn = conn
         if read_epoch(conn) != self.epoch:
@@ -198,7 +250,16 @@ class Writer(Inbox, threading.Thread):
             self.compactor.pending = []
             self.generation += 1
             self._work.series = self._series.rows()
+            if (known := self.uploads) is not None:
+                self._work.rides.insert(0, Ride(lambda tx: keep_only(tx, known)))
         return conn
+
+    def _set_aside(self) -> None:
+        self._hot.set_aside(self._condemned or self.refusing, self._clock.wall_us())
+        self._corrupt_tries, self._condemned = 0, ""
+        aside = self.recovery.waiting()[-1:]
+        self.recovery.expected.update({path.name: (self.oldest_seq, self.next_seq - 1) for path in aside})
+        self.recovery.look()
 
     def _committed(self, done: Done) -> None:
         self._doubt = None
@@ -214,6 +275,7 @@ class Writer(Inbox, threading.Thread):
         self._snapshot_ns = now if done.snapshot else self._snapshot_ns
         self._running_saved_ns = now if done.running else self._running_saved_ns
         self.counters.add(done.counted)
+        self.recovery.committed(done.salvaged)
         self.last_commit_ns = now
         if self.refusing:
             _log.warning("the store takes samples again")
@@ -240,6 +302,10 @@ class Writer(Inbox, threading.Thread):
 
     def _single_out(self, sentence: str) -> None:
         """Find what cannot be written: halve the batches until one is alone, and give that up."""
+        if len(salvaged := self._work.salvaged):
+            self._work.salvaged = Batch()
+            self._work.gaps.append(Gap(min(salvaged.ts), max(salvaged.ts), sentence, count=len(salvaged)))
+            return
         if len(self._work.intakes) <= 1:
             self._give_up(sentence, all_pending=False)
             return
