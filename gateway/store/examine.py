@@ -5,27 +5,33 @@ import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from gateway.model import Gap
+from gateway.store import segment
 from gateway.store.blocks import CORRUPT
 from gateway.store.codec import CorruptBlock, Kind, decode_header
 from gateway.store.pages import checksum, frames
+from gateway.store.past import Damage, damaged_chunk
 from gateway.store.records import row_crc
 from gateway.store.schema import (
     APPLICATION_ID,
     MIGRATIONS,
+    Damaged,
     connect_reader,
     is_corrupt,
     is_disk,
     schema_crc,
 )
+from gateway.store.segment import Segment
 from gateway.store.series import load_series
 
 AT_START_BYTES = 64 * 1024 * 1024
 """A file up to this size is looked over before it is used, a larger one while it is."""
 _BLOCKS = 64
+_CHUNKS = 64
 _GUARDED = {
     "meta": "key, value",
     "tag_unit": "series, since_seq, unit",
@@ -39,12 +45,6 @@ _GUARDED = {
 _SHM = struct.Struct("<IIIBBHII8s8s")
 _SHM_CHECKSUM = struct.Struct("<II")
 _SHM_BACKFILLED = 96
-
-
-class Damaged(sqlite3.DatabaseError):
-    """What SQLite does not tell by itself, told like what it does."""
-
-    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 def look_over(path: Path, *, thorough: bool = True) -> list[int]:
@@ -175,23 +175,65 @@ def _published_now(path: Path) -> int:
 
 
 class Examination:
-    """Looks a file over on a thread of its own, while it is in use."""
+    """Looks files over on a thread of its own, while they are in use."""
 
-    def __init__(self, path: Path, done: Callable[[], None]) -> None:
+    def __init__(self, hot: Path | None, segments: Sequence[Segment], done: Callable[[], None]) -> None:
+        """`done` is called at the end, on that thread."""
         self.found: str | None = None
-        """What is wrong; empty: nothing; None: not known yet."""
+        """What is wrong with the hot file; empty: nothing; None: it is not over."""
         self.bad: list[int] = []
-        self._path, self._done = path, done
+        """Seqs of damaged blocks."""
+        self.damage: list[Damage] = []
+        """Of segments, and their chunks."""
+        self._hot, self._segments, self._done = hot, segments, done
+        self._conn: sqlite3.Connection | None = None
+        self._cancelled = False
         self._thread = threading.Thread(target=self._run, name="store-examination", daemon=True)
         self._thread.start()
 
+    def cancel(self) -> None:
+        """End it; blocks for a moment."""
+        self._cancelled = True
+        while self._thread.is_alive():
+            if (conn := self._conn) is not None:
+                with suppress(sqlite3.ProgrammingError):  # it was closed just now
+                    conn.interrupt()
+            self._thread.join(0.05)
+
     def _run(self) -> None:
         found = ""
-        try:
-            with closing(connect_reader(self._path)) as conn:
-                self.bad = _check(conn)
-        except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
-            if not isinstance(error, sqlite3.Error) or is_corrupt(error) or not is_disk(error):
-                found = f"{error}"
+        if self._hot is not None:
+            try:
+                with self._reading(connect_reader(self._hot)) as conn:
+                    self.bad = _check(conn)
+            except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
+                if not isinstance(error, sqlite3.Error) or is_corrupt(error):
+                    found = f"{error}"
+        for each in reversed(self._segments):
+            if not self._cancelled:
+                self._look_over(each)
         self.found = found
         self._done()
+
+    @contextmanager
+    def _reading(self, conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+        with closing(conn):
+            self._conn = conn
+            try:
+                yield conn
+            finally:
+                self._conn = None
+
+    def _look_over(self, each: Segment) -> None:
+        """Read a segment; what is wrong with it goes to `damage`."""
+        try:
+            with self._reading(segment.connect_reader(each.path)) as conn:
+                for place, (number, data) in enumerate(segment.look_over(conn)):
+                    if (gap := damaged_chunk(each, number, data)) is not None:
+                        self.damage.append(Damage(each.number, number, gap))
+                    if place % _CHUNKS == 0:
+                        time.sleep(0)
+        except sqlite3.Error as error:
+            if is_corrupt(error) and each.path.exists():
+                why = f"history segment {each.path.name} cannot be read: {error}"
+                self.damage.append(Damage(each.number, 0, Gap(0, 0, why)))

@@ -14,8 +14,10 @@ from gateway.model import Gap, SeriesInfo
 from gateway.store.examine import AT_START_BYTES, look_over
 from gateway.store.history import History
 from gateway.store.newest import Newest, load_newest
+from gateway.store.recovery import CORRUPT, SALVAGED
 from gateway.store.retention import used_bytes
 from gateway.store.schema import (
+    Damaged,
     DiskRefuses,
     StoreProblem,
     connect,
@@ -29,8 +31,6 @@ from gateway.store.series import load_series
 _log = logging.getLogger(__name__)
 
 _RESERVE_BYTES = 1024 * 1024
-CORRUPT, SALVAGED = "corrupt", "salvaged"
-"""In the names of files set aside: still to be searched, and searched."""
 _LINEAGE_BITS = 20
 """So many series a file may number: a number names one series for ever, also those that a lost file knew."""
 _PASSING = frozenset(
@@ -70,9 +70,7 @@ def _content() -> Iterator[None]:
     except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
         if isinstance(error, sqlite3.Error) and is_disk(error):
             raise
-        damaged = sqlite3.DatabaseError(f"its content is damaged: {error}")
-        damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise damaged from error
+        raise Damaged(f"its content is damaged: {error}") from error
 
 
 class HotFile:

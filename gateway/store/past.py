@@ -9,7 +9,7 @@ from gateway.model import Gap
 from gateway.store import segment
 from gateway.store.chunk import HEADER_BYTES, ChunkHeader, PackedChunk, decode_header
 from gateway.store.columns import CorruptBlock
-from gateway.store.schema import is_corrupt, is_disk
+from gateway.store.schema import Damaged, is_corrupt, is_disk
 from gateway.store.segment import Fold, Segment
 
 T = TypeVar("T")
@@ -174,9 +174,39 @@ class Past:
             raise CorruptBlock(f"it is a chunk of series {header.series}")
 
     def _note(self, where: Segment, fold: Fold, number: int, data: bytes, error: CorruptBlock) -> None:
-        start, end, count = fold.t0, fold.t1, None
-        with contextlib.suppress(CorruptBlock):
-            header = decode_header(data)
-            start, end, count = header.t0, header.t1, header.n
-        why = f"a chunk of history segment {where.path.name} is damaged: {error}"
-        self.damage.append(Damage(where.number, number, Gap(start, end, why, count=count)))
+        gap = _gap_of_chunk(where, data, error, (fold.t0, fold.t1))
+        self.damage.append(Damage(where.number, number, gap))
+
+    def whole(self, ranges: list[tuple[int, int]]) -> bool:
+        """Say whether all that was folded of these blocks is there still; what is not is noted."""
+        for where in self._segments():
+            gap = Gap(0, 0, "")
+            with self._noting(where, gap):
+                conn = self._conn(where)
+                taken = segment.folded(conn, self._epoch())
+                if not any(a <= end and start <= b for start, end in ranges for a, b in taken):
+                    continue
+                for number, data in segment.look_over(conn):
+                    if damaged_chunk(where, number, data) is not None:
+                        raise Damaged("a chunk whose blocks are still there is damaged")
+        return not self.damage
+
+
+def damaged_chunk(where: Segment, number: int, data: bytes) -> Gap | None:
+    """Return the gap that a chunk leaves whose checksum fails, or which stands in another's place."""
+    try:
+        packed = PackedChunk(data)
+        if segment.series_of(number) != packed.header.series:
+            raise CorruptBlock(f"it is a chunk of series {packed.header.series}")
+    except CorruptBlock as error:
+        return _gap_of_chunk(where, data, error, (0, 0))
+    return None
+
+
+def _gap_of_chunk(where: Segment, data: bytes, error: CorruptBlock, span: tuple[int, int]) -> Gap:
+    count = None
+    with contextlib.suppress(CorruptBlock):
+        header = decode_header(data)
+        span, count = (header.t0, header.t1), header.n
+    why = f"a chunk of history segment {where.path.name} is damaged: {error}"
+    return Gap(*span, why, count=count)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gateway.model import Batch, Gap
-from gateway.store import codec, records
+from gateway.store import chunk, codec, records
 from gateway.store.codec import BlockHeader, CorruptBlock, Kind
 from gateway.store.pages import Found, PagedFile
 from gateway.store.records import row_crc
@@ -64,18 +64,10 @@ class Remains:
                 yield
 
     def _take_name(self, found: Found) -> None:
-        if len(found.head) < records.HEADER_BYTES:
-            return
-        size = records.size_of(found.head)
-        if size > _MOST_BYTES:
-            return
-        for data in self._file.record(found.at, size):
-            with suppress(CorruptBlock, ValueError):
-                kind, fields = records.unpack(data)
-                if kind == records.SERIES:
-                    number, device, tag, self.epoch = fields
-                    self.names[number] = device, tag
-                return
+        kind, fields = _record(self._file, found) or (0, [])
+        if kind == records.SERIES:
+            number, device, tag, self.epoch = fields
+            self.names[number] = device, tag
 
     def blocks(self) -> Iterator[tuple[BlockHeader, Batch]]:
         """Yield the sound blocks in the order of their seqs, each once."""
@@ -136,3 +128,55 @@ def _sound(conn: sqlite3.Connection, table: str, columns: str, more: str = "") -
         for crc, *row in conn.execute(f"SELECT crc, {columns}{more} FROM {table} NOT INDEXED"):
             if row_crc(*row[:guarded]) == crc:
                 yield tuple(row)
+
+
+class SegmentRemains:
+    """A damaged history segment; `look` first, then the rest. Nobody writes the file."""
+
+    def __init__(self, path: Path) -> None:
+        """Raise OSError where it cannot be read."""
+        self._file = PagedFile(path)
+        self._places = array("Q")
+        self.names: dict[int, tuple[str, str]] = {}
+        """Series to (device, tag)."""
+        self.folds: dict[int, list[Any]] = {}
+        """Rows of `fold`, by their ids."""
+
+    def close(self) -> None:
+        self._file.close()
+
+    def look(self) -> Iterator[None]:
+        """Find out what there is, in slices of some ms."""
+        for found in self._file.scan():
+            if found is None:
+                yield
+            elif found.head.startswith(chunk.MAGIC):
+                self._places.append(found.at)
+            elif found.head.startswith(records.MAGIC) and (record := _record(self._file, found)):
+                kind, fields = record
+                if kind == records.SERIES:
+                    self.names[fields[0]] = fields[1], fields[2]
+                elif kind == records.FOLD:
+                    self.folds[fields[0]] = fields
+
+    def chunks(self) -> Iterator[tuple[chunk.ChunkHeader, bytes]]:
+        """Yield the sound chunks as they stand in the file."""
+        for at in self._places:
+            head = next(self._file.record(at, 12), b"")
+            size = _SIZE.unpack_from(head, 8)[0] + chunk.HEADER_BYTES if len(head) == 12 else 0
+            if not 0 < size <= min(_MOST_BYTES, 4 * self._file.size):
+                continue
+            for data in self._file.record(at, size):
+                with suppress(CorruptBlock):
+                    yield chunk.PackedChunk(data).header, data
+                    break
+
+
+def _record(file: PagedFile, found: Found) -> tuple[int, list[Any]] | None:
+    """Read a small record where one stands whose checksum holds."""
+    if len(found.head) < records.HEADER_BYTES or (size := records.size_of(found.head)) > _MOST_BYTES:
+        return None
+    for data in file.record(found.at, size):
+        with suppress(CorruptBlock, ValueError):
+            return records.unpack(data)
+    return None

@@ -41,6 +41,12 @@ def is_corrupt(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+class Damaged(sqlite3.DatabaseError):
+    """What SQLite does not tell by itself, told like what it does."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
 class StoreProblem(GatewayError):
     """The store cannot be opened, and why."""
 

@@ -22,7 +22,8 @@ from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded
 from gateway.store.inbox import Inbox
 from gateway.store.outbox import Transaction, keep_only
-from gateway.store.recovery import Mapping, Names, Recovery
+from gateway.store.recoverer import Recoverer
+from gateway.store.recovery import Mapping, Names
 from gateway.store.retention import used_bytes
 from gateway.store.schema import is_corrupt, is_disk, is_full, read_epoch
 from gateway.store.series import SeriesTable
@@ -55,8 +56,8 @@ class Writer(Inbox, threading.Thread):
         self._hot, self._clock, self._series, self._budget, self._boot = hot, clock, series, budget, boot
         self._history = history
         self.compactor = Compactor(history, series, clock, settings.chunk_minutes)
-        self.recovery = Recovery(
-            hot.path.parent, history.past, lambda found, known: self._tell(lambda: adopt(found, known))
+        self.recovery = Recoverer(
+            hot.path.parent, history, series, lambda found, known: self._tell(lambda: adopt(found, known))
         )
         self.uploads: tuple[str, ...] | None = None
         """Those configured, once that is known."""
@@ -82,8 +83,9 @@ class Writer(Inbox, threading.Thread):
         for series, info in loaded.series:
             self._series.keep(series, info)
         self._series.begin_at(loaded.series_from)
-        if self._hot.look_later:
-            self._suspicion = "it is large"
+        hot = self._hot.path if self._hot.look_later else None
+        if hot is not None or self._history.segments:
+            self._examination = Examination(hot, self._history.segments, self.hurry)
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
         self._running_saved_ns = self._snapshot_ns = self._started_ns
         self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
@@ -118,9 +120,17 @@ class Writer(Inbox, threading.Thread):
         """Take in a slice of a damaged file where nothing else is to be written."""
         if self._work or self._conn is None:
             return
+        if self._history.set_aside_any:
+            self._history.set_aside_any = False
+            self.recovery.look()
         stat = os.statvfs(self._hot.path.parent)
-        work = self.recovery.slice(self._clock.mono_ns(), stat.f_bavail * stat.f_frsize)
-        if work is not None:
+        try:
+            work = self.recovery.slice(self._conn, self._clock.mono_ns(), stat.f_bavail * stat.f_frsize)
+        except Exception as error:  # noqa: BLE001  # the writer's boundary: the damaged file stays as it is
+            _log.error("a damaged file cannot be taken in: %s", error, exc_info=error)
+            self.recovery.abandon(self._clock.mono_ns())
+            return
+        if work:
             work.series = self._work.series
             self._work = work
             self._try_commit()
@@ -137,12 +147,12 @@ class Writer(Inbox, threading.Thread):
         if running is None:
             if self._suspicion and now >= self._examine_ns:
                 self._suspicion, self._examine_ns = "", now + _EXAMINE_NS
-                self._examination = Examination(self._hot.path, self.hurry)
+                self._examination = Examination(self._hot.path, self._history.segments, self.hurry)
             return
         if running.found is None:
             return
         self._examination = None
-        self._work.bad += running.bad
+        self._work.note(running.bad, running.damage)
         if running.found:
             self._condemned = running.found
             self._disconnect()
@@ -335,6 +345,8 @@ class Writer(Inbox, threading.Thread):
                 conn.close()
 
     def _close(self) -> None:
+        if self._examination is not None:
+            self._examination.cancel()
         if self._conn is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -31,7 +31,10 @@ async def test_a_store_with_rows_that_are_none_is_set_aside(
 ) -> None:
     async with opened() as store:
         await put(store, (store.series("plc", "a", "mm"), NOW_US, 1))
-    edit(tmp_path / "store" / "hot.db", f"INSERT OR REPLACE INTO meta VALUES ('running_s', 1.0, {row_crc('running_s', 1.0)})")
+    edit(
+        tmp_path / "store" / "hot.db",
+        f"INSERT OR REPLACE INTO meta VALUES ('running_s', 1.0, {row_crc('running_s', 1.0)})",
+    )
     edit(tmp_path / "store" / "hot.db", damage)
     async with opened() as store:
         s = store.series("plc", "a")
