@@ -55,18 +55,18 @@ def look_over(path: Path, *, thorough: bool = True) -> list[int]:
     if not path.exists():
         return []
     published = _published(path)
-    with closing(connect_reader(path)) as conn:
-        try:
+    try:
+        with closing(connect_reader(path)) as conn:
             if not _known(conn, path):
                 return []
             _check_wal(path, published)
             return _check(conn) if thorough else []
-        except (KeyError, TypeError, ValueError) as error:  # text that is none, a number of another type
-            raise Damaged(f"its content is damaged: {error}") from error
-        except sqlite3.Error as error:
-            if is_disk(error):
-                raise
-            raise Damaged(f"its content is damaged: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:  # text that is none, a number of another type
+        raise Damaged(f"its content is damaged: {error}") from error
+    except sqlite3.Error as error:
+        if is_disk(error):
+            raise
+        raise Damaged(f"its content is damaged: {error}") from error
 
 
 def _known(conn: sqlite3.Connection, path: Path) -> bool:
@@ -228,8 +228,8 @@ class Examination:
         """Read a segment; what is wrong with it goes to `damage`."""
         try:
             with self._reading(segment.connect_reader(each.path)) as conn:
-                for place, (number, data) in enumerate(segment.look_over(conn)):
-                    if (gap := damaged_chunk(each, number, data)) is not None:
+                for place, (fold, number, data) in enumerate(segment.look_over(conn)):
+                    if (gap := damaged_chunk(each, fold, number, data)) is not None:
                         self.damage.append(Damage(each.number, number, gap))
                     if place % _CHUNKS == 0:
                         time.sleep(0)

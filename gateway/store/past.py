@@ -186,20 +186,20 @@ class Past:
                 taken = segment.folded(conn, self._epoch())
                 if not any(a <= end and start <= b for start, end in ranges for a, b in taken):
                     continue
-                for number, data in segment.look_over(conn):
-                    if damaged_chunk(where, number, data) is not None:
+                for fold, number, data in segment.look_over(conn):
+                    if damaged_chunk(where, fold, number, data) is not None:
                         raise Damaged("a chunk whose blocks are still there is damaged")
         return not self.damage
 
 
-def damaged_chunk(where: Segment, number: int, data: bytes) -> Gap | None:
+def damaged_chunk(where: Segment, fold: Fold, number: int, data: bytes) -> Gap | None:
     """Return the gap that a chunk leaves whose checksum fails, or which stands in another's place."""
     try:
         packed = PackedChunk(data)
         if segment.series_of(number) != packed.header.series:
             raise CorruptBlock(f"it is a chunk of series {packed.header.series}")
     except CorruptBlock as error:
-        return _gap_of_chunk(where, data, error, (0, 0))
+        return _gap_of_chunk(where, data, error, (fold.t0, fold.t1))
     return None
 
 

@@ -43,6 +43,8 @@ class SegmentRecovery:
     series: SeriesTable
     conn: sqlite3.Connection
     born_us: int
+    running_s: float
+    """The gateway's running time: of the folds, where their own is lost."""
     added: int = 0
     _mapping: Mapping = field(default_factory=dict)
     _group: list[_Chunk] = field(default_factory=list)
@@ -62,6 +64,7 @@ class SegmentRecovery:
         try:
             for _ in remains.look():
                 yield None
+            self.running_s = max((float(fold[7]) for fold in remains.folds.values()), default=self.running_s)
             named = remains.names.items()
             self._mapping = yield from self.ask({number: SeriesInfo(*name, "") for number, name in named})
             for place, chunk in enumerate(remains.chunks()):
@@ -119,7 +122,7 @@ class SegmentRecovery:
             series = sorted({header.series for header, _ in group})
             infos = [(number, *self.series.info(number)[:2]) for number in series]
             segment.add_names(writing, self.history.epoch, infos)
-            segment.add_fold(writing, (fold, "", *_span(group), len(series), len(group), 0.0), [])
+            segment.add_fold(writing, (fold, "", *_span(group), len(series), len(group), self.running_s), [])
             parts: dict[int, int] = {}
             for header, data in group:
                 part = parts[header.series] = parts.get(header.series, -1) + 1

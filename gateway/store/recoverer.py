@@ -58,9 +58,9 @@ class Recoverer:
         """Look for files now: one was set aside."""
         self._paused_ns = 0
 
-    def slice(self, conn: sqlite3.Connection, now_ns: int, free_bytes: int) -> Work | None:
+    def slice(self, conn: sqlite3.Connection, now_ns: int, running_s: float, free_bytes: int) -> Work | None:
         """Do one slice of what there is to do; return what is to be committed before the next one, if any."""
-        if now_ns < self._paused_ns or not (self._steps or self._begin(conn, now_ns)):
+        if now_ns < self._paused_ns or not (self._steps or self._begin(conn, now_ns, running_s)):
             return None
         if free_bytes < _FREE_BYTES:
             _log.warning("there is too little room on the disk to take in the samples of %s", self.busy)
@@ -79,7 +79,7 @@ class Recoverer:
             self._paused_ns = now_ns + _PAUSE_NS
         return None
 
-    def _begin(self, conn: sqlite3.Connection, now_ns: int) -> bool:
+    def _begin(self, conn: sqlite3.Connection, now_ns: int, running_s: float) -> bool:
         there = self.waiting()
         if not there:
             self._paused_ns = now_ns + _PAUSE_NS
@@ -89,7 +89,7 @@ class Recoverer:
             expected = self.expected.get(path.name, (0, 0))
             self._of = HotRecovery(path, self._ask, self._history.past, born, *expected)
         else:
-            self._of = SegmentRecovery(path, self._ask, self._history, self._series, conn, born)
+            self._of = SegmentRecovery(path, self._ask, self._history, self._series, conn, born, running_s)
         self._path, self._steps = path, self._of.steps()
         return True
 

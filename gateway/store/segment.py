@@ -59,6 +59,7 @@ def series_of(chunk: int) -> int:
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the newest segment for writing, made where it is missing."""
+    new = not path.exists()
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
         for pragma in (
@@ -66,11 +67,15 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             "cache_spill=OFF", "trusted_schema=OFF",
         ):  # fmt: skip
             conn.execute(f"PRAGMA {pragma}").fetchall()
-        if not conn.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if new:
             conn.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
         verify(conn)
-    except BaseException:
+    except BaseException as error:
         conn.close()
+        if new:  # one that is empty would look like one that lost all
+            path.unlink(missing_ok=True)
+        if isinstance(error, sqlite3.Error) and not is_disk(error):
+            raise Damaged(f"{error}") from error
         raise
     return conn
 
@@ -82,8 +87,10 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     try:
         conn.execute("PRAGMA cache_size=-512")
         verify(conn)
-    except BaseException:
+    except BaseException as error:
         conn.close()
+        if isinstance(error, sqlite3.Error) and not is_disk(error):  # a damaged header has many words
+            raise Damaged(f"{error}") from error
         raise
     return conn
 
@@ -183,20 +190,20 @@ def verify(conn: sqlite3.Connection) -> None:
             conn.execute("ROLLBACK")
 
 
-def look_over(conn: sqlite3.Connection) -> Iterator[tuple[int, bytes]]:
-    """Read all of a segment and yield its chunks as (id, data); sqlite3.DatabaseError: it is damaged."""
+def look_over(conn: sqlite3.Connection) -> Iterator[tuple[Fold, int, bytes]]:
+    """Read all of a segment and yield its chunks: (fold, id, data); sqlite3.DatabaseError: it is damaged."""
     verify(conn)
     found = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         raise Damaged(str(found).replace("\n", ": "))
-    for fold, expected in conn.execute("SELECT id, chunks FROM fold NOT INDEXED ORDER BY id").fetchall():
-        there = 0
-        span = chunk_id(fold, 0, 0), chunk_id(fold + 1, 0, 0) - 1
-        for row in conn.execute("SELECT id, data FROM chunk WHERE id BETWEEN ? AND ?", span):
+    rows = conn.execute("SELECT id, t0, t1, n, series_n, chunks FROM fold NOT INDEXED ORDER BY id").fetchall()
+    for *row, expected in rows:
+        fold, there = Fold(*row), 0
+        for number, data in chunks(conn, fold, None):
             there += 1
-            yield row
+            yield fold, number, data
         if there != expected:
-            raise Damaged(f"{expected} chunks were written with fold {fold}, {there} are there")
+            raise Damaged(f"{expected} chunks were written with fold {fold.id}, {there} are there")
 
 
 def first_running_s(conn: sqlite3.Connection) -> float | None:

@@ -125,7 +125,8 @@ class Writer(Inbox, threading.Thread):
             self.recovery.look()
         stat = os.statvfs(self._hot.path.parent)
         try:
-            work = self.recovery.slice(self._conn, self._clock.mono_ns(), stat.f_bavail * stat.f_frsize)
+            now, free_bytes = self._clock.mono_ns(), stat.f_bavail * stat.f_frsize
+            work = self.recovery.slice(self._conn, now, self._now_running_s(), free_bytes)
         except Exception as error:  # noqa: BLE001  # the writer's boundary: the damaged file stays as it is
             _log.error("a damaged file cannot be taken in: %s", error, exc_info=error)
             self.recovery.abandon(self._clock.mono_ns())
