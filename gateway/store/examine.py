@@ -56,7 +56,7 @@ def look_over(path: Path, *, thorough: bool = True) -> list[int]:
         return []
     published = _published(path)
     try:
-        with closing(connect_reader(path)) as conn:
+        with closing(_connect(path)) as conn:
             if not _known(conn, path):
                 return []
             _check_wal(path, published)
@@ -67,6 +67,17 @@ def look_over(path: Path, *, thorough: bool = True) -> list[int]:
         if is_disk(error):
             raise
         raise Damaged(f"its content is damaged: {error}") from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open a file read-only: the last one that can write removes the WAL as it closes, damaged or not."""
+    try:
+        return connect_reader(path)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+            raise
+    # It was cut short while it was made: before there is a WAL, a journal has to be rolled back.
+    return sqlite3.connect(path, isolation_level=None)
 
 
 def _known(conn: sqlite3.Connection, path: Path) -> bool:
