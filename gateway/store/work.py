@@ -10,7 +10,7 @@ from gateway.model import Gap, NotStored, Receipt, RunRecord, Ticket
 from gateway.store.budget import MemoryBudget
 from gateway.store.outbox import Transaction
 from gateway.store.past import Damage
-from gateway.store.values import Checked, joined
+from gateway.store.values import Checked
 
 _log = logging.getLogger(__name__)
 
@@ -111,10 +111,6 @@ class Work:
         """Take batches before those that are here."""
         self.intakes[:0] = intakes
         self.samples += sum(len(intake.batch) for intake in intakes)
-
-    def batch(self) -> Checked:
-        """Return all samples as one batch."""
-        return joined([intake.batch for intake in self.intakes])
 
 
 def settle(work: Work, receipts: list[Receipt], budget: MemoryBudget) -> None:
