@@ -20,6 +20,10 @@ MOST_DELETIONS = 10_000
 """That hold at a time: each reading of their series looks at all of them."""
 
 
+class TooManyDeletions(StoreProblem):
+    """A deletion is refused because of those that hold already."""
+
+
 class Deletes(Reads):
     """The deleting part of `Store`."""
 
@@ -39,10 +43,10 @@ class Deletes(Reads):
         """Delete what there is of a series between two times (ends included); returns after COMMIT.
 
         Covered is what was committed before, and with it. What is sent again afterwards is a new sample.
-        None: there was nothing to delete. StoreProblem: too many deletions hold already.
+        None: there was nothing to delete. TooManyDeletions: so many hold already.
         """
         if len(self._history.deleted) >= MOST_DELETIONS:
-            raise StoreProblem(
+            raise TooManyDeletions(
                 f"{MOST_DELETIONS} deletions still wait until the history that they cover goes: delete "
                 f"windows or whole series instead of single samples"
             )

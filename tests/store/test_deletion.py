@@ -365,7 +365,7 @@ async def test_more_deletions_than_can_be_held_are_refused(
     monkeypatch.setattr(deletes, "MOST_DELETIONS", 1)
     s = await ten(store)
     await store.delete(s, "ann", NOW_US, NOW_US)
-    with pytest.raises(deletes.StoreProblem, match="whole series"):
+    with pytest.raises(deletes.TooManyDeletions, match="whole series"):
         await store.delete(s, "ann", NOW_US + S_US, NOW_US + S_US)
 
 
