@@ -16,6 +16,7 @@ from gateway.store import chunk, outbox, retention, segment
 from gateway.store.codec import CorruptBlock, Kind, decode
 from gateway.store.columns_of_fold import CHUNK_BYTES, Column, is_plain, ordered, parts, sort_in
 from gateway.store.history import History
+from gateway.store.release import Releaser
 from gateway.store.schema import put_meta
 from gateway.store.series import SeriesTable
 from gateway.store.values import value_bytes
@@ -53,6 +54,7 @@ class Compactor:
         self.wants_commit = self._in_doubt = False
         """There is something to delete, and nothing that keeps it."""
         self.folds = 0
+        self.releaser = Releaser(history)
 
     def load(self, conn: sqlite3.Connection) -> None:
         """Find what was folded and not deleted: by an earlier run, or by a COMMIT that said it had failed."""
@@ -116,6 +118,8 @@ class Compactor:
                 if seqs:
                     self._history.seal_if_due(running_s)
                     self._steps = self._fold(conn, seqs, running_s)
+                elif self._history.deleted:
+                    self._steps = self.releaser.look(conn)
             if self._steps is not None and next(self._steps, True):
                 self._steps = None
         except (sqlite3.Error, OSError) as error:
@@ -173,7 +177,7 @@ class Compactor:
         infos = [(series, *self._series.info(series)[:2]) for series in columns if series in self._series]
         segment.add_names(writing, self._history.epoch, infos)
         n = sum(len(column.ts) for column in columns.values())
-        row = fold, self._history.epoch, t0, t1, n, len(columns), chunks, running_s
+        row = fold, self._history.epoch, t0, t1, n, len(columns), chunks, running_s, taken[-1]
         segment.add_fold(writing, row, _ranges(taken))
         while not segment.committed(writing):
             yield
@@ -197,6 +201,8 @@ class Compactor:
                 except CorruptBlock:
                     self.bad.append(seq)
                     continue
+                if deleted := self._history.deleted:
+                    batch = deleted.filtered(batch, seq)
                 joined.extend(batch)
                 size += sum(map(value_bytes, batch.values)) if not is_plain(batch) else 0
             taken.append(seq)

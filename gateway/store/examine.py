@@ -38,7 +38,7 @@ _GUARDED = {
     "gap": "seq, device, upload, from_us, to_us, count, reason",
     "upload": "id, since_seq",
     "acked": "upload, from_seq, to_seq",
-    "unit": "upload, lane, from_seq, to_seq, encoding, created_us",
+    "unit": "upload, lane, from_seq, to_seq, encoding, created_us, deletion",
     "quarantine": "upload, at_us, reason, bytes",
 }
 """Tables whose rows have a checksum, and the columns that it is of."""
@@ -198,6 +198,7 @@ class Examination:
         """Of segments, and their chunks."""
         self._hot, self._segments, self._done = hot, segments, done
         self._conn: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
         self._cancelled = False
         self._thread = threading.Thread(target=self._run, name="store-examination", daemon=True)
         self._thread.start()
@@ -206,9 +207,9 @@ class Examination:
         """End it; blocks for a moment."""
         self._cancelled = True
         while self._thread.is_alive():
-            if (conn := self._conn) is not None:
-                with suppress(sqlite3.ProgrammingError):  # it was closed just now
-                    conn.interrupt()
+            with self._lock:  # SQLite crashes where a connection is interrupted while it is closed
+                if self._conn is not None:
+                    self._conn.interrupt()
             self._thread.join(0.05)
 
     def _run(self) -> None:
@@ -228,12 +229,14 @@ class Examination:
 
     @contextmanager
     def _reading(self, conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-        with closing(conn):
+        with self._lock:
             self._conn = conn
-            try:
-                yield conn
-            finally:
+        try:
+            yield conn
+        finally:
+            with self._lock:
                 self._conn = None
+            conn.close()
 
     def _look_over(self, each: Segment) -> None:
         """Read a segment; what is wrong with it goes to `damage`."""

@@ -13,14 +13,16 @@ from gateway.clock import Clock
 from gateway.model import Gap, SeriesInfo
 from gateway.store import segment
 from gateway.store.past import Damage, Past
-from gateway.store.recovery import CORRUPT, SALVAGED
 from gateway.store.schema import is_corrupt
 from gateway.store.segment import Segment
+from gateway.store.tombstones import Tombstones
 
 _log = logging.getLogger(__name__)
 
 _SEGMENT_BYTES = 256 * 1024 * 1024
 _LEAST_BYTES = 256 * 1024
+CORRUPT, SALVAGED = "corrupt", "salvaged"
+"""In the names of files set aside: still to be searched, and searched."""
 _KEPT_ASIDE = 2
 """Files that were set aside and searched."""
 _HELD_NS = 600_000_000_000
@@ -28,7 +30,7 @@ _HELD_NS = 600_000_000_000
 
 
 class History:
-    """Writer thread only, but `segments`, `epoch` and `held`."""
+    """Writer thread only, but `segments`, `epoch`, `deleted` and `held`."""
 
     def __init__(self, folder: Path, max_bytes: int, keep_days: float, clock: Clock) -> None:
         self._folder = folder / "history"
@@ -48,9 +50,13 @@ class History:
         self.series_unknown: list[tuple[int, SeriesInfo]] = []
         """Series that only the history knows, once the hot file was lost."""
         self.epoch = ""
+        self.searching = True
+        """Damaged files may hold what deletions cover: these hold on."""
         self.set_aside_any = False
         """There may be segments to be searched."""
-        self.past = Past(lambda: self.segments, lambda: self.epoch, self._own)
+        self.deleted = Tombstones()
+        """What was deleted, of the hot file too; replaced as a whole."""
+        self.past = Past(lambda: self.segments, lambda: self.epoch, lambda: self.deleted, self._own)
         """The writer's own way to read."""
 
     @property
@@ -241,6 +247,10 @@ class History:
         _log.error("%s", sentence)
         self.gaps.append(Gap(now_us, now_us, sentence))
         self.set_aside_any = True
+
+    def reading(self) -> Past:
+        """Return a way to read for another thread."""
+        return Past(lambda: self.segments, lambda: self.epoch, lambda: self.deleted)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.model import Gap, SeriesInfo
+from gateway.store import deletions
 from gateway.store.examine import AT_START_BYTES, look_over
-from gateway.store.history import History
+from gateway.store.history import CORRUPT, SALVAGED, History
 from gateway.store.newest import Newest, load_newest
-from gateway.store.recovery import CORRUPT, SALVAGED
 from gateway.store.retention import used_bytes
 from gateway.store.schema import (
     Damaged,
@@ -31,8 +31,8 @@ from gateway.store.series import load_series
 _log = logging.getLogger(__name__)
 
 _RESERVE_BYTES = 1024 * 1024
-_LINEAGE_BITS = 20
-"""So many series a file may number: a number names one series for ever, also those that a lost file knew."""
+_SERIES_BITS, _SEQ_BITS = 20, 32
+"""So many series and blocks a file may number: the numbers that a lost file gave are not given again."""
 _PASSING = frozenset(
     {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 )
@@ -83,7 +83,7 @@ class HotFile:
         self._folder = folder
         self._reserve = folder / "reserve"
         self._lock: int | None = None
-        self._series_from = 0
+        self._lineage = 0
         self.look_later = False
         """The file is too large to be looked over before it is used."""
 
@@ -191,9 +191,10 @@ class HotFile:
         conn = connect(self.path)
         try:
             migrate(conn, self.path)
-            if self._series_from:
-                put_meta(conn, "series_from", self._series_from)
-                self._series_from = 0
+            if self._lineage:
+                put_meta(conn, "series_from", self._lineage << _SERIES_BITS)
+                put_meta(conn, "seq_floor", self._lineage << _SEQ_BITS)
+                self._lineage = 0
         except BaseException:
             conn.close()
             raise
@@ -203,7 +204,7 @@ class HotFile:
         """Rename the damaged file and what belongs to it, so that a new one can begin."""
         number = self._next_number()
         aside = self.path.with_name(f"{self.path.name}.{CORRUPT}-{number}")
-        self._series_from = number << _LINEAGE_BITS
+        self._lineage = number
         for suffix in ("", "-wal", "-shm"):
             part = self.path.with_name(self.path.name + suffix)
             if part.exists():
@@ -235,8 +236,11 @@ class HotFile:
         """Read what a start needs; not the newest samples where they are in memory already."""
         meta = dict(conn.execute("SELECT key, value FROM meta").fetchall())
         blocks, oldest, newest_seq = conn.execute("SELECT count(*), min(seq), max(seq) FROM block").fetchone()
-        floor = max(newest_seq or 0, meta.get("seq_floor", 0))
+        # A file that begins anew goes on after what is in chunks: deletions tell before from after by it.
+        floor = max(newest_seq or 0, meta.get("seq_floor", 0), history.past.newest_seq())
         bad: list[int] = []
+        if not running:
+            history.deleted = deletions.load(conn, self.gaps)
         newest = Newest() if running else load_newest(conn, bad, history.past)
         unknown = [(number, *info, True) for number, info in history.series_unknown]
         history.series_unknown = []

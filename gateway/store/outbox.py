@@ -2,11 +2,13 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.model import Batch, Gap, Sample
+from gateway.store import deletions
 from gateway.store.codec import BlockHeader, Kind, decode, encode
+from gateway.store.newest import Struck
 from gateway.store.records import row_crc
 
 
@@ -18,6 +20,8 @@ class Transaction:
     newest_seq: int
     """Of the newest block, this commit's included."""
     now_us: int = 0
+    deleted: list[Struck] = field(default_factory=list)
+    """What this commit deletes."""
 
 
 class UnitRow(NamedTuple):
@@ -28,6 +32,8 @@ class UnitRow(NamedTuple):
     to_seq: int
     encoding: str
     created_us: int
+    deletion: int
+    """The newest deletion that its body honours: later ones do not change it."""
 
 
 class RefusedRow(NamedTuple):
@@ -57,14 +63,15 @@ def register(tx: Transaction, upload: str, since_seq: int = 0) -> None:
         acknowledge(tx.conn, upload, 0, since_seq - 1)
 
 
-def cut(tx: Transaction, upload: str, lane: str, from_seq: int, to_seq: int, encoding_json: str) -> None:
+def cut(tx: Transaction, upload: str, lane: str, from_seq: int, to_seq: int, encoding_json: str) -> UnitRow:
     """Persist a unit before its first byte is sent. IntegrityError: the lane has one in flight."""
-    row = upload, lane, from_seq, to_seq, encoding_json, tx.now_us
+    unit = UnitRow(lane, from_seq, to_seq, encoding_json, tx.now_us, deletions.newest_id(tx.conn))
     tx.conn.execute(
-        "INSERT INTO unit(upload, lane, from_seq, to_seq, encoding, created_us, crc) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (*row, row_crc(*row)),
+        "INSERT INTO unit(upload, lane, from_seq, to_seq, encoding, created_us, deletion, crc) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (upload, *unit, row_crc(upload, *unit)),
     )
+    return unit
 
 
 def settle(tx: Transaction, upload: str, lane: str, refused: Iterable[RefusedRow] = ()) -> bool:
@@ -83,9 +90,9 @@ def settle(tx: Transaction, upload: str, lane: str, refused: Iterable[RefusedRow
 def amend(tx: Transaction, upload: str, lane: str, from_seq: int, encoding_json: str) -> None:
     """Note more about the unit in flight, if it still is."""
     where = "WHERE upload = ? AND lane = ? AND from_seq = ?", (upload, lane, from_seq)
-    row = tx.conn.execute(f"SELECT to_seq, created_us FROM unit {where[0]}", where[1]).fetchone()
+    row = tx.conn.execute(f"SELECT to_seq, created_us, deletion FROM unit {where[0]}", where[1]).fetchone()
     if row is not None:
-        crc = row_crc(upload, lane, from_seq, row[0], encoding_json, row[1])
+        crc = row_crc(upload, lane, from_seq, row[0], encoding_json, *row[1:])
         tx.conn.execute(f"UPDATE unit SET encoding = ?, crc = ? {where[0]}", (encoding_json, crc, *where[1]))
 
 
@@ -113,7 +120,8 @@ def acked(conn: sqlite3.Connection, upload: str) -> list[tuple[int, int]]:
 def units(conn: sqlite3.Connection, upload: str) -> list[UnitRow]:
     """Return the persisted units: at most one a lane."""
     rows = conn.execute(
-        "SELECT lane, from_seq, to_seq, encoding, created_us FROM unit WHERE upload = ? ORDER BY lane",
+        "SELECT lane, from_seq, to_seq, encoding, created_us, deletion FROM unit WHERE upload = ? "
+        "ORDER BY lane",
         (upload,),
     )
     return [UnitRow(*row) for row in rows]
@@ -156,9 +164,10 @@ def record_unsent(
         "SELECT total(n), min(t0), max(t1) FROM block WHERE seq BETWEEN ? AND ? AND kind = 1",
         (from_seq, to_seq),
     ).fetchone()
-    if n:
-        insert_gap(conn, Gap(t0, t1, reason, upload=upload, count=int(n)), newest_seq + 1)
-    return int(n)
+    lost = int(n) - deletions.deleted_in(conn, from_seq, to_seq) if n else 0
+    if lost:
+        insert_gap(conn, Gap(t0, t1, reason, upload=upload, count=lost), newest_seq + 1)
+    return lost
 
 
 def insert_gap(conn: sqlite3.Connection, gap: Gap, seq: int) -> None:

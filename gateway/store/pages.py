@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 PAGE_BYTES = 1024
 """Of all our files."""
-_MAGIC = re.compile(rb"\xeeGW[bcr]")
+_MAGIC = re.compile(rb"\xeeGW[bcrt]")
 _LEAST_LOCAL = (PAGE_BYTES - 12) * 32 // 255 - 23
 _MOST_LOCAL = (PAGE_BYTES - 35, (PAGE_BYTES - 12) * 64 // 255 - 23)
 """Of a table's leaf, of an index page."""
@@ -104,6 +104,16 @@ class PagedFile:
                 rest = self._chain(first, size - local, over=over)
                 if rest is not None:
                     yield head[:local] + rest
+
+    def before(self, at: int, size: int) -> bytes:
+        """Return up to `size` bytes that stand before a place on its page."""
+        fd = self._wal if at & _IN_WAL else self._db
+        if fd is None:
+            return b""
+        at &= ~_IN_WAL
+        base = _WAL_HEADER + 24 if fd == self._wal else 0
+        size = min(size, (at - base) % (_FRAME_BYTES if fd == self._wal else PAGE_BYTES))
+        return os.pread(fd, size, at - size)
 
     def _chain(self, number: int, left: int, *, over: bool) -> bytes | None:
         """Return what a chain of overflow pages holds, `over`: with the WAL laid over the file."""

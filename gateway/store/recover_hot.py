@@ -1,6 +1,7 @@
 """Taking the samples of a damaged hot file in again: blocks by the key rule, and what else it held."""
 
 import logging
+import sqlite3
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Sequence
@@ -10,13 +11,14 @@ from itertools import compress
 from pathlib import Path
 
 from gateway.model import Batch, Gap, SeriesInfo
-from gateway.store import outbox
+from gateway.store import deletions, outbox
 from gateway.store.codec import BlockHeader, decode, encode
 from gateway.store.columns import CorruptBlock
+from gateway.store.history import History
 from gateway.store.outbox import Transaction
-from gateway.store.past import Past
-from gateway.store.recovery import Ask, Mapping, changed_us, merged, wanted
+from gateway.store.recovery import Ask, Mapping, changed_us, merged, restored, wanted
 from gateway.store.salvage import Letter, Remains, Rows, rows
+from gateway.store.tombstones import Tombstones
 from gateway.store.work import Ride, Work
 
 _log = logging.getLogger(__name__)
@@ -30,7 +32,8 @@ class HotRecovery:
 
     path: Path
     ask: Ask
-    past: Past
+    history: History
+    conn: sqlite3.Connection
     born_us: int
     """When the store was made."""
     oldest: int = 0
@@ -56,9 +59,11 @@ class HotRecovery:
             named = remains.names.items()
             infos = {number: SeriesInfo(*name, others.units.get(number, "")) for number, name in named}
             self._mapping = yield from self.ask(infos)
-            folded = self._folded(remains.epoch)
-            for batch in self._blocks(remains, folded):
-                yield Work(salvaged=wanted(batch)) if len(batch) else None
+            mine = [each for each in remains.deleted if self._mapping.get(each.series) == each.series]
+            next_id = deletions.newest_id(self.conn) + 1
+            yield Work(tombstones=restored(mine, self.history, next_id))
+            for batch in self._blocks(remains, self._folded(remains.epoch)):
+                yield Work(salvaged=batch) if len(batch) else None
         finally:
             remains.close()
         work = self._other_work(others)
@@ -66,10 +71,10 @@ class HotRecovery:
         yield work
 
     def _folded(self, epoch: str) -> list[tuple[int, int]]:
-        return sorted(self.past.folded(epoch)) if epoch else []
+        return sorted(self.history.past.folded(epoch)) if epoch else []
 
     def _blocks(self, remains: Remains, folded: Sequence[tuple[int, int]]) -> Generator[Batch]:
-        joined, place = Batch(), 0
+        joined, place, deleted = Batch(), 0, Tombstones(remains.deleted)
         for header, batch in remains.blocks():
             while place < len(folded) and folded[place][1] < header.seq:
                 place += 1
@@ -77,7 +82,8 @@ class HotRecovery:
             self._walls.append(header.wall_us)
             if place < len(folded) and folded[place][0] <= header.seq:
                 continue  # it is in the history, and was deleted or about to be
-            joined.extend(self._named(header, batch))
+            mine = self._named(header, wanted(batch, header.seq, deleted))
+            joined.extend(wanted(mine, header.seq, self.history.deleted))
             if len(joined) >= _SLICE_SAMPLES:
                 yield joined
                 joined = Batch()

@@ -51,6 +51,8 @@ class SegmentRecovery:
     _joined: Batch = field(default_factory=Batch)
     _found: int = 0
     _unnamed: int = 0
+    _to_seq: int = 0
+    """Of the fresh folds: no deletion that holds now touches what they are made of."""
     _low: int = _HIGH
     _high: int = _LOW
 
@@ -65,6 +67,7 @@ class SegmentRecovery:
             for _ in remains.look():
                 yield None
             self.running_s = max((float(fold[7]) for fold in remains.folds.values()), default=self.running_s)
+            self._to_seq = max((int(fold[8]) for fold in remains.folds.values()), default=0)
             named = remains.names.items()
             self._mapping = yield from self.ask({number: SeriesInfo(*name, "") for number, name in named})
             for place, chunk in enumerate(remains.chunks()):
@@ -78,20 +81,20 @@ class SegmentRecovery:
         work.rides.append(Ride(self._forget_bad))
         yield work
 
-    def _take(self, header: ChunkHeader, data: bytes) -> Generator[Work | None]:
+    def _take(self, header: ChunkHeader, data: bytes, seq: int) -> Generator[Work | None]:
         self._found += header.n
         self._low, self._high = min(self._low, header.t0), max(self._high, header.t1)
         number = self._mapping.get(header.series)
         if number is None:
             self._unnamed += header.n
-        elif number == header.series and wanted_whole(header) and self._alone(header):
+        elif number == header.series and wanted_whole(header, self.history.deleted) and self._alone(header):
             self._group.append((header, data))
             if len(self._group) >= _GROUP_CHUNKS or sum(len(each[1]) for each in self._group) > _GROUP_BYTES:
                 yield from self._write_group()
         else:
             batch = PackedChunk(data).batch()
             batch.series[:] = [number] * len(batch)
-            self._joined.extend(wanted(batch))
+            self._joined.extend(wanted(batch, seq, self.history.deleted))
             if len(self._joined) >= _SLICE_SAMPLES:
                 yield from self._write_group()
                 joined, self._joined = self._joined, Batch()
@@ -122,7 +125,9 @@ class SegmentRecovery:
             series = sorted({header.series for header, _ in group})
             infos = [(number, *self.series.info(number)[:2]) for number in series]
             segment.add_names(writing, self.history.epoch, infos)
-            segment.add_fold(writing, (fold, "", *_span(group), len(series), len(group), self.running_s), [])
+            segment.add_fold(
+                writing, (fold, "", *_span(group), len(series), len(group), self.running_s, self._to_seq), []
+            )
             parts: dict[int, int] = {}
             for header, data in group:
                 part = parts[header.series] = parts.get(header.series, -1) + 1

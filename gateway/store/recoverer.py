@@ -10,10 +10,10 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from gateway.model import Receipt
-from gateway.store.history import History
+from gateway.store.history import CORRUPT, History
 from gateway.store.recover_hot import HotRecovery
 from gateway.store.recover_segment import SegmentRecovery
-from gateway.store.recovery import CORRUPT, Mapping, Names, born_us, searched
+from gateway.store.recovery import Mapping, Names, born_us, searched
 from gateway.store.series import SeriesTable
 from gateway.store.work import Work
 
@@ -81,13 +81,14 @@ class Recoverer:
 
     def _begin(self, conn: sqlite3.Connection, now_ns: int, running_s: float) -> bool:
         there = self.waiting()
+        self._history.searching = bool(there)
         if not there:
             self._paused_ns = now_ns + _PAUSE_NS
             return False
         path, born = there[0], born_us(self._folder)
         if path.parent == self._folder:
             expected = self.expected.get(path.name, (0, 0))
-            self._of = HotRecovery(path, self._ask, self._history.past, born, *expected)
+            self._of = HotRecovery(path, self._ask, self._history, conn, born, *expected)
         else:
             self._of = SegmentRecovery(path, self._ask, self._history, self._series, conn, born, running_s)
         self._path, self._steps = path, self._of.steps()

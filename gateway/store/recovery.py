@@ -5,6 +5,8 @@ from pathlib import Path
 
 from gateway.model import Batch, Gap, SeriesInfo
 from gateway.store.chunk import ChunkHeader
+from gateway.store.history import CORRUPT, SALVAGED, History
+from gateway.store.tombstones import Tombstone, Tombstones
 from gateway.store.work import Work
 
 Names = dict[int, SeriesInfo]
@@ -13,19 +15,26 @@ Mapping = dict[int, int]
 Ask = Callable[[Names], Generator[Work | None, None, Mapping]]
 """Learns by which numbers series are known now; yields until it is told."""
 
-CORRUPT, SALVAGED = "corrupt", "salvaged"
-"""In the names of files set aside: still to be searched, and searched."""
 _MOST_GAPS = 100
 
 
-def wanted(batch: Batch) -> Batch:
-    """Return the samples of salvaged blocks and chunks that may be taken in: the place to leave some out."""
-    return batch
+def wanted(batch: Batch, seq: int, deleted: Tombstones) -> Batch:
+    """Return what may be taken in of a salvaged block, or of a chunk of blocks up to `seq`."""
+    return deleted.filtered(batch, seq)
 
 
-def wanted_whole(header: ChunkHeader) -> bool:
-    """Say whether `wanted` would leave all of a salvaged chunk: it is copied without looking into it then."""
-    return header.n > 0
+def wanted_whole(header: ChunkHeader, deleted: Tombstones) -> bool:
+    """Say whether a salvaged chunk may be copied without looking into it: no deletion touches it."""
+    return not deleted.ranges(header.series, 0, header.t0, header.t1)
+
+
+def restored(found: list[Tombstone], history: History, next_id: int) -> list[Tombstone]:
+    """Have the deletions of a damaged file hold again; return those to be written."""
+    there = {each[1:] for each in history.deleted}
+    fresh = [each for each in dict.fromkeys(each._replace(id=0) for each in found) if each[1:] not in there]
+    fresh = [each._replace(id=next_id + place) for place, each in enumerate(fresh)]
+    history.deleted = history.deleted.changed(fresh)
+    return fresh
 
 
 def merged(gaps: list[Gap]) -> list[Gap]:

@@ -97,6 +97,12 @@ def _first(db: Any) -> None:
         pk="id", not_null={"crc"},
     )  # fmt: skip
     db["gap"].create_index(["seq"])
+    db["deletion"].create(
+        {"id": int, "at_us": int, "by": str, "device": str, "tag": str, "from_us": int, "to_us": int,
+         "count": int},
+        pk="id",
+    )  # fmt: skip
+    db["tombstone"].create({"id": int, "record": bytes}, pk="id", not_null={"record"})
     db["upload"].create({"id": str, "since_seq": int, "crc": int}, pk="id", not_null={"crc"})
     db["acked"].create(
         {"upload": str, "from_seq": int, "to_seq": int, "crc": int},
@@ -105,7 +111,7 @@ def _first(db: Any) -> None:
     )
     db["unit"].create(
         {"upload": str, "lane": str, "from_seq": int, "to_seq": int, "encoding": str, "created_us": int,
-         "crc": int},
+         "deletion": int, "crc": int},
         pk=("upload", "lane"), not_null={"crc"},
     )  # fmt: skip
     db["quarantine"].create(

@@ -25,7 +25,7 @@ _SCHEMA = """
 CREATE TABLE series(id INTEGER PRIMARY KEY, device TEXT NOT NULL, tag TEXT NOT NULL, record BLOB NOT NULL);
 CREATE INDEX series_record ON series(record);
 CREATE TABLE fold(id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, t0 INTEGER, t1 INTEGER, n INTEGER,
-    series_n INTEGER, chunks INTEGER, running_s REAL, record BLOB NOT NULL);
+    series_n INTEGER, chunks INTEGER, running_s REAL, to_seq INTEGER NOT NULL, record BLOB NOT NULL);
 CREATE INDEX fold_record ON fold(record);
 CREATE TABLE folded(fold INTEGER NOT NULL, from_seq INTEGER NOT NULL, to_seq INTEGER NOT NULL);
 CREATE TABLE chunk(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
@@ -47,10 +47,16 @@ class Fold(NamedTuple):
     t1: int
     n: int
     series_n: int
+    to_seq: int
+    """The newest of the blocks that it took."""
 
 
 def chunk_id(fold: int, series: int, part: int) -> int:
     return ((fold << _SERIES) + series << _PARTS) + part
+
+
+def fold_of(chunk: int) -> int:
+    return chunk >> _PARTS + _SERIES
 
 
 def series_of(chunk: int) -> int:
@@ -98,7 +104,8 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 def folds(conn: sqlite3.Connection, from_us: int, to_us: int) -> list[Fold]:
     """Return what may hold samples of the range."""
     rows = conn.execute(
-        "SELECT id, t0, t1, n, series_n FROM fold WHERE t1 >= ? AND t0 <= ? ORDER BY id", (from_us, to_us)
+        "SELECT id, t0, t1, n, series_n, to_seq FROM fold WHERE t1 >= ? AND t0 <= ? ORDER BY id",
+        (from_us, to_us),
     )
     return [Fold(*row) for row in rows.fetchall()]
 
@@ -121,9 +128,15 @@ def chunks(
 def folded(conn: sqlite3.Connection, epoch: str) -> list[tuple[int, int]]:
     """Return the seq ranges of blocks whose samples are all in chunks here."""
     return conn.execute(
-        "SELECT from_seq, to_seq FROM folded JOIN fold ON fold.id = fold WHERE epoch = ? ORDER BY from_seq",
+        "SELECT from_seq, folded.to_seq FROM folded JOIN fold ON fold.id = fold WHERE epoch = ? "
+        "ORDER BY from_seq",
         (epoch,),
     ).fetchall()
+
+
+def newest_seq(conn: sqlite3.Connection) -> int:
+    """Return the newest block that any fold took."""
+    return int(conn.execute("SELECT coalesce(max(to_seq), 0) FROM fold").fetchone()[0])
 
 
 def names(path: Path) -> list[tuple[int, SeriesInfo]]:
@@ -134,9 +147,9 @@ def names(path: Path) -> list[tuple[int, SeriesInfo]]:
 
 
 def add_fold(conn: sqlite3.Connection, fold: Sequence[Any], ranges: Sequence[tuple[int, int]]) -> None:
-    """Write the row of a fold (id, epoch, t0, t1, n, series_n, chunks, running_s) and what it took."""
+    """Write a fold (id, epoch, t0, t1, n, series_n, chunks, running_s, to_seq) and what it took."""
     record = records.pack(records.FOLD, *fold, list(ranges))
-    conn.execute("INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*fold, record))
+    conn.execute("INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*fold, record))
     conn.executemany("INSERT INTO folded VALUES (?, ?, ?)", [(fold[0], *pair) for pair in ranges])
 
 
@@ -196,8 +209,8 @@ def look_over(conn: sqlite3.Connection) -> Iterator[tuple[Fold, int, bytes]]:
     found = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         raise Damaged(str(found).replace("\n", ": "))
-    rows = conn.execute("SELECT id, t0, t1, n, series_n, chunks FROM fold NOT INDEXED ORDER BY id").fetchall()
-    for *row, expected in rows:
+    query = "SELECT id, t0, t1, n, series_n, to_seq, chunks FROM fold NOT INDEXED ORDER BY id"
+    for *row, expected in conn.execute(query).fetchall():
         fold, there = Fold(*row), 0
         for number, data in chunks(conn, fold, None):
             there += 1
