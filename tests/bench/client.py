@@ -1,4 +1,4 @@
-"""Asks for a URL each time a line comes in, and prints how long it took until all was there, and its bytes."""
+"""Asks for a URL each time a line comes in; prints how long it took until all was there, and its bytes."""
 
 import asyncio
 import os

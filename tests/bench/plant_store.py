@@ -1,4 +1,4 @@
-"""A store as it is after hours of a plant, made in minutes, and beside it the table that one would make for reads."""
+"""A store as it is after hours of a plant, and beside it the table that one would make for reads."""
 
 import asyncio
 import random

@@ -1,0 +1,186 @@
+"""The one place where samples leave blocks and chunks to be read: some series, after one key up to another.
+
+Few series are looked for in groups of blocks, taken apart by series once and kept in memory: what is asked
+for again and again is what came last, and that is still in blocks.
+"""
+
+import sqlite3
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterator, Sequence
+from itertools import compress, groupby
+from typing import TypeAlias
+
+from gateway.model import Batch
+from gateway.store.chunk import PackedChunk
+from gateway.store.codec import CorruptBlock, Kind, Packed
+from gateway.store.columns_of_fold import Column, is_plain, ordered, sort_in
+from gateway.store.memo import MOST_BYTES, Memo, Stretch
+from gateway.store.past import Past
+from gateway.store.segment import Fold, Segment
+
+Key = tuple[int, int]
+"""(ts, series): the order of reading."""
+
+Stretches: TypeAlias = dict[int, tuple[Stretch, ...]]
+"""Series to its samples."""
+
+Memory: TypeAlias = Memo[Stretches]
+
+LAST_SERIES = 2**31
+"""With a time: the key after all of that time."""
+
+FEW = 64
+"""So many series are looked for in groups of blocks."""
+_GROUP = 32
+_MEMO_SAMPLES = MOST_BYTES // 2 // 24
+_PART_SAMPLES = 16_384
+
+
+class Taker:
+    """One thread only; `bad` gets the seqs of blocks that cannot be read."""
+
+    def __init__(
+        self, conn: sqlite3.Connection, past: Past, memo: Memory, wanted: Collection[int], bad: list[int]
+    ) -> None:
+        self._conn, self._past, self._memo, self._bad = conn, past, memo, bad
+        self._series = sorted(set(wanted))
+        self._wanted = frozenset(wanted)
+        self._newest = -1
+        self.few = len(self._series) <= FEW
+
+    # Blocks.
+
+    def of_blocks(self, seqs: Sequence[int], low: Key, high: Key) -> Iterator[Batch]:
+        """Yield what is wanted of blocks, after `low`, up to `high`; of one block or group at a time."""
+        for number, part in groupby(sorted(seqs), key=lambda seq: seq // _GROUP):
+            there = list(part)
+            group = self._group(number) if self.few and len(there) * 2 > _GROUP else None
+            if group is None:
+                for seq in there:
+                    batch = self._of_block(seq, low, high)
+                    if batch is not None:
+                        yield batch
+                continue
+            for series in self._wanted & group.keys():
+                for stretch in group[series]:
+                    yield from _cut(stretch, low, high)
+
+    def _of_block(self, seq: int, low: Key, high: Key) -> Batch | None:
+        packed = self._packed(seq)
+        try:
+            if packed is None or not packed.ts:
+                return None
+            chosen = list(map(self._wanted.__contains__, packed.series))
+            if not (low[0] < min(packed.ts) and max(packed.ts) < high[0]):
+                keys = zip(packed.ts, packed.series, strict=True)
+                chosen = [yes and low < key <= high for yes, key in zip(chosen, keys, strict=True)]
+            if True not in chosen:
+                return None
+            columns = packed.batch().columns()
+        except CorruptBlock:
+            self._bad.append(seq)
+            return None
+        return Batch(*(list(compress(column, chosen)) for column in columns))  # type: ignore[arg-type]
+
+    def _packed(self, seq: int) -> Packed | None:
+        row = self._conn.execute("SELECT data FROM block WHERE seq = ?", (seq,)).fetchone()
+        if row is None:
+            return None  # it was deleted meanwhile
+        try:
+            return Packed(row[0], seq)
+        except CorruptBlock:
+            self._bad.append(seq)
+            return None
+
+    def _group(self, number: int) -> Stretches | None:
+        """Return a group of blocks by series; None where more may come to it, or it holds long values."""
+        first = number * _GROUP
+        if self._newest < first + _GROUP:
+            self._newest = self._conn.execute("SELECT coalesce(max(seq), -1) FROM block").fetchone()[0]
+            if self._newest < first + _GROUP:
+                return None
+        query = "SELECT seq FROM block WHERE seq BETWEEN ? AND ? AND kind = ? ORDER BY seq"
+        window = (first, first + _GROUP - 1, Kind.SAMPLES)
+        seqs = tuple(row[0] for row in self._conn.execute(query, window))
+        key = self._past.generation, seqs
+        group = self._memo.get(key)
+        if group is None:
+            group = self._taken_apart(seqs)
+            if group is not None:
+                self._memo.put(key, group, sum(part.size_bytes for (part,) in group.values()))
+        return group
+
+    def _taken_apart(self, seqs: Sequence[int]) -> Stretches | None:
+        columns: dict[int, Column] = {}
+        for seq in seqs:
+            packed = self._packed(seq)
+            if packed is None:
+                return None
+            try:
+                batch = packed.batch()
+            except CorruptBlock:
+                return None  # it is noted where it is read alone
+            if not is_plain(batch):
+                return None
+            sort_in(batch, columns)
+        return {series: (Stretch.of(series, ordered(column)),) for series, column in columns.items()}
+
+    # Chunks.
+
+    def share(self, fold: Fold) -> float:
+        """Return about how many samples of a fold are wanted."""
+        return fold.n * min(1.0, len(self._series) / max(fold.series_n, 1))
+
+    def remembers(self, fold: Fold) -> bool:
+        """Say whether what is wanted of a fold is kept where a read comes back to it."""
+        return fold.n <= _PART_SAMPLES * fold.series_n and self.share(fold) <= _MEMO_SAMPLES
+
+    def of_chunks(self, where: Segment, fold: Fold, low: Key, high: Key) -> Iterator[Batch]:
+        """Yield what is wanted of a fold, after `low`, up to `high`; of one chunk at a time."""
+        if 2 * (high[0] - low[0]) < fold.t1 - fold.t0 and self.remembers(fold):
+            for stretch in self._stretches(where, fold):
+                yield from _cut(stretch, low, high)
+            return
+        for packed in self._past.packed(where, fold, self._series, low[0], high[0]):
+            yield from _cut_chunk(packed, low, high)
+
+    def of_chunk(self, where: Segment, fold: Fold, number: int, low: Key, high: Key) -> Iterator[Batch]:
+        """Yield what lies after `low`, up to `high`, of the chunk with this id."""
+        packed = self._past.one(where, fold, number)
+        if packed is not None:
+            yield from _cut_chunk(packed, low, high)
+
+    def _stretches(self, where: Segment, fold: Fold) -> Iterator[Stretch]:
+        """Yield all that a fold has of what is wanted, out of memory where it is there."""
+        missing = []
+        for series in self._series:
+            found = self._memo.get((where, fold, series))
+            if found is None:
+                missing.append(series)
+            else:
+                yield from found.get(series, ())
+        chunks = self._past.packed(where, fold, missing, fold.t0, fold.t1) if missing else ()
+        for series, parts in groupby(chunks, key=lambda packed: packed.header.series):
+            columns = [packed.batch().columns()[1:] for packed in parts]
+            stretches = tuple(Stretch.of(series, column) for column in columns)
+            self._memo.put((where, fold, series), {series: stretches}, sum(x.size_bytes for x in stretches))
+            yield from stretches
+
+
+def _places(series: int, ts: Sequence[int], low: Key, high: Key) -> tuple[int, int]:
+    """Return the places of what lies after one key, up to another."""
+    after = bisect_left if series > low[1] else bisect_right
+    up_to = bisect_right if series <= high[1] else bisect_left
+    return after(ts, low[0]), up_to(ts, high[0])
+
+
+def _cut_chunk(packed: PackedChunk, low: Key, high: Key) -> Iterator[Batch]:
+    start, end = _places(packed.header.series, packed.ts, low, high)
+    if start < end:
+        yield Batch(*(column[start:end] for column in packed.batch().columns()))  # type: ignore[arg-type]
+
+
+def _cut(stretch: Stretch, low: Key, high: Key) -> Iterator[Batch]:
+    start, end = _places(stretch.series, stretch.ts, low, high)
+    if start < end:
+        yield stretch.part(start, end)
