@@ -11,10 +11,9 @@ from gateway.store.blocks import seqs_overlapping
 from gateway.store.chunk import in_order
 from gateway.store.past import Past
 from gateway.store.segment import Fold, Segment
-from gateway.store.taking import LAST_SERIES, Memory, Taker
+from gateway.store.taking import LAST_SERIES, Memory, Taker, grouped
 
 _TURN_S = 0.2
-_BLOCKS = 256
 _NARROW = 4
 """Where buckets are so much narrower than a fold its chunks are unpacked without a look at their headers."""
 
@@ -68,7 +67,7 @@ class Folder:
         self._folds: list[tuple[Segment, Fold]] | None = None
         self._folded: list[tuple[int, int]] = []
         self._into: dict[tuple[int, int], list[float]] = {}
-        self._blocks: list[int] = []
+        self._blocks: list[list[int]] = []
         self._chunks_at = 0
 
     def turn(self, conn: sqlite3.Connection, past: Past, bad: list[int]) -> bool:
@@ -79,8 +78,7 @@ class Folder:
             self._blocks = self._seqs(conn)
         taker = Taker(conn, past, self._memo, self._series, bad)
         while self._blocks:
-            some, self._blocks = self._blocks[:_BLOCKS], self._blocks[_BLOCKS:]
-            for part in taker.of_blocks(some, self._low, self._high):
+            for part in taker.of_blocks(self._blocks.pop(), self._low, self._high, alone=True):
                 self._take(part)
             if time.monotonic() > deadline:
                 return False
@@ -95,7 +93,7 @@ class Folder:
     def buckets(self) -> list[Bucket]:
         return finished(self._into)
 
-    def _seqs(self, conn: sqlite3.Connection) -> list[int]:
+    def _seqs(self, conn: sqlite3.Connection) -> list[list[int]]:
         ranges = sorted(self._folded)
         starts = [start for start, _ in ranges]
         found = []
@@ -103,7 +101,7 @@ class Folder:
             place = bisect_right(starts, seq) - 1
             if place < 0 or ranges[place][1] < seq:
                 found.append(seq)
-        return found
+        return grouped(found)
 
     def _take_fold(self, taker: Taker, past: Past, where: Segment, part: Fold) -> None:
         """Add the chunks of a fold: those within one bucket by what their headers say."""

@@ -8,7 +8,7 @@ import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from itertools import compress, groupby
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from gateway.model import Batch
 from gateway.store.chunk import PackedChunk
@@ -21,10 +21,8 @@ from gateway.store.segment import Fold, Segment
 Key = tuple[int, int]
 """(ts, series): the order of reading."""
 
-Stretches: TypeAlias = dict[int, tuple[Stretch, ...]]
-"""Series to its samples."""
-
-Memory: TypeAlias = Memo[Stretches]
+Memory: TypeAlias = Memo[Any]
+"""Groups of blocks, and the stretches that a series has in a fold."""
 
 LAST_SERIES = 2**31
 """With a time: the key after all of that time."""
@@ -34,6 +32,18 @@ FEW = 64
 _GROUP = 32
 _MEMO_SAMPLES = MOST_BYTES // 2 // 24
 _PART_SAMPLES = 16_384
+
+
+class Group(NamedTuple):
+    """The samples of some consecutive blocks, by series."""
+
+    seqs: frozenset[int]
+    series: dict[int, Stretch]
+
+
+def grouped(seqs: Sequence[int]) -> list[list[int]]:
+    """Return blocks by the group that they belong to."""
+    return [list(part) for _, part in groupby(sorted(seqs), key=lambda seq: seq // _GROUP)]
 
 
 class Taker:
@@ -50,20 +60,20 @@ class Taker:
 
     # Blocks.
 
-    def of_blocks(self, seqs: Sequence[int], low: Key, high: Key) -> Iterator[Batch]:
-        """Yield what is wanted of blocks, after `low`, up to `high`; of one block or group at a time."""
-        for number, part in groupby(sorted(seqs), key=lambda seq: seq // _GROUP):
-            there = list(part)
-            group = self._group(number) if self.few and len(there) * 2 > _GROUP else None
-            if group is None:
-                for seq in there:
-                    batch = self._of_block(seq, low, high)
-                    if batch is not None:
-                        yield batch
-                continue
-            for series in self._wanted & group.keys():
-                for stretch in group[series]:
-                    yield from _cut(stretch, low, high)
+    def of_blocks(self, there: Sequence[int], low: Key, high: Key, *, alone: bool = False) -> Iterator[Batch]:
+        """Yield what is wanted of some blocks of one group, after `low`, up to `high`.
+
+        They are all that have samples there; `alone`: or the others are not to be read.
+        """
+        group = self._group(there[0] // _GROUP) if self.few and len(there) * 2 > _GROUP else None
+        if group is not None and not (alone and group.seqs - frozenset(there)):
+            for series in self._wanted & group.series.keys():
+                yield from _cut(group.series[series], low, high)
+            return
+        for seq in there:
+            batch = self._of_block(seq, low, high)
+            if batch is not None:
+                yield batch
 
     def _of_block(self, seq: int, low: Key, high: Key) -> Batch | None:
         packed = self._packed(seq)
@@ -92,7 +102,7 @@ class Taker:
             self._bad.append(seq)
             return None
 
-    def _group(self, number: int) -> Stretches | None:
+    def _group(self, number: int) -> "Group | None":
         """Return a group of blocks by series; None where more may come to it, or it holds long values."""
         first = number * _GROUP
         if self._newest < first + _GROUP:
@@ -103,14 +113,14 @@ class Taker:
         window = (first, first + _GROUP - 1, Kind.SAMPLES)
         seqs = tuple(row[0] for row in self._conn.execute(query, window))
         key = self._past.generation, seqs
-        group = self._memo.get(key)
+        group: Group | None = self._memo.get(key)
         if group is None:
             group = self._taken_apart(seqs)
             if group is not None:
-                self._memo.put(key, group, sum(part.size_bytes for (part,) in group.values()))
+                self._memo.put(key, group, sum(part.size_bytes for part in group.series.values()))
         return group
 
-    def _taken_apart(self, seqs: Sequence[int]) -> Stretches | None:
+    def _taken_apart(self, seqs: Sequence[int]) -> "Group | None":
         columns: dict[int, Column] = {}
         for seq in seqs:
             packed = self._packed(seq)
@@ -123,7 +133,8 @@ class Taker:
             if not is_plain(batch):
                 return None
             sort_in(batch, columns)
-        return {series: (Stretch.of(series, ordered(column)),) for series, column in columns.items()}
+        series = {number: Stretch.of(number, ordered(column)) for number, column in columns.items()}
+        return Group(frozenset(seqs), series)
 
     # Chunks.
 
@@ -158,12 +169,12 @@ class Taker:
             if found is None:
                 missing.append(series)
             else:
-                yield from found.get(series, ())
+                yield from found
         chunks = self._past.packed(where, fold, missing, fold.t0, fold.t1) if missing else ()
         for series, parts in groupby(chunks, key=lambda packed: packed.header.series):
             columns = [packed.batch().columns()[1:] for packed in parts]
             stretches = tuple(Stretch.of(series, column) for column in columns)
-            self._memo.put((where, fold, series), {series: stretches}, sum(x.size_bytes for x in stretches))
+            self._memo.put((where, fold, series), stretches, sum(x.size_bytes for x in stretches))
             yield from stretches
 
 

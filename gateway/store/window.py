@@ -12,7 +12,7 @@ from gateway.model import Batch
 from gateway.store.blocks import ends, seqs_overlapping
 from gateway.store.past import Past
 from gateway.store.segment import Fold, Segment
-from gateway.store.taking import LAST_SERIES, Key, Memory, Taker
+from gateway.store.taking import LAST_SERIES, Key, Memory, Taker, grouped
 
 _STEP_BLOCKS = 16
 _STEP_BLOCKS_OF_FEW = 512
@@ -78,8 +78,9 @@ def _step(conn: sqlite3.Connection, past: Past, taker: Taker, low: Key, high: Ke
     Blocks are read before chunks: what is folded meanwhile is seen twice, never missed.
     """
     kept = _Kept(high)
-    for part in taker.of_blocks(seqs_overlapping(conn, low[0], high[0]), low, high):
-        kept.add(part)
+    for seqs in grouped(seqs_overlapping(conn, low[0], high[0])):
+        for part in taker.of_blocks(seqs, low, kept.high):
+            kept.add(part)
     for where, fold in sorted(past.folds(low[0], high[0]), key=lambda pair: pair[1].t0):
         if fold.t0 > kept.high[0]:
             break
