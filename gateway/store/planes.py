@@ -9,8 +9,8 @@ each has statistics of its own.
 import math
 import zlib
 from array import array
-from collections.abc import Sequence
-from itertools import accumulate, chain, islice, repeat
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, islice, repeat
 from operator import add, mul, sub, truediv
 
 from gateway.store.columns import CorruptBlock, Source
@@ -47,18 +47,21 @@ def decode_integers(source: Source, count: int) -> list[int]:
         raise CorruptBlock(f"unknown integer column {mode} of {count}")
     first, step, low, unit = (_take_number(source) for _ in range(4))
     size = count - (mode == _STEPS)
-    rest = [low] * size
+    rest: Iterable[int] = repeat(0, size)
     if width:
         code = dict(_UNSIGNED).get(width)
         if code is None:
             raise CorruptBlock(f"integers of {width} bytes")
-        numbers = array(code, unpack_planes(source, size, width)).tolist()
-        rest = list(map(add, map(mul, numbers, repeat(unit)), repeat(low)))
-    if mode == _STEPS:
-        return list(accumulate(chain((first,), rest)))
+        rest = array(code, unpack_planes(source, size, width))
+        if unit != 1:
+            rest = map(mul, rest, repeat(unit))
     if mode == _EVEN:
-        return list(map(add, rest, range(first, first + step * count, step)))
-    return rest
+        return list(map(add, rest, range(first + low, first + low + step * count, step)))
+    if not width:
+        rest = repeat(low, size)
+    elif low:
+        rest = map(add, rest, repeat(low))
+    return list(accumulate(rest, initial=first) if mode == _STEPS else rest)
 
 
 def _shape(plain: Sequence[int]) -> tuple[int, int, int, int, Sequence[int]]:

@@ -30,7 +30,8 @@ LAST_SERIES = 2**31
 FEW = 64
 """So many series are looked for in groups of blocks."""
 _GROUP = 32
-_MEMO_SAMPLES = MOST_BYTES // 2 // 24
+_MEMO_SAMPLES = MOST_BYTES * 3 // 4 // 24
+_ROW_BYTES = 160
 _PART_SAMPLES = 16_384
 
 
@@ -76,21 +77,36 @@ class Taker:
                 yield batch
 
     def _of_block(self, seq: int, low: Key, high: Key) -> Batch | None:
-        packed = self._packed(seq)
+        batch = self._remembered(seq) if self.few else None
+        packed = self._packed(seq) if batch is None else None
+        keys = packed or batch
+        if keys is None or not keys.ts or (len(self._series) == 1 and self._series[0] not in keys.series):
+            return None
+        chosen = list(map(self._wanted.__contains__, keys.series))
+        if not (low[0] < min(keys.ts) and max(keys.ts) < high[0]):
+            pairs = zip(keys.ts, keys.series, strict=True)
+            chosen = [yes and low < key <= high for yes, key in zip(chosen, pairs, strict=True)]
+        if True not in chosen:
+            return None
+        batch = self._unpacked(packed, seq) if packed is not None else batch
+        return batch and Batch(*(list(compress(column, chosen)) for column in batch.columns()))  # type: ignore[arg-type]
+
+    def _remembered(self, seq: int) -> Batch | None:
+        """Return a block of plain values; it may have been deleted since it was looked for."""
+        key = self._past.generation, seq
+        batch: Batch | None = self._memo.get(key)
+        if batch is None and (packed := self._packed(seq)) is not None:
+            batch = self._unpacked(packed, seq)
+            if batch is not None and is_plain(batch):
+                self._memo.put(key, batch, _ROW_BYTES * len(batch))
+        return batch
+
+    def _unpacked(self, packed: Packed, seq: int) -> Batch | None:
         try:
-            if packed is None or not packed.ts:
-                return None
-            chosen = list(map(self._wanted.__contains__, packed.series))
-            if not (low[0] < min(packed.ts) and max(packed.ts) < high[0]):
-                keys = zip(packed.ts, packed.series, strict=True)
-                chosen = [yes and low < key <= high for yes, key in zip(chosen, keys, strict=True)]
-            if True not in chosen:
-                return None
-            columns = packed.batch().columns()
+            return packed.batch()
         except CorruptBlock:
             self._bad.append(seq)
             return None
-        return Batch(*(list(compress(column, chosen)) for column in columns))  # type: ignore[arg-type]
 
     def _packed(self, seq: int) -> Packed | None:
         row = self._conn.execute("SELECT data FROM block WHERE seq = ?", (seq,)).fetchone()
@@ -124,13 +140,8 @@ class Taker:
         columns: dict[int, Column] = {}
         for seq in seqs:
             packed = self._packed(seq)
-            if packed is None:
-                return None
-            try:
-                batch = packed.batch()
-            except CorruptBlock:
-                return None  # it is noted where it is read alone
-            if not is_plain(batch):
+            batch = self._unpacked(packed, seq) if packed is not None else None
+            if batch is None or not is_plain(batch):
                 return None
             sort_in(batch, columns)
         series = {number: Stretch.of(number, ordered(column)) for number, column in columns.items()}
@@ -148,7 +159,7 @@ class Taker:
 
     def of_chunks(self, where: Segment, fold: Fold, low: Key, high: Key) -> Iterator[Batch]:
         """Yield what is wanted of a fold, after `low`, up to `high`; of one chunk at a time."""
-        if 2 * (high[0] - low[0]) < fold.t1 - fold.t0 and self.remembers(fold):
+        if (low[0] > fold.t0 or high[0] < fold.t1) and self.remembers(fold):
             for stretch in self._stretches(where, fold):
                 yield from _cut(stretch, low, high)
             return

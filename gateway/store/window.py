@@ -133,7 +133,7 @@ def in_order(batch: Batch) -> Batch:
     if not all(map(le, series, islice(series, 1, None))):
         order.sort(key=series.__getitem__)
     order.sort(key=ts.__getitem__)
-    columns: Iterator[list[Any]] = (list(map(column.__getitem__, order)) for column in batch.columns())
+    columns: Iterator[list[Any]] = (_picked(column, order) for column in batch.columns())
     batch = Batch(*columns)
     series, ts = batch.series, batch.ts
     twice = list(map(and_, map(eq, ts, islice(ts, 1, None)), map(eq, series, islice(series, 1, None))))
@@ -141,3 +141,9 @@ def in_order(batch: Batch) -> Batch:
         once = [*map(not_, twice), True]
         batch = Batch(*(list(compress(column, once)) for column in batch.columns()))  # type: ignore[arg-type]
     return batch
+
+
+def _picked(column: list[Any], order: list[int]) -> list[Any]:
+    if type(column[0]) is int and column.count(column[0]) == len(column):
+        return column  # most statuses and flags
+    return list(map(column.__getitem__, order))
