@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from gateway.model import Batch
 from gateway.store.blocks import seqs_overlapping
 from gateway.store.chunk import in_order
 from gateway.store.past import Past
+from gateway.store.reader import unfolded
 from gateway.store.segment import Fold, Segment
 from gateway.store.taking import LAST_SERIES, Memory, Taker, grouped
 
@@ -94,14 +95,7 @@ class Folder:
         return finished(self._into)
 
     def _seqs(self, conn: sqlite3.Connection) -> list[list[int]]:
-        ranges = sorted(self._folded)
-        starts = [start for start, _ in ranges]
-        found = []
-        for seq in seqs_overlapping(conn, self._from_us, self._to_us):
-            place = bisect_right(starts, seq) - 1
-            if place < 0 or ranges[place][1] < seq:
-                found.append(seq)
-        return grouped(found)
+        return grouped(unfolded(seqs_overlapping(conn, self._from_us, self._to_us), self._folded))
 
     def _take_fold(self, taker: Taker, past: Past, where: Segment, part: Fold) -> None:
         """Add the chunks of a fold: those within one bucket by what their headers say."""

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from gateway.store.memo import Memo
 from gateway.store.past import Damage, Past
 from gateway.store.schema import StoreProblem, connect_reader, is_disk
 from gateway.store.taking import Memory
+from gateway.store.tombstones import Tombstones
 
 T = TypeVar("T")
 _THREADS = 2
@@ -49,7 +51,7 @@ class Readers:
 
     def _past(self) -> Past:
         if not hasattr(self._local, "past"):
-            self._local.past = Past(lambda: self._history.segments, lambda: self._history.epoch)
+            self._local.past = self._history.reading()
             self._pasts.append(self._local.past)
         past: Past = self._local.past
         return past
@@ -85,17 +87,33 @@ class Readers:
             past.close()
 
 
-def unit_samples(conn: sqlite3.Connection, from_seq: int, to_seq: int, bad: list[int]) -> Batch:
-    """Return the samples of a seq range in arrival order."""
+def unfolded(seqs: Sequence[int], folded: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the blocks that no chunk has."""
+    ranges = sorted(folded)
+    starts = [start for start, _ in ranges]
+    found = []
+    for seq in seqs:
+        place = bisect_right(starts, seq) - 1
+        if place < 0 or ranges[place][1] < seq:
+            found.append(seq)
+    return found
+
+
+def unit_samples(
+    conn: sqlite3.Connection, from_seq: int, to_seq: int, bad: list[int], deleted: Tombstones
+) -> Batch:
+    """Return the samples of a seq range in arrival order, but those deleted."""
     batch = Batch()
     for seq, data in conn.execute(
         "SELECT seq, data FROM block WHERE seq BETWEEN ? AND ? AND kind = ? ORDER BY seq",
         (from_seq, to_seq, Kind.SAMPLES),
     ):
         try:
-            batch.extend(decode(data, seq)[1])
+            block = decode(data, seq)[1]
         except CorruptBlock:
             bad.append(seq)
+            continue
+        batch.extend(deleted.filtered(block, seq) if deleted else block)
     return batch
 
 

@@ -54,6 +54,8 @@ class Taker:
         self, conn: sqlite3.Connection, past: Past, memo: Memory, wanted: Collection[int], bad: list[int]
     ) -> None:
         self._conn, self._past, self._memo, self._bad = conn, past, memo, bad
+        self._deleted = past.deleted
+        """Taken before what it is to filter is read; another one has other keys in the memory."""
         self._series = sorted(set(wanted))
         self._wanted = frozenset(wanted)
         self._newest = -1
@@ -83,6 +85,8 @@ class Taker:
         if keys is None or not keys.ts or (len(self._series) == 1 and self._series[0] not in keys.series):
             return None
         chosen = list(map(self._wanted.__contains__, keys.series))
+        if packed is not None and self._deleted:
+            self._deleted.strike(chosen, packed.series, packed.ts, seq)
         if not (low[0] < min(keys.ts) and max(keys.ts) < high[0]):
             pairs = zip(keys.ts, keys.series, strict=True)
             chosen = [yes and low < key <= high for yes, key in zip(chosen, pairs, strict=True)]
@@ -92,14 +96,18 @@ class Taker:
         return batch and Batch(*(list(compress(column, chosen)) for column in batch.columns()))  # type: ignore[arg-type]
 
     def _remembered(self, seq: int) -> Batch | None:
-        """Return a block of plain values; it may have been deleted since it was looked for."""
-        key = self._past.generation, seq
+        """Return what is not deleted of a block, out of memory where it is there."""
+        key = self._past.generation, self._deleted, seq
         batch: Batch | None = self._memo.get(key)
         if batch is None and (packed := self._packed(seq)) is not None:
-            batch = self._unpacked(packed, seq)
+            batch = self._left(packed, seq)
             if batch is not None and is_plain(batch):
                 self._memo.put(key, batch, _ROW_BYTES * len(batch))
         return batch
+
+    def _left(self, packed: Packed, seq: int) -> Batch | None:
+        batch = self._unpacked(packed, seq)
+        return self._deleted.filtered(batch, seq) if batch is not None and self._deleted else batch
 
     def _unpacked(self, packed: Packed, seq: int) -> Batch | None:
         try:
@@ -128,7 +136,7 @@ class Taker:
         query = "SELECT seq FROM block WHERE seq BETWEEN ? AND ? AND kind = ? ORDER BY seq"
         window = (first, first + _GROUP - 1, Kind.SAMPLES)
         seqs = tuple(row[0] for row in self._conn.execute(query, window))
-        key = self._past.generation, seqs
+        key = self._past.generation, self._deleted, seqs
         group: Group | None = self._memo.get(key)
         if group is None:
             group = self._taken_apart(seqs)
@@ -140,7 +148,7 @@ class Taker:
         columns: dict[int, Column] = {}
         for seq in seqs:
             packed = self._packed(seq)
-            batch = self._unpacked(packed, seq) if packed is not None else None
+            batch = self._left(packed, seq) if packed is not None else None
             if batch is None or not is_plain(batch):
                 return None
             sort_in(batch, columns)
@@ -176,7 +184,7 @@ class Taker:
         """Yield all that a fold has of what is wanted, out of memory where it is there."""
         missing = []
         for series in self._series:
-            found = self._memo.get((where, fold, series))
+            found = self._memo.get((where, fold, self._deleted, series))
             if found is None:
                 missing.append(series)
             else:
@@ -185,7 +193,9 @@ class Taker:
         for series, parts in groupby(chunks, key=lambda packed: packed.header.series):
             columns = [packed.batch().columns()[1:] for packed in parts]
             stretches = tuple(Stretch.of(series, column) for column in columns)
-            self._memo.put((where, fold, series), stretches, sum(x.size_bytes for x in stretches))
+            self._memo.put(
+                (where, fold, self._deleted, series), stretches, sum(x.size_bytes for x in stretches)
+            )
             yield from stretches
 
 

@@ -20,7 +20,6 @@ from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded, read_epoch
 from gateway.store.inbox import Inbox
 from gateway.store.outbox import Transaction
-from gateway.store.retention import used_bytes
 from gateway.store.schema import is_corrupt, is_disk, is_full
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
@@ -78,6 +77,7 @@ class Writer(Inbox, threading.Thread):
 
     def _take_over(self, loaded: Loaded) -> None:
         self.epoch, self.blocks, self.bytes_used = loaded.epoch, loaded.blocks, loaded.bytes_used
+        self._hot_bytes = loaded.bytes_used - self._history.bytes_used
         self.oldest_seq = loaded.oldest_seq
         self._history.epoch = loaded.epoch
         self._work.gaps += self._hot.gaps + self._history.gaps
@@ -109,7 +109,9 @@ class Writer(Inbox, threading.Thread):
         """Wait for work and its tick, at most the idle time; say whether to commit."""
         with self._changed:
             stopping, left_ns = self._stop_by_ns is not None, next_ns - self._clock.mono_ns()
-            busy = bool(self._pending or self._work or self.compactor.wants_commit)
+            busy = bool(
+                self._pending or self._work or self.compactor.wants_commit or self.compactor.releaser.released
+            )
             longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
             if stopping and self.refusing:
                 self._changed.wait(0.1)
@@ -159,7 +161,7 @@ class Writer(Inbox, threading.Thread):
             self._committed(self._doubt)
             return
         self._doubt = None
-        self.compactor.care(self._work, used_bytes(conn), self._max_bytes, self._now_running_s())
+        self.compactor.care(self._work, self._hot_bytes, self._max_bytes, self._now_running_s())
         conn.execute("BEGIN IMMEDIATE")
         self._doubt = done = run_commit(conn, self._work, self._books(closing))
         conn.execute("COMMIT")
@@ -177,6 +179,7 @@ class Writer(Inbox, threading.Thread):
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
+            self.compactor.releaser.released,
         )  # fmt: skip
 
     def _turned(self) -> None:
@@ -198,6 +201,7 @@ class Writer(Inbox, threading.Thread):
             self.compactor.pending = []
             self.generation += 1
             self._work.series = self._series.rows()
+            self._work.tombstones = list(self._history.deleted)
         return conn
 
     def _committed(self, done: Done) -> None:
@@ -206,11 +210,13 @@ class Writer(Inbox, threading.Thread):
         self._halving = False
         now = self._clock.mono_ns()
         self.newest.merge(done.change)
+        self._deleted(done)
         self.next_seq = done.next_seq
         self.blocks += done.blocks - done.removed
         self.oldest_seq = done.oldest_seq or self.oldest_seq
         self.compactor.deleted(done.folded)
-        self.bytes_used = done.bytes_used + self._history.bytes_used
+        self._hot_bytes = done.bytes_used
+        self.bytes_used = self._hot_bytes + self._history.bytes_used
         self._snapshot_ns = now if done.snapshot else self._snapshot_ns
         self._running_saved_ns = now if done.running else self._running_saved_ns
         self.counters.add(done.counted)
@@ -221,6 +227,15 @@ class Writer(Inbox, threading.Thread):
             self.refusing = ""
         work, self._work = self._work, Work()
         self._tell(lambda: settle(work, done.receipts, self._budget))
+
+    def _deleted(self, done: Done) -> None:
+        """Honour what a commit deleted, and forget what nothing is left of."""
+        for struck in done.deleted:
+            self.newest.strike(struck)
+        if done.deleted or done.released:
+            added = [struck.tombstone for struck in done.deleted]
+            self._history.deleted = self._history.deleted.changed(added, done.released)
+            self.compactor.releaser.released = []
 
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
@@ -252,7 +267,7 @@ class Writer(Inbox, threading.Thread):
         with self._changed:
             if all_pending:
                 self._work.absorb(self._pending, 2**62)
-            work, self._work = self._work, Work(series=self._work.series)
+            work, self._work = self._work, Work(series=self._work.series, tombstones=self._work.tombstones)
             self._halving = False
         lost = sum(len(intake.batch) for intake in work.intakes)
         _log.error("%d samples and %d other records were given up: %s", lost, work.others, reason)
