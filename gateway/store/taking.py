@@ -200,10 +200,9 @@ class Taker:
 
 
 def _places(series: int, ts: Sequence[int], low: Key, high: Key) -> tuple[int, int]:
-    """Return the places of what lies after one key, up to another."""
+    """Return the places of what lies after one key, up to the time of another."""
     after = bisect_left if series > low[1] else bisect_right
-    up_to = bisect_right if series <= high[1] else bisect_left
-    return after(ts, low[0]), up_to(ts, high[0])
+    return after(ts, low[0]), bisect_right(ts, high[0])
 
 
 def _cut_chunk(packed: PackedChunk, low: Key, high: Key) -> Iterator[Batch]:
