@@ -14,9 +14,9 @@ from gateway.store.past import Past
 from gateway.store.segment import Fold, Segment
 from gateway.store.taking import LAST_SERIES, Key, Memory, Taker, grouped
 
-_STEP_BLOCKS = 16
+_STEP_BLOCKS = 8
 _STEP_BLOCKS_OF_FEW = 512
-_STEP_ROWS = 16_384
+_STEP_ROWS = 8192
 _STEP_ROWS_AGAIN = 65_536
 """Where each step has to unpack the same chunks again."""
 _KEPT_ROWS = 65_536

@@ -185,3 +185,21 @@ def test_a_stretch_is_bit_for_bit_what_it_was_made_of() -> None:
         part = stretch.part(0, n)
         assert list(map(repr, part.values)) == list(map(repr, values))
         assert (part.ts, part.statuses, part.flags) == (list(range(n)), [2**32 - 1] * n, [255] * n)
+
+
+async def test_buckets_count_once_where_a_group_of_blocks_is_folded_in_part(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "_GROUP", 4)
+    monkeypatch.setattr(compact, "LOOK_NS", 0)
+    monkeypatch.setattr(writer, "_SNAPSHOT_NS", -1)
+    monkeypatch.setattr(commit, "delete_folded", lambda conn, ranges, newest_seq: (0, []))
+    for extra in range(4):
+        async with opened(commit_interval_s=0.001) as store:
+            s = store.series("plc", str(extra))
+            for n in range(20 + extra):
+                await put(store, (s, NOW_US + n, n))
+                if n == 10 + extra:
+                    await one_fold(store)
+            (bucket,) = await store.buckets([s], NOW_US, NOW_US + SECOND_US, 10**18)
+            assert bucket.n == 20 + extra
