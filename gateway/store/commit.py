@@ -93,7 +93,9 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     if work.samples:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
         now_us = wall_us if books.clock.synchronised() else max(wall_us, books.newest.own_us)
-        resolved = resolve(conn, work.batch(), books.newest, now_us, books.turned, books.past)
+        resolved = resolve(
+            conn, [intake.batch for intake in work.intakes], books.newest, now_us, books.turned, books.past
+        )
         _count(done, work, resolved)
         bad += resolved.bad
         parts = cut(resolved.kept)
@@ -179,6 +181,7 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
     folded, done.folded = delete_folded(conn, books.folded, newest_seq)
     freed = retention.trim(conn, books.max_bytes, written, newest_seq)
     done.removed = freed.blocks + folded
+    done.bytes_used = freed.used_bytes
     done.counted.lost += freed.samples_lost
     if done.removed:
         done.oldest_seq = conn.execute("SELECT min(seq) FROM block").fetchone()[0] or done.next_seq
@@ -193,7 +196,6 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
     if books.running_s is not None:
         conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('running_s', ?)", (books.running_s,))
         done.running = True
-    done.bytes_used = retention.used_bytes(conn)
 
 
 def was_committed(conn: sqlite3.Connection, done: Done) -> bool:

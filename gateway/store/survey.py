@@ -93,7 +93,7 @@ class Survey:
 
     def _find_left(self, conn: sqlite3.Connection, past: Past, newest: Newest, bad: list[int]) -> None:
         """Find what will be the newest samples, where the newest ones are to be deleted."""
-        last, far = newest.last.get(self._series), newest.far.get(self._series)
+        last, far = newest.row(self._series), newest.far.get(self._series)
         if last is not None and last[1] < self._from_us:
             self._last = last
         elif last is not None and last[1] <= self._to_us:

@@ -11,7 +11,7 @@ from gateway.store.budget import MemoryBudget
 from gateway.store.outbox import Transaction
 from gateway.store.past import Damage
 from gateway.store.tombstones import Tombstone
-from gateway.store.values import Checked, joined
+from gateway.store.values import Checked
 
 _log = logging.getLogger(__name__)
 
@@ -114,10 +114,6 @@ class Work:
         """Take batches before those that are here."""
         self.intakes[:0] = intakes
         self.samples += sum(len(intake.batch) for intake in intakes)
-
-    def batch(self) -> Checked:
-        """Return all samples as one batch."""
-        return joined([intake.batch for intake in self.intakes])
 
 
 def settle(work: Work, receipts: list[Receipt], budget: MemoryBudget) -> None:
