@@ -107,6 +107,20 @@ async def test_the_newest_is_lowered_so_that_late_samples_are_still_looked_up(op
         assert store.last(s) == Sample(s, NOW_US, 5)
 
 
+async def test_a_batch_that_follows_others_of_its_series_is_looked_up_again_after_a_deletion(
+    store: Store,
+) -> None:
+    """Batches of the same series one after the other are taken without a look at each."""
+    series = [store.series("plc", str(n)) for n in range(4)]
+    for n in range(5):
+        await put(store, *((s, NOW_US + n * S_US, n) for s in series))
+    await store.delete(series[1], "ann", NOW_US + 3 * S_US, LAST_US)
+    assert [store.last(s).value for s in series] == [4, 2, 4, 4]  # type: ignore[union-attr]
+    assert await put(store, *((s, NOW_US + 4 * S_US, 4) for s in series)) == (1, 3, 0)
+    assert await put(store, (series[1], NOW_US + 2 * S_US, 2)) == (0, 1, 0)
+    assert times(await everything(store, [series[1]])) == [0, 1, 2, 4]
+
+
 async def test_the_newest_left_is_found_far_back(opened: Opener) -> None:
     async with opened(**AT_ONCE) as store:
         s, busy = store.series("plc", "a"), store.series("plc", "b")
