@@ -123,4 +123,5 @@ def write_state(folder: Path, files: dict[str, bytes]) -> None:
     for old in folder.iterdir():
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
