@@ -57,6 +57,8 @@ class Books:
     past: Past
     folded: list[tuple[int, int]]
     """Seq ranges of blocks to delete, some of them now."""
+    synced_us: int
+    """Newest wall time of a synchronised clock that an earlier run wrote down."""
 
 
 @dataclass(slots=True)
@@ -86,7 +88,8 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     bad, parts = list(work.bad), []
     if work.samples:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
-        now_us = wall_us if books.clock.synchronised() else max(wall_us, books.newest.own_us)
+        known_us = max(books.newest.own_us, books.synced_us)
+        now_us = wall_us if books.clock.synchronised() else max(wall_us, known_us)
         resolved = resolve(conn, work.batch(), books.newest, now_us, books.turned, books.past)
         _count(done, work, resolved)
         bad += resolved.bad
@@ -178,6 +181,8 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
         done.snapshot = True
     if books.running_s is not None:
         conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('running_s', ?)", (books.running_s,))
+        if books.clock.synchronised():
+            conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('synced_us', ?)", (wall_us,))
         done.running = True
     done.bytes_used = retention.used_bytes(conn)
 

@@ -49,7 +49,7 @@ class Writer(Inbox, threading.Thread):
         Inbox.__init__(self, clock)
         self._hot, self._clock, self._series, self._budget, self._boot = hot, clock, series, budget, boot
         self._history = history
-        self.compactor = Compactor(history, series, clock, settings.chunk_minutes)
+        self.compactor = Compactor(history, series, clock, settings.chunk_minutes, boot)
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
         self._loop = asyncio.get_running_loop()
@@ -72,6 +72,7 @@ class Writer(Inbox, threading.Thread):
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
         self._running_saved_ns = self._snapshot_ns = self._started_ns
         self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
+        self._known_us = loaded.synced_us
         self._pending.bad += loaded.bad
         self._take_over(loaded)
         self._work.series += loaded.series_of_history
@@ -188,7 +189,7 @@ class Writer(Inbox, threading.Thread):
             self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
-            self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
+            self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(), self._known_us,
         )  # fmt: skip
 
     def _turned(self) -> None:

@@ -52,6 +52,10 @@ class Disk:
             case _:
                 self._files[name].after.append(operation)
 
+    def failed_sync(self, name: str, rng: random.Random) -> None:
+        """A sync failed: Linux forgets that what it did not write was to be written, and later syncs do so too."""
+        self._files[name].after = _survivors(self._files[name].after, rng)[0]
+
     def state(self, rng: random.Random) -> tuple[dict[str, bytes], bool]:
         """Return file contents by name, and whether a write was torn within."""
         found, torn = {}, False

@@ -156,6 +156,8 @@ class SimulatedDisk:
         def sync(file: int, flags: int) -> int:
             self._passed(self._rng.uniform(0, self.slow_s) if self.slow_s else 0.0005)
             if self._refuses():
+                if not self.dead:
+                    self._disk.failed_sync(self._names[file], self._rng)
                 return _IOERR_SYNC
             code: int = real_sync(file, flags)
             if code == _OK:

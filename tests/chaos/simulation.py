@@ -133,7 +133,7 @@ class Simulation:
         self.disk.begin(folder, self._files)
         self._began_s = self.clock.lived_ns / 1e9
         async with Store.open(folder, self.settings, self.clock) as self.store:
-            own_time = OwnTime(self.clock, self.store.newest_own_us)
+            own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
             self.store.pin(UPLOADS)
             self.sessions = {
                 name: DeviceSession(
