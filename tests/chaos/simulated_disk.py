@@ -64,6 +64,7 @@ class SimulatedDisk:
         self.refused = self.written_bytes = self.syncs = 0
         self._disk = Disk()
         self._names: dict[int, str] = {}
+        self._fresh: set[str] = set()
         self._sizes: dict[str, int] = {}
         self._kept: list[Any] = []
         self._methods: dict[int, Any] = {}
@@ -93,7 +94,7 @@ class SimulatedDisk:
                 self._take("unlink", self._name(name))
                 self._sizes.pop(self._name(name), None)
                 if dir_sync:
-                    self._take("sync", "")
+                    self._sync_folder(self._name(name))
             return code
 
         def randomness(_vfs: int, count: int, to: int) -> int:
@@ -119,6 +120,8 @@ class SimulatedDisk:
         self._names[file] = name
         if fresh and Path(self.folder / name).exists():
             self._take("create", name)
+            if name.endswith(("-wal", "-journal")):  # SQLite syncs the folder with their first sync
+                self._fresh.add(name)
         handle = ctypes.cast(file, ctypes.POINTER(_File)).contents
         address = ctypes.addressof(handle.methods.contents)
         if address not in self._methods:
@@ -163,6 +166,9 @@ class SimulatedDisk:
             if code == _OK:
                 self.syncs += 1
                 self._take("sync", self._names[file])
+                if self._names[file] in self._fresh:
+                    self._fresh.discard(self._names[file])
+                    self._sync_folder(self._names[file])
             return code
 
         for slot, call in (
@@ -176,6 +182,10 @@ class SimulatedDisk:
     def _take(self, call: str, name: str, at: int = 0, data: bytes = b"") -> None:
         if not self.dead:
             self._disk.take(Operation(call, name, at, data))
+
+    def _sync_folder(self, name: str) -> None:
+        folder = str(Path(name).parent)
+        self._take("sync", "" if folder == "." else f"{folder}/")
 
     def _refuses(self) -> bool:
         refuses = self.dead or (self.failing > 0 and self._rng.random() < self.failing)
@@ -214,6 +224,7 @@ class SimulatedDisk:
         write_state(folder, files)
         self.folder, self._disk, self.dead = folder, Disk(), False
         self._names.clear()
+        self._fresh.clear()
         self._sizes = {name: len(content) for name, content in files.items()}
         for name, content in files.items():
             self._take("create", name)
