@@ -20,7 +20,6 @@ from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded, read_epoch
 from gateway.store.inbox import Inbox
 from gateway.store.outbox import Transaction
-from gateway.store.retention import used_bytes
 from gateway.store.schema import is_corrupt, is_disk, is_full
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
@@ -80,6 +79,7 @@ class Writer(Inbox, threading.Thread):
 
     def _take_over(self, loaded: Loaded) -> None:
         self.epoch, self.blocks, self.bytes_used = loaded.epoch, loaded.blocks, loaded.bytes_used
+        self._hot_bytes = loaded.bytes_used - self._history.bytes_used
         self.oldest_seq = loaded.oldest_seq
         self._history.epoch = loaded.epoch
         self._work.gaps += self._hot.gaps + self._history.gaps
@@ -116,7 +116,7 @@ class Writer(Inbox, threading.Thread):
     def pause_s(self) -> float:
         """Return how long there is nothing to do, unless something comes in; at most the idle time."""
         stopping, left_ns = self._stop_by_ns is not None, self._next_ns - self._clock.mono_ns()
-        busy = bool(self._pending or self._work or self.compactor.wants_commit)
+        busy = self._busy()
         longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
         if stopping and self.refusing:
             return 0.1
@@ -124,10 +124,14 @@ class Writer(Inbox, threading.Thread):
             return 0
         return min(max(left_ns / 1e9, 0.001), longest_s) if busy else longest_s
 
+    def _busy(self) -> bool:
+        compactor = self.compactor
+        return bool(self._pending or self._work or compactor.wants_commit or compactor.releaser.released)
+
     def _due(self) -> bool:
         """Say whether to commit now, and take what is to go along."""
         with self._changed:
-            busy = bool(self._pending or self._work or self.compactor.wants_commit)
+            busy = self._busy()
             tick = self._clock.mono_ns() >= self._next_ns or (self._hurry and not self.refusing)
             due = self._stop_by_ns is not None or (tick and busy)
             if due:
@@ -172,7 +176,7 @@ class Writer(Inbox, threading.Thread):
             self._committed(self._doubt)
             return
         self._doubt = None
-        self.compactor.care(self._work, used_bytes(conn), self._max_bytes, self._now_running_s())
+        self.compactor.care(self._work, self._hot_bytes, self._max_bytes, self._now_running_s())
         conn.execute("BEGIN IMMEDIATE")
         self._doubt = done = run_commit(conn, self._work, self._books(closing))
         conn.execute("COMMIT")
@@ -189,7 +193,8 @@ class Writer(Inbox, threading.Thread):
             self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
-            self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(), self._known_us,
+            self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
+            self.compactor.releaser.released, self._known_us,
         )  # fmt: skip
 
     def _turned(self) -> None:
@@ -211,6 +216,7 @@ class Writer(Inbox, threading.Thread):
             self.compactor.pending = []
             self.generation += 1
             self._work.series = self._series.rows()
+            self._work.tombstones = list(self._history.deleted)
         return conn
 
     def _committed(self, done: Done) -> None:
@@ -219,11 +225,13 @@ class Writer(Inbox, threading.Thread):
         self._halving = False
         now = self._clock.mono_ns()
         self.newest.merge(done.change)
+        self._deleted(done)
         self.next_seq = done.next_seq
         self.blocks += done.blocks - done.removed
         self.oldest_seq = done.oldest_seq or self.oldest_seq
         self.compactor.deleted(done.folded)
-        self.bytes_used = done.bytes_used + self._history.bytes_used
+        self._hot_bytes = done.bytes_used
+        self.bytes_used = self._hot_bytes + self._history.bytes_used
         self._snapshot_ns = now if done.snapshot else self._snapshot_ns
         self._running_saved_ns = now if done.running else self._running_saved_ns
         self.counters.add(done.counted)
@@ -234,6 +242,15 @@ class Writer(Inbox, threading.Thread):
             self.refusing = ""
         work, self._work = self._work, Work()
         self._tell(lambda: settle(work, done.receipts, self._budget))
+
+    def _deleted(self, done: Done) -> None:
+        """Honour what a commit deleted, and forget what nothing is left of."""
+        for struck in done.deleted:
+            self.newest.strike(struck)
+        if done.deleted or done.released:
+            added = [struck.tombstone for struck in done.deleted]
+            self._history.deleted = self._history.deleted.changed(added, done.released)
+            self.compactor.releaser.released = []
 
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
@@ -265,7 +282,7 @@ class Writer(Inbox, threading.Thread):
         with self._changed:
             if all_pending:
                 self._work.absorb(self._pending, 2**62)
-            work, self._work = self._work, Work(series=self._work.series)
+            work, self._work = self._work, Work(series=self._work.series, tombstones=self._work.tombstones)
             self._halving = False
         lost = sum(len(intake.batch) for intake in work.intakes)
         _log.error("%d samples and %d other records were given up: %s", lost, work.others, reason)
