@@ -60,6 +60,8 @@ class Books:
     """Seq ranges of blocks to delete, some of them now."""
     released: list[int]
     """Tombstones to drop."""
+    synced_us: int
+    """Newest wall time of a synchronised clock that an earlier run wrote down."""
 
 
 @dataclass(slots=True)
@@ -92,7 +94,8 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     parts: list[Checked] = []
     if work.samples:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
-        now_us = wall_us if books.clock.synchronised() else max(wall_us, books.newest.own_us)
+        known_us = max(books.newest.own_us, books.synced_us)
+        now_us = wall_us if books.clock.synchronised() else max(wall_us, known_us)
         resolved = resolve(
             conn, [intake.batch for intake in work.intakes], books.newest, now_us, books.turned, books.past
         )
@@ -195,6 +198,8 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
         done.snapshot = True
     if books.running_s is not None:
         conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('running_s', ?)", (books.running_s,))
+        if books.clock.synchronised():
+            conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('synced_us', ?)", (wall_us,))
         done.running = True
 
 

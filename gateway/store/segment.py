@@ -57,7 +57,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
         for pragma in (
-            f"page_size={PAGE_BYTES}", "journal_mode=DELETE", "synchronous=FULL", "secure_delete=OFF",
+            f"page_size={PAGE_BYTES}", "journal_mode=DELETE", "synchronous=EXTRA", "secure_delete=OFF",
             "cache_spill=OFF", "trusted_schema=OFF",
         ):  # fmt: skip
             conn.execute(f"PRAGMA {pragma}").fetchall()
@@ -67,6 +67,11 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         conn.close()
         raise
     return conn
+
+
+def is_unfinished(path: Path) -> bool:
+    """Say whether a segment holds nothing yet, or was left in the middle of a transaction."""
+    return not path.stat().st_size or path.with_name(f"{path.name}-journal").exists()
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
