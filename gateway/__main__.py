@@ -1,4 +1,4 @@
-"""The command line: run, check, reload, status, settings, token, demo."""
+"""The command line: run, check, reload, status, backup, restore, verify, export, settings, token, demo."""
 
 import argparse
 import asyncio
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gateway import store_commands
 from gateway.clock import SystemClock
 from gateway.model import GatewayError
 
@@ -48,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     _with_state(reload, _reload)
 
     _with_state(commands.add_parser("status", help="say how the running gateway is"), _status)
+
+    store_commands.add(commands, _with_state)
 
     settings = commands.add_parser("settings", help="print the reference of all settings")
     settings.add_argument("--schema", action="store_true", help="as JSON Schema, for editors")

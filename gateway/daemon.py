@@ -325,6 +325,7 @@ class Daemon:
             "id": self.id,
             "version": self.version,
             "address": self._api_address,
+            "store": str(self.store.folder.absolute()),
             "problems": list(self._problems),
             "parts": {
                 keeper.name: f"{keeper.health.state}{keeper.health.detail and ': '}{keeper.health.detail}"

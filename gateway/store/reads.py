@@ -7,8 +7,7 @@ from typing import TypeVar
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store import reader
 from gateway.store.buckets import Bucket, Folder
-from gateway.store.history import History
-from gateway.store.past import Damage
+from gateway.store.past import Damage, Segments
 from gateway.store.reader import Cursor, Readers
 
 T = TypeVar("T")
@@ -20,7 +19,7 @@ class Reads:
     """The reading half of `Store`."""
 
     _readers: Readers
-    _history: History
+    _history: Segments
 
     def _damaged(self, seqs: list[int], damage: list[Damage]) -> None:
         """Take note of blocks and chunks that could not be read."""

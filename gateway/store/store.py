@@ -61,7 +61,7 @@ class Store(Reads):
 
     def __init__(self, folder: Path, settings: StoreSettings, clock: Clock) -> None:
         """Use `Store.open`."""
-        self._folder = folder
+        self.folder = folder
         self._settings = settings
         self._clock = clock
         self._series = SeriesTable()
@@ -97,6 +97,7 @@ class Store(Reads):
             store._hot.unlock()
 
     _writer: Writer
+    _history: History
     _run_id: int
 
     async def _close(self) -> None:
