@@ -62,6 +62,7 @@ def verify_store(folder: Path, counted: Counted) -> Iterator[Finding]:
         epoch = ""
     else:
         with closing(connect_reader(path)) as conn:
+            conn.text_factory = _text
             epoch = _epoch(conn)
             try:
                 names = dict(load_series(conn))
@@ -77,6 +78,11 @@ def verify_store(folder: Path, counted: Counted) -> Iterator[Finding]:
                 "was set aside as damaged; a gap record says since when",
                 known=True,
             )
+
+
+def _text(raw: bytes) -> str:
+    """A damaged page can turn bytes into text: that is a fault of its row, not the end of reading."""
+    return raw.decode("utf-8", "replace")
 
 
 def _epoch(conn: sqlite3.Connection) -> str:
@@ -191,6 +197,7 @@ def _history(
         file = f"history/{each.path.name}"
         try:
             with closing(segment.connect_reader(each.path)) as conn:
+                conn.text_factory = _text
                 counted.segments += 1
                 yield from (Finding(file, sentence) for sentence in _integrity(conn))
                 yield from _segment(conn, each, names, counted, bad)
