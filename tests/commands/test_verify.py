@@ -63,7 +63,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a chunk": (sql(SEGMENT, f"UPDATE chunk SET {FLIP} WHERE id = {FIRST}"),
                 f"{SEGMENT}: a chunk of series 1 in fold 1 is damaged"),
     "a chunk that became text": (
-        sql(SEGMENT, f"UPDATE chunk SET {TEXT} WHERE id = {FIRST}"), "in fold 1 is damaged"),
+        sql(SEGMENT, f"UPDATE chunk SET {TEXT} WHERE id = {FIRST}"),
+        "in fold 1 is damaged",
+    ),
     "a missing chunk": (sql(SEGMENT, f"DELETE FROM chunk WHERE id = {FIRST}"), "some are lost"),
     "a chunk of another": (sql(SEGMENT, f"UPDATE chunk SET id = {chunk_id(1, 77, 0)} WHERE id = {chunk_id(1, 2, 0)}"),
                            "a chunk of series 77 in fold 1 is of series 2"),
