@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock
-from gateway.model import Batch, Flag, Gap, Receipt, RunRecord
+from gateway.model import Flag, Gap, Receipt, RunRecord
 from gateway.store import retention
 from gateway.store.blocks import cut, insert_block, mark_bad
 from gateway.store.codec import BlockHeader, Kind
@@ -15,6 +15,7 @@ from gateway.store.newest import Newest, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.past import Damage, Past
 from gateway.store.series import save_series
+from gateway.store.values import Checked
 from gateway.store.work import Ride, Work
 
 
@@ -83,7 +84,8 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     """Write everything inside an open transaction; COMMIT is the caller's."""
     wall_us = books.clock.wall_us()
     done = Done(books.next_seq, books.next_seq, books.token)
-    bad, parts = list(work.bad), []
+    bad = list(work.bad)
+    parts: list[Checked] = []
     if work.samples:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
         now_us = wall_us if books.clock.synchronised() else max(wall_us, books.newest.own_us)
@@ -95,7 +97,7 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     if work.series:
         save_series(conn, work.series, done.first_seq)
     if gaps and not parts:
-        parts = [Batch()]
+        parts = [Checked()]
     written = _blocks(conn, parts, books, done, wall_us)
     tx = Transaction(conn, done.next_seq - 1, wall_us)
     for gap in gaps:
@@ -140,7 +142,7 @@ def _damaged_chunk(conn: sqlite3.Connection, damage: Damage) -> Gap | None:
     return damage.gap if cursor.rowcount else None
 
 
-def _blocks(conn: sqlite3.Connection, parts: list[Batch], books: Books, done: Done, wall_us: int) -> int:
+def _blocks(conn: sqlite3.Connection, parts: list[Checked], books: Books, done: Done, wall_us: int) -> int:
     written, clock = 0, books.clock
     for part in parts:
         kind = Kind.SAMPLES if len(part) else Kind.EMPTY

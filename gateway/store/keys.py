@@ -7,16 +7,17 @@ microseconds that follow, and else kept at the next free one.
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import compress
+from dataclasses import dataclass, field, replace
+from itertools import compress, count, repeat
+from operator import itemgetter, le
 
-from gateway.model import Batch, Flag, Value
+from gateway.model import Flag, Value
 from gateway.store.blocks import overlapping
 from gateway.store.codec import CorruptBlock, Packed
-from gateway.store.newest import Newest
+from gateway.store.newest import Newest, Row
 from gateway.store.past import Past
 from gateway.store.schema import WIDE_US
-from gateway.store.values import same_value
+from gateway.store.values import Checked, same_value
 
 DAY_US = 86_400_000_000
 TEN_YEARS_US = 3653 * DAY_US
@@ -26,13 +27,15 @@ _REACH = 8
 _Key = tuple[int, int]
 _Row = tuple[Value, int, int]
 """Value, status, flags."""
+_TS: Callable[[Row], int] = itemgetter(1)
+_NEVER: Row = (0, -(2**63), None, 0, 0)
 
 
 @dataclass(slots=True)
 class Resolved:
     """What is to be stored of a commit's samples."""
 
-    kept: Batch
+    kept: Checked
     verdicts: bytearray
     """ADDED, SAME or MOVED for each sample that came in."""
     implausible: int
@@ -43,43 +46,46 @@ class Resolved:
 
 def resolve(
     conn: sqlite3.Connection,
-    batch: Batch,
+    batch: Checked,
     newest: Newest,
     now_us: int,
     turn: Callable[[], None],
     past: Past,
 ) -> Resolved:
     """Decide for each sample whether it is new; `turn` is called between slices of a long look-up."""
-    flags, implausible = _flag_implausible(batch, now_us)
-    batch = Batch(batch.series, batch.ts, batch.values, batch.statuses, flags)
+    batch, implausible = _flag_implausible(batch, now_us)
     late = _late(batch, newest, now_us + DAY_US)
-    resolved = Resolved(batch, bytearray(len(batch)), implausible, Newest())
+    # What waits may have to be tried again: its own columns stay as they are.
+    resolved = Resolved(replace(batch) if late else batch, bytearray(len(batch)), implausible, Newest())
     if late:
         _LateSamples(conn, past, batch, late, resolved).settle(turn)
     if late or newest.far or implausible:
         _change(resolved, newest, now_us)
     else:
-        resolved.change.add_newer(resolved.kept)
+        resolved.change.newer = resolved.kept
     return resolved
 
 
-def _flag_implausible(batch: Batch, now_us: int) -> tuple[list[int], int]:
+def _flag_implausible(batch: Checked, now_us: int) -> tuple[Checked, int]:
     low, high = now_us - TEN_YEARS_US, now_us + DAY_US
-    if low <= min(batch.ts) and max(batch.ts) <= high:
-        return batch.flags, 0
+    if low <= batch.t0 and batch.t1 <= high:
+        return batch, 0
     flags = [
         flag if low <= ts <= high else flag | Flag.IMPLAUSIBLE
         for flag, ts in zip(batch.flags, batch.ts, strict=True)
     ]
-    return flags, sum(not low <= ts <= high for ts in batch.ts)
+    return replace(batch, flags=flags), sum(not low <= ts <= high for ts in batch.ts)
 
 
-def _late(batch: Batch, newest: Newest, future_us: int) -> list[int]:
+def _late(batch: Checked, newest: Newest, future_us: int) -> list[int]:
     """Return the places of samples that may be in the store already."""
     late: list[int] = []
     fresh: dict[int, int] = {}
     last, far = newest.last, {series: (low, high[1]) for series, (low, high) in newest.far.items()}
-    careful = bool(far) or max(batch.ts) > future_us
+    careful = bool(far) or batch.t1 > future_us
+    if not careful and len(set(batch.series)) == len(batch):
+        known_ts = map(_TS, map(last.get, batch.series, repeat(_NEVER)))
+        return list(compress(count(), map(le, batch.ts, known_ts)))
     for place, (series, ts) in enumerate(zip(batch.series, batch.ts, strict=True)):
         known = fresh.get(series)
         if known is None and (row := last.get(series)) is not None:
@@ -114,7 +120,7 @@ class _LateSamples:
     """Samples no newer than what is known, compared with the store and with each other."""
 
     def __init__(
-        self, conn: sqlite3.Connection, past: Past, batch: Batch, late: Sequence[int], resolved: Resolved
+        self, conn: sqlite3.Connection, past: Past, batch: Checked, late: Sequence[int], resolved: Resolved
     ) -> None:
         self._conn = conn
         self._past = past
@@ -139,7 +145,10 @@ class _LateSamples:
         series, _, values, statuses, flags = (
             list(compress(column, keep)) for column in self._resolved.kept.columns()
         )
-        self._resolved.kept = Batch(series, list(compress(self._ts, keep)), values, statuses, flags)  # type: ignore[arg-type]
+        ts, codes = list(compress(self._ts, keep)), bytes(compress(self._batch.codes, keep))
+        kept = Checked(series, ts, values, statuses, flags, codes)  # type: ignore[arg-type]
+        kept.t0, kept.t1 = min(ts, default=0), max(ts, default=0)
+        self._resolved.kept = kept
 
     def _slices(self) -> Iterator[list[int]]:
         ts = self._batch.ts

@@ -9,7 +9,7 @@ from gateway.model import Batch, Flag, Sample, Value
 from gateway.store.codec import BlockHeader, CorruptBlock, Kind, decode, encode
 from gateway.store.past import Past
 from gateway.store.segment import Fold, Segment
-from gateway.store.values import value_bytes
+from gateway.store.values import Checked, checked, value_bytes
 
 Row = tuple[int, int, Value, int, int]
 """A Sample's fields: series, ts, value, status, flags."""
@@ -33,6 +33,8 @@ class Newest:
     """Lowest ts and highest sample in the implausible future, per series that has any."""
     own_us: int = 0
     """Newest stamp that the gateway made itself."""
+    newer: Checked | None = None
+    """Of a change: all of it, where each sample is newer than what is known of its series."""
     _long: dict[int, int] = field(default_factory=dict)
     """Bytes of the long values held, by series, the longest held first."""
 
@@ -58,10 +60,12 @@ class Newest:
                     del far[series]
         self._note_own(batch)
 
-    def add_newer(self, batch: Batch) -> None:
+    def add_newer(self, batch: Checked) -> None:
         """Take in samples that are each newer than what is known of their series, in their order."""
         self.last.update(zip(batch.series, zip(*batch.columns(), strict=True), strict=True))
         self._note_own(batch)
+        if self._long or not batch.plain:
+            self.hold({series: self.last[series] for series in batch.series})
 
     def _note_own(self, batch: Batch) -> None:
         if any(batch.flags):
@@ -76,6 +80,9 @@ class Newest:
 
     def merge(self, change: "Newest") -> None:
         """Take in what one commit changed."""
+        if change.newer is not None:
+            self.add_newer(change.newer)
+            return
         self.last.update(change.last)
         self.far.update(change.far)
         if self.far:
@@ -159,13 +166,12 @@ def _load_snapshot(conn: sqlite3.Connection) -> tuple[Newest, int]:
     seq, own_us, last, far = row
     newest = Newest(own_us=own_us)
     try:
-        newest.add_newer(decode(last)[1])
+        newest.add_newer(checked(decode(last)[1]))
         pairs = list(decode(far)[1])
     except CorruptBlock:
         return Newest(own_us=own_us), 0
     for low, high in zip(pairs[::2], pairs[1::2], strict=True):
         newest.far[low.series] = low.ts, high
-    newest.hold(newest.last)
     return newest, seq
 
 
