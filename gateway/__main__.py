@@ -2,13 +2,14 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway import store_commands
+from gateway import control_socket, store_commands
 from gateway.clock import SystemClock
 from gateway.model import GatewayError
 
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="name every problem of a configuration file")
     check.add_argument("file", type=Path)
-    check.set_defaults(command=_check)
+    _with_state(check, _check)
 
     reload = commands.add_parser("reload", help="let the running gateway take its edited file")
     reload.add_argument("--wait", action="store_true", help="return when it is applied; 1 if it is refused")
@@ -109,12 +110,14 @@ def _check(arguments: argparse.Namespace) -> int:
 
     checked = check(arguments.file, os.environ)
     print(*checked.lines, sep="\n")
+    with contextlib.suppress(control_socket.NotRunning):
+        status = _ask(arguments, "status")
+        if status.get("file") == str(arguments.file.absolute()):
+            print(f"{arguments.file}: {status['flash']}")
     return checked.code
 
 
 def _ask(arguments: argparse.Namespace, command: str) -> dict[str, object]:
-    from gateway import control_socket
-
     return asyncio.run(control_socket.ask(arguments.state, {"command": command}))
 
 

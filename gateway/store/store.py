@@ -14,12 +14,14 @@ from gateway.model import Batch, Gap, Receipt, RunRecord, Sample, SeriesInfo, Ti
 from gateway.store import outbox
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Counters
+from gateway.store.flash import FlashState
 from gateway.store.history import History
 from gateway.store.hotfile import HotFile
 from gateway.store.outbox import Transaction
 from gateway.store.past import Damage
 from gateway.store.reader import Readers
 from gateway.store.reads import Reads
+from gateway.store.room import RoomState
 from gateway.store.schema import DiskRefuses
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
@@ -54,6 +56,9 @@ class StoreState:
     """A sentence while the disk refuses; nothing is acknowledged then."""
     counters: dict[str, int]
     last_commit_mono_ns: int
+    wal_bytes: int
+    disk: RoomState
+    flash: FlashState
 
 
 class Store(Reads):
@@ -262,6 +267,9 @@ class Store(Reads):
             refusing=writer.refusing,
             counters={name: getattr(writer.counters, name) for name in Counters.__slots__},
             last_commit_mono_ns=writer.last_commit_ns,
+            wal_bytes=writer.wal.bytes_used,
+            disk=writer.room.state,
+            flash=writer.flash.state(),
         )
 
 

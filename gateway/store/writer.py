@@ -16,14 +16,17 @@ from gateway.model import Gap, NotStored
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Books, Counters, Done, run_commit, was_committed
 from gateway.store.compact import Compactor
+from gateway.store.flash import Flash
 from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded, read_epoch
 from gateway.store.inbox import Inbox
 from gateway.store.outbox import Transaction
 from gateway.store.retention import used_bytes
+from gateway.store.room import Room
 from gateway.store.schema import is_corrupt, is_disk, is_full
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
+from gateway.store.wal import WriteAheadLog
 from gateway.store.work import Ride, Work, fail, settle
 
 _log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ _SLICE_PAUSE_S = 0.002
 """Between slices of a fold: the processor is others' too."""
 _SNAPSHOT_NS = 300_000_000_000
 _RUNNING_NS = 60_000_000_000
+_LOOK_NS = 10_000_000_000
 _CORRUPT_TRIES = 2
 
 
@@ -52,6 +56,10 @@ class Writer(Inbox, threading.Thread):
         self.compactor = Compactor(history, series, clock, settings.chunk_minutes)
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
+        self.flash = Flash(hot.path.parent, settings.endurance_bytes, clock)
+        self.room = Room(hot.path.parent)
+        self.wal = WriteAheadLog(hot.path)
+        self._looked_ns = -_LOOK_NS
         self._loop = asyncio.get_running_loop()
         self._conn: sqlite3.Connection | None = None
         self._doubt: Done | None = None
@@ -70,6 +78,7 @@ class Writer(Inbox, threading.Thread):
             self._series.keep(series, info)
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
         self._running_saved_ns = self._snapshot_ns = self._started_ns
+        self.flash.load(self._conn)
         self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
         self._pending.bad += loaded.bad
         self._take_over(loaded)
@@ -89,6 +98,10 @@ class Writer(Inbox, threading.Thread):
         while not self._ended:
             due = self._wait(next_ns)
             self.turned_ns = now = self._clock.mono_ns()
+            if now - self._looked_ns >= _LOOK_NS:
+                self._looked_ns = now
+                self.room.look(self._max_bytes - self.bytes_used)
+                self.wal.look(None if self.refusing else self._conn)
             if due:
                 self._try_commit()
                 next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
@@ -170,12 +183,12 @@ class Writer(Inbox, threading.Thread):
 
     def _books(self, closing: bool) -> Books:
         now = self._clock.mono_ns()
-        running_s = self._now_running_s()
+        due = closing or now - self._running_saved_ns > _RUNNING_NS
         self._token += 1
         return Books(
             self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
-            running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
+            [("running_s", self._now_running_s()), *self.flash.look()] if due else [], self.room.tight,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
         )  # fmt: skip
 

@@ -29,8 +29,10 @@ from tests.commands.conftest import ALL, HALF, Said, command, filled
 NAN = math.nan
 VALUES: list[Value] = [
     None, True, False, 0, 1, 1.0, -1, -(2**63), 2**63 - 1, 2**63, 2**64 - 1, 0.1, -0.0, 1e308, 5e-324, 1 / 3,
-    NAN, math.inf, -math.inf, "", "plain", "=1+1", "@SUM(A1)", "-2+3", "+1", "\tx", "\rx", "'quoted", '"a",b;c\r\n',
-    "\uff1d1", "true", "12", "ünï ☃ 😀", "a\x00b", b"", b"\x00\xff", base64.b64decode("+/+/"), [], [1, 2.5, "x", None, True],
+    NAN, math.inf, -math.inf,
+    "", "plain", "=1+1", "@SUM(A1)", "-2+3", "+1", "\tx", "\rx", "'quoted", '"a",b;c\r\n',
+    "\uff1d1", "true", "12", "ünï ☃ 😀", "a\x00b", b"", b"\x00\xff", base64.b64decode("+/+/"),
+    [], [1, 2.5, "x", None, True],
     [1.0, NAN, -math.inf], [b"\x01", "text", NAN, [b""]], [[2**64 - 1], [-(2**63)]],
 ]  # fmt: skip
 START = -62_135_596_800_000_000  # year 1; each value a day and a microsecond later

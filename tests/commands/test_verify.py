@@ -38,6 +38,7 @@ SEGMENT = "history/000001.db"
 TEXT = "data = substr(data, 1, 200) || x'5a' || substr(data, 202)"
 LAST = "(SELECT max(seq) FROM block)"
 FIRST = "(SELECT min(id) FROM chunk)"
+SECOND = chunk_id(1, 2, 0)
 FLIP = "data = CAST(substr(data, 1, 200) || x'5a' || substr(data, 202) AS BLOB)"
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "a block": (sql("hot.db", f"UPDATE block SET {FLIP} WHERE seq = 10"),
@@ -67,7 +68,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "in fold 1 is damaged",
     ),
     "a missing chunk": (sql(SEGMENT, f"DELETE FROM chunk WHERE id = {FIRST}"), "some are lost"),
-    "a chunk of another": (sql(SEGMENT, f"UPDATE chunk SET id = {chunk_id(1, 77, 0)} WHERE id = {chunk_id(1, 2, 0)}"),
+    "a chunk of another": (sql(SEGMENT, f"UPDATE chunk SET id = {chunk_id(1, 77, 0)} WHERE id = {SECOND}"),
                            "a chunk of series 77 in fold 1 is of series 2"),
     "a fold's times": (sql(SEGMENT, "UPDATE fold SET t1 = t0"), "outside the times of its fold"),
     "folded twice": (sql(SEGMENT, "INSERT INTO folded VALUES (1, 1, 2)"), "was folded twice"),
