@@ -47,12 +47,9 @@ def _rename_epoch(path: Path, old: str, new: str) -> int:
     """Rename the folds of an epoch; return the last seq that they took."""
     try:
         with closing(segment.connect_writer(path)) as conn:
-            last = conn.execute(
-                "SELECT coalesce(max(to_seq), 0) FROM folded JOIN fold ON fold.id = fold WHERE epoch = ?",
-                (old,),
-            ).fetchone()[0]
+            last = segment.newest_seq(conn)
             conn.execute("UPDATE fold SET epoch = ? WHERE epoch = ?", (new, old))
-            return int(last)
+            return last
     except sqlite3.Error as error:
         if is_corrupt(error):
             return 0  # the daemon sets it aside

@@ -10,6 +10,7 @@ zstd.py.
 import enum
 import struct
 import zlib
+from array import array
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,7 @@ from gateway.store.columns import (
     decode_ints,
     decode_values,
     encode_ints,
+    encode_times,
     encode_values,
 )
 from gateway.store.values import checked
@@ -70,11 +72,11 @@ def encode(header: BlockHeader, batch: Batch) -> bytes:
     if len(rows):
         raw = b"".join(
             (
-                _series_column(tuple(rows.series)),
-                encode_ints(rows.ts, delta=True),
+                _series_column(rows.packed_series),
+                encode_times(rows.packed_ts),
                 encode_ints(rows.statuses),
                 encode_ints(rows.flags),
-                encode_values(rows.values, rows.codes),
+                encode_values(rows.values, (rows.codes, rows.numbers)),
             )
         )
     body = pack(raw)
@@ -87,9 +89,9 @@ def encode(header: BlockHeader, batch: Batch) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _series_column(series: tuple[int, ...]) -> bytes:
+def _series_column(series: bytes) -> bytes:
     """A plant sends the same series in the same order again and again."""
-    return encode_ints(series, delta=True)
+    return encode_ints(array("i", series).tolist(), delta=True)
 
 
 def decode_header(data: bytes) -> BlockHeader:

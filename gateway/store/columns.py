@@ -8,7 +8,7 @@ import contextlib
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate, chain, compress, islice
+from itertools import accumulate, chain, islice
 from operator import sub
 from typing import Any
 
@@ -24,12 +24,15 @@ from gateway.store.values import (
     SELECT,
     STR,
     UINT64,
-    type_codes,
+    chosen,
+    packed,
+    typed,
 )
 
 assert sys.byteorder == "little", "the block format is little-endian, and so is every box it runs on"
 
 _WIDTHS = "bhiIqQ"
+_BYTES_OF = 1, 2, 4, 4, 8, 8
 _MAX_COUNT = 1 << 26
 _CONSTANT = 0x40
 _DELTA = 0x80
@@ -74,16 +77,32 @@ def encode_ints(values: Sequence[int], *, delta: bool = False) -> bytes:
     if not values:
         return b""
     if values[0] == values[-1] and values.count(values[0]) == len(values):
-        index, column = _narrowest(values[:1])
-        return bytes([_CONSTANT | index]) + column.tobytes()
+        index, raw = _narrowest(values[:1])
+        return bytes([_CONSTANT | index]) + raw
     if delta:
         try:
-            index, column = _narrowest(list(map(sub, islice(values, 1, None), values)))
+            index, raw = _narrowest(list(map(sub, islice(values, 1, None), values)))
         except ValueError:  # the differences fit no 64 bits
             return encode_ints(values)
-        return bytes([_DELTA | index]) + array("q", values[:1]).tobytes() + _shuffled(column)
-    index, column = _narrowest(values)
-    return bytes([index]) + _shuffled(column)
+        return bytes([_DELTA | index]) + packed("q", values[:1]) + _shuffled(raw, _BYTES_OF[index])
+    index, raw = _narrowest(values)
+    return bytes([index]) + _shuffled(raw, _BYTES_OF[index])
+
+
+def encode_times(packed_ts: bytes) -> bytes:
+    """Encode times: as differences where they mostly go on."""
+    ts = array("q", packed_ts)
+    probe = range(0, len(ts) - 1, len(ts) // 16 + 1)
+    if sum(ts[place] <= ts[place + 1] for place in probe) * 8 >= len(probe) * 7:
+        return encode_ints(ts.tolist(), delta=True)
+    return encode_packed(packed_ts)
+
+
+def encode_packed(raw: bytes) -> bytes:
+    """Encode integers of 8 bytes as they are: the planes of zeros pack to nothing."""
+    if raw == raw[:8] * (len(raw) // 8):
+        return encode_ints(array("q", raw[:8]))
+    return bytes([_WIDTHS.index("q")]) + _shuffled(raw, 8)
 
 
 def decode_ints(source: Source, count: int) -> list[int]:
@@ -104,19 +123,29 @@ def decode_ints(source: Source, count: int) -> list[int]:
     return list(accumulate(chain((first,), source.numbers(code, count - 1))))
 
 
-def encode_values(values: Sequence[Value], codes: bytes | None = None, depth: int = 0) -> bytes:
-    """Encode checked values: a type code each (`codes`, where they are known), then those of each type."""
+def encode_values(
+    values: Sequence[Value], found: tuple[bytes, dict[int, bytes]] | None = None, depth: int = 0
+) -> bytes:
+    """Encode checked values: a type code each, then those of each type. `found`: what `typed` gave."""
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
-    codes = type_codes(values) if codes is None else codes
+    codes, numbers = typed(values) if found is None else found
     present = sorted(set(codes))
     parts = [bytes([len(present), *present])]
     if len(present) > 1:
         parts.append(codes)
     for code in present:
-        chosen = list(compress(values, codes.translate(SELECT[code]))) if len(present) > 1 else values
-        parts.append(_encode_kind(code, chosen, depth))
+        if code in numbers:
+            parts.append(_encode_numbers(code, numbers[code]))
+        else:
+            parts.append(_encode_kind(code, chosen(values, codes, code), depth))
     return b"".join(parts)
+
+
+def _encode_numbers(code: int, raw: bytes) -> bytes:
+    if code == FLOAT:
+        return _shuffled(raw, 8)
+    return encode_packed(raw) if code == INT else raw
 
 
 def decode_values(source: Source, count: int, depth: int = 0) -> list[Value]:
@@ -139,10 +168,10 @@ def decode_values(source: Source, count: int, depth: int = 0) -> list[Value]:
 
 
 def _encode_kind(code: int, values: Sequence[Any], depth: int) -> bytes:
-    if code == FLOAT:
-        return _shuffled(array("d", values))
     if code in (INT, UINT64):
         return encode_ints(values)
+    if code == FLOAT:
+        return _shuffled(packed("d", values), 8)
     if code == BOOL:
         return bytes(values)
     if code == NONE:
@@ -189,16 +218,15 @@ def _cut(whole: Any, lengths: Sequence[int]) -> Iterable[Any]:
         yield whole[start:end]
 
 
-def _narrowest(values: Sequence[int]) -> tuple[int, "array[int]"]:
+def _narrowest(values: Sequence[int]) -> tuple[int, bytes]:
     for index, code in enumerate(_WIDTHS):
-        with contextlib.suppress(OverflowError):
-            return index, array(code, values)
+        with contextlib.suppress(ValueError):
+            return index, packed(code, values)
     raise ValueError("the integers fit no 64 bits")
 
 
-def _shuffled(column: "array[Any]") -> bytes:
-    raw, width = column.tobytes(), column.itemsize
-    return raw if width == 1 else b"".join(raw[place::width] for place in range(width))
+def _shuffled(raw: bytes, width: int) -> bytes:
+    return raw if width == 1 else b"".join([raw[place::width] for place in range(width)])
 
 
 def _unshuffled(raw: bytes, width: int) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress, count, repeat
 from operator import itemgetter, le
+from typing import Any
 
 from gateway.model import Flag, Value
 from gateway.store.blocks import overlapping
@@ -17,7 +18,7 @@ from gateway.store.codec import CorruptBlock, Packed
 from gateway.store.newest import Newest, Row
 from gateway.store.past import Past
 from gateway.store.schema import WIDE_US
-from gateway.store.values import Checked, same_value
+from gateway.store.values import Checked, joined, packed, same_value, typed
 
 DAY_US = 86_400_000_000
 TEN_YEARS_US = 3653 * DAY_US
@@ -46,23 +47,24 @@ class Resolved:
 
 def resolve(
     conn: sqlite3.Connection,
-    batch: Checked,
+    batches: Sequence[Checked],
     newest: Newest,
     now_us: int,
     turn: Callable[[], None],
     past: Past,
 ) -> Resolved:
     """Decide for each sample whether it is new; `turn` is called between slices of a long look-up."""
-    batch, implausible = _flag_implausible(batch, now_us)
-    late = _late(batch, newest, now_us + DAY_US)
+    batch, implausible = _flag_implausible(joined(batches), now_us)
+    plausible = not (newest.far or implausible)
+    late = [] if plausible and newest.follows(batches) else _late(batch, newest, now_us + DAY_US)
     # What waits may have to be tried again: its own columns stay as they are.
     resolved = Resolved(replace(batch) if late else batch, bytearray(len(batch)), implausible, Newest())
     if late:
         _LateSamples(conn, past, batch, late, resolved).settle(turn)
-    if late or newest.far or implausible:
+    if late or not plausible:
         _change(resolved, newest, now_us)
     else:
-        resolved.change.newer = resolved.kept
+        resolved.change.newer = tuple(batches)
     return resolved
 
 
@@ -142,13 +144,14 @@ class _LateSamples:
             self._move([place for place in places if not self._placed(place, self._key(place))])
             turn()
         keep = [verdict != SAME for verdict in self._resolved.verdicts]
-        series, _, values, statuses, flags = (
-            list(compress(column, keep)) for column in self._resolved.kept.columns()
-        )
-        ts, codes = list(compress(self._ts, keep)), bytes(compress(self._batch.codes, keep))
-        kept = Checked(series, ts, values, statuses, flags, codes)  # type: ignore[arg-type]
-        kept.t0, kept.t1 = min(ts, default=0), max(ts, default=0)
-        self._resolved.kept = kept
+        columns: Any = self._resolved.kept.columns()
+        series, _, values, statuses, flags = (list(compress(column, keep)) for column in columns)
+        ts = list(compress(self._ts, keep))
+        codes, numbers = typed(values)
+        self._resolved.kept = Checked(
+            series, ts, values, statuses, flags, packed("i", series), packed("q", ts), codes, numbers,
+            min(ts, default=0), max(ts, default=0),
+        )  # fmt: skip
 
     def _slices(self) -> Iterator[list[int]]:
         ts = self._batch.ts
@@ -217,10 +220,13 @@ class _LateSamples:
         if not keys:
             return
         times = [ts for _, ts in keys]
+        deleted = self._past.deleted
         for seq, data in overlapping(self._conn, min(times), max(times)):
             try:
                 packed = Packed(data, seq)
                 hits = list(map(keys.__contains__, zip(packed.series, packed.ts, strict=True)))
+                if deleted and True in hits:
+                    deleted.strike(hits, packed.series, packed.ts, seq)
                 if True in hits:
                     block = packed.batch()
                     found = zip(block.series, block.ts, strict=True)
@@ -235,11 +241,11 @@ class _LateSamples:
         for series, ts in keys:
             wanted.setdefault(series, set()).add(ts)
         for where, fold in self._past.folds(from_us, to_us):
-            for packed in self._past.packed(where, fold, sorted(wanted), from_us, to_us):
-                series = packed.header.series
-                hits = list(map(wanted[series].__contains__, packed.ts))
+            for there in self._past.packed(where, fold, sorted(wanted), from_us, to_us):
+                series = there.header.series
+                hits = list(map(wanted[series].__contains__, there.ts))
                 if True in hits:
-                    chunk = packed.batch()
+                    chunk = there.batch()
                     rows = zip(chunk.values, chunk.statuses, chunk.flags, strict=True)
                     found = ((series, ts) for ts in chunk.ts)
                     self._stored.update(compress(zip(found, rows, strict=True), hits))

@@ -1,31 +1,48 @@
 """A store opened only to be read, beside a running daemon or without one: for `export` and `verify`."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from gateway.model import SeriesInfo
-from gateway.store import segment
+from gateway.store import deletions, segment
 from gateway.store.hotfile import HotFile, read_epoch
-from gateway.store.past import Damage
+from gateway.store.past import Damage, Past
 from gateway.store.reader import Readers
 from gateway.store.reads import Reads
 from gateway.store.schema import MIGRATIONS, StoreProblem, connect_reader, is_disk
 from gateway.store.segment import Segment
 from gateway.store.series import load_series
+from gateway.store.tombstones import Tombstones
 
 
 class Shelf:
-    """The history of a folder as it is at each moment: a daemon may add and remove segments meanwhile."""
+    """The history of a folder as it is at each moment: a daemon may fold, delete and unlink meanwhile."""
 
-    def __init__(self, folder: Path, epoch: str) -> None:
-        self._folder = folder / "history"
-        self.epoch = epoch
+    def __init__(self, folder: Path, conn: sqlite3.Connection) -> None:
+        """`conn`: to the hot file, for this object alone."""
+        self._folder, self._conn = folder / "history", conn
+        self._lock = threading.Lock()
+        self._as_of: tuple[int, int] | None = None
+        self._deleted = Tombstones()
+        self.epoch = read_epoch(conn)
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         return tuple(segment.found(self._folder))
+
+    @property
+    def deleted(self) -> Tombstones:
+        with self._lock:
+            as_of = self._conn.execute("SELECT count(*), coalesce(max(id), 0) FROM tombstone").fetchone()
+            if as_of != self._as_of:
+                self._deleted, self._as_of = deletions.load(self._conn), as_of
+            return self._deleted
+
+    def reading(self) -> Past:
+        return Past(lambda: self.segments, lambda: self.epoch, lambda: self.deleted)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -40,14 +57,15 @@ class ReadOnlyStore(Reads):
         """Open a store, or the store of a backup. StoreProblem: there is none, or it cannot be read."""
         path = hot_file(folder)
         roll_back_if_idle(folder)
+        self._conn = connect_reader(path)
         try:
-            with closing(connect_reader(path)) as conn:
-                self._history = Shelf(folder, read_epoch(conn))
-                self.series = dict(load_series(conn))
+            self._history = Shelf(folder, self._conn)
+            self.series = dict(load_series(self._conn))
             for each in self._history.segments:
                 with suppress(sqlite3.DatabaseError, FileNotFoundError):  # noted where it is read
                     self.series |= {n: info for n, info in segment.names(each.path) if n not in self.series}
         except (sqlite3.Error, TypeError, ValueError) as error:
+            self._conn.close()
             raise StoreProblem(
                 f"{path} cannot be read: {error}; `edge-gateway verify` names every fault"
             ) from error
@@ -57,6 +75,7 @@ class ReadOnlyStore(Reads):
 
     def close(self) -> None:
         self._readers.close()
+        self._conn.close()
 
     def _damaged(self, seqs: list[int], damage: list[Damage]) -> None:
         self.problems |= {f"block {seq} is damaged: its samples are left out": None for seq in seqs}

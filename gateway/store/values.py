@@ -4,7 +4,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
@@ -25,6 +25,7 @@ CODE_OF: dict[type, int] = {
 }  # fmt: skip
 SELECT = {code: bytes(int(byte == code) for byte in range(256)) for code in CODES}
 """For each code what `bytes.translate` needs to mark it among others."""
+_FORMS = (FLOAT, "d"), (INT, "q"), (BOOL, "?")
 _LONG = bytes((STR, BYTES, LIST))
 _PLAIN = frozenset({float, bool, type(None)})
 _double = struct.Struct("<d").pack
@@ -36,10 +37,18 @@ class Unfit(ValueError):
 
 @dataclass(slots=True)
 class Checked(Batch):
-    """A batch that can be stored, and what was found out on the way; it is not changed any more."""
+    """A batch that can be stored, and what was found out on the way; it is not changed any more.
 
+    Numbers are packed where the batch comes in: to the writer thread's processor they would be far away.
+    """
+
+    packed_series: bytes = b""
+    packed_ts: bytes = b""
+    """These columns as little-endian numbers of 4 and 8 bytes."""
     codes: bytes = b""
     """Of each value's type."""
+    numbers: dict[int, bytes] = field(default_factory=dict)
+    """By code the doubles, 64-bit integers and booleans among the values, packed too."""
     t0: int = 0
     t1: int = 0
     """First and last time."""
@@ -93,12 +102,15 @@ def _list_bytes(value: list[Any], depth: int) -> int:
 
 
 def checked(batch: Batch) -> Checked:
-    """Look at each part of a batch once; raise Unfit, ValueError, OverflowError or TypeError."""
+    """Look at each part of a batch once; raise Unfit, or another ValueError, OverflowError or TypeError."""
     if isinstance(batch, Checked):
         return batch
-    t0, t1 = _check_columns(*batch.columns())
-    codes = type_codes(batch.values)
-    found = Checked(*batch.columns(), codes, t0, t1, _ROW_BYTES * len(batch))
+    codes, numbers = typed(batch.values)
+    series, ts = _check_columns(*batch.columns())
+    t0, t1 = (min(batch.ts), max(batch.ts)) if ts else (0, 0)
+    if t0 < _TS_LOW or t1 > _TS_HIGH:
+        raise Unfit("its time lies more than 140 000 years from 1970")
+    found = Checked(*batch.columns(), series, ts, codes, numbers, t0, t1, _ROW_BYTES * len(batch))
     if not found.plain:
         found.size += sum(map(value_bytes, batch.values))
     return found
@@ -109,7 +121,13 @@ def joined(batches: Sequence[Checked]) -> Checked:
     if len(batches) == 1:
         return batches[0]
     whole = Checked(
+        packed_series=b"".join(batch.packed_series for batch in batches),
+        packed_ts=b"".join(batch.packed_ts for batch in batches),
         codes=b"".join(batch.codes for batch in batches),
+        numbers={
+            code: b"".join(batch.numbers.get(code, b"") for batch in batches)
+            for code in frozenset().union(*(batch.numbers for batch in batches))
+        },
         t0=min(batch.t0 for batch in batches),
         t1=max(batch.t1 for batch in batches),
         size=sum(batch.size for batch in batches),
@@ -119,20 +137,31 @@ def joined(batches: Sequence[Checked]) -> Checked:
     return whole
 
 
-def type_codes(values: Sequence[Value]) -> bytes:
-    """Return a code for each value's type; raise Unfit for a type or an integer that cannot be stored."""
+def typed(values: Sequence[Value]) -> tuple[bytes, dict[int, bytes]]:
+    """Return a code for each value's type, and by code the numbers, packed.
+
+    Unfit: a type or an integer that cannot be stored.
+    """
     try:
         codes = bytes(map(CODE_OF.__getitem__, map(type, values)))
     except KeyError as error:
         kind = error.args[0].__name__
         raise Unfit(f"its value is of the type {kind}, which the store does not know") from None
-    if INT not in codes:
-        return codes
-    try:
-        array("q", compress(values, codes.translate(SELECT[INT])))  # type: ignore[type-var]
-    except OverflowError:
-        return bytes(map(_wide_code, codes, values))
-    return codes
+    numbers: dict[int, bytes] = {}
+    for code, form in _FORMS:
+        if code in codes:
+            try:
+                numbers[code] = packed(form, chosen(values, codes, code))
+            except ValueError:  # an integer beyond 63 bits
+                return bytes(map(_wide_code, codes, values)), {}
+    return codes, numbers
+
+
+def chosen(values: Sequence[Value], codes: bytes, code: int) -> Sequence[Any]:
+    """Return the values of one code."""
+    if codes.count(code) == len(codes):
+        return values
+    return list(compress(values, codes.translate(SELECT[code])))
 
 
 def _wide_code(code: int, value: Any) -> int:
@@ -145,8 +174,7 @@ def _wide_code(code: int, value: Any) -> int:
 def row_problem(series: Any, ts: Any, value: Any, status: Any, flags: Any) -> str | None:
     """Say why one sample cannot be stored, or None."""
     try:
-        _check_columns([series], [ts], [value], [status], [flags])
-        value_bytes(value)
+        checked(Batch([series], [ts], [value], [status], [flags]))
     except Unfit as unfit:
         return str(unfit)
     except (ValueError, OverflowError, TypeError):
@@ -160,14 +188,17 @@ def _check_columns(
     values: Sequence[Value],
     statuses: Sequence[int],
     flags: Sequence[int],
-) -> tuple[int, int]:
-    """Return the first and last time of columns that fit."""
-    array("I", statuses), array("B", flags), array("q", ts), array("i", series)
+) -> tuple[bytes, bytes]:
+    """Return series and times, packed, of columns that fit."""
     if not len(series) == len(ts) == len(values) == len(statuses) == len(flags):
         raise ValueError("the columns of a batch differ in length")
-    if not ts:
-        return 0, 0
-    t0, t1 = min(ts), max(ts)
-    if t0 < _TS_LOW or t1 > _TS_HIGH:
-        raise Unfit("its time lies more than 140 000 years from 1970")
-    return t0, t1
+    array("I", statuses), bytes(flags)
+    return packed("i", series), packed("q", ts)
+
+
+def packed(code: str, numbers: Sequence[float]) -> bytes:
+    """Return little-endian numbers of one type of `struct`; raise ValueError where one is none of these."""
+    try:
+        return struct.pack(f"<{len(numbers)}{code}", *numbers)
+    except struct.error as error:
+        raise ValueError(f"{error}") from None

@@ -11,13 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from gateway.model import SeriesInfo
-from gateway.store import segment
+from gateway.store import segment, tombstones
 from gateway.store.blocks import CORRUPT
 from gateway.store.chunk import PackedChunk, in_order
 from gateway.store.codec import CorruptBlock, Kind, decode
 from gateway.store.hotfile import read_epoch
 from gateway.store.outbox import acked, quarantined, uploads
-from gateway.store.read_only import Shelf, hot_file, roll_back_if_idle
+from gateway.store.read_only import hot_file, roll_back_if_idle
 from gateway.store.schema import StoreProblem, connect_reader
 from gateway.store.segment import Fold, Segment
 from gateway.store.series import load_series
@@ -102,6 +102,13 @@ def _hot(conn: sqlite3.Connection, names: dict[int, SeriesInfo], counted: Counte
     yield from _blocks(conn, names, counted)
     yield from _snapshot(conn)
     yield from _queues(conn)
+    for number, record in conn.execute("SELECT id, record FROM tombstone").fetchall():
+        try:
+            tombstones.decode(record)
+        except (CorruptBlock, TypeError) as error:
+            yield Finding(
+                "hot.db", f"deletion {number} is damaged ({error}): what it deleted is served again"
+            )
 
 
 def _integrity(conn: sqlite3.Connection) -> list[str]:
@@ -193,7 +200,7 @@ def _history(
     folder: Path, epoch: str, names: dict[int, SeriesInfo], counted: Counted, bad: set[tuple[int, int]]
 ) -> Iterator[Finding]:
     taken: list[tuple[int, int, str]] = []
-    for each in Shelf(folder, epoch).segments:
+    for each in segment.found(folder / "history"):
         file = f"history/{each.path.name}"
         try:
             with closing(segment.connect_reader(each.path)) as conn:
@@ -227,6 +234,10 @@ def _segment(
     there = segment.folds(conn, -(2**63), 2**63 - 1)
     for fold in there:
         yield from _fold(conn, file, fold, known, counted, {n for where, n in bad if where == each.number})
+    last = dict(conn.execute("SELECT fold, max(to_seq) FROM folded GROUP BY fold").fetchall())
+    for fold in there:
+        if last.get(fold.id, fold.to_seq) != fold.to_seq:
+            yield Finding(file, f"fold {fold.id} took blocks up to {last[fold.id]}, it says {fold.to_seq}")
     ids = {fold.id for fold in there}
     for number in (row[0] for row in conn.execute("SELECT DISTINCT fold FROM folded")):
         if number not in ids and number <= max(ids, default=0):

@@ -16,17 +16,14 @@ from gateway.model import Gap, NotStored
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Books, Counters, Done, run_commit, was_committed
 from gateway.store.compact import Compactor
-from gateway.store.flash import Flash
+from gateway.store.disk import Disk
 from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded, read_epoch
 from gateway.store.inbox import Inbox
 from gateway.store.outbox import Transaction
-from gateway.store.retention import used_bytes
-from gateway.store.room import Room
 from gateway.store.schema import is_corrupt, is_disk, is_full
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
-from gateway.store.wal import WriteAheadLog
 from gateway.store.work import Ride, Work, fail, settle
 
 _log = logging.getLogger(__name__)
@@ -38,7 +35,6 @@ _SLICE_PAUSE_S = 0.002
 """Between slices of a fold: the processor is others' too."""
 _SNAPSHOT_NS = 300_000_000_000
 _RUNNING_NS = 60_000_000_000
-_LOOK_NS = 10_000_000_000
 _CORRUPT_TRIES = 2
 
 
@@ -56,10 +52,7 @@ class Writer(Inbox, threading.Thread):
         self.compactor = Compactor(history, series, clock, settings.chunk_minutes)
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
-        self.flash = Flash(hot.path.parent, settings.endurance_bytes, clock)
-        self.room = Room(hot.path.parent)
-        self.wal = WriteAheadLog(hot.path)
-        self._looked_ns = -_LOOK_NS
+        self.disk = Disk(hot.path, settings, clock)
         self._loop = asyncio.get_running_loop()
         self._conn: sqlite3.Connection | None = None
         self._doubt: Done | None = None
@@ -78,7 +71,7 @@ class Writer(Inbox, threading.Thread):
             self._series.keep(series, info)
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
         self._running_saved_ns = self._snapshot_ns = self._started_ns
-        self.flash.load(self._conn)
+        self.disk.flash.load(self._conn)
         self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
         self._pending.bad += loaded.bad
         self._take_over(loaded)
@@ -87,6 +80,7 @@ class Writer(Inbox, threading.Thread):
 
     def _take_over(self, loaded: Loaded) -> None:
         self.epoch, self.blocks, self.bytes_used = loaded.epoch, loaded.blocks, loaded.bytes_used
+        self._hot_bytes = loaded.bytes_used - self._history.bytes_used
         self.oldest_seq = loaded.oldest_seq
         self._history.epoch = loaded.epoch
         self._work.gaps += self._hot.gaps + self._history.gaps
@@ -98,10 +92,7 @@ class Writer(Inbox, threading.Thread):
         while not self._ended:
             due = self._wait(next_ns)
             self.turned_ns = now = self._clock.mono_ns()
-            if now - self._looked_ns >= _LOOK_NS:
-                self._looked_ns = now
-                self.room.look(self._max_bytes - self.bytes_used)
-                self.wal.look(None if self.refusing else self._conn)
+            self.disk.look(None if self.refusing else self._conn, self.bytes_used)
             if due:
                 self._try_commit()
                 next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
@@ -122,7 +113,9 @@ class Writer(Inbox, threading.Thread):
         """Wait for work and its tick, at most the idle time; say whether to commit."""
         with self._changed:
             stopping, left_ns = self._stop_by_ns is not None, next_ns - self._clock.mono_ns()
-            busy = bool(self._pending or self._work or self.compactor.wants_commit)
+            busy = bool(
+                self._pending or self._work or self.compactor.wants_commit or self.compactor.releaser.released
+            )
             longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
             if stopping and self.refusing:
                 self._changed.wait(0.1)
@@ -172,7 +165,7 @@ class Writer(Inbox, threading.Thread):
             self._committed(self._doubt)
             return
         self._doubt = None
-        self.compactor.care(self._work, used_bytes(conn), self._max_bytes, self._now_running_s())
+        self.compactor.care(self._work, self._hot_bytes, self._max_bytes, self._now_running_s())
         conn.execute("BEGIN IMMEDIATE")
         self._doubt = done = run_commit(conn, self._work, self._books(closing))
         conn.execute("COMMIT")
@@ -188,8 +181,9 @@ class Writer(Inbox, threading.Thread):
         return Books(
             self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
-            [("running_s", self._now_running_s()), *self.flash.look()] if due else [], self.room.tight,
+            self.disk.kept(self._now_running_s()) if due else [], self.disk.room.tight,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
+            self.compactor.releaser.released,
         )  # fmt: skip
 
     def _turned(self) -> None:
@@ -211,6 +205,7 @@ class Writer(Inbox, threading.Thread):
             self.compactor.pending = []
             self.generation += 1
             self._work.series = self._series.rows()
+            self._work.tombstones = list(self._history.deleted)
         return conn
 
     def _committed(self, done: Done) -> None:
@@ -219,11 +214,13 @@ class Writer(Inbox, threading.Thread):
         self._halving = False
         now = self._clock.mono_ns()
         self.newest.merge(done.change)
+        self._deleted(done)
         self.next_seq = done.next_seq
         self.blocks += done.blocks - done.removed
         self.oldest_seq = done.oldest_seq or self.oldest_seq
         self.compactor.deleted(done.folded)
-        self.bytes_used = done.bytes_used + self._history.bytes_used
+        self._hot_bytes = done.bytes_used
+        self.bytes_used = self._hot_bytes + self._history.bytes_used
         self._snapshot_ns = now if done.snapshot else self._snapshot_ns
         self._running_saved_ns = now if done.running else self._running_saved_ns
         self.counters.add(done.counted)
@@ -234,6 +231,15 @@ class Writer(Inbox, threading.Thread):
             self.refusing = ""
         work, self._work = self._work, Work()
         self._tell(lambda: settle(work, done.receipts, self._budget))
+
+    def _deleted(self, done: Done) -> None:
+        """Honour what a commit deleted, and forget what nothing is left of."""
+        for struck in done.deleted:
+            self.newest.strike(struck)
+        if done.deleted or done.released:
+            added = [struck.tombstone for struck in done.deleted]
+            self._history.deleted = self._history.deleted.changed(added, done.released)
+            self.compactor.releaser.released = []
 
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
@@ -265,7 +271,7 @@ class Writer(Inbox, threading.Thread):
         with self._changed:
             if all_pending:
                 self._work.absorb(self._pending, 2**62)
-            work, self._work = self._work, Work(series=self._work.series)
+            work, self._work = self._work, Work(series=self._work.series, tombstones=self._work.tombstones)
             self._halving = False
         lost = sum(len(intake.batch) for intake in work.intakes)
         _log.error("%d samples and %d other records were given up: %s", lost, work.others, reason)

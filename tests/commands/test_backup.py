@@ -14,7 +14,7 @@ from gateway.backup import BackupProblem, back_up
 from gateway.clock import SystemClock
 from gateway.restore import restore
 from gateway.store import Store, StoreSettings, outbox
-from tests.chaos.oracle import SETTINGS, Verdict, judge_folder, judge_store, samples, tags_of
+from tests.chaos.oracle import SETTINGS, START_US, Verdict, judge_folder, judge_store, samples, tags_of
 from tests.commands.conftest import ALL, command, filled
 from tests.store.folding import AT_ONCE, folded
 
@@ -145,6 +145,7 @@ async def test_seqs_that_the_original_folded_later_are_not_used_again(tmp_path: 
         await asyncio.to_thread(back_up, tmp_path / "store", tmp_path / "store", tmp_path / "copy", NOW_US())
         newest = store.state().newest_seq
     with sqlite3.connect(tmp_path / "copy" / "history" / "000001.db") as conn:
+        conn.execute("UPDATE fold SET to_seq = ? WHERE id = (SELECT max(id) FROM fold)", (newest + 500,))
         conn.execute(
             "UPDATE folded SET to_seq = ? WHERE to_seq = (SELECT max(to_seq) FROM folded)", (newest + 500,)
         )
@@ -269,3 +270,23 @@ async def test_a_backup_after_a_kill_in_the_middle_of_a_fold(tmp_path: Path) -> 
     assert said.code == 0, said
     await asyncio.to_thread(restored, tmp_path / "copy", tmp_path / "new")
     assert await judge_folder(tmp_path / "new", range(ALL), ALL)
+
+
+async def test_what_was_deleted_stays_deleted_in_exports_and_backups(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    gone = {n for n in range(ALL) if n % 20 == 3} | {
+        n for n in range(ALL) if n % 20 == 7 and 2000 <= n < 4000
+    }
+    async with filled(folder) as store:
+        tags = tags_of(store)
+        await store.delete(tags[3], "me")
+        await store.delete(tags[7], "me", START_US + 2000 * 1000, START_US + 3999 * 1000)
+        exported = await command("export", "--state", folder)
+        assert len(exported.out.splitlines()) == 1 + ALL - len(gone), exported.err
+        said = await command("backup", tmp_path / "copy", "--state", folder)
+        assert said.code == 0, said
+        assert (await command("verify", folder)).code == 0
+    assert (await command("verify", tmp_path / "copy")).code == 0
+    await asyncio.to_thread(restored, tmp_path / "copy", tmp_path / "new")
+    verdict = await judge_folder(tmp_path / "new", set(range(ALL)) - gone, ALL)
+    assert verdict and verdict.stored == ALL - len(gone), verdict

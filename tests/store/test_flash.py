@@ -58,7 +58,7 @@ async def test_it_is_kept_over_a_restart_by_running_time(
     on_a_disk(monkeypatch, written)
     async with opened() as store:
         assert store.state().flash.written_bytes == 0
-        store._writer.flash._seen_ns -= 12 * 3600 * 10**9  # half a day
+        store._writer.disk.flash._seen_ns -= 12 * 3600 * 10**9  # half a day
         written[0] += 10_000 * MB
     written[0] += 1_000_000 * MB  # while the gateway did not run
     async with opened(endurance_bytes=24_000_000 * MB) as store:
@@ -68,7 +68,7 @@ async def test_it_is_kept_over_a_restart_by_running_time(
         assert kept.years_left == pytest.approx(23_990 / 20 / 365.25, abs=0.1)
         assert "20.0 GB a day are written to the flash: 3.3 years of its 24 TB are left" in kept.warning
         assert "20.00 GB a day, 3.3 years are left" in str(kept)
-        store._writer.flash.look()
+        store._writer.disk.flash.look()
     assert caplog.text.count("3.3 years of its 24 TB") == 2, "once a start"
     on_a_disk(monkeypatch, written, "disk sda")
     async with opened() as store:

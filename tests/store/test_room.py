@@ -10,6 +10,7 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.model import RunRecord
 from gateway.store import Store, StoreSettings, writer
+from gateway.store import disk as disk_module
 from gateway.store.room import Room
 from tests.chaos.mounts import fill, tmpfs
 from tests.chaos.oracle import samples, tags_of
@@ -53,7 +54,7 @@ def test_a_disk_that_is_gone_changes_nothing(tmp_path: Path) -> None:
 async def test_a_nearly_full_disk_keeps_taking_samples_and_keeps_only_the_newest_runs(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_LOOK_NS", 0)
+    monkeypatch.setattr(disk_module, "_LOOK_NS", 0)
     monkeypatch.setattr(writer, "_SNAPSHOT_NS", -1)
     async with Store.open(disk / "store", StoreSettings(commit_interval_s=0.05), SystemClock()) as store:
         for number in range(1, 3001):

@@ -16,7 +16,7 @@ from gateway.api.server import serve
 from gateway.api.settings import HttpSettings
 from gateway.api.tokens import Role
 from gateway.model import Batch
-from gateway.store import Store, wal, writer
+from gateway.store import Store, disk, wal
 from tests.api.plant import Plant, plant
 
 PAGES = 100
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture
 async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Plant]:
-    monkeypatch.setattr(writer, "_LOOK_NS", 0)
+    monkeypatch.setattr(disk, "_LOOK_NS", 0)
     monkeypatch.setattr(wal, "WAL_BYTES", LIMIT_BYTES)
     async with plant(tmp_path, commit_interval_s=0.005) as made:
         made.store._writer._conn.execute(f"PRAGMA wal_autocheckpoint={PAGES}").fetchall()  # type: ignore[union-attr]
