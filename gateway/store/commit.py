@@ -114,11 +114,13 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     for gap in gaps:
         insert_gap(conn, gap, tx.newest_seq)
     _runs(conn, work.runs)
-    deletions.keep(conn, work.tombstones)
+    if work.tombstones:
+        deletions.keep(conn, work.tombstones)
     for ride in work.rides:
         books.run_job(ride, tx)
     done.deleted, done.released = tx.deleted, books.released
-    deletions.release(conn, books.released)
+    if books.released:
+        deletions.release(conn, books.released)
     _housekeeping(conn, books, done, written, wall_us)
     return done
 

@@ -173,7 +173,9 @@ class Compactor:
         for series in sorted(columns):
             for part, rows in enumerate(parts(ordered(columns[series]))):
                 number = segment.chunk_id(fold, series, part)
-                writing.execute("INSERT INTO chunk VALUES (?, ?)", (number, chunk.encode(series, *rows)))
+                writing.execute(
+                    "INSERT INTO chunk VALUES (?, ?)", (number, chunk.encode(series, *rows, seq=taken[-1]))
+                )
                 t0, t1, written = min(t0, rows[0][0]), max(t1, rows[0][-1]), written + len(rows[0])
                 if written >= _ENCODED_SAMPLES:
                     written = 0
@@ -227,8 +229,8 @@ class Compactor:
         writing.executemany("INSERT OR IGNORE INTO series VALUES (?, ?, ?)", infos)
         n = sum(len(column.ts) for column in columns.values())
         writing.execute(
-            "INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*fold, n, len(columns), running_s, taken[-1]),
+            "INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*fold, n, len(columns), running_s),
         )
         ranges = [(fold[0], *pair) for pair in _ranges(taken)]
         writing.executemany("INSERT INTO folded VALUES (?, ?, ?)", ranges)
