@@ -7,13 +7,13 @@ each has statistics of its own.
 """
 
 import math
-import zlib
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate, chain, islice, repeat
 from operator import add, mul, sub, truediv
 
 from gateway.store.columns import CorruptBlock, Source
+from gateway.store.zstd import pack, unpack
 
 _PLAIN, _STEPS, _EVEN = range(3)
 _UNSIGNED = ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))
@@ -21,7 +21,6 @@ _LOW, _HIGH = -(2**63), 2**63 - 1
 _MOST_DIGITS = 6
 _EXACT = 2.0**53
 MAX_COUNT = 1 << 16
-_LEVEL = 1
 
 
 def encode_integers(values: Sequence[int]) -> bytes:
@@ -154,8 +153,7 @@ def unpack_planes(source: Source, count: int, width: int) -> bytes:
 
 def squeezed(raw: bytes) -> bytes:
     """Return bytes with their packed size before them, 0 where they are left as they are."""
-    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15, 8)
-    packed = packer.compress(raw) + packer.flush()
+    packed = pack(raw)
     if len(packed) < len(raw):
         return _number(len(packed)) + packed
     return _number(0) + raw
@@ -167,11 +165,4 @@ def stretched(source: Source, size: int) -> bytes:
         return source.take(size)
     if packed < 0:
         raise CorruptBlock("a plane of a negative size")
-    unpacker = zlib.decompressobj(-15)
-    try:
-        raw = unpacker.decompress(source.take(packed), max(size, 1))
-    except zlib.error as error:
-        raise CorruptBlock(f"a plane does not unpack: {error}") from error
-    if len(raw) != size or unpacker.unconsumed_tail or unpacker.unused_data:
-        raise CorruptBlock("a plane has another size than its column")
-    return raw
+    return unpack(source.take(packed), size)
