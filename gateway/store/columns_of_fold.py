@@ -151,20 +151,20 @@ def sort_in(batch: Batch, columns: dict[int, Column]) -> int:
     return longest
 
 
-def ordered(column: Column) -> "tuple[list[int], Values, array[int], array[int]]":
+def ordered(column: Column) -> "tuple[array[int], Values, array[int], array[int]]":
     """Return ts, values, statuses, flags in the order of time, one of each time."""
-    ts = column.ts.tolist()
-    if chunk.in_order(ts):
+    ts = column.ts
+    if chunk.in_order(ts.tolist()):
         return ts, column.values, column.statuses, column.flags
     order = sorted(range(len(ts)), key=ts.__getitem__)
     order = [place for i, place in enumerate(order) if not i or ts[place] != ts[order[i - 1]]]
     values, statuses, flags = (
         [one[place] for place in order] for one in (column.values, column.statuses, column.flags)
     )
-    return [ts[place] for place in order], values, array("I", statuses), array("B", flags)  # type: ignore[arg-type]
+    return array("q", [ts[place] for place in order]), values, array("I", statuses), array("B", flags)  # type: ignore[arg-type]
 
 
-def parts(columns: "tuple[list[int], Values, array[int], array[int]]") -> Iterator[tuple[Any, ...]]:
+def parts(columns: "tuple[array[int], Values, array[int], array[int]]") -> Iterator[tuple[Any, ...]]:
     """Cut a series into chunks: at silences, by number, and by bytes."""
     ts, values, _, _ = columns
     plain = isinstance(values, array) or set(map(type, values)) <= _PLAIN
