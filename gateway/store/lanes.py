@@ -91,15 +91,11 @@ def _narrowed(roomy: int, n: int, mode: int, step: int, rest: Sequence[int]) -> 
     unit = math.gcd(*(one - least for one in rest)) or 1
     for each in (unit, 1) if 1 < unit < _UNIT_MOST else (1,):
         middle = least + (max(rest) - least) // each // 2 * each
-        lanes = roomy + (each * _HALF - _ROOM - middle) * _ones(n)
-        if lanes < 0 or lanes & _from_bit(n, 39 + each.bit_length()):
-            continue
-        if each > 1:
-            # Where each lane is a multiple, so is the whole; else one is left with what its neighbour owed.
-            lanes, left = divmod(lanes, each)
-            if left or lanes & _from_bit(n, 40):
-                continue
-        return _width(lanes, n, mode, step, middle, each)
+        # Where each lane is a multiple, so is the whole. Where one is not, what it leaves makes the next one
+        # larger than any width.
+        lanes, left = divmod(roomy + (each * _HALF - _ROOM - middle) * _ones(n), each)
+        if not left and (found := _width(lanes, n, mode, step, middle, each)):
+            return found
     return None
 
 
