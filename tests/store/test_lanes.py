@@ -59,6 +59,15 @@ def test_lanes_do_hold_what_is_small(rests: list[int], unit: int, offset: int, k
     assert found is not None and lanes.shape(-1, n, column.__getitem__, 0) is None
 
 
+@pytest.mark.parametrize("unit", [2, 1000, 2**23, 2**24, 2**40, 2**50])
+@pytest.mark.parametrize("stray", [1, -1, 2**32, 2**60])
+def test_one_that_is_no_multiple_is_found_out(unit: int, stray: int) -> None:
+    column = [place * place % 97 * unit for place in range(300)]
+    for place in (100, 101, 298, 299):
+        other = [*column[:place], column[place] + stray, *column[place + 1 :]]
+        assert planes.decode_integers(Source(planes.encode_integers(other)), 300) == other
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(-(2**51) + 1, 2**51 - 1) | st.integers(-200, 200), min_size=1, max_size=200))
 def test_whole_doubles_come_back(column: list[int]) -> None:
@@ -131,6 +140,7 @@ def test_the_newest_are_known_however_batches_come(seed: int) -> None:
                 now += 1
                 batch.add(series, now, "text" if rng.random() < 0.02 else now * 0.5)
             batches.append(checked(batch))
+        assert all(len(set(held.series)) == len(held) for held in newest.recent.values())
         if newest.recent and rng.random() < 0.5:
             held = rng.choice(list(newest.recent.values()))
             assert newest.follows([replace(held, t0=held.t1 + 1, t1=held.t1 + 2)])
