@@ -12,9 +12,10 @@ from collections.abc import Generator, Sequence
 
 from gateway.clock import Clock
 from gateway.store import chunk, outbox, retention, segment
-from gateway.store.codec import CorruptBlock, Kind
+from gateway.store.codec import CorruptBlock, Kind, decode
 from gateway.store.columns_of_fold import CHUNK_BYTES, Column, Sorter, ordered, parts
 from gateway.store.history import History
+from gateway.store.release import Releaser
 from gateway.store.series import SeriesTable
 from gateway.store.work import Work
 
@@ -49,6 +50,7 @@ class Compactor:
         self.wants_commit = self._in_doubt = False
         """There is something to delete, and nothing that keeps it."""
         self.folds = 0
+        self.releaser = Releaser(history)
 
     def load(self, conn: sqlite3.Connection) -> None:
         """Find what was folded and not deleted: by an earlier run, or by a COMMIT that said it had failed."""
@@ -109,6 +111,8 @@ class Compactor:
                 if seqs:
                     self._history.seal_if_due(running_s)
                     self._steps = self._fold(conn, seqs, running_s)
+                elif self._history.deleted:
+                    self._steps = self.releaser.look(conn)
             if self._steps is not None and next(self._steps, True):
                 self._steps = None
         except (sqlite3.Error, OSError) as error:
@@ -181,7 +185,10 @@ class Compactor:
             row = conn.execute("SELECT data, kind FROM block WHERE seq = ?", (seq,)).fetchone()
             if row is not None and row[1] == Kind.SAMPLES:
                 try:
-                    sorter.add(row[0])
+                    if deleted := self._history.deleted:
+                        sorter.add_batch(deleted.filtered(decode(row[0])[1], seq))
+                    else:
+                        sorter.add(row[0])
                 except CorruptBlock:
                     self.bad.append(seq)
                     continue
@@ -206,8 +213,8 @@ class Compactor:
         writing.executemany("INSERT OR IGNORE INTO series VALUES (?, ?, ?)", infos)
         n = sum(len(column.ts) for column in columns.values())
         writing.execute(
-            "INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*fold, n, len(columns), running_s),
+            "INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*fold, n, len(columns), running_s, taken[-1]),
         )
         ranges = [(fold[0], *pair) for pair in _ranges(taken)]
         writing.executemany("INSERT INTO folded VALUES (?, ?, ?)", ranges)
