@@ -101,6 +101,7 @@ def _sort_in_run(run: Sequence[Columns], columns: dict[int, Column]) -> int:
     ts, statuses, flags = (
         _joined([getattr(block, name) for block in run]) for name in ("ts", "statuses", "flags")
     )
+    status, flag = _same(statuses, len(run)), _same(flags, len(run))
     numbers = {code: _joined([block.numbers[code] for block in run]) for code in run[0].numbers}
     widths, ranks = {code: len(run[0].numbers[code]) for code in numbers}, dict.fromkeys(numbers, 0)
     for place, (number, code) in enumerate(zip(run[0].series(), run[0].codes, strict=True)):
@@ -113,14 +114,20 @@ def _sort_in_run(run: Sequence[Columns], columns: dict[int, Column]) -> int:
             ranks[code] += 1
         column.add(list(map(bool, values)) if code == BOOL else values)
         column.ts += ts[place::n]
-        column.statuses += statuses[place::n]
-        column.flags += flags[place::n]
+        column.statuses += status or statuses[place::n]
+        column.flags += flag or flags[place::n]
         longest = max(longest, len(column.ts))
     return longest
 
 
 def _joined(parts: "Sequence[array[Any]]") -> "array[Any]":
     return array(parts[0].typecode, b"".join(parts))
+
+
+def _same(column: "array[int]", count: int) -> "array[int] | None":
+    """Return so many of what a column holds throughout, or None."""
+    whole = column[:1] * len(column)
+    return whole[:count] if whole == column else None
 
 
 def is_plain(batch: Batch) -> bool:

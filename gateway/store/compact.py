@@ -25,7 +25,7 @@ MOST_SAMPLES = 1 << 20
 """In one fold: it is held in memory."""
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_BLOCKS = 16_384
-_ENCODED_SAMPLES = 2048
+_ENCODED_SAMPLES = 4096
 _MOST_OF_SERIES = 65_536
 """A fold ends with so many samples of one series: sorting them is one step."""
 _DELETE_BLOCKS = 64

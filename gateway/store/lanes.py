@@ -17,7 +17,7 @@ _MOST = 1 << 53
 _ROOM = 1 << 56
 _HALF = 1 << 38
 _UNIT_MOST = 1 << 24
-_PROBES = 64
+_PROBES = 32
 
 
 class Shape(NamedTuple):
