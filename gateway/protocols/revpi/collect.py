@@ -1,4 +1,4 @@
-"""What runs for the box: one read of the image per cycle, and an eye on PiCtory's configuration."""
+"""What runs for the box: a thread that looks at the image, and an eye on PiCtory's configuration."""
 
 import asyncio
 import logging
@@ -6,39 +6,30 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-from gateway.model import Batch, Device, DeviceProblem, Link, Run
+from gateway.model import Device, DeviceProblem, Link, Run
 from gateway.protocols.revpi import Settings
-from gateway.protocols.revpi.bridge import Errors, Verdict, judge
 from gateway.protocols.revpi.browse import Browser
 from gateway.protocols.revpi.image import NotRunning, ProcessImage
-from gateway.protocols.revpi.layout import Layout, configuration_file, read_layout, signature
+from gateway.protocols.revpi.layout import Layout, Signature, configuration_file, read_layout, signature
+from gateway.protocols.revpi.looking import Look, Looker
 from gateway.protocols.revpi.tags import found
 from gateway.protocols.revpi.watch import Stamp, Watch
 
 _AGAIN_NS = 1_000_000_000
-"""So often the driver is asked for its modules, and a configuration that would not do is tried again."""
+"""So often a configuration that would not do is tried again."""
 _WAIT_S = 0.5
 _PATIENCE_S = 5.0
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-Signature = tuple[int, int, int]
 
 
 class _InUse(NamedTuple):
     """A configuration, and what is made of it."""
 
     layout: Layout
-    watch: Watch
+    looker: Looker
     problems: list[str]
-
-
-class _Seen(NamedTuple):
-    """What one look brought; `moved`: the driver has another configuration by now, the image is void."""
-
-    image: bytes
-    signature: Signature
-    moved: bool
 
 
 async def collect(device: Device, settings: Settings, link: Link) -> None:
@@ -51,7 +42,7 @@ async def collect(device: Device, settings: Settings, link: Link) -> None:
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
-        thread.submit(session.close)
+        session.end()
         thread.shutdown(wait=False)
 
 
@@ -64,33 +55,30 @@ class _Session:
         self._link = link
         self._thread = thread
         self._open: ProcessImage | None = None
-        self._use: _InUse
-        self._image = b""
-        self._missing: frozenset[int] | None = None
-        self._asked_ns = -_AGAIN_NS
-        self._verdict = Verdict()
-        self._errors = Errors()
+        self._use: _InUse | None = None
+        self._seen = b""
         self._outdated = ""
         """Why the newest configuration is not in use."""
         self._tried: Signature = (0, 0, 0)
         self._tried_ns = 0
 
-    def close(self) -> None:
-        """Close the image; in the thread."""
-        if self._open is not None:
-            self._open.close()
-
     async def run(self) -> None:
         image = await self._ask(self._opened)
-        await self._begin(image)
-        with self._link.offer(Browser(lambda: (self._use.layout, self._image))):
+        use = await self._begin(image)
+        with self._link.offer(Browser(lambda: ((self._use or use).layout, self._seen))):
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._cycles(image))
-                group.create_task(self._on_request(image))
+                group.create_task(self._cycles(image, use))
+                group.create_task(self._on_request())
+
+    def end(self) -> None:
+        """Close the image, behind what the thread still does."""
+        if self._use is not None:
+            self._use.looker.wake.set()
+        self._thread.submit(self._close)
 
     # -- the configuration ---------------------------------------------------------------------
 
-    async def _begin(self, image: ProcessImage) -> None:
+    async def _begin(self, image: ProcessImage) -> _InUse:
         while True:
             try:
                 layout, self._tried = await self._ask(self._loaded, image)
@@ -99,104 +87,100 @@ class _Session:
                 self._link.report("failed", str(error))
                 await self._link.clock.sleep(_WAIT_S)
                 continue
-            self._adopt(layout)
-            return
+            return self._adopt(image, layout, self._tried)
 
-    async def _reload(self, image: ProcessImage, changed: Signature) -> None:
+    async def _reload(self, image: ProcessImage, use: _InUse, changed: Signature) -> _InUse:
+        """Return the newest configuration in use, or the one before where it will not do."""
         self._tried, self._tried_ns = changed, self._link.clock.mono_ns()
         try:
             layout, self._tried = await self._ask(self._loaded, image)
         except NotRunning:
             raise
         except DeviceProblem as problem:
-            self._outdated = f"{problem}"
-            return
+            self._outdated = str(problem)
+            return use
         self._outdated = ""
-        if layout != self._use.layout:
-            _log.info("%s: %s has changed and is taken", self._device.id, layout.path)
-            self._adopt(layout)
+        if layout == use.layout:
+            use.looker.read_as = self._tried
+            return use
+        _log.info("%s: %s has changed and is taken", self._device.id, layout.path)
+        return self._adopt(image, layout, self._tried)
 
-    def _adopt(self, layout: Layout) -> None:
+    def _adopt(self, image: ProcessImage, layout: Layout, read_as: Signature) -> _InUse:
         tags, problems = found(self._device, self._settings, layout, self._link)
         if not tags and not problems:
             problems.append(f"{layout.path} names no input or output to take")
-        self._use = _InUse(layout, Watch(tags), [*problems, *layout.notes])
-        self._image = bytes(layout.length)
+        interval_ns = self._settings.poll_interval_ms * 1_000_000
+        clock = self._link.clock
+        looker = Looker(image, layout, read_as, Watch(tags), interval_ns=interval_ns, clock=clock)
+        self._seen = bytes(layout.length)
+        self._use = _InUse(layout, looker, [*problems, *layout.notes])
+        return self._use
 
     # -- looking ---------------------------------------------------------------------------------
 
-    async def _cycles(self, image: ProcessImage) -> None:
+    async def _cycles(self, image: ProcessImage, use: _InUse) -> None:
         while True:
             try:
                 async with self._link.run("subscription") as run:
-                    await self._watch(image, run)
+                    while True:
+                        look = await self._ask(use.looker.until_news, self._stamp())
+                        await self._take(use, look, run)
+                        use = await self._settled(image, use, look)
             except NotRunning as error:
                 self._link.report("failed", str(error))
-                await self._until_running(image)
+                use = await self._until_running(image, use)
 
-    async def _watch(self, image: ProcessImage, run: Run) -> None:
-        """Look every interval, for ever; a late look leaves out missed slots."""
-        interval_ns = self._settings.poll_interval_ms * 1_000_000
-        due = self._link.clock.mono_ns()
-        while True:
-            await self._look(image, run, Watch.look)
-            now = self._link.clock.mono_ns()
-            due = max(due + interval_ns, now - (now - due) % interval_ns)
-            await self._link.clock.sleep(max(0, due - now) / 1e9)
+    async def _settled(self, image: ProcessImage, use: _InUse, look: Look) -> _InUse:
+        """Return the configuration to go on with. NotRunning: none that the driver has is known."""
+        again = bool(self._outdated) and self._link.clock.mono_ns() - self._tried_ns >= _AGAIN_NS
+        if look.signature == self._tried and not look.moved and not again:
+            return use
+        settled = await self._reload(image, use, look.signature)
+        if look.moved and self._outdated:
+            raise NotRunning(f"device {self._device.id}: {self._outdated}")
+        return settled
 
-    async def _until_running(self, image: ProcessImage) -> None:
+    async def _until_running(self, image: ProcessImage, use: _InUse) -> _InUse:
         """Wait until the driver exchanges data again: after a reset it may have another configuration."""
         while True:
             await self._link.clock.sleep(_WAIT_S)
             try:
-                await self._reload(image, self._tried)
-                points = self._use.layout.points.values()
+                use = await self._reload(image, use, self._tried)
+                points = use.layout.points.values()
                 elsewhere = self._outdated and await self._ask(image.disagreement, points)
             except NotRunning:
                 continue
             if not elsewhere:
-                return
+                return use
             self._link.report("failed", self._outdated)
 
-    async def _on_request(self, image: ProcessImage) -> None:
+    async def _on_request(self) -> None:
         while True:
             run_id = await self._link.polls.next()
+            use = self._use
+            assert use is not None
+            use.looker.wake.set()
             try:
                 async with self._link.run("poll", run_id) as run:
-                    await self._look(image, run, Watch.all)
+                    await self._take(use, await self._ask(use.looker.every_tag, self._stamp()), run)
             except NotRunning:
                 continue  # the run tells; the cycle reports
 
-    async def _look(
-        self, image: ProcessImage, run: Run, take: Callable[[Watch, bytes, Verdict, Stamp], Batch]
-    ) -> None:
-        while True:
-            use = self._use
-            # Before the read: afterwards, the loop may have been busy.
-            stamp = Stamp(*self._link.stamp(), self._link.clock.mono_ns())
-            seen = await self._ask(self._seen, image, use.layout, stamp.mono_ns)
-            if use is self._use and not self._to_be_loaded(seen, stamp.mono_ns):
-                break
-            await self._reload(image, seen.signature)
-            if seen.moved and self._outdated:
-                raise NotRunning(f"device {self._device.id}: {self._outdated}")
-        self._image = seen.image
-        verdict = judge(use.layout, seen.image, self._missing)
-        batch = take(use.watch, seen.image, verdict, stamp)
-        run.add(len(batch))
-        if len(batch):
-            await self._link.emit(batch)
-        self._report(use, verdict, self._errors.sentence(use.layout, seen.image, stamp.mono_ns))
-
-    def _to_be_loaded(self, seen: _Seen, now_ns: int) -> bool:
-        again = bool(self._outdated) and now_ns - self._tried_ns >= _AGAIN_NS
-        return seen.signature != self._tried or seen.moved or again
-
-    def _report(self, use: _InUse, verdict: Verdict, errors: str) -> None:
+    async def _take(self, use: _InUse, look: Look, run: Run) -> None:
+        if look.moved:
+            return
+        self._seen = look.image
+        run.add(len(look.batch))
+        if len(look.batch):
+            await self._link.emit(look.batch)
         kept = self._outdated and f"{self._outdated}; until then the one before is used"
-        said = [*use.problems, kept, *verdict.sentences, errors]
+        said = [*use.problems, kept, *look.sentences]
         detail = "; ".join(sentence for sentence in said if sentence)
         self._link.report("degraded" if detail else "running", detail)
+
+    def _stamp(self) -> Stamp:
+        return Stamp(*self._link.stamp(), self._link.clock.mono_ns())
 
     # -- in the thread -----------------------------------------------------------------------------
 
@@ -215,6 +199,10 @@ class _Session:
         self._open = ProcessImage(self._settings.image, self._device.id)
         return self._open
 
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+
     def _loaded(self, image: ProcessImage) -> tuple[Layout, Signature]:
         path = configuration_file(self._settings.configuration)
         read_as = signature(path)
@@ -226,11 +214,3 @@ class _Session:
                 "restart the driver, in PiCtory or with `piTest -x`"
             )
         return layout, read_as
-
-    def _seen(self, image: ProcessImage, layout: Layout, now_ns: int) -> _Seen:
-        content = image.read(layout.length)
-        if now_ns - self._asked_ns >= _AGAIN_NS:
-            self._missing, self._asked_ns = image.missing(), now_ns
-        # After the read: what the driver then still has, it had during the read.
-        moved = bool(self._outdated and image.disagreement(layout.points.values()))
-        return _Seen(content, signature(layout.path), moved)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import revpimodio2
 from revpimodio2.io import IntIO
@@ -17,6 +17,9 @@ from gateway.model import DeviceProblem
 PLACES = (Path("/etc/revpi/config.rsc"), Path("/opt/KUNBUS/config.rsc"))
 """Where the driver looks for PiCtory's configuration (piControl.h)."""
 IMAGE_BYTES = 4096
+
+Signature: TypeAlias = tuple[int, int, int]
+"""Time, inode and size of a file."""
 
 _ERRORS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError)
 # warnings.catch_warnings is the process's, not the thread's.
@@ -86,7 +89,7 @@ def configuration_file(given: str | None) -> Path:
     )
 
 
-def signature(path: Path) -> tuple[int, int, int]:
+def signature(path: Path) -> Signature:
     """Return what changes whenever the file does; zeros where it is gone."""
     try:
         status = os.stat(path)  # noqa: PTH116  # ten times a second

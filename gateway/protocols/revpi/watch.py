@@ -31,6 +31,10 @@ class Stamp:
     flags: int
     mono_ns: int
 
+    def later(self, mono_ns: int) -> "Stamp":
+        """Return the stamp of a moment soon after."""
+        return Stamp(self.ts + (mono_ns - self.mono_ns) // 1000, self.flags, mono_ns)
+
 
 @dataclass(slots=True)
 class _Kept:
@@ -69,6 +73,11 @@ class Watch:
             assert kept is not None and kept.waiting is not None
             self._keep(i, *kept.waiting, stamp.mono_ns, batch)
         return batch
+
+    @property
+    def waiting(self) -> bool:
+        """Say whether a change waits for its tag's interval to pass."""
+        return bool(self._waiting)
 
     def all(self, image: bytes, verdict: Verdict, stamp: Stamp) -> Batch:
         """Return a sample of every tag, changed or not."""
