@@ -7,7 +7,7 @@ from itertools import pairwise
 from gateway.model import Batch, Gap
 from gateway.store.codec import BlockHeader, Kind, encode
 from gateway.store.schema import WIDE_US
-from gateway.store.values import value_bytes
+from gateway.store.values import Checked, checked, value_bytes
 
 BLOCK_ROWS = 8192
 _BLOCK_PAYLOAD_BYTES = 1024 * 1024
@@ -21,10 +21,10 @@ _NARROW = (
 _WIDE = "FROM block WHERE n > 0 AND t1 - t0 > 600000000 AND t1 >= :from AND t0 <= :to"
 
 
-def insert_block(conn: sqlite3.Connection, header: BlockHeader, batch: Batch) -> int:
+def insert_block(conn: sqlite3.Connection, header: BlockHeader, batch: Checked) -> int:
     """Write one block; return its size in bytes."""
     data = encode(header, batch)
-    t0, t1 = (min(batch.ts), max(batch.ts)) if len(batch) else (header.wall_us, header.wall_us)
+    t0, t1 = (batch.t0, batch.t1) if len(batch) else (header.wall_us, header.wall_us)
     conn.execute(
         "INSERT INTO block(seq, t0, t1, n, kind, size_bytes, wall_us, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (header.seq, t0, t1, len(batch), header.kind, len(data), header.wall_us, data),
@@ -70,18 +70,18 @@ def mark_bad(conn: sqlite3.Connection, seqs: Sequence[int]) -> list[Gap]:
     return gaps
 
 
-def cut(batch: Batch) -> list[Batch]:
+def cut(batch: Checked) -> list[Checked]:
     """Cut a commit into blocks that are narrow in time where they can be, and bounded in size.
 
     One stray time (a device that thinks it is 1970) in a block would make every query read it.
     """
     groups = [batch] if len(batch) else []
-    if len(batch) and max(batch.ts) - min(batch.ts) > WIDE_US:
+    if len(batch) and batch.t1 - batch.t0 > WIDE_US:
         groups = _by_time(batch)
     return [part for group in groups for part in _by_size(group)]
 
 
-def _by_time(batch: Batch) -> list[Batch]:
+def _by_time(batch: Checked) -> list[Checked]:
     ts = batch.ts
     order = sorted(range(len(batch)), key=ts.__getitem__)
     sorted_ts = [ts[place] for place in order]
@@ -99,8 +99,8 @@ def _by_time(batch: Batch) -> list[Batch]:
     return groups
 
 
-def _by_size(batch: Batch) -> list[Batch]:
-    if len(batch) <= BLOCK_ROWS and set(map(type, batch.values)) <= {float, int, bool, type(None)}:
+def _by_size(batch: Checked) -> list[Checked]:
+    if len(batch) <= BLOCK_ROWS and batch.plain:
         return [batch]
     parts, start, size = [], 0, 0
     for place, value in enumerate(batch.values):
@@ -112,8 +112,8 @@ def _by_size(batch: Batch) -> list[Batch]:
         parts.append((start, len(batch)))
     if len(parts) == 1:
         return [batch]
-    return [Batch(*(column[a:b] for column in batch.columns())) for a, b in parts]  # type: ignore[arg-type]
+    return [checked(Batch(*(column[a:b] for column in batch.columns()))) for a, b in parts]  # type: ignore[arg-type]
 
 
-def _pick(batch: Batch, places: Sequence[int]) -> Batch:
-    return Batch(*([column[place] for place in places] for column in batch.columns()))  # type: ignore[arg-type]
+def _pick(batch: Batch, places: Sequence[int]) -> Checked:
+    return checked(Batch(*([column[place] for place in places] for column in batch.columns())))  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock
-from gateway.model import Batch, Flag, Gap, Receipt, RunRecord
+from gateway.model import Flag, Gap, Receipt, RunRecord
 from gateway.store import retention
 from gateway.store.blocks import cut, insert_block, mark_bad
 from gateway.store.codec import BlockHeader, Kind
@@ -15,6 +15,7 @@ from gateway.store.newest import Newest, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.past import Damage, Past
 from gateway.store.series import save_series
+from gateway.store.values import Checked
 from gateway.store.work import Ride, Work
 
 
@@ -83,11 +84,14 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     """Write everything inside an open transaction; COMMIT is the caller's."""
     wall_us = books.clock.wall_us()
     done = Done(books.next_seq, books.next_seq, books.token)
-    bad, parts = list(work.bad), []
+    bad = list(work.bad)
+    parts: list[Checked] = []
     if work.samples:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
         now_us = wall_us if books.clock.synchronised() else max(wall_us, books.newest.own_us)
-        resolved = resolve(conn, work.batch(), books.newest, now_us, books.turned, books.past)
+        resolved = resolve(
+            conn, [intake.batch for intake in work.intakes], books.newest, now_us, books.turned, books.past
+        )
         _count(done, work, resolved)
         bad += resolved.bad
         parts = cut(resolved.kept)
@@ -95,7 +99,7 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     if work.series:
         save_series(conn, work.series, done.first_seq)
     if gaps and not parts:
-        parts = [Batch()]
+        parts = [Checked()]
     written = _blocks(conn, parts, books, done, wall_us)
     tx = Transaction(conn, done.next_seq - 1, wall_us)
     for gap in gaps:
@@ -140,7 +144,7 @@ def _damaged_chunk(conn: sqlite3.Connection, damage: Damage) -> Gap | None:
     return damage.gap if cursor.rowcount else None
 
 
-def _blocks(conn: sqlite3.Connection, parts: list[Batch], books: Books, done: Done, wall_us: int) -> int:
+def _blocks(conn: sqlite3.Connection, parts: list[Checked], books: Books, done: Done, wall_us: int) -> int:
     written, clock = 0, books.clock
     for part in parts:
         kind = Kind.SAMPLES if len(part) else Kind.EMPTY
@@ -168,6 +172,7 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
     folded, done.folded = delete_folded(conn, books.folded, newest_seq)
     freed = retention.trim(conn, books.max_bytes, written, newest_seq)
     done.removed = freed.blocks + folded
+    done.bytes_used = freed.used_bytes
     done.counted.lost += freed.samples_lost
     if done.removed:
         done.oldest_seq = conn.execute("SELECT min(seq) FROM block").fetchone()[0] or done.next_seq
@@ -179,7 +184,6 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
     if books.running_s is not None:
         conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('running_s', ?)", (books.running_s,))
         done.running = True
-    done.bytes_used = retention.used_bytes(conn)
 
 
 def was_committed(conn: sqlite3.Connection, done: Done) -> bool:

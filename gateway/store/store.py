@@ -23,7 +23,7 @@ from gateway.store.reads import Reads
 from gateway.store.schema import DiskRefuses
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
-from gateway.store.values import batch_bytes, row_problem
+from gateway.store.values import Checked, checked, row_problem
 from gateway.store.work import Intake, Ride
 from gateway.store.writer import Writer
 
@@ -146,34 +146,34 @@ class Store(Reads):
 
     async def put(self, batch: Batch) -> Ticket:
         """Take a batch for the next commit; waits only while the memory budget is full."""
-        batch, size = self._checked(batch)
-        if not self.budget.try_take(size):
+        rows = self._checked(batch)
+        if not self.budget.try_take(rows.size):
             self._writer.hurry()
-            await self.budget.take(size)
-        return self._accept(batch, size)
+            await self.budget.take(rows.size)
+        return self._accept(rows)
 
     def try_put(self, batch: Batch) -> Ticket | None:
         """Take a batch, or None where the memory budget is full."""
-        batch, size = self._checked(batch)
-        if not self.budget.try_take(size):
+        rows = self._checked(batch)
+        if not self.budget.try_take(rows.size):
             self._writer.hurry()
             return None
-        return self._accept(batch, size)
+        return self._accept(rows)
 
-    def _accept(self, batch: Batch, size: int) -> Ticket:
+    def _accept(self, rows: Checked) -> Ticket:
         ticket = Ticket()
-        if not len(batch):
-            self.budget.give(size)
+        if not len(rows):
+            self.budget.give(rows.size)
             ticket.resolve(Receipt(0, 0, 0))
             return ticket
 
-        self._writer.submit(lambda work: work.take(Intake(batch, ticket, size)))
+        self._writer.submit(lambda work: work.take(Intake(rows, ticket)))
         return ticket
 
-    def _checked(self, batch: Batch) -> tuple[Batch, int]:
-        """Return what of a batch can be stored, and its bytes; the rest becomes gap records."""
+    def _checked(self, batch: Batch) -> Checked:
+        """Return what of a batch can be stored; the rest becomes gap records."""
         try:
-            return batch, batch_bytes(batch)
+            return checked(batch)
         except (ValueError, OverflowError, TypeError):
             pass
         fit = Batch()
@@ -182,7 +182,7 @@ class Store(Reads):
                 fit.add(*row)
             else:
                 self._refuse(row[0], problem)
-        return fit, batch_bytes(fit)
+        return checked(fit)
 
     def _refuse(self, series: object, problem: str) -> None:
         known = isinstance(series, int) and series in self._series

@@ -20,7 +20,6 @@ from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded, read_epoch
 from gateway.store.inbox import Inbox
 from gateway.store.outbox import Transaction
-from gateway.store.retention import used_bytes
 from gateway.store.schema import is_corrupt, is_disk, is_full
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
@@ -78,6 +77,7 @@ class Writer(Inbox, threading.Thread):
 
     def _take_over(self, loaded: Loaded) -> None:
         self.epoch, self.blocks, self.bytes_used = loaded.epoch, loaded.blocks, loaded.bytes_used
+        self._hot_bytes = loaded.bytes_used - self._history.bytes_used
         self.oldest_seq = loaded.oldest_seq
         self._history.epoch = loaded.epoch
         self._work.gaps += self._hot.gaps + self._history.gaps
@@ -159,7 +159,7 @@ class Writer(Inbox, threading.Thread):
             self._committed(self._doubt)
             return
         self._doubt = None
-        self.compactor.care(self._work, used_bytes(conn), self._max_bytes, self._now_running_s())
+        self.compactor.care(self._work, self._hot_bytes, self._max_bytes, self._now_running_s())
         conn.execute("BEGIN IMMEDIATE")
         self._doubt = done = run_commit(conn, self._work, self._books(closing))
         conn.execute("COMMIT")
@@ -210,7 +210,8 @@ class Writer(Inbox, threading.Thread):
         self.blocks += done.blocks - done.removed
         self.oldest_seq = done.oldest_seq or self.oldest_seq
         self.compactor.deleted(done.folded)
-        self.bytes_used = done.bytes_used + self._history.bytes_used
+        self._hot_bytes = done.bytes_used
+        self.bytes_used = self._hot_bytes + self._history.bytes_used
         self._snapshot_ns = now if done.snapshot else self._snapshot_ns
         self._running_saved_ns = now if done.running else self._running_saved_ns
         self.counters.add(done.counted)
