@@ -365,7 +365,7 @@ async def test_the_supervisor_tries_again(box: Box, link: RecordingLink) -> None
 
 
 def test_the_nodes_that_a_service_has_to_be_allowed() -> None:
-    assert revpi.device_nodes(revpi.Settings()) == ["/dev/piControl0"]
+    assert revpi.device_nodes(revpi.Settings()) == ["/dev/piControl0 r"]
     assert revpi.device_nodes(revpi.Settings(image="/run/simulated")) == []
 
 

@@ -78,8 +78,8 @@ class TagSettings(Group):
 
 
 def device_nodes(settings: Settings) -> list[str]:
-    """Return the device nodes that have to be opened, all of them for reading only."""
-    return [settings.image] if settings.image.startswith("/dev/") else []
+    """Return the device nodes that have to be opened; "r" stands for reading only."""
+    return [f"{settings.image} r"] if settings.image.startswith("/dev/") else []
 
 
 async def run(device: Device, settings: Settings, link: Link) -> None:

@@ -40,7 +40,8 @@ async def collect(device: Device, settings: Settings, link: Link) -> None:
     try:
         await session.run()
     except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
+        first = group.exceptions[0]
+        raise first from first.__cause__
     finally:
         session.end()
         thread.shutdown(wait=False)
