@@ -192,6 +192,7 @@ class Driver:
         self.running = True
         self.missing: set[int] = set()
         self.calls: list[int] = []
+        self.reads = 0
         self.reset()
         self._pread = os.pread
         monkeypatch.setattr("gateway.protocols.revpi.image.os.pread", self._read)
@@ -199,10 +200,11 @@ class Driver:
 
     def reset(self) -> None:
         """`piTest -x`: read the configuration anew."""
-        self.variables = variables(self.box.rsc)
+        self.variables = {name[:31]: place for name, place in variables(self.box.rsc).items()}
         self.positions = [int(m["position"]) for m in json.loads(self.box.rsc.read_text())["Devices"]]
 
     def _read(self, fd: int, length: int, offset: int) -> bytes:
+        self.reads += 1
         if not self.running:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return self._pread(fd, length, offset)
@@ -217,7 +219,7 @@ class Driver:
             return len(self.positions)
         assert request == 0x4B11, "KB_FIND_VARIABLE: nothing else may be asked of the driver"
         name = bytes(argument[:32]).split(b"\0")[0].decode()
-        if name not in {known[:31] for known in self.variables}:
+        if name not in self.variables:  # of a longer name it knows the first 31 bytes only
             raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
         offset, bit, bits = self.variables[name]
         argument[32:38] = struct.pack("<HBxH", offset, bit, bits)

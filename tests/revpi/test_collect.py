@@ -45,6 +45,11 @@ def open_images() -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.protocols.revpi.looking._NEWS_NS", 50_000_000)
+
+
+@pytest.fixture(autouse=True)
 def nothing_is_left_open() -> Iterator[None]:
     yield
     until = time.monotonic() + 2
@@ -146,6 +151,61 @@ async def test_a_poll_out_of_cycle_gives_every_tag(box: Box, link: RecordingLink
         link.polls.asked.put_nowait(77)
         await link.until(lambda: len(link.emitted) == 4)
         assert [(run.id, run.samples) for run in link.runs if run.kind == "poll"] == [(77, 2)]
+
+
+async def test_a_poll_does_not_wait_for_the_next_look_and_looks_go_on_at_their_pace(
+    box: Box, link: RecordingLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(box, monkeypatch)
+    async with collecting(link, box.settings(poll_interval_ms=60_000)):
+        await link.until(lambda: link.newest())
+        await asyncio.sleep(0.05)  # now the thread waits for the next look
+        link.polls.asked.put_nowait(7)
+        await link.until(lambda: any(run.kind == "poll" and run.ended for run in link.runs), timeout=4)
+    async with collecting(link, box.settings(poll_interval_ms=50)):
+        link.polls.asked.put_nowait(8)
+        await link.until(lambda: sum(run.kind == "poll" and run.ended for run in link.runs) == 2)
+        driver.reads = 0
+        await asyncio.sleep(0.5)
+        assert driver.reads <= 11
+
+
+async def test_what_waits_comes_though_nothing_moves_any_more(
+    box: Box, link: RecordingLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.protocols.revpi.looking._NEWS_NS", 60_000_000_000)
+    async with collecting(link, box.settings(keep_interval_ms=300), {"a": revpi.TagSettings(io="I_1")}):
+        await link.until(lambda: link.newest())
+        await asyncio.sleep(0.35)
+        for value in (1, 0):
+            box.place("I_1", value)
+            await asyncio.sleep(0.05)
+        await link.until(lambda: len(link.emitted) == 3, timeout=4)
+        assert [sample.value for sample in link.emitted] == [False, True, False]
+
+
+async def test_a_file_saved_as_it_was_changes_nothing(box: Box, link: RecordingLink) -> None:
+    async with collecting(link, box.settings()):
+        await link.until(lambda: link.newest())
+        count = len(link.emitted)
+        box.configure(plant.core(105, "RevPi Connect"), plant.dio(32), plant.aio(33))
+        box.place("InputValue_1", 9)
+        await link.until(lambda: len(link.emitted) > count)
+        await asyncio.sleep(0.05)
+        assert [sample.value for sample in link.emitted[count:]] == [9]
+
+
+async def test_the_driver_is_asked_for_bits_too_and_not_for_names_it_cannot_know(
+    box: Box, link: RecordingLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "a_name_that_is_longer_than_the_driver_keeps"
+    bits = [(long, 1, 0, "3", True), ("b", 1, 0, "5", True)]
+    box.configure(plant.core(), plant.module("LEFT_RIGHT", 96, 32, "m", bits))
+    Driver(box, monkeypatch)
+    async with collecting(link, box.settings()):
+        await link.until(lambda: long in link.newest())
+    box.configure(plant.core(), plant.module("LEFT_RIGHT", 96, 32, "m", [bits[0], ("b", 1, 0, "6", True)]))
+    assert "(b lies at byte" in str(await failure(link, box.settings()))
 
 
 async def test_browse_names_modules_and_what_they_have(box: Box, link: RecordingLink) -> None:

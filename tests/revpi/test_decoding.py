@@ -191,11 +191,14 @@ def test_two_inputs_of_one_name_and_a_point_beyond_the_image(tmp_path: Path) -> 
     rsc = plant.save(tmp_path / "config.rsc", plant.core(), plant.dio(32), plant.dio(33))
     with pytest.raises(DeviceProblem, match="I_1 already exists"):
         read_layout(rsc)
-    far = plant.aio(32)
+    far = plant.module("LEFT_RIGHT", 103, 32, "m", [("word", 16, 0, "", True)])
     content = plant.configuration(plant.core(), far)
-    far["offset"] = 4090
+    far["offset"] = 4094
     rsc.write_text(json.dumps(content))
-    with pytest.raises(DeviceProblem, match=r"process image has only 4096|can be used"):
+    assert read_layout(rsc).length == 4096
+    far["offset"] = 4095
+    rsc.write_text(json.dumps(content))
+    with pytest.raises(DeviceProblem, match="no configuration of PiCtory that can be used"):
         read_layout(rsc)
 
 

@@ -57,6 +57,16 @@ def test_a_change_that_was_undone_while_it_waited_is_not_kept() -> None:
     assert seen(watch, (0, 1), (100, 2), (200, 1), (1500, 1)) == [(0, 1)]
 
 
+def test_what_waits_keeps_the_time_at_which_it_was_seen() -> None:
+    watch = Watch([tag(1000)])
+    assert seen(watch, (0, 1), (100, 2)) == [(0, 1)]
+    assert watch.waiting
+    other = Verdict({99: BAD_NO_COMMUNICATION})  # every tag is judged anew
+    assert not len(watch.look(b"\x02", other, at(200)))
+    assert [row.ts for row in watch.look(b"\x02", other, at(1000))] == [100_000]
+    assert not watch.waiting
+
+
 def test_a_deadband_counts_from_the_kept_value_in_the_unit_of_the_tag() -> None:
     watch = Watch([tag(deadband=0.5, scale=0.1)])
     creeping = [(ms, 100 + ms // 100) for ms in range(0, 1300, 100)]

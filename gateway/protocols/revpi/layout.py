@@ -16,7 +16,6 @@ from gateway.model import DeviceProblem
 
 PLACES = (Path("/etc/revpi/config.rsc"), Path("/opt/KUNBUS/config.rsc"))
 """Where the driver looks for PiCtory's configuration (piControl.h)."""
-IMAGE_BYTES = 4096
 
 Signature: TypeAlias = tuple[int, int, int]
 """Time, inode and size of a file."""
@@ -102,7 +101,6 @@ def read_layout(path: Path) -> Layout:
     """Read PiCtory's configuration. DeviceProblem: it cannot be used; the sentence says why."""
     _judge(path)
     with _one_at_a_time, warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
         try:
             # The image is opened for writing whatever `monitoring` says, so it gets none.
             loaded = revpimodio2.RevPiModIO(
@@ -138,11 +136,6 @@ def _layout(path: Path, loaded: Any, notes: tuple[str, ...]) -> Layout:
     for device in loaded.device:
         modules[device.position] = Module(device.position, device.name, device.type)
         for point in _points(device, loaded.io):
-            if point.offset + point.length > IMAGE_BYTES:
-                raise DeviceProblem(
-                    f"{path}: {point.name} lies at byte {point.offset}, but the process image has only "
-                    f"{IMAGE_BYTES}: save it again in PiCtory"
-                )
             points[point.name] = point
     length = max((point.offset + point.length for point in points.values()), default=0)
     core = loaded.core
