@@ -314,6 +314,45 @@ async def test_a_new_configuration_counts_once_the_driver_has_it(
     assert bool(link.runs[0].error) == stands_still
 
 
+async def test_a_module_added_at_the_end_comes_with_the_reset(
+    box: Box, link: RecordingLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All places of before stay right, so that no look tells of the reset."""
+    monkeypatch.setattr("gateway.protocols.revpi.collect._AGAIN_NS", 50_000_000)
+    driver = Driver(box, monkeypatch)
+    async with collecting(link, box.settings()):
+        await link.until(lambda: link.newest())
+        box.configure(plant.core(105, "RevPi Connect"), plant.dio(32), plant.aio(33), plant.mio(34))
+        await link.until(lambda: link.reports[-1][0] == "degraded")
+        driver.reset()
+        await link.until(lambda: "AnalogInput_8" in link.newest() and link.reports[-1] == ("running", ""))
+    assert not link.runs[0].error
+
+
+async def test_nothing_is_read_where_neither_the_old_nor_the_new_places_are_known(
+    box: Box, link: RecordingLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.protocols.revpi.collect._WAIT_S", 0.02)
+    driver = Driver(box, monkeypatch)
+    async with collecting(link, box.settings()):
+        await link.until(lambda: link.newest())
+        new = plant.core(105, "RevPi Connect"), plant.mio(32), plant.aio(33)
+        box.configure(*new)
+        box.rsc.write_text("{")
+        await link.until(lambda: "is no JSON" in link.reports[-1][1])
+        count, before = len(link.emitted), driver.variables
+        driver.variables = {name: (byte + 1, bit, bits) for name, (byte, bit, bits) in before.items()}
+        box.memory[20:] = b"\x55" * (4096 - 20)
+        box.place("Core_Temperature", 0x55)
+        await link.until(lambda: link.reports[-1][0] == "failed")
+        await asyncio.sleep(0.2)
+        assert len(link.emitted) == count and "is no JSON" in link.reports[-1][1]
+        assert len(link.runs) == 1 and link.runs[0].ended, "one hole, not one for each try"
+        box.configure(*new)
+        driver.reset()
+        await link.until(lambda: "AnalogInput_8" in link.newest() and link.reports[-1] == ("running", ""))
+
+
 async def test_a_driver_that_stands_still_is_a_hole_and_is_not_opened_anew(
     box: Box, link: RecordingLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
