@@ -257,6 +257,7 @@ class Daemon:
             gateway_id=self.id,
             listeners=self._listeners,
             url=config.url,
+            tags=config.device.tags,
         )
         if before is not None and before.session.last_heard_us is not None:
             session.was_heard(before.session.last_heard_us, "its configuration was changed")

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -161,7 +161,10 @@ class DeviceSession:
         gateway_id: str,
         listeners: list[BatchListener],
         url: str = "",
+        tags: Collection[str] = (),
     ) -> None:
+        """`tags`: those configured; they are shown also where nothing is kept of them."""
+        self._configured = frozenset(tags)
         self.id = self.device = device
         self.kind = kind
         self.url = url
@@ -224,7 +227,7 @@ class DeviceSession:
 
     @property
     def tags(self) -> dict[str, int]:
-        return self.store.series_of(self.id)
+        return self.store.series_of(self.id, self._configured)
 
     def control(self, contract: type[C]) -> C | None:
         """Return what the live session offers of that contract (controls.py), or None."""

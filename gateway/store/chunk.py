@@ -12,6 +12,7 @@ import math
 import struct
 import zlib
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import islice
 from operator import le
@@ -55,6 +56,9 @@ class ChunkHeader(NamedTuple):
     high: float
     total: float
 
+    def without_sums(self) -> "ChunkHeader":
+        return self._replace(stats=_UNKNOWN)
+
     def bucket(self) -> list[float] | None:
         """Return [min, max, sum, count] of the numbers; None: they have to be looked at."""
         if self.stats == _UNKNOWN:
@@ -97,6 +101,21 @@ class PackedChunk:
             raise CorruptBlock("the checksum of the body does not hold")
         self._source = Source(body)
         self.ts = decode_integers(self._source, self.header.n)
+        self._kept: list[tuple[int, int]] | None = None
+
+    def leave_out(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Leave samples between two times each out of `ts` and `batch`; the header stays as it is."""
+        kept, at, end = [], 0, 0
+        for start_us, end_us in sorted(ranges):
+            end = bisect_left(self.ts, start_us)
+            if end > at:
+                kept.append((at, end))
+            at = max(at, bisect_right(self.ts, end_us))
+        self._kept = [*kept, (at, len(self.ts))]
+        self.ts = self._left(self.ts)
+
+    def _left(self, column: Any) -> Any:
+        return [item for a, b in self._kept or () for item in column[a:b]]
 
     def batch(self) -> Batch:
         """Unpack the rest; once only."""
@@ -104,7 +123,9 @@ class PackedChunk:
         statuses, flags = decode_integers(source, n), decode_integers(source, n)
         values = _decode_values(source, n)
         source.end()
-        return Batch([self.header.series] * n, self.ts, values, statuses, flags)
+        if self._kept is not None:
+            values, statuses, flags = map(self._left, (values, statuses, flags))
+        return Batch([self.header.series] * len(self.ts), self.ts, values, statuses, flags)
 
 
 def _open(data: bytes) -> tuple[ChunkHeader, int, int]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from gateway.clock import Clock
 from gateway.model import Flag, Gap, Receipt, RunRecord
-from gateway.store import retention
+from gateway.store import deletions, retention
 from gateway.store.blocks import cut, insert_block, mark_bad
 from gateway.store.codec import BlockHeader, Kind
 from gateway.store.compact import delete_folded
 from gateway.store.keys import MOVED, SAME, Resolved, resolve
-from gateway.store.newest import Newest, save_snapshot
+from gateway.store.newest import Newest, Struck, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.past import Damage, Past
 from gateway.store.series import save_series
@@ -58,6 +58,8 @@ class Books:
     past: Past
     folded: list[tuple[int, int]]
     """Seq ranges of blocks to delete, some of them now."""
+    released: list[int]
+    """Tombstones to drop."""
 
 
 @dataclass(slots=True)
@@ -77,6 +79,8 @@ class Done:
     bytes_used: int = 0
     snapshot: bool = False
     running: bool = False
+    deleted: list[Struck] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
     counted: Counters = field(default_factory=Counters)
 
 
@@ -105,8 +109,11 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     for gap in gaps:
         insert_gap(conn, gap, tx.newest_seq)
     _runs(conn, work.runs)
+    deletions.keep(conn, work.tombstones)
     for ride in work.rides:
         books.run_job(ride, tx)
+    done.deleted, done.released = tx.deleted, books.released
+    deletions.release(conn, books.released)
     _housekeeping(conn, books, done, written, wall_us)
     return done
 
@@ -176,9 +183,12 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
     done.counted.lost += freed.samples_lost
     if done.removed:
         done.oldest_seq = conn.execute("SELECT min(seq) FROM block").fetchone()[0] or done.next_seq
-    if books.snapshot_due:
+    if books.snapshot_due or done.deleted:  # a start would take deleted samples for the newest ones
         header = BlockHeader(Kind.SNAPSHOT, newest_seq, books.boot, books.clock.mono_ns(), wall_us, 0)
-        save_snapshot(conn, books.newest.after(done.change), header)
+        newest = books.newest.after(done.change)
+        for struck in done.deleted:
+            newest.strike(struck)
+        save_snapshot(conn, newest, header)
         done.counted.lost += retention.trim_rows(conn, newest_seq)
         done.snapshot = True
     if books.running_s is not None:

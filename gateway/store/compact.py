@@ -16,6 +16,7 @@ from gateway.store import chunk, outbox, retention, segment
 from gateway.store.codec import CorruptBlock, Kind, decode
 from gateway.store.columns_of_fold import CHUNK_BYTES, Column, is_plain, ordered, parts, sort_in
 from gateway.store.history import History
+from gateway.store.release import Releaser
 from gateway.store.series import SeriesTable
 from gateway.store.values import value_bytes
 from gateway.store.work import Work
@@ -52,6 +53,7 @@ class Compactor:
         self.wants_commit = self._in_doubt = False
         """There is something to delete, and nothing that keeps it."""
         self.folds = 0
+        self.releaser = Releaser(history)
 
     def load(self, conn: sqlite3.Connection) -> None:
         """Find what was folded and not deleted: by an earlier run, or by a COMMIT that said it had failed."""
@@ -112,6 +114,8 @@ class Compactor:
                 if seqs:
                     self._history.seal_if_due(running_s)
                     self._steps = self._fold(conn, seqs, running_s)
+                elif self._history.deleted:
+                    self._steps = self.releaser.look(conn)
             if self._steps is not None and next(self._steps, True):
                 self._steps = None
         except (sqlite3.Error, OSError) as error:
@@ -188,6 +192,8 @@ class Compactor:
                 except CorruptBlock:
                     self.bad.append(seq)
                     continue
+                if deleted := self._history.deleted:
+                    batch = deleted.filtered(batch, seq)
                 joined.extend(batch)
                 size += sum(map(value_bytes, batch.values)) if not is_plain(batch) else 0
             taken.append(seq)
@@ -212,8 +218,8 @@ class Compactor:
         writing.executemany("INSERT OR IGNORE INTO series VALUES (?, ?, ?)", infos)
         n = sum(len(column.ts) for column in columns.values())
         writing.execute(
-            "INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*fold, n, len(columns), running_s),
+            "INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*fold, n, len(columns), running_s, taken[-1]),
         )
         ranges = [(fold[0], *pair) for pair in _ranges(taken)]
         writing.executemany("INSERT INTO folded VALUES (?, ?, ?)", ranges)

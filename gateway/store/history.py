@@ -15,6 +15,7 @@ from gateway.store import segment
 from gateway.store.past import Damage, Past
 from gateway.store.schema import is_corrupt
 from gateway.store.segment import Segment
+from gateway.store.tombstones import Tombstones
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _HELD_NS = 600_000_000_000
 
 
 class History:
-    """Writer thread only, but `segments`, `epoch` and `held`."""
+    """Writer thread only, but `segments`, `epoch`, `deleted` and `held`."""
 
     def __init__(self, folder: Path, max_bytes: int, keep_days: float, clock: Clock) -> None:
         self._folder = folder / "history"
@@ -46,7 +47,9 @@ class History:
         self.series_unknown: list[tuple[int, SeriesInfo]] = []
         """Series that only the history knows, once the hot file was lost."""
         self.epoch = ""
-        self.past = Past(lambda: self.segments, lambda: self.epoch, self._own)
+        self.deleted = Tombstones()
+        """What was deleted, of the hot file too; replaced as a whole."""
+        self.past = Past(lambda: self.segments, lambda: self.epoch, lambda: self.deleted, self._own)
         """The writer's own way to read."""
 
     @property
@@ -208,6 +211,10 @@ class History:
         sentence = f"history segment {bad.path.name} was set aside as {bad.path.name}.corrupt: {why}"
         _log.error("%s", sentence)
         self.gaps.append(Gap(began_us, now_us, sentence))
+
+    def reading(self) -> Past:
+        """Return a way to read for another thread."""
+        return Past(lambda: self.segments, lambda: self.epoch, lambda: self.deleted)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.model import Gap, SeriesInfo
+from gateway.store import deletions
 from gateway.store.history import History
 from gateway.store.newest import Newest, load_newest
 from gateway.store.retention import used_bytes
@@ -198,8 +199,11 @@ class HotFile:
         """Read what a start needs; not the newest samples where they are in memory already."""
         meta = dict(conn.execute("SELECT key, value FROM meta").fetchall())
         blocks, oldest, newest_seq = conn.execute("SELECT count(*), min(seq), max(seq) FROM block").fetchone()
-        floor = max(newest_seq or 0, meta.get("seq_floor", 0))
+        # A file that begins anew goes on after what is in chunks: deletions tell before from after by it.
+        floor = max(newest_seq or 0, meta.get("seq_floor", 0), history.past.newest_seq())
         bad: list[int] = []
+        if not running:
+            history.deleted = deletions.load(conn, self.gaps)
         newest = Newest() if running else load_newest(conn, bad, history.past)
         unknown = [(number, *info, True) for number, info in history.series_unknown]
         history.series_unknown = []

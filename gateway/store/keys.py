@@ -220,10 +220,13 @@ class _LateSamples:
         if not keys:
             return
         times = [ts for _, ts in keys]
+        deleted = self._past.deleted
         for seq, data in overlapping(self._conn, min(times), max(times)):
             try:
                 packed = Packed(data, seq)
                 hits = list(map(keys.__contains__, zip(packed.series, packed.ts, strict=True)))
+                if deleted and True in hits:
+                    deleted.strike(hits, packed.series, packed.ts, seq)
                 if True in hits:
                     block = packed.batch()
                     found = zip(block.series, block.ts, strict=True)

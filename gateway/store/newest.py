@@ -5,11 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count, repeat
 from operator import itemgetter
+from typing import NamedTuple
 
 from gateway.model import Batch, Flag, Sample, Value
 from gateway.store.codec import BlockHeader, CorruptBlock, Kind, decode, encode
 from gateway.store.past import Past
 from gateway.store.segment import Fold, Segment
+from gateway.store.tombstones import Tombstone
 from gateway.store.values import Checked, checked, value_bytes
 
 Row = tuple[int, int, Value, int, int]
@@ -23,6 +25,14 @@ _CANDIDATES = 8
 _LONG_BYTES = 4096
 _SEEN, _SEEN_SERIES = 64, 8192
 _LONG_TOTAL_BYTES = 16 * 1024 * 1024
+
+
+class Struck(NamedTuple):
+    """A deletion, and the newest samples before it: plausible ones, and those of the implausible future."""
+
+    tombstone: Tombstone
+    last: Row | None
+    far: Row | None
 
 
 @dataclass(slots=True)
@@ -46,6 +56,9 @@ class Newest:
     _long: dict[int, int] = field(default_factory=dict)
     """Bytes of the long values held, by series, the longest held first."""
 
+    def __contains__(self, series: int) -> bool:
+        return series in self._where or series in self.rows or series in self.far
+
     @property
     def last(self) -> dict[int, Row]:
         """Newest plausible sample per series: a sample after it is new. The writer thread's."""
@@ -55,15 +68,19 @@ class Newest:
             self.recent, self._where = {}, {}
         return self.rows
 
-    def get(self, series: int) -> Sample | None:
-        """Return the newest plausible sample of a series, else its newest; None too where it is not held.
+    def row(self, series: int) -> Row | None:
+        """Return the newest plausible sample of a series, its value maybe not held.
 
         Any thread: what leaves `recent` is among the rows before.
         """
         key, place = self._where.get(series, (b"", 0))
         if (batch := self.recent.get(key)) is not None:
-            return Sample(*(column[place] for column in batch.columns()))  # type: ignore[arg-type]
-        row = self.rows.get(series)
+            return tuple(column[place] for column in batch.columns())  # type: ignore[return-value]
+        return self.rows.get(series)
+
+    def get(self, series: int) -> Sample | None:
+        """Return the newest plausible sample of a series, else its newest; None too where it is not held."""
+        row = self.row(series)
         if row is None and (far := self.far.get(series)) is not None:
             row = far[1]
         return None if row is None or row[4] & _NOT_HELD else Sample(*row)
@@ -149,6 +166,21 @@ class Newest:
         self.own_us = max(self.own_us, change.own_us)
         self.hold(change.last)
 
+    def strike(self, struck: Struck) -> None:
+        """Take out what a commit deleted."""
+        gone, last, far = struck
+        series = gone.series
+        if (row := self.last.get(series)) is not None and gone.has(row[1]):
+            self._long.pop(series, None)
+            del self.last[series]
+            if last is not None:
+                self.last[series] = last
+                self.hold({series: last})
+        if series in self.far and gone.has(self.far[series][1][1]):
+            low, _ = self.far.pop(series)
+            if far is not None and far[1] >= low:
+                self.far[series] = low, far
+
     def hold(self, rows: dict[int, Row]) -> None:
         """Let go of the values of long standing where long ones would fill the memory."""
         for series, row in list(rows.items()):
@@ -160,6 +192,11 @@ class Newest:
             del self._long[series]
             _, ts, _, status, flags = self.last[series]
             self.last[series] = series, ts, None, status, flags | _NOT_HELD
+
+
+def not_held(series: int, ts: int) -> Row:
+    """Stand for samples up to a time that are not known in RAM: no value, but the key rule holds."""
+    return series, ts, None, 0, _NOT_HELD
 
 
 def save_snapshot(conn: sqlite3.Connection, newest: Newest, header: BlockHeader) -> None:
@@ -183,6 +220,7 @@ def load_newest(conn: sqlite3.Connection, bad: list[int], past: Past) -> Newest:
     newest, after = _load_snapshot(conn)
     if not after:
         _add_past(newest, past)
+    deleted = past.deleted
     rows = conn.execute(
         "SELECT seq, data FROM block WHERE seq > ? AND kind = ? ORDER BY seq", (after, Kind.SAMPLES)
     )
@@ -192,6 +230,8 @@ def load_newest(conn: sqlite3.Connection, bad: list[int], past: Past) -> Newest:
         except CorruptBlock:
             bad.append(seq)
             continue
+        if deleted:
+            batch = deleted.filtered(batch, seq)
         newest.add(batch, header.wall_us)
         newest.hold({series: newest.last[series] for series in set(batch.series) & newest.last.keys()})
     return newest
@@ -204,7 +244,7 @@ def _add_past(newest: Newest, past: Past) -> None:
         for number, header in past.headers(where, fold, None):
             found = there.setdefault(header.series, [])
             found.append((header.t1, where, fold, number))
-            if len(found) > _CANDIDATES:
+            if len(found) > _CANDIDATES and header.series not in past.deleted:
                 found.remove(min(found, key=itemgetter(0)))
     for series, found in there.items():
         for _, where, fold, number in sorted(found, key=itemgetter(0), reverse=True):

@@ -12,7 +12,7 @@ _MOST_BLOCKS = 256
 _UNSENT = "the store was full before these samples were delivered"
 _VACUUM_PAGES = 512
 _ROWS_KEPT = 100_000
-"""Run, gap and quarantine rows."""
+"""Run, gap, quarantine and deletion rows."""
 _REFUSED = "the quarantine was full: the oldest samples that the target had refused were dropped"
 
 
@@ -69,7 +69,7 @@ def _shrink(conn: sqlite3.Connection, max_bytes: int) -> None:
 
 
 def trim_rows(conn: sqlite3.Connection, newest_seq: int, kept: int = _ROWS_KEPT) -> int:
-    """Keep run, gap and quarantine rows to a bounded number; return how many refused samples went.
+    """Keep run, gap, quarantine and deletion rows to a bounded number; return how many refused samples went.
 
     Called now and then. Dead letters are samples: they go with a gap record each upload.
     """
@@ -81,7 +81,7 @@ def trim_rows(conn: sqlite3.Connection, newest_seq: int, kept: int = _ROWS_KEPT)
     ).fetchall():
         outbox.insert_gap(conn, Gap(start, end, _REFUSED, upload=upload, count=count), newest_seq + 1)
         lost += count
-    for table in ("run", "gap", "quarantine"):
+    for table in ("run", "gap", "quarantine", "deletion"):
         conn.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) - ? FROM {table})", (kept,))
     return lost
 

@@ -79,10 +79,24 @@ def _first(db: Any) -> None:
         pk="id",
     )  # fmt: skip
     db["gap"].create_index(["seq"])
+    db["deletion"].create(
+        {"id": int, "at_us": int, "by": str, "device": str, "tag": str, "from_us": int, "to_us": int,
+         "count": int},
+        pk="id",
+    )  # fmt: skip
+    db["tombstone"].create({"id": int, "record": bytes}, pk="id", not_null={"record"})
     db["upload"].create({"id": str, "since_seq": int}, pk="id")
     db["acked"].create({"upload": str, "from_seq": int, "to_seq": int}, pk=("upload", "from_seq"))
     db["unit"].create(
-        {"upload": str, "lane": str, "from_seq": int, "to_seq": int, "encoding": str, "created_us": int},
+        {
+            "upload": str,
+            "lane": str,
+            "from_seq": int,
+            "to_seq": int,
+            "encoding": str,
+            "created_us": int,
+            "deletion": int,
+        },
         pk=("upload", "lane"),
     )
     db["quarantine"].create(

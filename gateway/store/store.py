@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ from gateway.model import Batch, Gap, Receipt, RunRecord, Sample, SeriesInfo, Ti
 from gateway.store import outbox
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Counters
+from gateway.store.deletes import Deletes
 from gateway.store.history import History
 from gateway.store.hotfile import HotFile
 from gateway.store.outbox import Transaction
 from gateway.store.past import Damage
 from gateway.store.reader import Readers
-from gateway.store.reads import Reads
 from gateway.store.schema import DiskRefuses
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
@@ -56,7 +56,7 @@ class StoreState:
     last_commit_mono_ns: int
 
 
-class Store(Reads):
+class Store(Deletes):
     """One directory: one writer thread with the only connection that writes, and read-only readers."""
 
     def __init__(self, folder: Path, settings: StoreSettings, clock: Clock) -> None:
@@ -68,6 +68,7 @@ class Store(Reads):
         self._hot = HotFile(folder)
         self._history = History(folder, settings.max_bytes, settings.keep_days, clock)
         self.budget = MemoryBudget(settings.memory_bytes)
+        super().__init__()
         self.boot = ""
 
     @classmethod
@@ -135,9 +136,14 @@ class Store(Reads):
     def find_series(self, device: str, tag: str) -> int | None:
         return self._series.find(device, tag)
 
-    def series_of(self, device: str) -> dict[str, int]:
-        """Return tag to series, also of tags no longer configured."""
-        return self._series.of(device)
+    def series_of(self, device: str, configured: Collection[str] = ()) -> dict[str, int]:
+        """Return tag to series: of tags configured or in use, and of those that there are samples of."""
+        newest, used = self._writer.newest, self._series.used
+        return {
+            tag: series
+            for tag, series in self._series.of(device).items()
+            if tag in configured or series in used or series in newest
+        }
 
     def info(self, series: int) -> SeriesInfo:
         return self._series.info(series)

@@ -10,6 +10,7 @@ from gateway.model import Gap, NotStored, Receipt, RunRecord, Ticket
 from gateway.store.budget import MemoryBudget
 from gateway.store.outbox import Transaction
 from gateway.store.past import Damage
+from gateway.store.tombstones import Tombstone
 from gateway.store.values import Checked
 
 _log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class Work:
     """Seqs of blocks found unreadable."""
     damage: list[Damage] = field(default_factory=list)
     """Chunks and segments of the history found unreadable."""
+    tombstones: list[Tombstone] = field(default_factory=list)
+    """Those to be written again, for a file that begins anew."""
     samples: int = 0
 
     def __bool__(self) -> bool:

@@ -109,7 +109,9 @@ class Writer(Inbox, threading.Thread):
         """Wait for work and its tick, at most the idle time; say whether to commit."""
         with self._changed:
             stopping, left_ns = self._stop_by_ns is not None, next_ns - self._clock.mono_ns()
-            busy = bool(self._pending or self._work or self.compactor.wants_commit)
+            busy = bool(
+                self._pending or self._work or self.compactor.wants_commit or self.compactor.releaser.released
+            )
             longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
             if stopping and self.refusing:
                 self._changed.wait(0.1)
@@ -177,6 +179,7 @@ class Writer(Inbox, threading.Thread):
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
+            self.compactor.releaser.released,
         )  # fmt: skip
 
     def _turned(self) -> None:
@@ -198,6 +201,7 @@ class Writer(Inbox, threading.Thread):
             self.compactor.pending = []
             self.generation += 1
             self._work.series = self._series.rows()
+            self._work.tombstones = list(self._history.deleted)
         return conn
 
     def _committed(self, done: Done) -> None:
@@ -206,6 +210,7 @@ class Writer(Inbox, threading.Thread):
         self._halving = False
         now = self._clock.mono_ns()
         self.newest.merge(done.change)
+        self._deleted(done)
         self.next_seq = done.next_seq
         self.blocks += done.blocks - done.removed
         self.oldest_seq = done.oldest_seq or self.oldest_seq
@@ -222,6 +227,15 @@ class Writer(Inbox, threading.Thread):
             self.refusing = ""
         work, self._work = self._work, Work()
         self._tell(lambda: settle(work, done.receipts, self._budget))
+
+    def _deleted(self, done: Done) -> None:
+        """Honour what a commit deleted, and forget what nothing is left of."""
+        for struck in done.deleted:
+            self.newest.strike(struck)
+        if done.deleted or done.released:
+            added = [struck.tombstone for struck in done.deleted]
+            self._history.deleted = self._history.deleted.changed(added, done.released)
+            self.compactor.releaser.released = []
 
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
@@ -253,7 +267,7 @@ class Writer(Inbox, threading.Thread):
         with self._changed:
             if all_pending:
                 self._work.absorb(self._pending, 2**62)
-            work, self._work = self._work, Work(series=self._work.series)
+            work, self._work = self._work, Work(series=self._work.series, tombstones=self._work.tombstones)
             self._halving = False
         lost = sum(len(intake.batch) for intake in work.intakes)
         _log.error("%d samples and %d other records were given up: %s", lost, work.others, reason)

@@ -141,15 +141,6 @@ if __name__ == "__main__":
         began = time.time()
         with disk() as where:
             life = asyncio.run(store_life(where, series, folds))
-        print(
-            series,
-            "store",
-            life,
-            life.written / life.samples,
-            life.written / life.commits,
-            time.time() - began,
-        )
         if "seed" in sys.argv:
             with disk() as where:
                 life = seed_life(where, seconds(series, 900))
-            print(series, "seed", life, life.written / life.samples, life.written / life.commits)
