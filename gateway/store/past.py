@@ -3,7 +3,8 @@
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol, TypeVar
 
 from gateway.model import Gap
 from gateway.store import segment
@@ -17,6 +18,26 @@ T = TypeVar("T")
 
 _PATIENCE = 5
 """So many look-ups for a commit fail where a segment cannot be read, before it is passed over."""
+
+
+class Segments(Protocol):
+    """The history's files as those who read know them."""
+
+    epoch: str
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Oldest first."""
+
+    @property
+    def deleted(self) -> Tombstones:
+        """What was deleted on request."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """While entered, blocks folded from now on are not deleted."""
+
+    def reading(self) -> "Past":
+        """Return a reader's own way to read."""
 
 
 class Damage(NamedTuple):

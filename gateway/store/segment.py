@@ -44,6 +44,12 @@ class Fold(NamedTuple):
     series_n: int
 
 
+def found(folder: Path) -> list[Segment]:
+    """Return the segments in a folder, oldest first."""
+    paths = (path for path in folder.glob("[0-9]*.db") if path.stem.isdecimal())
+    return sorted(Segment(int(path.stem), path) for path in paths)
+
+
 def chunk_id(fold: int, series: int, part: int) -> int:
     return ((fold << _SERIES) + series << _PARTS) + part
 
