@@ -11,9 +11,8 @@ from typing import TypeVar
 
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store.codec import CorruptBlock, Kind, decode
-from gateway.store.history import History
 from gateway.store.memo import Memo
-from gateway.store.past import Damage, Past
+from gateway.store.past import Damage, Past, Segments
 from gateway.store.schema import StoreProblem, connect_reader, is_disk
 from gateway.store.taking import Memory
 from gateway.store.tombstones import Tombstones
@@ -25,7 +24,7 @@ _THREADS = 2
 class Readers:
     """A few threads, each with a connection of its own that can only read."""
 
-    def __init__(self, path: Path, generation: Callable[[], int], history: History) -> None:
+    def __init__(self, path: Path, generation: Callable[[], int], history: Segments) -> None:
         self._path = path
         self._history = history
         self._generation = generation

@@ -1,7 +1,6 @@
 """A store as it is after hours of a plant, and beside it the table that one would make for reads."""
 
 import asyncio
-import random
 import sqlite3
 import time
 from array import array
@@ -13,9 +12,10 @@ from typing import Any
 
 from gateway.model import Batch
 from gateway.store import Store, StoreSettings
-from tests.bench.__main__ import SERIES, seconds
+from tests.bench.plant import seconds
 
 ALL_US = -(2**62), 2**62
+SERIES = 1000
 DEVICE = "plant"
 TABLE = "table.db"
 ROW = "ts, value, status, flags"
@@ -47,7 +47,7 @@ async def build(folder: Path, count: int) -> None:
     async with Store.open(folder, StoreSettings(max_bytes=40_000_000_000), clock) as store:
         for tag in range(SERIES):
             assert store.series(DEVICE, f"tag{tag}", "") == 1 + tag
-        for batch in seconds(random.Random(7), count):
+        for batch in seconds(SERIES, count, time.time_ns() // 1000 - count * 1_000_000):
             clock.us = max(max(batch.ts), clock.us + 1)
             ticket = await store.put(batch)
             sent.add(batch)

@@ -1,11 +1,13 @@
-"""Print what reads of a large store cost, each beside the stock way: `python -m tests.bench.reads [SECONDS [FOLDER]]`.
+"""Print what reads of a large store cost, each beside the stock way.
 
-The store holds SECONDS of a plant of 1000 tags (default 2000, two million samples; 50000 are fifty million, made
-in about ten minutes; a FOLDER keeps it for the next run). Beside it stands a table clustered by series and time.
+`python -m tests.bench.reads [SECONDS [FOLDER]]`: the store holds SECONDS of a plant of 1000 tags (default
+2000, two million samples; 50000 are fifty million, made in about eight minutes; a FOLDER keeps it).
+Beside it stands a table clustered by series and time.
 """
 
 import asyncio
 import os
+import re
 import sqlite3
 import statistics
 import sys
@@ -54,7 +56,10 @@ async def cost(what: Callable[[int], Awaitable[object]], times: int = TIMES) -> 
 
 
 def ratio(one: Cost, other: Cost) -> str:
-    return f"{one[0]:.2f} ms (CPU {one[1]:.2f}) beside {other[0]:.2f} (CPU {other[1]:.2f}): {one[0] / other[0]:.2f}"
+    return (
+        f"{one[0]:.2f} ms (CPU {one[1]:.2f}) beside {other[0]:.2f} (CPU {other[1]:.2f}): "
+        f"{one[0] / other[0]:.2f} (CPU {one[1] / other[1]:.2f})"
+    )
 
 
 class Beside:
@@ -117,10 +122,10 @@ async def buckets(store: Store, table: Beside) -> None:
         return await table.buckets(1 + 10 * turn, *window, width_us)
 
     for one, other in zip(await ours(1), await theirs(1), strict=True):
-        assert one[:3] == other[:3] and one[4] == other[4] and abs(one[3] - other[3]) < 1e-9, (one, other)  # type: ignore[operator]
-    say(
-        f"{(window[1] - window[0]) // 1_000_000} points to 500 buckets: {ratio(await cost(ours), await cost(theirs))}"
-    )
+        assert (*one[:3], one[4]) == (*other[:3], other[4]), (one, other)
+        assert abs(one[3] - other[3]) < 1e-6, (one, other)  # type: ignore[operator]
+    found = ratio(await cost(ours), await cost(theirs))
+    say(f"{(window[1] - window[0]) // 1_000_000} points to 500 buckets: {found}")
 
 
 async def newest(store: Store, table: Beside) -> None:
@@ -142,17 +147,17 @@ async def over_http(made: Plant, table: Beside) -> None:
     async with serve(build_app(made, settings), settings, made.state) as (host, port):
         for tags, span in shapes.items():
             for form in ("json", "ndjson", "csv"):
-                query = {"tags": ",".join(f"tag{n}" for n in range(tags)), "format": form, "limit": "100000",
-                         "from": str(table.first_us), "to": str(table.first_us + span * 1_000_000 - 1)}  # fmt: skip
-                url = f"http://{host}:{port}/v1/devices/{DEVICE}/samples?" + "&".join(
-                    f"{k}={v}" for k, v in query.items()
+                until_us = table.first_us + span * 1_000_000 - 1
+                url = (
+                    f"http://{host}:{port}/v1/devices/{DEVICE}/samples?format={form}&limit=100000"
+                    f"&from={table.first_us}&to={until_us}&tags=" + ",".join(f"tag{n}" for n in range(tags))
                 )
                 await _over_http(made, url, f"{tags} tags, {span} s as {form}")
 
 
 async def _over_http(made: Plant, url: str, name: str) -> None:
     command = [sys.executable, "-m", "tests.bench.client", url]
-    environment = {**os.environ, **{"TOKEN": made.bearer(Role.READ)["Authorization"]}}
+    environment = {**os.environ, "TOKEN": made.bearer(Role.READ)["Authorization"]}
     child = await asyncio.create_subprocess_exec(
         *command, env=environment, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**28
     )
@@ -169,11 +174,12 @@ async def _over_http(made: Plant, url: str, name: str) -> None:
     size = int((await ours(0)).split()[1])
     child.stdin.close()
     await child.wait()
-    async with aiohttp.ClientSession(headers={"Authorization": environment["TOKEN"]}) as client:
-        async with client.get(
-            url.replace("format=ndjson", "format=json").replace("format=csv", "format=json")
-        ) as answer:
-            document = await answer.json()
+    in_json = re.sub("format=[a-z]+", "format=json", url)
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": environment["TOKEN"]}) as client,
+        client.get(in_json) as answer,
+    ):
+        document = await answer.json()
 
     async def theirs(_: int) -> bytes:
         return orjson.dumps(document)
@@ -192,9 +198,9 @@ async def measure(folder: Path) -> None:
         with closing(sqlite3.connect(folder / TABLE)) as conn:
             table = Beside(conn)
             state = made.store.state()
-            say(
-                f"{state.history_bytes / 1e6:.0f} MB of history, {state.blocks} blocks, table of {(folder / TABLE).stat().st_size / 1e6:.0f} MB"
-            )
+            size_mb = (folder / TABLE).stat().st_size / 1e6
+            history_mb = state.history_bytes / 1e6
+            say(f"{history_mb:.0f} MB of history, {state.blocks} blocks, table of {size_mb:.0f} MB")
             middle_us = (table.first_us + table.last_us - HOUR_US) // 2
             await hours(
                 made.store, table, max(table.first_us, middle_us), "an hour of one series in the history"

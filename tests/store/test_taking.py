@@ -79,13 +79,13 @@ async def compare(store: Store, told: Told, rng: random.Random, series: list[int
 
 
 async def one_fold(store: Store) -> None:
-    before, store._writer.compactor._period_us = store._writer.compactor.folds, 0
+    before, store._writer.compactor._period_ns = store._writer.compactor.folds, 0
     for _ in range(500):
         await store.flush()
         if store._writer.compactor.folds > before:
             break
         await asyncio.sleep(0.01)
-    store._writer.compactor._period_us = 3600 * SECOND_US
+    store._writer.compactor._period_ns = 3600 * 1_000_000_000
 
 
 @pytest.mark.timeout(60)
@@ -187,19 +187,19 @@ def test_a_stretch_is_bit_for_bit_what_it_was_made_of() -> None:
         assert (part.ts, part.statuses, part.flags) == (list(range(n)), [2**32 - 1] * n, [255] * n)
 
 
+@pytest.mark.parametrize("extra", range(4))
 async def test_buckets_count_once_where_a_group_of_blocks_is_folded_in_part(
-    opened: Opener, monkeypatch: pytest.MonkeyPatch
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, extra: int
 ) -> None:
     monkeypatch.setattr(taking, "_GROUP", 4)
     monkeypatch.setattr(compact, "LOOK_NS", 0)
     monkeypatch.setattr(writer, "_SNAPSHOT_NS", -1)
-    monkeypatch.setattr(commit, "delete_folded", lambda conn, ranges, newest_seq: (0, []))
-    for extra in range(4):
-        async with opened(commit_interval_s=0.001) as store:
-            s = store.series("plc", str(extra))
-            for n in range(20 + extra):
-                await put(store, (s, NOW_US + n, n))
-                if n == 10 + extra:
-                    await one_fold(store)
-            (bucket,) = await store.buckets([s], NOW_US, NOW_US + SECOND_US, 10**18)
-            assert bucket.n == 20 + extra
+    monkeypatch.setattr(commit, "delete_folded", lambda conn, ranges, newest_seq: (0, list(ranges)))
+    async with opened(commit_interval_s=0.001) as store:
+        s = store.series("plc", "a")
+        for n in range(20 + extra):
+            await put(store, (s, NOW_US + n, n))
+            if n == 10 + extra:
+                await one_fold(store)
+        (bucket,) = await store.buckets([s], NOW_US, NOW_US + SECOND_US, 10**18)
+        assert (bucket.n, store._writer.compactor.folds) == (20 + extra, 1)
