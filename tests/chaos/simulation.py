@@ -209,6 +209,9 @@ class Simulation:
             case "check":
                 await self._check()
             case _:
+                if what != "stopped" and self.rng.random() < 0.8:
+                    self.disk.cut_after(self.rng.randrange(60), whole=what == "killed")
+                    await self._burst(4)
                 return what
         return ""
 
