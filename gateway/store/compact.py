@@ -11,14 +11,12 @@ import sqlite3
 from collections.abc import Generator, Sequence
 
 from gateway.clock import Clock
-from gateway.model import Batch
 from gateway.store import chunk, outbox, retention, segment
 from gateway.store.codec import CorruptBlock, Kind, decode, decode_header
-from gateway.store.columns_of_fold import CHUNK_BYTES, Column, is_plain, ordered, parts, sort_in
+from gateway.store.columns_of_fold import CHUNK_BYTES, Column, Sorter, ordered, parts
 from gateway.store.history import History
 from gateway.store.release import Releaser
 from gateway.store.series import SeriesTable
-from gateway.store.values import value_bytes
 from gateway.store.work import Work
 
 _log = logging.getLogger(__name__)
@@ -27,8 +25,7 @@ MOST_SAMPLES = 1 << 20
 """In one fold: it is held in memory."""
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_BLOCKS = 16_384
-_SLICE_SAMPLES = 4096
-_ENCODED_SAMPLES = 2048
+_ENCODED_SAMPLES = 4096
 _MOST_OF_SERIES = 65_536
 """A fold ends with so many samples of one series: sorting them is one step."""
 _DELETE_BLOCKS = 64
@@ -162,8 +159,9 @@ class Compactor:
         return self._clock.mono_ns() - since_ns
 
     def _fold(self, conn: sqlite3.Connection, seqs: list[int], running_s: float) -> Generator[None]:
-        columns: dict[int, Column] = {}
-        taken = yield from self._gather(conn, seqs, columns)
+        sorter = Sorter()
+        taken = yield from self._gather(conn, seqs, sorter)
+        columns = sorter.columns
         if not taken:
             return
         writing = self._history.writing()
@@ -173,7 +171,9 @@ class Compactor:
         for series in sorted(columns):
             for part, rows in enumerate(parts(ordered(columns[series]))):
                 number = segment.chunk_id(fold, series, part)
-                writing.execute("INSERT INTO chunk VALUES (?, ?)", (number, chunk.encode(series, *rows)))
+                writing.execute(
+                    "INSERT INTO chunk VALUES (?, ?)", (number, chunk.encode(series, *rows, seq=taken[-1]))
+                )
                 t0, t1, written = min(t0, rows[0][0]), max(t1, rows[0][-1]), written + len(rows[0])
                 if written >= _ENCODED_SAMPLES:
                     written = 0
@@ -188,31 +188,28 @@ class Compactor:
         self._look_ns = 0
 
     def _gather(
-        self, conn: sqlite3.Connection, seqs: list[int], columns: dict[int, Column]
+        self, conn: sqlite3.Connection, seqs: list[int], sorter: Sorter
     ) -> Generator[None, None, list[int]]:
         """Take blocks apart by series, until there are enough; return the seqs that were taken."""
         taken: list[int] = []
-        joined, size = Batch(), 0
         for seq in seqs:
             row = conn.execute("SELECT data, kind FROM block WHERE seq = ?", (seq,)).fetchone()
             if row is not None and row[1] == Kind.SAMPLES:
                 try:
-                    batch = decode(row[0])[1]
+                    if deleted := self._history.deleted:
+                        sorter.add_batch(deleted.filtered(decode(row[0])[1], seq))
+                    else:
+                        sorter.add(row[0])
                 except CorruptBlock:
                     self.bad.append(seq)
                     continue
-                if deleted := self._history.deleted:
-                    batch = deleted.filtered(batch, seq)
-                joined.extend(batch)
-                size += sum(map(value_bytes, batch.values)) if not is_plain(batch) else 0
             taken.append(seq)
-            if len(joined) >= _SLICE_SAMPLES or size >= CHUNK_BYTES:
-                longest = sort_in(joined, columns)
-                joined = Batch()
-                if size >= _MOST_BYTES or longest >= _MOST_OF_SERIES:
+            if sorter.due or sorter.size >= CHUNK_BYTES:
+                sorter.sort()
+                if sorter.size >= _MOST_BYTES or sorter.longest >= _MOST_OF_SERIES:
                     break
                 yield
-        sort_in(joined, columns)
+        sorter.sort()
         return taken
 
     def _write_fold(
@@ -227,8 +224,8 @@ class Compactor:
         writing.executemany("INSERT OR IGNORE INTO series VALUES (?, ?, ?)", infos)
         n = sum(len(column.ts) for column in columns.values())
         writing.execute(
-            "INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*fold, n, len(columns), running_s, taken[-1]),
+            "INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*fold, n, len(columns), running_s),
         )
         ranges = [(fold[0], *pair) for pair in _ranges(taken)]
         writing.executemany("INSERT INTO folded VALUES (?, ?, ?)", ranges)

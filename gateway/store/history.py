@@ -65,8 +65,7 @@ class History:
         self.segments, self._sizes, self.series_unknown = (), {}, []
         self._folder.mkdir(exist_ok=True)
         by_number, by_name = dict(known), {info[:2]: number for number, info in known}
-        paths = sorted(self._folder.glob("[0-9]*.db"))
-        found = [Segment(int(path.stem), path) for path in paths if path.stem.isdecimal()]
+        found = segment.found(self._folder)
         for each in found:
             self._add(each)
             names = self._names(each, each is found[-1], now_us)

@@ -16,6 +16,7 @@ from gateway.model import Gap, NotStored
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Books, Counters, Done, run_commit, was_committed
 from gateway.store.compact import Compactor
+from gateway.store.disk import Disk
 from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded, read_epoch
 from gateway.store.inbox import Inbox
@@ -51,6 +52,7 @@ class Writer(Inbox, threading.Thread):
         self.compactor = Compactor(history, series, clock, settings.chunk_minutes, boot)
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
+        self.disk = Disk(hot.path, settings, clock)
         self._loop = asyncio.get_running_loop()
         self._conn: sqlite3.Connection | None = None
         self._doubt: Done | None = None
@@ -70,6 +72,7 @@ class Writer(Inbox, threading.Thread):
             self._series.keep(series, info)
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
         self._running_saved_ns = self._snapshot_ns = self._started_ns
+        self.disk.flash.load(self._conn)
         self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
         self._known_us = loaded.synced_us
         self._pending.bad += loaded.bad
@@ -98,6 +101,7 @@ class Writer(Inbox, threading.Thread):
         """Commit where it is due, and fold a little."""
         due = self._due()
         self.turned_ns = now = self._clock.mono_ns()
+        self.disk.look(None if self.refusing else self._conn, self.bytes_used)
         if due:
             self._try_commit()
             self._next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
@@ -187,12 +191,12 @@ class Writer(Inbox, threading.Thread):
 
     def _books(self, closing: bool) -> Books:
         now = self._clock.mono_ns()
-        running_s = self._now_running_s()
+        due = closing or now - self._running_saved_ns > _RUNNING_NS
         self._token += 1
         return Books(
             self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
-            running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
+            self.disk.kept(self._now_running_s()) if due else [], self.disk.room.tight,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
             self.compactor.releaser.released, self._known_us,
         )  # fmt: skip
