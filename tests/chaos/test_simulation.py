@@ -1,4 +1,4 @@
-"""A box for hundreds of days, simulated: clock steps, power cuts, kills, full and failing disks, targets away.
+"""Hundreds of days of a box, simulated: clock steps, power cuts, kills, bad disks, targets away.
 
 CHAOS_SEED chooses, CHAOS_SEEDS so many (1), CHAOS_DAYS each (60). A seed gives the same run again.
 """
@@ -43,6 +43,7 @@ def test_nothing_that_was_acknowledged_is_lost_or_doubled_over_the_days(seed: in
         ("early", ("gone for nothing", "lacks")),
         ("silent", ("lacks",)),
         ("wall", ("gone for nothing",)),
+        ("fold", ("gone for nothing",)),
     ],
 )
 def test_the_mutants_are_caught(mutant: str, words: tuple[str, ...]) -> None:
