@@ -46,6 +46,7 @@ check: lint test
 bench: .venv/dev
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.forward.bench
+	$(BIN)/python -m tests.revpi.bench
 
 # The full counts of tests/chaos, about an hour; CHAOS_SEED=N takes other random choices.
 chaos: export CHAOS_KILLS ?= 10000

@@ -17,6 +17,7 @@ from gateway.api.server import serve
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.config import Config, ConfigProblems, DeviceConfig, UploadConfig, load_or_last_good, take
+from gateway.config.projection import project
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession, OwnTime
@@ -59,7 +60,7 @@ class Daemon:
         self.store: Store
         self._environ = environ
         self._config: Config
-        self._loaded_us = 0
+        self._loaded_us = self._projected = 0
         self._problems: tuple[str, ...] = ()
         self._listeners: list[BatchListener] = []
         self._devices: dict[str, _DevicePart] = {}
@@ -84,7 +85,9 @@ class Daemon:
         return {name: part.forwarder for name, part in self._uploads.items()}
 
     def config(self) -> ConfigInfo:
-        return ConfigInfo(str(self.file), self._loaded_us, self._config.warnings, self._problems)
+        return ConfigInfo(
+            str(self.file), self._loaded_us, self._config.warnings, self._problems, self._projected
+        )
 
     @contextlib.contextmanager
     def subscribe(self, listener: BatchListener) -> Iterator[None]:
@@ -107,7 +110,7 @@ class Daemon:
             waiting = self._supervisor.start("start of the store", self._extend_start())
             self.store = await stack.enter_async_context(Store.open(folder, self._config.store, self.clock))
             waiting.cancel()
-            self._own_time = OwnTime(self.clock, self.store.newest_own_us)
+            self._own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
             await asyncio.to_thread(self.tokens.open)
             stack.push_async_callback(self._supervisor.close)
             await stack.enter_async_context(control_socket.listen(self.state, self._answer))
@@ -171,6 +174,7 @@ class Daemon:
     def _took(self, config: Config, problems: tuple[str, ...]) -> None:
         self._config, self._problems = config, problems
         self._loaded_us = self.clock.wall_us()
+        self._projected = project(config).bytes_per_day
         for sentence in config.warnings:
             _log.warning("%s", sentence)
         for sentence in problems:
@@ -321,11 +325,16 @@ class Daemon:
         return {"ok": False, "problems": [f"unknown command {request.get('command')!r}"]}
 
     def _status(self) -> Mapping[str, Any]:
+        store = self.store.state()
         return {
             "ok": not self._problems,
             "id": self.id,
             "version": self.version,
             "address": self._api_address,
+            "file": str(self.file),
+            "store": str(self.store.folder.absolute()),
+            "flash": str(store.flash),
+            "warnings": [each for each in (store.refusing, store.disk.warning, store.flash.warning) if each],
             "problems": list(self._problems),
             "parts": {
                 keeper.name: f"{keeper.health.state}{keeper.health.detail and ': '}{keeper.health.detail}"

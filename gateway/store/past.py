@@ -3,7 +3,8 @@
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol, TypeVar
 
 from gateway.model import Gap
 from gateway.store import segment
@@ -17,6 +18,26 @@ T = TypeVar("T")
 
 _PATIENCE = 5
 """So many look-ups for a commit fail where a segment cannot be read, before it is passed over."""
+
+
+class Segments(Protocol):
+    """The history's files as those who read know them."""
+
+    epoch: str
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Oldest first."""
+
+    @property
+    def deleted(self) -> Tombstones:
+        """What was deleted on request."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """While entered, blocks folded from now on are not deleted."""
+
+    def reading(self) -> "Past":
+        """Return a reader's own way to read."""
 
 
 class Damage(NamedTuple):
@@ -138,7 +159,7 @@ class Past:
             except CorruptBlock as error:
                 self._note(where, fold, number, data, error)
                 continue
-            if deleted and deleted.ranges(header.series, fold.to_seq, header.t0, header.t1):
+            if deleted and deleted.ranges(header.series, header.seq, header.t0, header.t1):
                 header = header.without_sums()
             yield number, header
 
@@ -157,7 +178,7 @@ class Past:
             except CorruptBlock as error:
                 self._note(where, fold, number, data, error)
                 continue
-            if self._left(packed, fold, deleted):
+            if self._left(packed, deleted):
                 yield packed
 
     def one(self, where: Segment, fold: Fold, number: int) -> PackedChunk | None:
@@ -172,13 +193,13 @@ class Past:
         except CorruptBlock as error:
             self._note(where, fold, number, found[0], error)
             return None
-        return packed if self._left(packed, fold, deleted) else None
+        return packed if self._left(packed, deleted) else None
 
     @staticmethod
-    def _left(packed: PackedChunk, fold: Fold, deleted: Tombstones) -> bool:
+    def _left(packed: PackedChunk, deleted: Tombstones) -> bool:
         """Leave out what is deleted; say whether anything is left."""
         header = packed.header
-        if deleted and (ranges := deleted.ranges(header.series, fold.to_seq, header.t0, header.t1)):
+        if deleted and (ranges := deleted.ranges(header.series, header.seq, header.t0, header.t1)):
             packed.leave_out(ranges)
         return bool(packed.ts)
 

@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store.blocks import ends, overlapping
 from gateway.store.codec import CorruptBlock, Kind, Packed, decode
-from gateway.store.history import History
-from gateway.store.past import Damage, Past
+from gateway.store.past import Damage, Past, Segments
 from gateway.store.schema import StoreProblem, connect_reader, is_disk
 from gateway.store.segment import Fold, Segment
 from gateway.store.tombstones import Tombstones
@@ -42,7 +41,7 @@ _LOW = -(2**63)
 class Readers:
     """A few threads, each with a connection of its own that can only read."""
 
-    def __init__(self, path: Path, generation: Callable[[], int], history: History) -> None:
+    def __init__(self, path: Path, generation: Callable[[], int], history: Segments) -> None:
         self._path = path
         self._history = history
         self._generation = generation

@@ -8,8 +8,7 @@ from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store import deletions, reader
 from gateway.store.buckets import Bucket, Folder
 from gateway.store.deletions import Deletion
-from gateway.store.history import History
-from gateway.store.past import Damage, Past
+from gateway.store.past import Damage, Past, Segments
 from gateway.store.reader import Cursor, Readers
 
 T = TypeVar("T")
@@ -21,7 +20,7 @@ class Reads:
     """The reading half of `Store`."""
 
     _readers: Readers
-    _history: History
+    _history: Segments
 
     def _damaged(self, seqs: list[int], damage: list[Damage]) -> None:
         """Take note of blocks and chunks that could not be read."""

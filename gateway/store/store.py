@@ -15,11 +15,13 @@ from gateway.store import outbox
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Counters
 from gateway.store.deletes import Deletes
+from gateway.store.flash import FlashState
 from gateway.store.history import History
 from gateway.store.hotfile import HotFile
 from gateway.store.outbox import Transaction
 from gateway.store.past import Damage
 from gateway.store.reader import Readers
+from gateway.store.room import RoomState
 from gateway.store.schema import DiskRefuses
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
@@ -54,6 +56,9 @@ class StoreState:
     """A sentence while the disk refuses; nothing is acknowledged then."""
     counters: dict[str, int]
     last_commit_mono_ns: int
+    wal_bytes: int
+    disk: RoomState
+    flash: FlashState
 
 
 class Store(Deletes):
@@ -61,7 +66,7 @@ class Store(Deletes):
 
     def __init__(self, folder: Path, settings: StoreSettings, clock: Clock) -> None:
         """Use `Store.open`."""
-        self._folder = folder
+        self.folder = folder
         self._settings = settings
         self._clock = clock
         self._series = SeriesTable()
@@ -98,6 +103,7 @@ class Store(Deletes):
             store._hot.unlock()
 
     _writer: Writer
+    _history: History
     _run_id: int
 
     async def _close(self) -> None:
@@ -200,14 +206,17 @@ class Store(Deletes):
 
     # Rows that ride on the group commit.
 
-    async def ride(self, job: Callable[[Transaction], T]) -> T:
+    async def ride(self, job: Callable[[Transaction], T], *, soon: bool = False) -> T:
         """Run a job inside the next group commit, after its block, in a savepoint; returns after COMMIT.
 
+        `soon`: that commit does not wait for its tick.
         Raises what the job raised; NotStored where the store closes while the disk refuses. A job may
         run again where a commit failed: it must not change anything but the transaction.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._writer.submit(lambda work: work.rides.append(Ride(job, future)))
+        if soon:
+            self._writer.hurry()
         result: T = await future
         return result
 
@@ -267,6 +276,9 @@ class Store(Deletes):
             refusing=writer.refusing,
             counters={name: getattr(writer.counters, name) for name in Counters.__slots__},
             last_commit_mono_ns=writer.last_commit_ns,
+            wal_bytes=writer.disk.wal.bytes_used,
+            disk=writer.disk.room.state,
+            flash=writer.disk.flash.state(),
         )
 
 
