@@ -164,6 +164,7 @@ class Compactor:
         columns = sorter.columns
         if not taken:
             return
+        yield
         writing = self._history.writing()
         writing.execute("BEGIN IMMEDIATE")
         fold = writing.execute("SELECT coalesce(max(id), 0) + 1 FROM fold").fetchone()[0]
@@ -205,6 +206,7 @@ class Compactor:
                     continue
             taken.append(seq)
             if sorter.due or sorter.size >= CHUNK_BYTES:
+                yield
                 sorter.sort()
                 if sorter.size >= _MOST_BYTES or sorter.longest >= _MOST_OF_SERIES:
                     break
