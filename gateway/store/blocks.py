@@ -7,7 +7,7 @@ from itertools import pairwise
 from gateway.model import Batch, Gap
 from gateway.store.codec import BlockHeader, Kind, encode
 from gateway.store.schema import WIDE_US
-from gateway.store.values import Checked, checked, value_bytes
+from gateway.store.values import Checked, checked, cut_out, value_bytes
 
 BLOCK_ROWS = 8192
 _BLOCK_PAYLOAD_BYTES = 1024 * 1024
@@ -119,6 +119,9 @@ def _in_turns(series: Sequence[int], group_of: Sequence[int]) -> list[list[int]]
 def _by_size(batch: Checked) -> list[Checked]:
     if len(batch) <= BLOCK_ROWS and batch.plain:
         return [batch]
+    if batch.plain:
+        starts = range(0, len(batch), BLOCK_ROWS)
+        return [cut_out(batch, start, start + BLOCK_ROWS) for start in starts]
     parts, start, size = [], 0, 0
     for place, value in enumerate(batch.values):
         size += value_bytes(value)
@@ -129,7 +132,7 @@ def _by_size(batch: Checked) -> list[Checked]:
         parts.append((start, len(batch)))
     if len(parts) == 1:
         return [batch]
-    return [checked(Batch(*(column[a:b] for column in batch.columns()))) for a, b in parts]  # type: ignore[arg-type]
+    return [cut_out(batch, start, end) for start, end in parts]
 
 
 def _pick(batch: Batch, places: Sequence[int]) -> Checked:

@@ -24,7 +24,13 @@ def is_disk(error: BaseException) -> bool:
     """Say whether the disk (or memory) refused, rather than what was to be written being wrong."""
     if isinstance(error, OSError | MemoryError):
         return True
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_CODES
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.Error) and (code in _DISK_CODES or _undecodable(error))
+
+
+def _undecodable(error: BaseException) -> bool:
+    """Say whether a damaged page made text, and none that can be read, of a number: the module's own error."""
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
 
 
 def is_full(error: BaseException) -> bool:
@@ -32,8 +38,8 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_corrupt(error: BaseException) -> bool:
-    if isinstance(error, UnicodeDecodeError):  # SQLite quotes the damaged schema in its message
-        return True
+    if isinstance(error, UnicodeDecodeError) or _undecodable(error):
+        return True  # SQLite quotes the damaged schema in its message
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 

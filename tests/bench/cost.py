@@ -38,7 +38,7 @@ class FoldCost(NamedTuple):
 def _session(store: Store, folder: Path) -> DeviceSession:
     clock = SystemClock()
     return DeviceSession(
-        "plant", "push", store=store, clock=clock, own_time=OwnTime(clock, 0), state=folder,
+        "plant", "push", store=store, clock=clock, own_time=OwnTime(clock, 0, store.gap), state=folder,
         gateway_id="bench", listeners=[],
     )  # fmt: skip
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from gateway.model import Batch, Value
 from gateway.store import lanes, planes
-from gateway.store.codec import BlockHeader, Kind, encode
+from gateway.store.codec import BlockHeader, Kind, decode, encode
 from gateway.store.columns import Source
 from gateway.store.columns_of_fold import Column, Sorter, ordered, sort_in
 from gateway.store.newest import Newest
-from gateway.store.values import Checked, checked, packed, same_value
+from gateway.store.values import Checked, checked, cut_out, joined, packed, same_value
 from tests.store.conftest import NOW_US
 
 pytestmark = pytest.mark.timeout(60)
@@ -122,6 +122,30 @@ def test_blocks_taken_apart_by_strides_or_one_by_one_are_the_same(seed: int) -> 
         wanted = tuple(map(list, ordered(column)))
         assert (ts, statuses, flags) == (wanted[0], wanted[2], wanted[3])
         assert same_value(values, wanted[1])  # type: ignore[arg-type]
+
+
+@settings(max_examples=200, deadline=None)
+@given(seeds)
+def test_batches_joined_and_cut_are_packed_as_a_whole_one_is(seed: int) -> None:
+    rng = random.Random(seed)
+    batches, whole = _blocks(rng), Batch()
+    for batch in batches:
+        whole.extend(batch)
+    header = BlockHeader(Kind.SAMPLES, 1, bytes(16), 0, 0, 1)
+    together = joined([checked(batch) for batch in batches])
+    assert _same(decode(encode(header, together))[1], whole)
+    start = rng.randrange(len(whole))
+    end = rng.randrange(start, len(whole)) + 1
+    some = cut_out(together, start, end)
+    wanted = Batch(*(column[start:end] for column in whole.columns()))  # type: ignore[arg-type]
+    assert _same(decode(encode(header, some))[1], wanted)
+    assert (some.t0, some.t1) == (min(wanted.ts), max(wanted.ts))
+
+
+def _same(one: Batch, other: Batch) -> bool:
+    return one.columns()[:2] + one.columns()[3:] == other.columns()[:2] + other.columns()[3:] and same_value(
+        one.values, other.values
+    )
 
 
 @settings(max_examples=300, deadline=None)
