@@ -1,6 +1,7 @@
 """What readers keep in memory of what they unpacked; the least used goes first. For any thread."""
 
 import threading
+import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -11,7 +12,8 @@ from gateway.model import Batch, Value
 
 T = TypeVar("T")
 
-MOST_BYTES = 40 * 1024 * 1024
+MOST_BYTES = 48 * 1024 * 1024
+IDLE_S = 10.0
 
 
 class Stretch(NamedTuple):
@@ -47,11 +49,15 @@ class Stretch(NamedTuple):
 
 
 class Memo(Generic[T]):
-    """Maps keys of what never changes to what it is."""
+    """Maps keys of what never changes to what it is.
+
+    What was used a moment ago is not given up for something else: a read that goes round in more than there
+    is room for would find nothing again.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._there: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
+        self._there: OrderedDict[Hashable, tuple[T, int, float]] = OrderedDict()
         self._size = 0
 
     def get(self, key: Hashable) -> T | None:
@@ -59,15 +65,29 @@ class Memo(Generic[T]):
             found = self._there.get(key)
             if found is None:
                 return None
+            self._there[key] = found[0], found[1], time.monotonic()
             self._there.move_to_end(key)
             return found[0]
 
     def put(self, key: Hashable, value: T, size_bytes: int) -> None:
-        """Keep a value; what is larger than a quarter of all is not kept."""
-        if size_bytes > MOST_BYTES // 4:
-            return
+        """Keep a value where there is room; what is larger than a quarter of all is not kept."""
         with self._lock:
-            self._size += size_bytes - self._there.pop(key, (None, 0))[1]
-            self._there[key] = value, size_bytes
-            while self._size > MOST_BYTES:
-                self._size -= self._there.popitem(last=False)[1][1]
+            self._size -= self._there.pop(key, (None, 0, 0.0))[1]
+            if size_bytes <= MOST_BYTES // 4 and self._makes_room(size_bytes):
+                self._size += size_bytes
+                self._there[key] = value, size_bytes, time.monotonic()
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Say whether something of this size would be kept."""
+        with self._lock:
+            return size_bytes <= MOST_BYTES // 4 and self._makes_room(size_bytes)
+
+    def _makes_room(self, size_bytes: int) -> bool:
+        idle = time.monotonic() - IDLE_S
+        while self._size + size_bytes > MOST_BYTES:
+            key, (_, size, used) = next(iter(self._there.items()))
+            if used > idle:
+                return False
+            del self._there[key]
+            self._size -= size
+        return True

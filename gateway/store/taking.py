@@ -29,9 +29,10 @@ LAST_SERIES = 2**31
 
 FEW = 64
 """So many series are looked for in groups of blocks."""
-_GROUP = 32
+_GROUP = 64
 _MEMO_SAMPLES = MOST_BYTES * 3 // 4 // 24
 _ROW_BYTES = 160
+_GROUP_BYTES = 2_000_000
 _PART_SAMPLES = 16_384
 
 
@@ -138,7 +139,7 @@ class Taker:
         seqs = tuple(row[0] for row in self._conn.execute(query, window))
         key = self._past.generation, self._deleted, seqs
         group: Group | None = self._memo.get(key)
-        if group is None:
+        if group is None and self._memo.has_room(_GROUP_BYTES):
             group = self._taken_apart(seqs)
             if group is not None:
                 self._memo.put(key, group, sum(part.size_bytes for part in group.series.values()))

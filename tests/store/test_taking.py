@@ -97,6 +97,8 @@ async def test_any_window_is_what_was_told(
     rng = random.Random(seed)
     monkeypatch.setattr(taking, "_GROUP", 4)
     monkeypatch.setattr(taking, "FEW", 3)
+    monkeypatch.setattr(memo, "IDLE_S", 0)
+    monkeypatch.setattr(taking, "_GROUP_BYTES", 1000)
     monkeypatch.setattr(memo, "MOST_BYTES", rng.choice((30_000, 40_000_000)))
     monkeypatch.setattr(window, "_STEP_ROWS", rng.choice((40, 16_384)))
     monkeypatch.setattr(window, "_STEP_BLOCKS_OF_FEW", rng.choice((20, 512)))
@@ -165,6 +167,7 @@ async def test_wide_reads_in_steps_unpack_a_chunk_once(
 
 def test_the_memory_is_bounded_and_the_least_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memo, "MOST_BYTES", 100)
+    monkeypatch.setattr(memo, "IDLE_S", 0)
     kept: Memo[str] = Memo()
     for key in "abcd":
         kept.put(key, key, 24)
@@ -176,6 +179,10 @@ def test_the_memory_is_bounded_and_the_least_used_goes_first(monkeypatch: pytest
     kept.put("a", "other", 10)
     kept.put("f", "f", 14)
     assert (kept.get("a"), kept.get("c")) == ("other", "c"), "what was replaced takes no room"
+    monkeypatch.setattr(memo, "IDLE_S", 60)
+    kept.put("g", "g", 24)
+    assert kept.get("g") is None and not kept.has_room(24), "what is in use stays"
+    assert kept.get("a") == "other"
 
 
 def test_a_stretch_is_bit_for_bit_what_it_was_made_of() -> None:
