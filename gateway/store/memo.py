@@ -12,9 +12,6 @@ from gateway.model import Batch, Value
 
 T = TypeVar("T")
 
-MOST_BYTES = 48 * 1024 * 1024
-IDLE_S = 10.0
-
 
 class Stretch(NamedTuple):
     """Samples of one series in the order of time, numbers packed."""
@@ -51,11 +48,12 @@ class Stretch(NamedTuple):
 class Memo(Generic[T]):
     """Maps keys of what never changes to what it is.
 
-    What was used a moment ago is not given up for something else: a read that goes round in more than there
-    is room for would find nothing again.
+    What was used within `idle_s` is not given up for something else: a read that goes round in more than
+    there is room for would find nothing again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int, idle_s: float) -> None:
+        self._most_bytes, self._idle_s = most_bytes, idle_s
         self._lock = threading.Lock()
         self._there: OrderedDict[Hashable, tuple[T, int, float]] = OrderedDict()
         self._size = 0
@@ -73,18 +71,18 @@ class Memo(Generic[T]):
         """Keep a value where there is room; what is larger than a quarter of all is not kept."""
         with self._lock:
             self._size -= self._there.pop(key, (None, 0, 0.0))[1]
-            if size_bytes <= MOST_BYTES // 4 and self._makes_room(size_bytes):
+            if size_bytes <= self._most_bytes // 4 and self._makes_room(size_bytes):
                 self._size += size_bytes
                 self._there[key] = value, size_bytes, time.monotonic()
 
     def has_room(self, size_bytes: int) -> bool:
         """Say whether something of this size would be kept."""
         with self._lock:
-            return size_bytes <= MOST_BYTES // 4 and self._makes_room(size_bytes)
+            return size_bytes <= self._most_bytes // 4 and self._makes_room(size_bytes)
 
     def _makes_room(self, size_bytes: int) -> bool:
-        idle = time.monotonic() - IDLE_S
-        while self._size + size_bytes > MOST_BYTES:
+        idle = time.monotonic() - self._idle_s
+        while self._size + size_bytes > self._most_bytes:
             key, (_, size, used) = next(iter(self._there.items()))
             if used > idle:
                 return False

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store.codec import CorruptBlock, Kind, decode
-from gateway.store.memo import Memo
 from gateway.store.past import Damage, Past, Segments
 from gateway.store.schema import StoreProblem, connect_reader, is_disk
 from gateway.store.taking import Memory
@@ -31,7 +30,7 @@ class Readers:
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._pasts: list[Past] = []
-        self.memo: Memory = Memo()
+        self.memo = Memory()
         self._pool = ThreadPoolExecutor(_THREADS, "store-reader")
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:

@@ -13,7 +13,6 @@ from gateway.store import deletions
 from gateway.store.blocks import seqs_overlapping
 from gateway.store.codec import CorruptBlock, Kind, Packed, decode
 from gateway.store.deletions import Deletion
-from gateway.store.memo import Memo
 from gateway.store.newest import Newest, Row, Struck, not_held
 from gateway.store.outbox import Transaction
 from gateway.store.past import Past
@@ -34,7 +33,7 @@ class Survey:
     def __init__(self, series: int, from_us: int, to_us: int, now: Callable[[], tuple[int, Newest]]) -> None:
         """`now` gives the newest block, and the newest samples as of it or later."""
         self._series, self._from_us, self._to_us, self._now = series, from_us, to_us, now
-        self._memo: Memory = Memo()
+        self._memo = Memory()
         self._deadline = time.monotonic() + _SURVEY_S
         self._folds: list[tuple[Segment, Fold]] | None = None
         self._blocks: list[int] = []

@@ -8,21 +8,18 @@ import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from itertools import compress, groupby
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from gateway.model import Batch
 from gateway.store.chunk import PackedChunk
 from gateway.store.codec import CorruptBlock, Kind, Packed
 from gateway.store.columns_of_fold import Column, is_plain, ordered, sort_in
-from gateway.store.memo import MOST_BYTES, Memo, Stretch
+from gateway.store.memo import Memo, Stretch
 from gateway.store.past import Past
 from gateway.store.segment import Fold, Segment
 
 Key = tuple[int, int]
 """(ts, series): the order of reading."""
-
-Memory: TypeAlias = Memo[Any]
-"""Groups of blocks, and the stretches that a series has in a fold."""
 
 LAST_SERIES = 2**31
 """With a time: the key after all of that time."""
@@ -30,7 +27,9 @@ LAST_SERIES = 2**31
 FEW = 64
 """So many series are looked for in groups of blocks."""
 _GROUP = 64
-_MEMO_SAMPLES = MOST_BYTES * 3 // 4 // 24
+_BLOCKS_BYTES, _CHUNKS_BYTES = 40 * 1024 * 1024, 32 * 1024 * 1024
+_IDLE_S = 10.0
+_MEMO_SAMPLES = _CHUNKS_BYTES * 9 // 10 // 24
 _ROW_BYTES = 160
 _GROUP_BYTES = 2_000_000
 _PART_SAMPLES = 16_384
@@ -43,6 +42,15 @@ class Group(NamedTuple):
     series: dict[int, Stretch]
 
 
+class Memory:
+    """What readers keep unpacked. A read goes on from chunk to chunk, and round in recent blocks."""
+
+    def __init__(self) -> None:
+        self.groups: Memo[Group] = Memo(_BLOCKS_BYTES * 3 // 4, _IDLE_S)
+        self.blocks: Memo[Batch] = Memo(_BLOCKS_BYTES // 4, 0)
+        self.chunks: Memo[tuple[Stretch, ...]] = Memo(_CHUNKS_BYTES, 0)
+
+
 def grouped(seqs: Sequence[int]) -> list[list[int]]:
     """Return blocks by the group that they belong to."""
     return [list(part) for _, part in groupby(sorted(seqs), key=lambda seq: seq // _GROUP)]
@@ -52,9 +60,9 @@ class Taker:
     """One thread only; `bad` gets the seqs of blocks that cannot be read."""
 
     def __init__(
-        self, conn: sqlite3.Connection, past: Past, memo: Memory, wanted: Collection[int], bad: list[int]
+        self, conn: sqlite3.Connection, past: Past, memory: Memory, wanted: Collection[int], bad: list[int]
     ) -> None:
-        self._conn, self._past, self._memo, self._bad = conn, past, memo, bad
+        self._conn, self._past, self._memory, self._bad = conn, past, memory, bad
         self._deleted = past.deleted
         """Taken before what it is to filter is read; another one has other keys in the memory."""
         self._series = sorted(set(wanted))
@@ -99,11 +107,11 @@ class Taker:
     def _remembered(self, seq: int) -> Batch | None:
         """Return what is not deleted of a block, out of memory where it is there."""
         key = self._past.generation, self._deleted, seq
-        batch: Batch | None = self._memo.get(key)
+        batch = self._memory.blocks.get(key)
         if batch is None and (packed := self._packed(seq)) is not None:
             batch = self._left(packed, seq)
             if batch is not None and is_plain(batch):
-                self._memo.put(key, batch, _ROW_BYTES * len(batch))
+                self._memory.blocks.put(key, batch, _ROW_BYTES * len(batch))
         return batch
 
     def _left(self, packed: Packed, seq: int) -> Batch | None:
@@ -138,11 +146,11 @@ class Taker:
         window = (first, first + _GROUP - 1, Kind.SAMPLES)
         seqs = tuple(row[0] for row in self._conn.execute(query, window))
         key = self._past.generation, self._deleted, seqs
-        group: Group | None = self._memo.get(key)
-        if group is None and self._memo.has_room(_GROUP_BYTES):
+        group = self._memory.groups.get(key)
+        if group is None and self._memory.groups.has_room(_GROUP_BYTES):
             group = self._taken_apart(seqs)
             if group is not None:
-                self._memo.put(key, group, sum(part.size_bytes for part in group.series.values()))
+                self._memory.groups.put(key, group, sum(part.size_bytes for part in group.series.values()))
         return group
 
     def _taken_apart(self, seqs: Sequence[int]) -> "Group | None":
@@ -185,7 +193,7 @@ class Taker:
         """Yield all that a fold has of what is wanted, out of memory where it is there."""
         missing = []
         for series in self._series:
-            found = self._memo.get((where, fold, self._deleted, series))
+            found = self._memory.chunks.get((where, fold, self._deleted, series))
             if found is None:
                 missing.append(series)
             else:
@@ -194,7 +202,7 @@ class Taker:
         for series, parts in groupby(chunks, key=lambda packed: packed.header.series):
             columns = [packed.batch().columns()[1:] for packed in parts]
             stretches = tuple(Stretch.of(series, column) for column in columns)
-            self._memo.put(
+            self._memory.chunks.put(
                 (where, fold, self._deleted, series), stretches, sum(x.size_bytes for x in stretches)
             )
             yield from stretches

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.model import Batch, Sample
-from gateway.store import Store, commit, compact, memo, taking, window, writer
+from gateway.store import Store, commit, compact, taking, window, writer
 from gateway.store.memo import Memo, Stretch
 from tests.store.conftest import NOW_US, Opener
 from tests.store.folding import AT_ONCE, folded
@@ -97,9 +97,10 @@ async def test_any_window_is_what_was_told(
     rng = random.Random(seed)
     monkeypatch.setattr(taking, "_GROUP", 4)
     monkeypatch.setattr(taking, "FEW", 3)
-    monkeypatch.setattr(memo, "IDLE_S", 0)
+    monkeypatch.setattr(taking, "_IDLE_S", rng.choice((0, 10)))
     monkeypatch.setattr(taking, "_GROUP_BYTES", 1000)
-    monkeypatch.setattr(memo, "MOST_BYTES", rng.choice((30_000, 40_000_000)))
+    monkeypatch.setattr(taking, "_BLOCKS_BYTES", rng.choice((40_000, 40_000_000)))
+    monkeypatch.setattr(taking, "_CHUNKS_BYTES", rng.choice((30_000, 40_000_000)))
     monkeypatch.setattr(window, "_STEP_ROWS", rng.choice((40, 16_384)))
     monkeypatch.setattr(window, "_STEP_BLOCKS_OF_FEW", rng.choice((20, 512)))
     monkeypatch.setattr(window, "_KEPT_ROWS", rng.choice((50, 65_536)))
@@ -165,10 +166,8 @@ async def test_wide_reads_in_steps_unpack_a_chunk_once(
         assert 10 <= len(unpacked) <= 12
 
 
-def test_the_memory_is_bounded_and_the_least_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memo, "MOST_BYTES", 100)
-    monkeypatch.setattr(memo, "IDLE_S", 0)
-    kept: Memo[str] = Memo()
+def test_the_memory_is_bounded_and_the_least_used_goes_first() -> None:
+    kept: Memo[str] = Memo(100, 0)
     for key in "abcd":
         kept.put(key, key, 24)
     assert kept.get("a") == "a"
@@ -179,10 +178,14 @@ def test_the_memory_is_bounded_and_the_least_used_goes_first(monkeypatch: pytest
     kept.put("a", "other", 10)
     kept.put("f", "f", 14)
     assert (kept.get("a"), kept.get("c")) == ("other", "c"), "what was replaced takes no room"
-    monkeypatch.setattr(memo, "IDLE_S", 60)
-    kept.put("g", "g", 24)
-    assert kept.get("g") is None and not kept.has_room(24), "what is in use stays"
-    assert kept.get("a") == "other"
+
+
+def test_what_is_in_use_is_not_given_up() -> None:
+    kept: Memo[str] = Memo(100, 60)
+    for key in "abcde":
+        kept.put(key, key, 24)
+    assert [key for key in "abcde" if kept.get(key)] == ["a", "b", "c", "d"]
+    assert kept.has_room(4) and not kept.has_room(24)
 
 
 def test_a_stretch_is_bit_for_bit_what_it_was_made_of() -> None:
