@@ -22,8 +22,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def session(store: Store, clock: HandClock, kind: str = "opcua") -> DeviceSession:
     made = DeviceSession(
-        "press-07", kind, store=store, clock=clock, own_time=OwnTime(clock, 0, store.gap), state=Path("unused"),
-        gateway_id="gw", listeners=[],
+        "press-07", kind, store=store, clock=clock, own_time=OwnTime(clock, 0, store.gap),
+        state=Path("unused"), gateway_id="gw", listeners=[],
     )  # fmt: skip
     made.attempt_began(Keeper("device press-07", clock))
     return made

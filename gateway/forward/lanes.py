@@ -104,11 +104,14 @@ class BacklogLane(Lane):
             await self._clock.sleep(1.0)
 
     async def ride(self, job: Callable[[Transaction], T]) -> T:
-        """Not at the tick, which would make the drain a unit an interval; some flash is spent for that."""
-        left_ns = self._rode_ns + _APART_NS - self._clock.mono_ns()
-        await self._clock.sleep(max(0.0, left_ns / 1e9))
-        self._rode_ns = self._clock.mono_ns()
-        return await self._turning(self._store.ride(job, soon=True))
+        """Do not wait for a tick far away: a unit an interval would bound the drain. It costs some flash."""
+        left_s = (self._rode_ns + _APART_NS - self._clock.mono_ns()) / 1e9
+        timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self._store.hurry)
+        try:
+            return await super().ride(job)
+        finally:
+            timer.cancel()
+            self._rode_ns = self._clock.mono_ns()
 
     def _next(self, conn: sqlite3.Connection, newest_seq: int) -> Span | None:
         return cuts.backlog(conn, self._upload.upload, newest_seq, self._limits)

@@ -150,7 +150,7 @@ class Compactor:
         return seqs if full or (seqs and self._age_ns(conn, seqs[0]) >= self._period_ns) else []
 
     def _age_ns(self, conn: sqlite3.Connection, seq: int) -> int:
-        """Return how old a block is at least, whatever the wall clock says: of an earlier boot, since our start."""
+        """Return how old a block is at least, monotonic; one of an earlier boot counts from our start."""
         since_ns = self._began_ns
         with contextlib.suppress(CorruptBlock):
             (data,) = conn.execute("SELECT data FROM block WHERE seq = ?", (seq,)).fetchone()

@@ -206,17 +206,14 @@ class Store(Deletes):
 
     # Rows that ride on the group commit.
 
-    async def ride(self, job: Callable[[Transaction], T], *, soon: bool = False) -> T:
+    async def ride(self, job: Callable[[Transaction], T]) -> T:
         """Run a job inside the next group commit, after its block, in a savepoint; returns after COMMIT.
 
-        `soon`: that commit does not wait for its tick.
         Raises what the job raised; NotStored where the store closes while the disk refuses. A job may
         run again where a commit failed: it must not change anything but the transaction.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._writer.submit(lambda work: work.rides.append(Ride(job, future)))
-        if soon:
-            self._writer.hurry()
         result: T = await future
         return result
 
@@ -230,6 +227,10 @@ class Store(Deletes):
         self._writer.submit(lambda work: work.rides.append(Ride(_nothing, future, last=True)))
         self._writer.hurry()
         await future
+
+    def hurry(self) -> None:
+        """Have the next commit not wait for its tick."""
+        self._writer.hurry()
 
     def gap(self, gap: Gap) -> None:
         """Record a hole with the next commit."""

@@ -60,7 +60,7 @@ class Disk:
                 file.synced = bytearray()
 
     def failed_sync(self, name: str, rng: random.Random) -> None:
-        """A sync failed: Linux forgets that what it did not write was to be written, and later syncs do so too."""
+        """A sync failed: Linux forgets what it did not write, and later syncs do not write it either."""
         self._files[name].after = _survivors(self._files[name].after, rng)[0]
 
     def state(self, rng: random.Random) -> tuple[dict[str, bytes], bool]:

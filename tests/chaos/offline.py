@@ -11,6 +11,7 @@ import json
 import resource
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ class Offline:
     def batch(self, store: Store) -> Batch:
         batch, now_us = Batch(), self.clock.wall_us()
         for n in range(RATE):
-            batch.add(store.series("plc", f"tag-{n}"), now_us - RATE * 1000 + n * 1000, int(time.time() * 1000))
+            batch.add(
+                store.series("plc", f"tag-{n}"), now_us - RATE * 1000 + n * 1000, int(time.time() * 1000)
+            )
         self.put += RATE
         return batch
 
@@ -161,7 +164,9 @@ class Offline:
             backlog = forwarder.status().backlog
             if backlog.oldest_us is not None and time.monotonic() - began > 10:
                 oldest = await store.read(
-                    lambda conn: conn.execute("SELECT max(to_seq) FROM acked WHERE from_seq = 0").fetchone()[0]
+                    lambda conn: conn.execute("SELECT max(to_seq) FROM acked WHERE from_seq = 0").fetchone()[
+                        0
+                    ]
                 )
                 if (oldest or 0) >= first:
                     break
@@ -177,8 +182,8 @@ class Offline:
             **told, "put": self.put, "samples_per_s": int(told["backlog"] / self.found["drain_s"]),
             "ack_ms": [round(acks[len(acks) // 2]), round(acks[-1])],
             "live_lag_ms": [round(lags[len(lags) // 2]), round(lags[-1])],
-            "overlapping": sum(b[0] <= a[1] for a, b in zip(ranges, ranges[1:], strict=False)),
-            "holes": sum(b[0] > a[1] + 1 for a, b in zip(ranges, ranges[1:], strict=False)),
+            "overlapping": sum(b[0] <= a[1] for a, b in pairwise(ranges)),
+            "holes": sum(b[0] > a[1] + 1 for a, b in pairwise(ranges)),
         }  # fmt: skip
 
 

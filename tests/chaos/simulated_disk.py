@@ -65,6 +65,8 @@ class SimulatedDisk:
         self._disk = Disk()
         self._names: dict[int, str] = {}
         self._fresh: set[str] = set()
+        self._fuse: tuple[int, bool] | None = None
+        self._left: dict[str, bytes] = {}
         self._sizes: dict[str, int] = {}
         self._kept: list[Any] = []
         self._methods: dict[int, Any] = {}
@@ -180,8 +182,18 @@ class SimulatedDisk:
         return mine
 
     def _take(self, call: str, name: str, at: int = 0, data: bytes = b"") -> None:
-        if not self.dead:
-            self._disk.take(Operation(call, name, at, data))
+        if self.dead:
+            return
+        self._disk.take(Operation(call, name, at, data))
+        if self._fuse is not None:
+            left, whole = self._fuse
+            self._fuse = (left - 1, whole) if left else None
+            if not left:
+                self._left = self.cut(whole=whole)
+
+    def cut_after(self, operations: int, *, whole: bool) -> None:
+        """Let the power go (or the process) in the middle of what is written, so many operations from now."""
+        self._fuse = operations, whole
 
     def _sync_folder(self, name: str) -> None:
         folder = str(Path(name).parent)
@@ -207,6 +219,9 @@ class SimulatedDisk:
 
     def cut(self, *, whole: bool) -> dict[str, bytes]:
         """The power goes (or, `whole`, only the process): return what is on the disk; nothing follows."""
+        if self.dead:
+            return self._left
+        self._fuse = None
         there = {str(path.relative_to(self.folder)): path for path in self.folder.rglob("*.db*")}
         for name in list(self._sizes):
             if name not in there:  # removed past SQLite, and the folder was not synced

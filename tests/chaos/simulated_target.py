@@ -1,4 +1,4 @@
-"""An uploader whose targets are in this process: they go away, fail before or after they stored, and keep a ledger."""
+"""An uploader whose targets are in this process: they go away, fail, and keep a ledger."""
 
 import hashlib
 import random

@@ -1,4 +1,4 @@
-"""Simulated time: a clock that only the simulation moves, an event loop on it, a writer without its thread."""
+"""Simulated time: a clock that only the simulation moves, an event loop on it, a writer without thread."""
 
 import asyncio
 import selectors
@@ -73,7 +73,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         future = self.create_future()
         try:
             future.set_result(func(*args))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # as an executor does
             future.set_exception(error)
         return future
 

@@ -1,4 +1,4 @@
-"""A box for hundreds of days in a minute: real store, intake and forwarders; clock, disk and targets injected.
+"""Hundreds of days of a box in a minute: real store, intake, forwarders; clock, disk and targets injected.
 
 `python -m tests.chaos.simulation SEED DAYS [MUTANT]` in a process of its own; prints what happened as JSON.
 Everything runs in one thread on simulated time, so a seed gives the same run again, to the byte.
@@ -24,13 +24,13 @@ from gateway import uploaders
 from gateway.forward import Forwarder
 from gateway.intake import DeviceSession, OwnTime
 from gateway.model import Batch, Flag, Sample
-from gateway.store import Store, StoreSettings, buckets, history, outbox, reader, schema, writer
+from gateway.store import Store, StoreSettings, buckets, history, outbox, reader, schema, segment
 from gateway.store import store as store_module
 from gateway.store.codec import Kind, decode
 from gateway.supervise import Supervisor
 from gateway.systemd import Notifier, Watchdog, Watched
 from tests.chaos import simulated_target as targets
-from tests.chaos import simulated_time, writers
+from tests.chaos import writers
 from tests.chaos.oracle import EVERYTHING, START_US, TAGS, judge, samples, tags_of
 from tests.chaos.simulated_disk import SimulatedDisk
 from tests.chaos.simulated_target import TARGETS, Target, TargetSettings
@@ -71,7 +71,7 @@ class Source:
         self.gone: set[int] = set()
         self.again: set[int] = set()
         self.given_up: set[int] = set()
-        """Said to be lost when the store was closed on a failing disk; a COMMIT in doubt may have kept them."""
+        """Said to be lost when the store was closed on a failing disk; a COMMIT in doubt may have them."""
 
 
 class Simulation:
@@ -155,7 +155,10 @@ class Simulation:
             ]
             for forwarder in forwarders:
                 supervisor.keep(forwarder.upload, forwarder.run)
-            watched = [Watched("writer", self.store, 60.0), *(Watched(f.upload, f, 120.0) for f in forwarders)]
+            watched = [
+                Watched("writer", self.store, 60.0),
+                *(Watched(f.upload, f, 120.0) for f in forwarders),
+            ]
             self._watchdog = _Watchdog(Notifier(), self.clock, lambda: watched)
             supervisor.start("watchdog", self._watchdog.run(5.0))
             self._supervisor = supervisor
@@ -209,6 +212,9 @@ class Simulation:
             case "check":
                 await self._check()
             case _:
+                if what != "stopped" and self.rng.random() < 0.8:
+                    self.disk.cut_after(self.rng.randrange(60), whole=what == "killed")
+                    await self._burst(4)
                 return what
         return ""
 
@@ -399,7 +405,9 @@ class Simulation:
         target = TARGETS[upload]
         if name == "own":
             return {n for lane in target.own.values() for n in lane}
-        return {(ts - START_US - DEVICES[name]) // 1000 for device, _, ts, _ in target.samples if device == name}
+        return {
+            (ts - START_US - DEVICES[name]) // 1000 for device, _, ts, _ in target.samples if device == name
+        }
 
     def _in_order(self, conn: Any) -> None:
         """Own numbers were issued in order: so they stand in the blocks, whatever the clock said."""
@@ -466,6 +474,17 @@ class _RetainsByTheWall(SteppedWriter):
         return self._clock.wall_us() / 1e6
 
 
+def _unsynced(connect: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """A fold's COMMIT that does not wait until the journal's removal has reached the disk."""
+
+    def connect_with(path: Path) -> Any:
+        conn = connect(path)
+        conn.execute("PRAGMA synchronous=FULL")
+        return conn
+
+    return connect_with
+
+
 def use(mutant: str) -> None:
     """Put simulated time in the place of threads, and a mutant in the place of what it is of."""
     asyncio.to_thread = inline
@@ -474,6 +493,8 @@ def use(mutant: str) -> None:
     store_module.Writer = {
         "early": _AcknowledgesBeforeCommit, "wall": _RetainsByTheWall
     }.get(mutant, SteppedWriter)  # type: ignore[misc]  # fmt: skip
+    if mutant == "fold":
+        segment.connect_writer = _unsynced(segment.connect_writer)
     if mutant == "silent":
         outbox.record_unsent = lambda *_: 0  # type: ignore[assignment]
     uploaders.UPLOADERS["simulated"] = targets.__name__  # type: ignore[index]

@@ -78,6 +78,14 @@ async def test_what_is_deleted_is_gone_from_windows_buckets_and_last_values(
         assert await store.deletions(device="other") == []
 
 
+async def test_buckets_of_blocks_that_are_not_folded_leave_it_out(store: Store) -> None:
+    s = await ten(store)
+    await store.delete(s, "ann", NOW_US + 2 * S_US, NOW_US + 3 * S_US)
+    (bucket,) = await store.buckets([s], NOW_US, NOW_US + 10 * S_US, 60 * S_US)
+    assert (bucket.n, bucket.min, bucket.max, bucket.avg) == (8, 0, 9, 5)
+    assert store.state().segments == 0
+
+
 @pytest.mark.parametrize("where", ["block", "chunk"])
 async def test_what_is_sent_again_after_a_deletion_is_a_new_sample(opened: Opener, where: str) -> None:
     async with opened(**AT_ONCE) as store:
