@@ -39,9 +39,7 @@ class Column:
         """Add values; before the other columns."""
         if not self.ts:
             self.values = values
-        elif isinstance(self.values, list):
-            self.values.extend(values)
-        elif getattr(values, "typecode", "") == self.values.typecode:
+        elif isinstance(self.values, list) or getattr(values, "typecode", "") == self.values.typecode:
             self.values.extend(values)
         else:
             self.values = [*self.values, *values]

@@ -29,7 +29,7 @@ def is_disk(error: BaseException) -> bool:
 
 
 def _undecodable(error: BaseException) -> bool:
-    """Say whether a damaged page made text, and none that can be read, of a number: the module's own error."""
+    """Say whether a damaged page made unreadable text of a number: an error of the sqlite3 module alone."""
     return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
 
 
