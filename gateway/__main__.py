@@ -19,7 +19,7 @@ _DEFAULT_CONFIG = "/etc/edge-gateway/gateway.yaml"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_line().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edge-gateway", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("name", nargs="?", default="", help="who it is for (make), or its id (revoke)")
     token.add_argument("--role", choices=["read", "operate", "admin"], default="read")
     _with_state(token, _token)
+
+    delivered = commands.add_parser("delivered", help="say whether a stopped gateway's store was all delivered")
+    _with_state(delivered, _delivered)
 
     demo = commands.add_parser("demo", help="a simulated plant, the gateway and a simulated dataspace")
     demo.add_argument("--folder", type=Path, default=Path(".demo"))
@@ -158,6 +161,14 @@ def _token(arguments: argparse.Namespace) -> int:
                 print(f"edge-gateway: no token has the id {arguments.name!r}", file=sys.stderr)
                 return 1
     return 0
+
+
+def _delivered(arguments: argparse.Namespace) -> int:
+    from gateway.delivered import undelivered
+
+    sentence = undelivered(arguments.state)
+    print(sentence or "everything was delivered")
+    return 1 if sentence else 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

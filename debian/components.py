@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""The bundled components, read from the installed *.dist-info: as a CycloneDX SBOM, or as debian/copyright.
+
+    components.py sbom FOLDER          (needs the libraries of tools.lock)
+    components.py copyright FOLDER
+"""
+
+import datetime
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+OURS = "edge-gateway"
+# What has no License-Expression: SPDX, from the licence file beside it.
+SPDX = {
+    "aiohappyeyeballs": "PSF-2.0",
+    "aiohttp-apispec": "MIT",
+    "aiosignal": "Apache-2.0",
+    "aiosqlite": "MIT",
+    "asyncua": "LGPL-3.0-or-later",
+    "click-default-group": "Unlicense",
+    "frozenlist": "Apache-2.0",
+    "jinja2": "BSD-3-Clause",
+    "multidict": "Apache-2.0",
+    "pluggy": "MIT",
+    "propcache": "Apache-2.0",
+    "pytz": "MIT",
+    "pyyaml": "MIT",
+    "sdnotify": "MIT",
+    "sortedcontainers": "Apache-2.0",
+    "sqlite-fts4": "Apache-2.0",
+    "tzdata": "Apache-2.0",
+    "wait-for2": "Apache-2.0",
+    "webargs": "MIT",
+    "yarl": "Apache-2.0",
+}
+# Other people's work inside a component's own files: name, SPDX, copyright.
+INSIDE = {
+    "aiohttp": (("llhttp", "MIT", "Fedor Indutny"),),
+    "aiohttp-apispec": (("swagger-ui", "Apache-2.0", "SmartBear Software Inc."),),
+    "cffi": (("libffi", "MIT", "Anthony Green, Red Hat, Inc. and others"),),
+    "cryptography": (("openssl", "Apache-2.0", "The OpenSSL Project Authors"),),
+    "pyyaml": (("libyaml", "MIT", "Kirill Simonov, Ingy döt Net"),),
+}
+_COPYRIGHT = re.compile(r"^\W*(?:copyright|©)\s*(?:\(c\)|©)?\s*:?\s*((?:\d{4}|[A-Z]).*)$", re.IGNORECASE | re.MULTILINE)
+_FULL_TEXTS = {"Apache-2.0", "MPL-2.0", "LGPL-3.0-or-later"}
+"""What /usr/share/common-licenses holds."""
+
+
+@dataclass(frozen=True)
+class Component:
+    name: str
+    version: str
+    licence: str
+    """An SPDX expression."""
+    holders: tuple[str, ...]
+    files: tuple[str, ...]
+    """Top-level names in the private folder."""
+    needs: tuple[str, ...] = ()
+    inside: str = ""
+    """The component whose files hold it."""
+    website: str = ""
+
+
+def components(folder: Path) -> list[Component]:
+    """Return every component but ourselves, sorted by name. SystemExit: one has no licence that we know."""
+    found = [_component(each) for each in distributions(path=[str(folder)]) if _name(each) != OURS]
+    inside = [
+        Component(name, "", licence, (holder,), (), inside=of)
+        for of, parts in INSIDE.items()
+        if any(each.name == of for each in found)
+        for name, licence, holder in parts
+    ]
+    return sorted([*found, *inside], key=lambda each: each.name)
+
+
+def _name(distribution: Distribution) -> str:
+    return re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
+
+
+def _component(distribution: Distribution) -> Component:
+    name = _name(distribution)
+    metadata = distribution.metadata
+    licence = metadata["License-Expression"] or SPDX.get(name)
+    if not licence:
+        sys.exit(f"{name} has no License-Expression: look at its licence and add it to SPDX in {__file__}")
+    files = {part.parts[0] for part in distribution.files or () if part.parts[0] not in ("..", "__pycache__")}
+    needs = {re.split(r"[^A-Za-z0-9._-]", each)[0] for each in distribution.requires or () if "extra ==" not in each}
+    return Component(
+        name, distribution.version, licence, tuple(_holders(distribution)), tuple(sorted(files)),
+        tuple(sorted(re.sub(r"[-_.]+", "-", each).lower() for each in needs)),
+        website=metadata["Home-page"] or _url(metadata.get_all("Project-URL") or ()),
+    )
+
+
+def _url(urls: object) -> str:
+    each = dict(line.split(", ", 1)[0:2] for line in urls)  # type: ignore[attr-defined]
+    lowered = {key.lower(): value for key, value in each.items()}
+    return next((lowered[key] for key in ("homepage", "source", "repository", "source code") if key in lowered), "")
+
+
+def _holders(distribution: Distribution) -> Iterator[str]:
+    """Yield the copyright lines of the licence files, else the author."""
+    lines: dict[str, None] = {}
+    for path in distribution.files or ():
+        if re.search(r"licen[cs]e|copying|notice", path.name, re.IGNORECASE) and path.suffix != ".py":
+            text = Path(str(path.locate())).read_text(encoding="utf-8", errors="replace")
+            for line in _COPYRIGHT.findall(text):
+                if not re.search(r"(?i)\[yyyy\]|holder|owner|Free Software Foundation|licen[cs]e|notice|lawsuit|statement", line):
+                    lines[" ".join(line.split())] = None
+    metadata = distribution.metadata
+    author = metadata["Author"] or re.sub(r"\s*<.*", "", metadata["Author-email"] or "") or metadata["Maintainer"]
+    yield from list(lines)[:12] or [author or f"the {metadata['Name']} contributors"]
+
+
+def sbom(folder: Path) -> str:
+    """Return the SBOM; the same components at the same SOURCE_DATE_EPOCH make the same text."""
+    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.model import ExternalReference, ExternalReferenceType, XsUri
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.model.component import Component as Part
+    from cyclonedx.model.component import ComponentType
+    from cyclonedx.output.json import JsonV1Dot6
+    from packageurl import PackageURL
+
+    own = next(each for each in distributions(path=[str(folder)]) if _name(each) == OURS)
+    licences = LicenseFactory()
+    parts = {}
+    for each in components(folder):
+        url = PackageURL("generic" if each.inside else "pypi", name=each.name, version=each.version or None)
+        links = [ExternalReference(type=ExternalReferenceType.WEBSITE, url=XsUri(each.website))] if each.website else []
+        parts[each.name] = Part(
+            name=each.name, version=each.version or None, type=ComponentType.LIBRARY, purl=url,
+            bom_ref=str(url), licenses=[licences.make_from_string(each.licence)], external_references=links,
+        )
+    bom = Bom(serial_number=None)
+    epoch = int(os.environ["SOURCE_DATE_EPOCH"])
+    bom.metadata.timestamp = datetime.datetime.fromtimestamp(epoch, datetime.UTC)
+    bom.metadata.tools.components.clear()
+    root = Part(name=OURS, version=own.version, type=ComponentType.APPLICATION, bom_ref=OURS)
+    bom.metadata.component = root
+    bom.components.update(parts.values())
+    bom.register_dependency(root, [parts[each.name] for each in components(folder) if not each.inside])
+    for each in components(folder):
+        needed = [parts[name] for name in each.needs if name in parts]
+        bom.register_dependency(parts[each.name], needed)
+        if each.inside:
+            bom.register_dependency(parts[each.inside], [parts[each.name]])
+    text = JsonV1Dot6(bom).output_as_string(indent=1)
+    # The library makes a random serial number where none is given.
+    return re.sub(r'\n "serialNumber": "[^"]*",', "", text) + "\n"
+
+
+def copyright_file(folder: Path) -> str:
+    """Return debian/copyright."""
+    found = components(folder)
+    paragraphs = [_HEAD]
+    for each in found:
+        of = f"Comment: {each.name}, inside the files of {each.inside}" if each.inside else f"Comment: {each.name}"
+        owner = next(other for other in found if other.name == (each.inside or each.name))
+        files = [f"usr/lib/edge-gateway/{name}{'' if '.' in name and '.dist-info' not in name else '/*'}" for name in owner.files]
+        # A paragraph of its own needs files of its own: the licences of such parts stand with their component.
+        shown = [f"{files[0]}  "] if each.inside else files
+        paragraphs.append("\n".join([
+            "Files: " + "\n ".join(shown).rstrip(),
+            "Copyright: " + "\n ".join(each.holders),
+            f"License: {_short(each.licence)}",
+            of,
+        ]))
+    for licence in sorted({_short(each.licence) for each in found}):
+        paragraphs.append(f"License: {licence}\n{_text(licence, [e for e in found if _short(e.licence) == licence])}")
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _short(expression: str) -> str:
+    return expression.replace(" OR ", " or ").replace(" AND ", " and ").replace("(", "").replace(")", "")
+
+
+def _text(licence: str, of: list[Component]) -> str:
+    named = re.split(r" or | and ", licence)
+    lines = [f" The full text of {each} is in /usr/share/common-licenses/{_common(each)}." for each in named if each in _FULL_TEXTS]
+    where = ", ".join(sorted({each.inside or each.name for each in of}))
+    lines.append(" The text with its copyright notices is installed unchanged in the folder NAME-VERSION.dist-info of")
+    lines.append(f" /usr/lib/edge-gateway, for: {where}.")
+    return "\n".join(lines)
+
+
+def _common(licence: str) -> str:
+    return {"LGPL-3.0-or-later": "LGPL-3"}.get(licence, licence)
+
+
+_HEAD = """\
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: edge-gateway
+Comment: Made by `make lock` from the metadata of the bundled libraries; a test compares it with the SBOM that the
+ package carries. Every library stands unchanged in files of its own under /usr/lib/edge-gateway: a module (one
+ under the LGPL too) can be exchanged by putting another in its place.
+
+Files: *
+Copyright: the edge-gateway developers
+License: undecided
+ The licence of edge-gateway itself is undecided: no rights are granted yet."""
+
+
+if __name__ == "__main__":
+    command, named = sys.argv[1:]
+    print({"sbom": sbom, "copyright": copyright_file}[command](Path(named)), end="")
