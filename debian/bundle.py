@@ -19,16 +19,38 @@ HERE = Path(__file__).resolve().parent
 SOURCES = "aiohttp-apispec,sdnotify,wait-for2"
 MANYLINUX = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
 # Not needed to run, to debug or to exchange a library: maps of minified scripts, sources of compiled modules.
-PRUNED = ("*.map", "*.pyx", "*.pxd", "*.c", "*.h", "*.hash", "aiosqlite/tests", "bin", "*.dist-info/direct_url.json",
-          "*.dist-info/REQUESTED", "*.dist-info/INSTALLER")
-NEEDED = {"libc", "libm", "libdl", "libpthread", "libgcc_s", "libstdc++", "ld-linux-x86-64", "ld-linux-aarch64"}
+PRUNED = (
+    "*.map",
+    "*.pyx",
+    "*.pxd",
+    "*.c",
+    "*.h",
+    "*.hash",
+    "aiosqlite/tests",
+    "bin",
+    "*.dist-info/direct_url.json",
+    "*.dist-info/REQUESTED",
+    "*.dist-info/INSTALLER",
+)
+NEEDED = {
+    "libc",
+    "libm",
+    "libdl",
+    "libpthread",
+    "libgcc_s",
+    "libstdc++",
+    "ld-linux-x86-64",
+    "ld-linux-aarch64",
+}
 """What debian/control names packages for; any other library would be missing on the box."""
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--machine", required=True, help="x86_64 or aarch64")
-    arguments.add_argument("--tools", type=Path, required=True, help="a folder with the libraries of tools.lock")
+    arguments.add_argument(
+        "--tools", type=Path, required=True, help="a folder with the libraries of tools.lock"
+    )
     arguments.add_argument("--target", type=Path, required=True)
     given = arguments.parse_args()
     shutil.rmtree(given.target, ignore_errors=True)
@@ -40,18 +62,47 @@ def main() -> None:
 
 
 def pip(*arguments: str, tools: Path) -> None:
-    command = (sys.executable, "-m", "pip", *arguments, "--no-deps", "--no-build-isolation", "--use-pep517",
-               "--quiet")
-    environ = {**os.environ, "PYTHONPATH": str(tools), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    command = (
+        sys.executable,
+        "-m",
+        "pip",
+        *arguments,
+        "--no-deps",
+        "--no-build-isolation",
+        "--use-pep517",
+        "--quiet",
+    )
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(tools),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+    }
     subprocess.run(command, check=True, env=environ)
 
 
 def install_libraries(target: Path, tools: Path, machine: str) -> None:
     platforms = [part for name in MANYLINUX for part in ("--platform", f"{name}_{machine}")]
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    pip("install", "--target", str(target), "--no-compile", "--require-hashes",
-        "--only-binary", ":all:", "--no-binary", SOURCES, *platforms,
-        "--implementation", "cp", "--python-version", version, "-r", str(HERE / "requirements.lock"), tools=tools)
+    pip(
+        "install",
+        "--target",
+        str(target),
+        "--no-compile",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "--no-binary",
+        SOURCES,
+        *platforms,
+        "--implementation",
+        "cp",
+        "--python-version",
+        version,
+        "-r",
+        str(HERE / "requirements.lock"),
+        tools=tools,
+    )
 
 
 def install_ourselves(target: Path, tools: Path) -> None:
@@ -87,16 +138,25 @@ def check_needed(target: Path) -> None:
         read = subprocess.run(("readelf", "-d", module), check=True, capture_output=True, text=True).stdout
         needs = {name.split(".so")[0] for name in re.findall(r"NEEDED.*\[(.+)]", read)}
         if needs - NEEDED:
-            sys.exit(f"{module} needs {', '.join(needs - NEEDED)}: add its package to debian/control and to NEEDED")
+            sys.exit(
+                f"{module} needs {', '.join(needs - NEEDED)}: add its package to debian/control and to NEEDED"
+            )
 
 
 def compile_all(target: Path, epoch: int) -> None:
     # The mode that notices an exchanged source by its time and size: LGPL modules stay replaceable.
-    for path in target.rglob("*"):
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
         os.utime(path, (epoch, epoch), follow_symlinks=False)
     mode = py_compile.PycInvalidationMode.TIMESTAMP
-    done = compileall.compile_dir(target, quiet=1, force=True, stripdir=str(target),
-                                  prependdir="/usr/lib/edge-gateway", invalidation_mode=mode)
+    done = compileall.compile_dir(
+        target,
+        quiet=1,
+        force=True,
+        stripdir=str(target),
+        prependdir="/usr/lib/edge-gateway",
+        invalidation_mode=mode,
+    )
     if not done:
         sys.exit("a module does not compile")
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The bundled components, read from the installed *.dist-info: as a CycloneDX SBOM, or as debian/copyright.
 
-    components.py sbom FOLDER          (needs the libraries of tools.lock)
-    components.py copyright FOLDER
+components.py sbom FOLDER          (needs the libraries of tools.lock)
+components.py copyright FOLDER
 """
 
 import datetime
@@ -22,7 +22,7 @@ SPDX = {
     "aiosignal": "Apache-2.0",
     "aiosqlite": "MIT",
     "asyncua": "LGPL-3.0-or-later",
-    "click-default-group": "Unlicense",
+    "click-default-group": "BSD-3-Clause",
     "frozenlist": "Apache-2.0",
     "jinja2": "BSD-3-Clause",
     "multidict": "Apache-2.0",
@@ -38,15 +38,19 @@ SPDX = {
     "webargs": "MIT",
     "yarl": "Apache-2.0",
 }
-# Other people's work inside a component's own files: name, SPDX, copyright.
+# Other people's work inside a component's own files: name, SPDX, copyright, files.
 INSIDE = {
-    "aiohttp": (("llhttp", "MIT", "Fedor Indutny"),),
-    "aiohttp-apispec": (("swagger-ui", "Apache-2.0", "SmartBear Software Inc."),),
-    "cffi": (("libffi", "MIT", "Anthony Green, Red Hat, Inc. and others"),),
-    "cryptography": (("openssl", "Apache-2.0", "The OpenSSL Project Authors"),),
-    "pyyaml": (("libyaml", "MIT", "Kirill Simonov, Ingy döt Net"),),
+    "aiohttp": (("llhttp", "MIT", "Fedor Indutny", "aiohttp/_http_parser*"),),
+    "aiohttp-apispec": (("swagger-ui", "Apache-2.0", "SmartBear Software Inc.", "aiohttp_apispec/static/*"),),
+    "cffi": (("libffi", "MIT", "Anthony Green, Red Hat, Inc. and others", "_cffi_backend*"),),
+    "cryptography": (
+        ("openssl", "Apache-2.0", "The OpenSSL Project Authors", "cryptography/hazmat/bindings/_rust*"),
+    ),
+    "pyyaml": (("libyaml", "MIT", "Kirill Simonov, Ingy döt Net", "yaml/_yaml*"),),
 }
-_COPYRIGHT = re.compile(r"^\W*(?:copyright|©)\s*(?:\(c\)|©)?\s*:?\s*((?:\d{4}|[A-Z]).*)$", re.IGNORECASE | re.MULTILINE)
+_COPYRIGHT = re.compile(
+    r"^\W*(?:copyright|©)\s*(?:\(c\)|©)?\s*:?\s*((?:\d{4}|[A-Z]).*)$", re.IGNORECASE | re.MULTILINE
+)
 _FULL_TEXTS = {"Apache-2.0", "MPL-2.0", "LGPL-3.0-or-later"}
 """What /usr/share/common-licenses holds."""
 
@@ -70,10 +74,10 @@ def components(folder: Path) -> list[Component]:
     """Return every component but ourselves, sorted by name. SystemExit: one has no licence that we know."""
     found = [_component(each) for each in distributions(path=[str(folder)]) if _name(each) != OURS]
     inside = [
-        Component(name, "", licence, (holder,), (), inside=of)
+        Component(name, "", licence, (holder,), (files,), inside=of)
         for of, parts in INSIDE.items()
         if any(each.name == of for each in found)
-        for name, licence, holder in parts
+        for name, licence, holder, files in parts
     ]
     return sorted([*found, *inside], key=lambda each: each.name)
 
@@ -89,9 +93,17 @@ def _component(distribution: Distribution) -> Component:
     if not licence:
         sys.exit(f"{name} has no License-Expression: look at its licence and add it to SPDX in {__file__}")
     files = {part.parts[0] for part in distribution.files or () if part.parts[0] not in ("..", "__pycache__")}
-    needs = {re.split(r"[^A-Za-z0-9._-]", each)[0] for each in distribution.requires or () if "extra ==" not in each}
+    needs = {
+        re.split(r"[^A-Za-z0-9._-]", each)[0]
+        for each in distribution.requires or ()
+        if "extra ==" not in each
+    }
     return Component(
-        name, distribution.version, licence, tuple(_holders(distribution)), tuple(sorted(files)),
+        name,
+        distribution.version,
+        licence,
+        tuple(_holders(distribution)),
+        tuple(sorted(files)),
         tuple(sorted(re.sub(r"[-_.]+", "-", each).lower() for each in needs)),
         website=metadata["Home-page"] or _url(metadata.get_all("Project-URL") or ()),
     )
@@ -100,7 +112,9 @@ def _component(distribution: Distribution) -> Component:
 def _url(urls: object) -> str:
     each = dict(line.split(", ", 1)[0:2] for line in urls)  # type: ignore[attr-defined]
     lowered = {key.lower(): value for key, value in each.items()}
-    return next((lowered[key] for key in ("homepage", "source", "repository", "source code") if key in lowered), "")
+    return next(
+        (lowered[key] for key in ("homepage", "source", "repository", "source code") if key in lowered), ""
+    )
 
 
 def _holders(distribution: Distribution) -> Iterator[str]:
@@ -110,10 +124,15 @@ def _holders(distribution: Distribution) -> Iterator[str]:
         if re.search(r"licen[cs]e|copying|notice", path.name, re.IGNORECASE) and path.suffix != ".py":
             text = Path(str(path.locate())).read_text(encoding="utf-8", errors="replace")
             for line in _COPYRIGHT.findall(text):
-                if not re.search(r"(?i)\[yyyy\]|holder|owner|Free Software Foundation|licen[cs]e|notice|lawsuit|statement", line):
+                if not re.search(
+                    r"(?i)\[yyyy\]|holder|owner|Free Software Foundation|licen[cs]e|notice|lawsuit|statement",
+                    line,
+                ):
                     lines[" ".join(line.split())] = None
     metadata = distribution.metadata
-    author = metadata["Author"] or re.sub(r"\s*<.*", "", metadata["Author-email"] or "") or metadata["Maintainer"]
+    author = (
+        metadata["Author"] or re.sub(r"\s*<.*", "", metadata["Author-email"] or "") or metadata["Maintainer"]
+    )
     yield from list(lines)[:12] or [author or f"the {metadata['Name']} contributors"]
 
 
@@ -132,10 +151,19 @@ def sbom(folder: Path) -> str:
     parts = {}
     for each in components(folder):
         url = PackageURL("generic" if each.inside else "pypi", name=each.name, version=each.version or None)
-        links = [ExternalReference(type=ExternalReferenceType.WEBSITE, url=XsUri(each.website))] if each.website else []
+        links = (
+            [ExternalReference(type=ExternalReferenceType.WEBSITE, url=XsUri(each.website))]
+            if each.website
+            else []
+        )
         parts[each.name] = Part(
-            name=each.name, version=each.version or None, type=ComponentType.LIBRARY, purl=url,
-            bom_ref=str(url), licenses=[licences.make_from_string(each.licence)], external_references=links,
+            name=each.name,
+            version=each.version or None,
+            type=ComponentType.LIBRARY,
+            purl=url,
+            bom_ref=str(url),
+            licenses=[licences.make_from_string(each.licence)],
+            external_references=links,
         )
     bom = Bom(serial_number=None)
     epoch = int(os.environ["SOURCE_DATE_EPOCH"])
@@ -158,22 +186,23 @@ def sbom(folder: Path) -> str:
 def copyright_file(folder: Path) -> str:
     """Return debian/copyright."""
     found = components(folder)
-    paragraphs = [_HEAD]
-    for each in found:
-        of = f"Comment: {each.name}, inside the files of {each.inside}" if each.inside else f"Comment: {each.name}"
-        owner = next(other for other in found if other.name == (each.inside or each.name))
-        files = [f"usr/lib/edge-gateway/{name}{'' if '.' in name and '.dist-info' not in name else '/*'}" for name in owner.files]
-        # A paragraph of its own needs files of its own: the licences of such parts stand with their component.
-        shown = [f"{files[0]}  "] if each.inside else files
-        paragraphs.append("\n".join([
-            "Files: " + "\n ".join(shown).rstrip(),
-            "Copyright: " + "\n ".join(each.holders),
-            f"License: {_short(each.licence)}",
-            of,
-        ]))
+    paragraphs = [_HEAD, *map(_paragraph, found)]
     for licence in sorted({_short(each.licence) for each in found}):
-        paragraphs.append(f"License: {licence}\n{_text(licence, [e for e in found if _short(e.licence) == licence])}")
+        of = [each for each in found if _short(each.licence) == licence]
+        paragraphs.append(f"License: {licence}\n{_text(licence, of)}")
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _paragraph(each: Component) -> str:
+    inside = f", inside {each.inside}" if each.inside else ""
+    files = [name if "*" in name or name.endswith(".py") else f"{name}/*" for name in each.files]
+    lines = [
+        "Files: " + "\n ".join(f"usr/lib/edge-gateway/{name}" for name in files),
+        "Copyright: " + "\n ".join(each.holders),
+        f"License: {_short(each.licence)}",
+        f"Comment: {each.name}{inside}",
+    ]
+    return "\n".join(lines)
 
 
 def _short(expression: str) -> str:
@@ -181,11 +210,12 @@ def _short(expression: str) -> str:
 
 
 def _text(licence: str, of: list[Component]) -> str:
-    named = re.split(r" or | and ", licence)
-    lines = [f" The full text of {each} is in /usr/share/common-licenses/{_common(each)}." for each in named if each in _FULL_TEXTS]
-    where = ", ".join(sorted({each.inside or each.name for each in of}))
-    lines.append(" The text with its copyright notices is installed unchanged in the folder NAME-VERSION.dist-info of")
-    lines.append(f" /usr/lib/edge-gateway, for: {where}.")
+    common = [each for each in re.split(r" or | and ", licence) if each in _FULL_TEXTS]
+    lines = [f" The full text of {each} is in /usr/share/common-licenses/{_common(each)}." for each in common]
+    lines.append(" With its copyright notices the text is installed unchanged in the folder")
+    lines.append(
+        f" /usr/lib/edge-gateway/NAME-VERSION.dist-info of: {', '.join(sorted({each.inside or each.name for each in of}))}."
+    )
     return "\n".join(lines)
 
 
@@ -196,9 +226,10 @@ def _common(licence: str) -> str:
 _HEAD = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: edge-gateway
-Comment: Made by `make lock` from the metadata of the bundled libraries; a test compares it with the SBOM that the
- package carries. Every library stands unchanged in files of its own under /usr/lib/edge-gateway: a module (one
- under the LGPL too) can be exchanged by putting another in its place.
+Comment: Made by `make lock` from the metadata of the bundled libraries; a test compares it with the SBOM in
+ the package. Every library stands in files of its own under /usr/lib/edge-gateway: a module (one under the
+ LGPL too) can be exchanged by putting another in its place. The Rust crates inside cryptography and orjson
+ are listed in the sboms folder of each one's dist-info.
 
 Files: *
 Copyright: the edge-gateway developers

@@ -12,7 +12,7 @@ from gateway.__main__ import command_line
 
 _FILES = {
     "/etc/edge-gateway/gateway.yaml": "the configuration; after an edit: systemctl reload edge-gateway",
-    "/etc/edge-gateway/secrets/": "one file for each secret, root's alone: {credential: NAME} in the configuration",
+    "/etc/edge-gateway/secrets/": "a file for each secret: {credential: NAME} in the configuration",
     "/var/lib/edge-gateway/": "the state directory: store, tokens, certificates",
     "/var/lib/edge-gateway/admin-token": "the first token, made at first start",
     "/var/log/edge-gateway/": "rotating logs, beside those of the journal",
@@ -21,9 +21,16 @@ _FILES = {
 
 def man(parser: argparse.ArgumentParser) -> str:
     date = datetime.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), datetime.UTC)
-    lines = [f'.TH EDGE-GATEWAY 1 "{date:%Y-%m-%d}"', ".SH NAME",
-             f"edge\\-gateway \\- {_roff('local devices to SQLite, a LAN API and the cloud')}",
-             ".SH SYNOPSIS", ".B edge\\-gateway", ".I COMMAND", "[options]", ".SH COMMANDS"]
+    lines = [
+        f'.TH EDGE-GATEWAY 1 "{date:%Y-%m-%d}"',
+        ".SH NAME",
+        f"edge\\-gateway \\- {_roff('local devices to SQLite, a LAN API and the cloud')}",
+        ".SH SYNOPSIS",
+        ".B edge\\-gateway",
+        ".I COMMAND",
+        "[options]",
+        ".SH COMMANDS",
+    ]
     for name, help_text, command in _commands(parser):
         lines += [".TP", f".B {_roff(_usage(name, command))}", _roff(help_text)]
         for action in command._actions:
@@ -32,8 +39,14 @@ def man(parser: argparse.ArgumentParser) -> str:
     lines.append(".SH FILES")
     for path, text in _FILES.items():
         lines += [".TP", f".I {_roff(path)}", _roff(text)]
-    lines += [".SH EXIT STATUS", "0 where all went well, 1 where it did not, 2 for a wrong command line, 78 where no",
-              "valid configuration ever existed.", ".SH SEE ALSO", ".BR systemctl (1),", ".BR journalctl (1)"]
+    lines += [
+        ".SH EXIT STATUS",
+        "0 where all went well, 1 where it did not, 2 for a wrong command line, 78 where no",
+        "valid configuration ever existed.",
+        ".SH SEE ALSO",
+        ".BR systemctl (1),",
+        ".BR journalctl (1)",
+    ]
     return "\n".join(lines) + "\n"
 
 

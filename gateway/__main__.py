@@ -5,7 +5,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gateway.clock import SystemClock
@@ -59,7 +59,21 @@ def command_line() -> argparse.ArgumentParser:
     token.add_argument("--role", choices=["read", "operate", "admin"], default="read")
     _with_state(token, _token)
 
-    delivered = commands.add_parser("delivered", help="say whether a stopped gateway's store was all delivered")
+    dropin = commands.add_parser("systemd-dropin", help="write what the configuration needs of the service")
+    dropin.add_argument("--config", type=Path, default=Path(_DEFAULT_CONFIG), metavar="FILE")
+    dropin.add_argument("--print", action="store_true", dest="only_print", help="print it, write nothing")
+    dropin.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="let the service talk to nothing but such networks (192.168.0.0/24) and the hosts of FILE",
+    )
+    dropin.set_defaults(command=_dropin)
+
+    delivered = commands.add_parser(
+        "delivered", help="say whether a stopped gateway's store was all delivered"
+    )
     _with_state(delivered, _delivered)
 
     demo = commands.add_parser("demo", help="a simulated plant, the gateway and a simulated dataspace")
@@ -107,9 +121,17 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from gateway.config.check import check
 
-    checked = check(arguments.file, os.environ)
+    checked = check(arguments.file, _with_secrets(arguments.file))
     print(*checked.lines, sep="\n")
     return checked.code
+
+
+def _with_secrets(file: Path) -> Mapping[str, str]:
+    """Return the environment with the credentials that the service gets (its unit's LoadCredential)."""
+    folder = file.absolute().parent / "secrets"
+    if "CREDENTIALS_DIRECTORY" in os.environ or not folder.is_dir():
+        return os.environ
+    return {**os.environ, "CREDENTIALS_DIRECTORY": str(folder)}
 
 
 def _ask(arguments: argparse.Namespace, command: str) -> dict[str, object]:
@@ -160,6 +182,21 @@ def _token(arguments: argparse.Namespace) -> int:
             if not tokens.revoke(arguments.name):
                 print(f"edge-gateway: no token has the id {arguments.name!r}", file=sys.stderr)
                 return 1
+    return 0
+
+
+def _dropin(arguments: argparse.Namespace) -> int:
+    from gateway.config import load
+    from gateway.config.dropin import DROPIN, dropin, write
+
+    config = load(arguments.config, _with_secrets(arguments.config))
+    text = dropin(config, arguments.config.absolute(), arguments.allow)
+    if arguments.only_print:
+        print(text, end="")
+        return 0
+    write(text)
+    done = f"wrote {DROPIN}" if text else f"the unit needs no {DROPIN.name}"
+    print(f"{done}; now: systemctl restart edge-gateway")
     return 0
 
 

@@ -17,12 +17,13 @@ from gateway.api.server import serve
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.config import Config, ConfigProblems, DeviceConfig, UploadConfig, load_or_last_good, take
+from gateway.config.dropin import refused_by_sandbox
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession, OwnTime
-from gateway.model import BatchListener
+from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.store import Store
-from gateway.supervise import Backoff, Keeper, Supervisor
+from gateway.supervise import Backoff, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
@@ -266,7 +267,12 @@ class Daemon:
         async def attempt(keeper: Keeper) -> None:
             session.attempt_began(keeper)
             module = await asyncio.to_thread(protocols.load, config.kind)
-            await module.run(config.device, config.settings, session)
+            try:
+                await module.run(config.device, config.settings, session)
+            except (OSError, GatewayError) as error:
+                if hint := refused_by_sandbox(error, config.kind, config.settings):
+                    raise DeviceProblem(f"{describe(error)}; {hint}") from error
+                raise
 
         keeper = self._supervisor.keep(f"device {config.id}", attempt, ended=session.attempt_ended)
         session.keeper = keeper

@@ -16,7 +16,11 @@ def undelivered(state: Path) -> str:
         return f"{set_aside[0]} is a damaged file that may hold samples"
     history = any((folder / "history").glob("*.db"))
     if not hot.exists():
-        return f"{folder / 'history'} holds samples, and what was delivered of them is unknown" if history else ""
+        return (
+            f"{folder / 'history'} holds samples, and what was delivered of them is unknown"
+            if history
+            else ""
+        )
     try:
         conn = connect_reader(hot)
         try:

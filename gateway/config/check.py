@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config import Config, ConfigProblems, load
+from gateway.config.dropin import stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ def check(path: Path, environ: Mapping[str, str] | None = None) -> Checked:
     except ConfigProblems as error:
         count = len(error.problems)
         return Checked(1, (*error.problems, f"{path}: {count} problem{'s' if count > 1 else ''}"))
-    warnings = (f"{line} (a warning)" for line in config.warnings)
+    warnings = [f"{line} (a warning)" for line in (*config.warnings, *filter(None, [stale(config)]))]
     return Checked(0, (*warnings, f"{path}: OK, {_summary(config)}"))
 
 
