@@ -212,10 +212,11 @@ def _short(expression: str) -> str:
 def _text(licence: str, of: list[Component]) -> str:
     common = [each for each in re.split(r" or | and ", licence) if each in _FULL_TEXTS]
     lines = [f" The full text of {each} is in /usr/share/common-licenses/{_common(each)}." for each in common]
-    lines.append(" With its copyright notices the text is installed unchanged in the folder")
+    where = ", ".join(sorted({each.inside or each.name for each in of}))
     lines.append(
-        f" /usr/lib/edge-gateway/NAME-VERSION.dist-info of: {', '.join(sorted({each.inside or each.name for each in of}))}."
+        " The text with its copyright notices is installed unchanged in /usr/lib/edge-gateway, in the folder"
     )
+    lines.append(f" NAME-VERSION.dist-info of: {where}.")
     return "\n".join(lines)
 
 

@@ -36,7 +36,7 @@ def command_line() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run the gateway until SIGTERM")
     run.add_argument("--config", type=Path, default=Path(_DEFAULT_CONFIG), metavar="FILE")
-    run.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    run.add_argument("--log-level", default="", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     _with_state(run, _run)
 
     check = commands.add_parser("check", help="name every problem of a configuration file")
@@ -99,11 +99,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from gateway.config import ConfigProblems
     from gateway.daemon import Daemon
 
-    logs.start(arguments.log_level)
+    started = logs.start(arguments.log_level)
     arguments.state.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def run() -> None:
-        await Daemon(arguments.config.absolute(), arguments.state, os.environ, SystemClock()).run()
+        await Daemon(arguments.config.absolute(), arguments.state, os.environ, SystemClock(), started).run()
 
     try:
         asyncio.run(run())

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway import control_socket, protocols
 from gateway.api.app import build_app
-from gateway.api.contracts import ConfigInfo
+from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.server import serve
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
@@ -21,6 +21,7 @@ from gateway.config.dropin import refused_by_sandbox
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession, OwnTime
+from gateway.logs import Logs
 from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.store import Store
 from gateway.supervise import Backoff, Keeper, Supervisor, describe
@@ -52,11 +53,19 @@ class _UploadPart:
 class Daemon:
     """The running gateway: made for one configuration file and one state directory."""
 
-    def __init__(self, file: Path, state: Path, environ: Mapping[str, str], clock: Clock) -> None:
+    def __init__(
+        self,
+        file: Path,
+        state: Path,
+        environ: Mapping[str, str],
+        clock: Clock,
+        logs: Logs | None = None,
+    ) -> None:
         self.file, self.state, self.clock = file, state, clock
         self.id, self.version = "", version()
         self.started_ns = clock.mono_ns()
         self.tokens = Tokens(state, clock)
+        self._logs = logs
         self.store: Store
         self._environ = environ
         self._config: Config
@@ -86,6 +95,10 @@ class Daemon:
 
     def config(self) -> ConfigInfo:
         return ConfigInfo(str(self.file), self._loaded_us, self._config.warnings, self._problems)
+
+    def log_files(self) -> LogFilesInfo | None:
+        files = self._logs.files if self._logs is not None else None
+        return LogFilesInfo(str(files.folder), files.bytes_written, files.dropped) if files else None
 
     @contextlib.contextmanager
     def subscribe(self, listener: BatchListener) -> Iterator[None]:
@@ -172,6 +185,8 @@ class Daemon:
     def _took(self, config: Config, problems: tuple[str, ...]) -> None:
         self._config, self._problems = config, problems
         self._loaded_us = self.clock.wall_us()
+        if self._logs is not None:
+            self._logs.apply(config.logs)
         for sentence in config.warnings:
             _log.warning("%s", sentence)
         for sentence in problems:
