@@ -8,11 +8,12 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TEST_PACKAGES = chromium libatomic1 strace
 APT = DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends
 
+MACHINE_PACKAGES = systemd-container mmdebstrap debhelper python3-pip
 BUILD_PACKAGES = debhelper python3-pip
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --only-binary :all: \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: demo test lint check bench chaos deb lock clean
+.PHONY: demo test lint check bench chaos deb machine-test lock clean
 
 .venv/run: pyproject.toml setup.py debian/changelog
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(SUDO) apt-get update && $(APT) python3-venv ca-certificates; }
@@ -67,6 +68,11 @@ deb: ARCH ?= $(shell dpkg --print-architecture)
 deb:
 	@dpkg -s $(BUILD_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(BUILD_PACKAGES); }
 	dpkg-architecture -a$(ARCH) --force -c $(MAKE) --no-print-directory -f debian/rules clean binary OUT=$(CURDIR)/dist
+
+# On machines that really boot (systemd-nspawn), from the packages in dist/, made where they are not there.
+machine-test: .venv/dev
+	@dpkg -s $(MACHINE_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(MACHINE_PACKAGES); }
+	$(SUDO) $(BIN)/pytest -m machine tests/machine $(ARGS)
 
 # Pins the package's libraries, by hash, to the newest that pyproject.toml allows, and renews debian/copyright.
 lock: .venv/dev

@@ -18,6 +18,7 @@ from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.config import Config, ConfigProblems, DeviceConfig, UploadConfig, load_or_last_good, take
 from gateway.config.dropin import refused_by_sandbox
+from gateway.delivered import remember_store
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession, OwnTime
@@ -117,6 +118,7 @@ class Daemon:
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
             folder = Path(self._config.store.path or self.state)
+            await asyncio.to_thread(remember_store, self.state.absolute(), folder.absolute())
             # A disk that refuses at the start is waited for: systemd must not take that for a hang.
             waiting = self._supervisor.start("start of the store", self._extend_start())
             self.store = await stack.enter_async_context(Store.open(folder, self._config.store, self.clock))

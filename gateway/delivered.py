@@ -7,6 +7,15 @@ from gateway.store import outbox
 from gateway.store.schema import connect_reader
 
 
+def remember_store(state: Path, folder: Path) -> None:
+    """Point from the state directory to a store elsewhere, so that a purge finds it. Blocks."""
+    link = state / "store"
+    if link.is_symlink() and (folder == state or link.readlink() != folder):
+        link.unlink()
+    if folder != state and not link.is_symlink():
+        link.symlink_to(folder)
+
+
 def undelivered(state: Path) -> str:
     """Return a sentence saying what would be lost with the store, or "". Blocks; writes nothing."""
     link = state / "store"
