@@ -71,6 +71,7 @@ def pip(*arguments: str, tools: Path) -> None:
         "--no-build-isolation",
         "--use-pep517",
         "--quiet",
+        "--quiet",
     )
     environ = {
         **os.environ,

@@ -89,7 +89,7 @@ def _name(distribution: Distribution) -> str:
 def _component(distribution: Distribution) -> Component:
     name = _name(distribution)
     metadata = distribution.metadata
-    licence = metadata["License-Expression"] or SPDX.get(name)
+    licence = metadata.get("License-Expression") or SPDX.get(name)
     if not licence:
         sys.exit(f"{name} has no License-Expression: look at its licence and add it to SPDX in {__file__}")
     files = {part.parts[0] for part in distribution.files or () if part.parts[0] not in ("..", "__pycache__")}
@@ -105,7 +105,7 @@ def _component(distribution: Distribution) -> Component:
         tuple(_holders(distribution)),
         tuple(sorted(files)),
         tuple(sorted(re.sub(r"[-_.]+", "-", each).lower() for each in needs)),
-        website=metadata["Home-page"] or _url(metadata.get_all("Project-URL") or ()),
+        website=metadata.get("Home-page") or _url(metadata.get_all("Project-URL") or ()),
     )
 
 
@@ -130,15 +130,13 @@ def _holders(distribution: Distribution) -> Iterator[str]:
                 ):
                     lines[" ".join(line.split())] = None
     metadata = distribution.metadata
-    author = (
-        metadata["Author"] or re.sub(r"\s*<.*", "", metadata["Author-email"] or "") or metadata["Maintainer"]
-    )
+    author = metadata.get("Author") or re.sub(r"\s*<.*", "", metadata.get("Author-email") or "")
     yield from list(lines)[:12] or [author or f"the {metadata['Name']} contributors"]
 
 
 def sbom(folder: Path) -> str:
     """Return the SBOM; the same components at the same SOURCE_DATE_EPOCH make the same text."""
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model import ExternalReference, ExternalReferenceType, XsUri
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component as Part

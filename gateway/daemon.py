@@ -118,7 +118,7 @@ class Daemon:
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
             folder = Path(self._config.store.path or self.state)
-            await asyncio.to_thread(remember_store, self.state.absolute(), folder.absolute())
+            await asyncio.to_thread(remember_store, self.state, folder)
             # A disk that refuses at the start is waited for: systemd must not take that for a hang.
             waiting = self._supervisor.start("start of the store", self._extend_start())
             self.store = await stack.enter_async_context(Store.open(folder, self._config.store, self.clock))

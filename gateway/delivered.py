@@ -9,6 +9,7 @@ from gateway.store.schema import connect_reader
 
 def remember_store(state: Path, folder: Path) -> None:
     """Point from the state directory to a store elsewhere, so that a purge finds it. Blocks."""
+    state, folder = state.absolute(), folder.absolute()
     link = state / "store"
     if link.is_symlink() and (folder == state or link.readlink() != folder):
         link.unlink()
