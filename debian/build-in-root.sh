@@ -20,15 +20,7 @@ if [ ! -e "$roots/$suite-build.tar" ]; then
     mv "$work/root.tar" "$roots/$suite-build.tar"
 fi
 
-platforms=(--platform "manylinux_2_28_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine")
-fetch() { PIP_DISABLE_PIP_VERSION_CHECK=1 python3 -m pip download --quiet --quiet --no-deps --require-hashes "$@"; }
-sources=$(sed -n 's/^SOURCES = "\(.*\)"/\1/p' debian/bundle.py)
-fetch --only-binary :all: --python-version "$python" --dest "$work/files" -r debian/tools.lock
-# Making an sdist known to pip takes a setuptools, and that of the lock will do.
-python3 -m pip install --quiet --quiet --no-deps --no-compile --no-index --find-links "$work/files" --target "$work/tools" setuptools
-PYTHONPATH=$work/tools fetch --no-build-isolation --only-binary :all: --no-binary "$sources" "${platforms[@]}" \
-    --implementation cp --python-version "$python" --dest "$work/files" -r debian/requirements.lock
-
+debian/fetch.sh "$python" "$machine" "$work/files"
 mkdir "$work/root"
 tar -C "$work/root" -xf "$roots/$suite-build.tar"
 mkdir -p "$work/root/build/source"

@@ -71,6 +71,11 @@ def command_line() -> argparse.ArgumentParser:
     )
     dropin.set_defaults(command=_dropin)
 
+    bundle = commands.add_parser("support-bundle", help="collect what support needs, without secrets")
+    bundle.add_argument("out", type=Path, nargs="?", help="FILE.tar.gz (default: a new one in this folder)")
+    bundle.add_argument("--config", type=Path, default=Path(_DEFAULT_CONFIG), metavar="FILE")
+    _with_state(bundle, _support_bundle)
+
     delivered = commands.add_parser(
         "delivered", help="say whether a stopped gateway's store was all delivered"
     )
@@ -197,6 +202,25 @@ def _dropin(arguments: argparse.Namespace) -> int:
     write(text)
     done = f"wrote {DROPIN}" if text else f"the unit needs no {DROPIN.name}"
     print(f"{done}; now: systemctl restart edge-gateway")
+    return 0
+
+
+def _support_bundle(arguments: argparse.Namespace) -> int:
+    import socket
+    import time
+
+    from gateway.support_bundle import support_bundle
+
+    out = arguments.out or Path(
+        f"edge-gateway-{socket.gethostname()}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
+    )
+    try:
+        names = support_bundle(out, arguments.config, arguments.state, _with_secrets(arguments.config))
+    except OSError as error:
+        raise GatewayError(f"{out} cannot be written: {error.strerror}") from error
+    print(f"wrote {out}: {', '.join(names)}")
+    if os.geteuid() != 0:
+        print("edge-gateway: not run by root: it lacks what only root may read", file=sys.stderr)
     return 0
 
 

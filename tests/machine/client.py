@@ -1,7 +1,7 @@
 """A client of the gateway in a machine, run in that machine's network.
 
-python -m tests.machine.client get TOKEN PATH          prints the JSON
-python -m tests.machine.client push TOKEN FILE         pushes a number each 50 ms until ended; FILE: what was stored
+python -m tests.machine.client get TOKEN PATH       prints the JSON
+python -m tests.machine.client push TOKEN FILE      pushes; what is acknowledged goes to FILE
 """
 
 import json

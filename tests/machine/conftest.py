@@ -78,6 +78,14 @@ def bare(request: pytest.FixtureRequest, boot: Callable[[str], Machine]) -> Mach
     return boot(request.param)
 
 
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory, able: None) -> Path:
+    """Return a folder with the files of every library that the locks name, for Debian 12's Python."""
+    folder = tmp_path_factory.mktemp("files")
+    subprocess.run([REPOSITORY / "debian" / "fetch.sh", "3.11", "x86_64", folder], check=True)
+    return folder
+
+
 @pytest.fixture
 def box(boot: Callable[[str], Machine]) -> Machine:
     """Return a fresh Debian 12 machine with the package installed."""

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 ROOTS = Path(os.environ.get("MACHINE_ROOTS", "/tmp/edge-gateway-roots"))
 REPOSITORY = Path(__file__).resolve().parents[2]
 SUITES = {"bookworm": "deb12", "trixie": "deb13"}
-INCLUDED = "systemd,systemd-sysv,dbus,python3,libpam-systemd"
+INCLUDED = "systemd,systemd-sysv,dbus,python3,python3-venv,libpam-systemd"
 TOOLS = ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_S = 60
@@ -49,12 +50,13 @@ def cgroups() -> list[Path]:
 
 def pristine(suite: str) -> Path:
     """Return the unpacked root of a suite, made where it is not there yet (half a minute)."""
-    tar, folder = ROOTS / f"{suite}.tar", ROOTS / suite
+    name = f"{suite}-{zlib.crc32(INCLUDED.encode()):x}"
+    tar, folder = ROOTS / f"{name}.tar", ROOTS / name
     if not folder.is_dir():
         ROOTS.mkdir(parents=True, exist_ok=True)
         if not tar.exists():
             mirror = os.environ.get("MIRROR") or _mirror()
-            draft = ROOTS / f".{suite}.tar"
+            draft = ROOTS / f".{name}.tar"
             command = [
                 "mmdebstrap",
                 "--quiet",
@@ -65,7 +67,7 @@ def pristine(suite: str) -> Path:
             ]
             subprocess.run([*command, *([mirror] if mirror else [])], check=True)
             draft.replace(tar)
-        draft = ROOTS / f".{suite}"
+        draft = ROOTS / f".{name}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         subprocess.run(["tar", "-C", draft, "-xf", tar], check=True)

@@ -98,8 +98,10 @@ def test_a_stopped_process_is_restarted_by_the_watchdog(box: Machine) -> None:
 
 def test_a_hung_forwarder_is_restarted_by_the_watchdog(box: Machine, tmp_path: Path) -> None:
     (box.root / "usr/local/bin/stuck").write_text(STUCK)
-    box.sh("chmod 755 /usr/local/bin/stuck; mkdir /etc/systemd/system/edge-gateway.service.d; printf "
-           "'[Service]\\nExecStart=\\nExecStart=stuck run\\n' > /etc/systemd/system/edge-gateway.service.d/stuck.conf")  # fmt: skip
+    folder = box.root / "etc/systemd/system/edge-gateway.service.d"
+    folder.mkdir()
+    (folder / "stuck.conf").write_text("[Service]\nExecStart=\nExecStart=stuck run\n")
+    box.sh("chmod 755 /usr/local/bin/stuck")
     configure(box, UPLOADING)
     box.sh("systemctl daemon-reload; systemctl restart edge-gateway")
     pid = box.property("MainPID")
@@ -140,10 +142,10 @@ def test_a_credential_is_read_at_start_and_a_reload_says_so(box: Machine) -> Non
 
 
 def test_a_device_node_is_opened_after_the_drop_in_alone(box: Machine) -> None:
-    # A kernel log device stands for a serial port: the sandbox refuses both, for the same reason.
+    # The device of FUSE, which each kernel has, stands for a serial port: the sandbox refuses both alike.
     with (box.root / "usr/lib/edge-gateway/gateway/protocols/push.py").open("a") as module:
         module.write(OPENING)
-    box.sh("mknod -m 660 /dev/node7 c 1 11; chgrp dialout /dev/node7")
+    box.sh("mknod -m 660 /dev/node7 c 10 229; chgrp dialout /dev/node7")
     configure(box, PUSHING)
     box.sh("systemctl restart edge-gateway")
     assert "is stale" in box.sh("edge-gateway check /etc/edge-gateway/gateway.yaml")
