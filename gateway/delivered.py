@@ -18,7 +18,10 @@ def remember_store(state: Path, folder: Path) -> None:
 
 
 def undelivered(state: Path) -> str:
-    """Return a sentence saying what would be lost with the store, or "". Blocks; writes nothing."""
+    """Return a sentence saying what would be lost with the store, or "". Blocks.
+
+    Reading leaves files of SQLite beside the store: to be asked as the service's user, not as root.
+    """
     link = state / "store"
     folder = link if link.is_symlink() else state
     hot = folder / "hot.db"

@@ -14,7 +14,7 @@ SOURCE = "/root/source"
 
 @pytest.fixture
 def source(boot: Callable[[str], Machine], files: Path) -> Machine:
-    """Return a Debian 12 machine with venv, the tree at HEAD and the files of the libraries, without network."""
+    """Return a Debian 12 machine with this tree and the files of its libraries, without network."""
     made = boot("bookworm")
     shutil.copytree(files, made.root / "files")
     folder = made.root / SOURCE[1:]
@@ -34,7 +34,9 @@ def source(boot: Callable[[str], Machine], files: Path) -> Machine:
     return made
 
 
-def test_it_installs_twice_refuses_beside_the_package_and_leaves_the_store(source: Machine) -> None:
+def test_it_installs_twice_refuses_beside_the_package_and_keeps_the_store(
+    source: Machine,
+) -> None:
     environ = "PIP_NO_INDEX=1 PIP_FIND_LINKS=/files"
     for arguments in ("", "", "--force"):
         source.sh(f"cd {SOURCE}; {environ} ./install.sh {arguments}", timeout_s=280)
