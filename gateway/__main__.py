@@ -1,13 +1,15 @@
-"""The command line: run, check, reload, status, settings, token, demo."""
+"""The command line: run, check, reload, status, backup, restore, verify, export, settings, token, demo."""
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from gateway import control_socket, store_commands
 from gateway.clock import SystemClock
 from gateway.model import GatewayError
 
@@ -41,13 +43,15 @@ def command_line() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="name every problem of a configuration file")
     check.add_argument("file", type=Path)
-    check.set_defaults(command=_check)
+    _with_state(check, _check)
 
     reload = commands.add_parser("reload", help="let the running gateway take its edited file")
     reload.add_argument("--wait", action="store_true", help="return when it is applied; 1 if it is refused")
     _with_state(reload, _reload)
 
     _with_state(commands.add_parser("status", help="say how the running gateway is"), _status)
+
+    store_commands.add(commands, _with_state)
 
     settings = commands.add_parser("settings", help="print the reference of all settings")
     settings.add_argument("--schema", action="store_true", help="as JSON Schema, for editors")
@@ -128,6 +132,10 @@ def _check(arguments: argparse.Namespace) -> int:
 
     checked = check(arguments.file, _with_secrets(arguments.file))
     print(*checked.lines, sep="\n")
+    with contextlib.suppress(control_socket.NotRunning):
+        status = _ask(arguments, "status")
+        if status.get("file") == str(arguments.file.absolute()):
+            print(f"{arguments.file}: {status['flash']}")
     return checked.code
 
 
@@ -140,8 +148,6 @@ def _with_secrets(file: Path) -> Mapping[str, str]:
 
 
 def _ask(arguments: argparse.Namespace, command: str) -> dict[str, object]:
-    from gateway import control_socket
-
     return asyncio.run(control_socket.ask(arguments.state, {"command": command}))
 
 

@@ -18,6 +18,7 @@ from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.config import Config, ConfigProblems, DeviceConfig, UploadConfig, load_or_last_good, take
 from gateway.config.dropin import refused_by_sandbox
+from gateway.config.projection import project
 from gateway.delivered import remember_store
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
@@ -70,7 +71,7 @@ class Daemon:
         self.store: Store
         self._environ = environ
         self._config: Config
-        self._loaded_us = 0
+        self._loaded_us = self._projected = 0
         self._problems: tuple[str, ...] = ()
         self._listeners: list[BatchListener] = []
         self._devices: dict[str, _DevicePart] = {}
@@ -95,7 +96,9 @@ class Daemon:
         return {name: part.forwarder for name, part in self._uploads.items()}
 
     def config(self) -> ConfigInfo:
-        return ConfigInfo(str(self.file), self._loaded_us, self._config.warnings, self._problems)
+        return ConfigInfo(
+            str(self.file), self._loaded_us, self._config.warnings, self._problems, self._projected
+        )
 
     def log_files(self) -> LogFilesInfo | None:
         files = self._logs.files if self._logs is not None else None
@@ -123,7 +126,7 @@ class Daemon:
             waiting = self._supervisor.start("start of the store", self._extend_start())
             self.store = await stack.enter_async_context(Store.open(folder, self._config.store, self.clock))
             waiting.cancel()
-            self._own_time = OwnTime(self.clock, self.store.newest_own_us)
+            self._own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
             await asyncio.to_thread(self.tokens.open)
             stack.push_async_callback(self._supervisor.close)
             await stack.enter_async_context(control_socket.listen(self.state, self._answer))
@@ -189,6 +192,7 @@ class Daemon:
         self._loaded_us = self.clock.wall_us()
         if self._logs is not None:
             self._logs.apply(config.logs)
+        self._projected = project(config).bytes_per_day
         for sentence in config.warnings:
             _log.warning("%s", sentence)
         for sentence in problems:
@@ -275,6 +279,7 @@ class Daemon:
             gateway_id=self.id,
             listeners=self._listeners,
             url=config.url,
+            tags=config.device.tags,
         )
         if before is not None and before.session.last_heard_us is not None:
             session.was_heard(before.session.last_heard_us, "its configuration was changed")
@@ -343,11 +348,16 @@ class Daemon:
         return {"ok": False, "problems": [f"unknown command {request.get('command')!r}"]}
 
     def _status(self) -> Mapping[str, Any]:
+        store = self.store.state()
         return {
             "ok": not self._problems,
             "id": self.id,
             "version": self.version,
             "address": self._api_address,
+            "file": str(self.file),
+            "store": str(self.store.folder.absolute()),
+            "flash": str(store.flash),
+            "warnings": [each for each in (store.refusing, store.disk.warning, store.flash.warning) if each],
             "problems": list(self._problems),
             "parts": {
                 keeper.name: f"{keeper.health.state}{keeper.health.detail and ': '}{keeper.health.detail}"

@@ -85,6 +85,8 @@ class ConfigInfo:
     warnings: Sequence[str] = ()
     problems: Sequence[str] = ()
     """Of an edit that could not be taken: `file:line:column: sentence` each."""
+    projected_bytes_per_day: int | None = None
+    """What it writes to the flash at most, as far as that is known before it runs."""
 
 
 @dataclass(frozen=True, slots=True)

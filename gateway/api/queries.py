@@ -76,6 +76,20 @@ class GapsQuery(PageQuery):
     to_us = Instant(data_key="to", help="Only what begins at or before this.")
 
 
+class DeleteQuery(Closed):
+    tag = text("The tag whose samples go.", required=True)
+    ts_us = Instant(data_key="ts", help="The one sample of this time.")
+    from_us = Instant(data_key="from", help="Start of the window, inclusive; without it: from the first on.")
+    to_us = Instant(data_key="to", help="End of the window, inclusive; without it: up to the newest.")
+    whole = fields.Boolean(
+        data_key="all", load_default=False, metadata={"description": "The whole series: every sample."}
+    )
+
+
+class DeletionsQuery(PageQuery):
+    device = text("Only deletions at this device.")
+
+
 class BrowseQuery(Closed):
     node = text("The node whose children are listed; the root without it.")
     limit = limit(200, 1000)

@@ -69,6 +69,26 @@ class GapList(Schema):
     next = fields.Integer(allow_none=True, required=True)
 
 
+class DeletionAnswer(Schema):
+    id = whole("Grows with time.", required=True)
+    at_us = whole("When, gateway time.", required=True)
+    by = text("The name of the token that asked for it.", required=True)
+    device = text("Device.", required=True)
+    tag = text("Tag.", required=True)
+    from_us = whole("First time, inclusive; null for the whole series.", required=True, allow_none=True)
+    to_us = whole("Last time, inclusive; null for the whole series.", required=True, allow_none=True)
+    count = fields.Integer(
+        allow_none=True,
+        required=True,
+        metadata={"description": "Samples deleted; null where counting them would have taken too long."},
+    )
+
+
+class DeletionList(Schema):
+    deletions = fields.List(fields.Nested(DeletionAnswer), required=True)
+    next = fields.Integer(allow_none=True, required=True)
+
+
 class SampleAnswer(Schema):
     tag = text("Tag.", required=True)
     ts = whole("Microseconds since 1970 UTC.", required=True)

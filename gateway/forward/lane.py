@@ -101,8 +101,8 @@ class Lane:
         if not span.blocks:  # they were gone before they could be cut: nothing to send
             outbox.acknowledge(tx.conn, upload, span.from_seq, span.to_seq)
             return Cut(None, tx.newest_seq)
-        outbox.cut(tx, upload, self.name, span.from_seq, span.to_seq, encoding)
-        return Cut(UnitRow(self.name, span.from_seq, span.to_seq, encoding, tx.now_us), tx.newest_seq)
+        unit = outbox.cut(tx, upload, self.name, span.from_seq, span.to_seq, encoding)
+        return Cut(unit, tx.newest_seq)
 
     def _settle(self, row: UnitRow, unit: Unit | None, refused: Sequence[Refusal], tx: Transaction) -> Cut:
         """Acknowledge a unit but its refused samples, and cut the next one in the same transaction."""
@@ -163,7 +163,7 @@ class Lane:
 
     async def _load(self, row: UnitRow, encoding: Encoding) -> Unit | None:
         """Read a unit from the store; None: the store has closed it by a gap."""
-        samples = await self._store.unit_samples(row.from_seq, row.to_seq)
+        samples = await self._store.unit_samples(row.from_seq, row.to_seq, row.deletion)
         gaps = await self._store.unit_gaps(row.from_seq, row.to_seq)
         series = await self._store.unit_infos(set(samples.series), row.to_seq)
         # Read after the samples: where the row still stands, none of its blocks was gone before.

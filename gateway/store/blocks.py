@@ -7,11 +7,12 @@ from itertools import pairwise
 from gateway.model import Batch, Gap
 from gateway.store.codec import BlockHeader, Kind, encode
 from gateway.store.schema import WIDE_US
-from gateway.store.values import value_bytes
+from gateway.store.values import Checked, checked, cut_out, value_bytes
 
 BLOCK_ROWS = 8192
 _BLOCK_PAYLOAD_BYTES = 1024 * 1024
 _GROUPS = 8
+_TURNS = 4
 CORRUPT = 9
 """`kind` of a block row that cannot be read: recorded as a gap once, never served."""
 
@@ -21,10 +22,10 @@ _NARROW = (
 _WIDE = "FROM block WHERE n > 0 AND t1 - t0 > 600000000 AND t1 >= :from AND t0 <= :to"
 
 
-def insert_block(conn: sqlite3.Connection, header: BlockHeader, batch: Batch) -> int:
+def insert_block(conn: sqlite3.Connection, header: BlockHeader, batch: Checked) -> int:
     """Write one block; return its size in bytes."""
     data = encode(header, batch)
-    t0, t1 = (min(batch.ts), max(batch.ts)) if len(batch) else (header.wall_us, header.wall_us)
+    t0, t1 = (batch.t0, batch.t1) if len(batch) else (header.wall_us, header.wall_us)
     conn.execute(
         "INSERT INTO block(seq, t0, t1, n, kind, size_bytes, wall_us, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (header.seq, t0, t1, len(batch), header.kind, len(data), header.wall_us, data),
@@ -70,18 +71,18 @@ def mark_bad(conn: sqlite3.Connection, seqs: Sequence[int]) -> list[Gap]:
     return gaps
 
 
-def cut(batch: Batch) -> list[Batch]:
+def cut(batch: Checked) -> list[Checked]:
     """Cut a commit into blocks that are narrow in time where they can be, and bounded in size.
 
     One stray time (a device that thinks it is 1970) in a block would make every query read it.
     """
     groups = [batch] if len(batch) else []
-    if len(batch) and max(batch.ts) - min(batch.ts) > WIDE_US:
+    if len(batch) and batch.t1 - batch.t0 > WIDE_US:
         groups = _by_time(batch)
     return [part for group in groups for part in _by_size(group)]
 
 
-def _by_time(batch: Batch) -> list[Batch]:
+def _by_time(batch: Checked) -> list[Checked]:
     ts = batch.ts
     order = sorted(range(len(batch)), key=ts.__getitem__)
     sorted_ts = [ts[place] for place in order]
@@ -90,18 +91,37 @@ def _by_time(batch: Batch) -> list[Batch]:
         reverse=True,
     )
     edges = sorted(place for hole, place in holes[: _GROUPS - 1] if hole > WIDE_US)
-    groups = []
-    for start, end in zip([0, *edges], [*edges, len(order)], strict=True):
-        places = order[start:end]
-        if len(places) <= BLOCK_ROWS:
-            places.sort()
-        groups.append(_pick(batch, places))
-    return groups
+    group_of = [0] * len(batch)
+    for group, (start, end) in enumerate(zip([0, *edges], [*edges, len(order)], strict=True)):
+        for place in order[start:end]:
+            group_of[place] = group
+    turns = _in_turns(batch.series, group_of)
+    # A long backfill that came shuffled goes into narrow blocks.
+    return [_pick(batch, sorted(t, key=ts.__getitem__) if len(t) > BLOCK_ROWS else t) for t in turns]
 
 
-def _by_size(batch: Batch) -> list[Batch]:
-    if len(batch) <= BLOCK_ROWS and set(map(type, batch.values)) <= {float, int, bool, type(None)}:
+def _in_turns(series: Sequence[int], group_of: Sequence[int]) -> list[list[int]]:
+    """Return the places by turn and group: each series' samples stay in the order of their arrival.
+
+    A series goes to a new turn where it changes its group (the clock was set), some times in a commit.
+    """
+    turns: dict[tuple[int, int], list[int]] = {}
+    at: dict[int, tuple[int, int]] = {}
+    for place, (number, group) in enumerate(zip(series, group_of, strict=True)):
+        turn, before = at.get(number, (0, group))
+        if group != before:
+            turn = min(turn + 1, _TURNS - 1)
+        at[number] = turn, group
+        turns.setdefault((turn, group), []).append(place)
+    return [turns[key] for key in sorted(turns)]
+
+
+def _by_size(batch: Checked) -> list[Checked]:
+    if len(batch) <= BLOCK_ROWS and batch.plain:
         return [batch]
+    if batch.plain:
+        starts = range(0, len(batch), BLOCK_ROWS)
+        return [cut_out(batch, start, start + BLOCK_ROWS) for start in starts]
     parts, start, size = [], 0, 0
     for place, value in enumerate(batch.values):
         size += value_bytes(value)
@@ -112,8 +132,8 @@ def _by_size(batch: Batch) -> list[Batch]:
         parts.append((start, len(batch)))
     if len(parts) == 1:
         return [batch]
-    return [Batch(*(column[a:b] for column in batch.columns())) for a, b in parts]  # type: ignore[arg-type]
+    return [cut_out(batch, start, end) for start, end in parts]
 
 
-def _pick(batch: Batch, places: Sequence[int]) -> Batch:
-    return Batch(*([column[place] for place in places] for column in batch.columns()))  # type: ignore[arg-type]
+def _pick(batch: Batch, places: Sequence[int]) -> Checked:
+    return checked(Batch(*([column[place] for place in places] for column in batch.columns())))  # type: ignore[arg-type]

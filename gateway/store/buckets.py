@@ -12,7 +12,9 @@ from gateway.store.blocks import seqs_overlapping
 from gateway.store.chunk import PackedChunk
 from gateway.store.codec import CorruptBlock, Packed
 from gateway.store.past import Past
+from gateway.store.reader import unfolded
 from gateway.store.segment import Fold, Segment
+from gateway.store.tombstones import Tombstones
 
 _TURN_S = 0.2
 
@@ -62,6 +64,7 @@ class Folder:
         self._series = sorted(set(series))
         self._from_us, self._to_us, self._width_us = from_us, to_us, width_us
         self._folds: list[tuple[Segment, Fold]] | None = None
+        self._deleted = Tombstones()
         self._folded: list[tuple[int, int]] = []
         self._into: dict[tuple[int, int], list[float]] = {}
         self._blocks: list[int] = []
@@ -70,6 +73,7 @@ class Folder:
     def turn(self, conn: sqlite3.Connection, past: Past, bad: list[int]) -> bool:
         """Do some of the work, for about 0.2 s; say whether that was all."""
         deadline = time.monotonic() + _TURN_S
+        self._deleted = past.deleted
         if self._folds is None:
             self._folds, self._folded = past.folds_and_folded(self._from_us, self._to_us)
             self._blocks = self._seqs(conn)
@@ -89,14 +93,7 @@ class Folder:
         return finished(self._into)
 
     def _seqs(self, conn: sqlite3.Connection) -> list[int]:
-        ranges = sorted(self._folded)
-        starts = [start for start, _ in ranges]
-        found = []
-        for seq in seqs_overlapping(conn, self._from_us, self._to_us):
-            place = bisect_right(starts, seq) - 1
-            if place < 0 or ranges[place][1] < seq:
-                found.append(seq)
-        return found
+        return unfolded(seqs_overlapping(conn, self._from_us, self._to_us), self._folded)
 
     def _take_block(self, conn: sqlite3.Connection, seq: int, bad: list[int]) -> None:
         row = conn.execute("SELECT data FROM block WHERE seq = ?", (seq,)).fetchone()
@@ -109,6 +106,8 @@ class Folder:
                 series in wanted and self._from_us <= ts <= self._to_us
                 for series, ts in zip(packed.series, packed.ts, strict=True)
             ]
+            if self._deleted:
+                self._deleted.strike(chosen, packed.series, packed.ts, seq)
             if True not in chosen:
                 return
             columns = packed.batch().columns()

@@ -3,33 +3,55 @@
     magic 4s | version u8 | kind u8 | compression u8 | clock u8 | body bytes u32 | raw bytes u32 | seq u64
     | boot id 16s | mono_ns u64 | wall_us i64 | n u32 | t0 i64 | t1 i64 | CRC32 u32 | body
 
-The CRC covers everything but itself. The body is zlib (level 1) over the columns: series, ts, statuses,
-flags, values.
+The CRC covers everything but itself. The body is the columns (series, ts, statuses, flags, values) packed by
+zstd.py.
 """
 
 import enum
 import struct
 import zlib
+from array import array
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
-from gateway.model import Batch
+from gateway.model import Batch, Value
 from gateway.store.columns import (
     CorruptBlock,
     Source,
+    decode_array,
     decode_ints,
     decode_values,
     encode_ints,
+    encode_times,
     encode_values,
+    take_booleans,
+    take_codes,
+    take_types,
 )
+from gateway.store.values import BOOL, FLOAT, INT, NONE, checked
+from gateway.store.zstd import pack, unpack
 
-__all__ = ["MAGIC", "BlockHeader", "CorruptBlock", "Kind", "Packed", "decode", "decode_header", "encode"]
+__all__ = [
+    "MAGIC",
+    "BlockHeader",
+    "Columns",
+    "CorruptBlock",
+    "Kind",
+    "Packed",
+    "decode",
+    "decode_columns",
+    "decode_header",
+    "encode",
+]
 
 MAGIC = b"\xeeGWb"
 VERSION = 1
-_ZLIB = 1
+_ZSTD = 2
 _MAX_RAW_BYTES = 256 * 1024 * 1024
 _MAX_ROWS = 1 << 20
+_NUMBERS = frozenset((FLOAT, INT, BOOL, NONE))
 _HEADER = struct.Struct("<4sBBBBIIQ16sQqIqq")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CRC.size
@@ -61,23 +83,32 @@ class BlockHeader:
 
 
 def encode(header: BlockHeader, batch: Batch) -> bytes:
-    """Pack checked samples; n, t0 and t1 are taken from them."""
-    raw = b"".join(
-        (
-            encode_ints(batch.series, delta=True),
-            encode_ints(batch.ts, delta=True),
-            encode_ints(batch.statuses),
-            encode_ints(batch.flags),
-            encode_values(batch.values) if len(batch) else b"",
+    """Pack samples that can be stored; n, t0 and t1 are taken from them."""
+    rows = checked(batch)
+    raw = b""
+    if len(rows):
+        raw = b"".join(
+            (
+                _series_column(rows.packed_series),
+                encode_times(rows.packed_ts),
+                encode_ints(rows.statuses),
+                encode_ints(rows.flags),
+                encode_values(rows.values, (rows.codes, rows.numbers)),
+            )
         )
-    )
-    body = zlib.compress(raw, 1)
-    t0, t1 = (min(batch.ts), max(batch.ts)) if len(batch) else (header.t0, header.t1)
+    body = pack(raw)
+    t0, t1 = (rows.t0, rows.t1) if len(rows) else (header.t0, header.t1)
     head = _HEADER.pack(
-        MAGIC, VERSION, header.kind, _ZLIB, header.clock, len(body), len(raw), header.seq,
-        header.boot, header.mono_ns, header.wall_us, len(batch), t0, t1,
+        MAGIC, VERSION, header.kind, _ZSTD, header.clock, len(body), len(raw), header.seq,
+        header.boot, header.mono_ns, header.wall_us, len(rows), t0, t1,
     )  # fmt: skip
     return head + _CRC.pack(zlib.crc32(body, zlib.crc32(head))) + body
+
+
+@lru_cache(maxsize=4)
+def _series_column(series: bytes) -> bytes:
+    """A plant sends the same series in the same order again and again."""
+    return encode_ints(array("i", series).tolist(), delta=True)
 
 
 def decode_header(data: bytes) -> BlockHeader:
@@ -111,16 +142,68 @@ class Packed:
         return Batch(self.series, self.ts, values, statuses, flags)
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A block of numbers, booleans and nulls as arrays: what folding needs of most blocks."""
+
+    layout: bytes
+    """The series, packed: the same for the same series in the same order."""
+    n: int
+    ts: "array[int]"
+    statuses: "array[int]"
+    flags: "array[int]"
+    codes: bytes
+    """Of each value's type."""
+    numbers: "dict[int, array[Any]]"
+    """By code the doubles, integers and booleans (of a byte) among the values."""
+
+    def series(self) -> "array[int]":
+        return _series(self.layout, self.n)
+
+    def batch(self) -> Batch:
+        nexts: list[Any] = [None] * 9
+        for code, column in self.numbers.items():
+            nexts[code] = iter(map(bool, column) if code == BOOL else column.tolist()).__next__
+        nexts[NONE] = repeat(None).__next__
+        values: list[Value] = [nexts[code]() for code in self.codes]
+        columns = (column.tolist() for column in (self.series(), self.ts, self.statuses, self.flags))
+        series, ts, statuses, flags = columns
+        return Batch(series, ts, values, statuses, flags)
+
+
+def decode_columns(data: bytes) -> Columns | None:
+    """Unpack a block of numbers, booleans and nulls; None: there are other values, or none. CorruptBlock."""
+    header, source = _columns(data)
+    n = header.n
+    if not n:
+        return None
+    layout, ts = source.integers(n), decode_array(source, n, "q")
+    statuses, flags = decode_array(source, n, "I"), decode_array(source, n, "B")
+    present = take_types(source, n)
+    if not _NUMBERS.issuperset(present):
+        return None
+    codes = take_codes(source, n, present)
+    numbers: dict[int, array[Any]] = {}
+    for code in present:
+        count = codes.count(code)
+        if code == FLOAT:
+            numbers[code] = source.numbers("d", count)
+        elif code == INT:
+            numbers[code] = decode_array(source, count, "q")
+        elif code == BOOL:
+            numbers[code] = array("B", take_booleans(source, count))
+    source.end()
+    return Columns(layout, n, ts, statuses, flags, codes, numbers)
+
+
+@lru_cache(maxsize=4)
+def _series(layout: bytes, count: int) -> "array[int]":
+    return decode_array(Source(layout), count, "i")
+
+
 def _columns(data: bytes) -> tuple[BlockHeader, Source]:
     header, raw_bytes = _open(data)
-    unpacker = zlib.decompressobj()
-    try:
-        raw = unpacker.decompress(data[HEADER_BYTES:], max(raw_bytes, 1))
-    except zlib.error as error:
-        raise CorruptBlock(f"the body does not unpack: {error}") from error
-    if len(raw) != raw_bytes or unpacker.unconsumed_tail or unpacker.unused_data:
-        raise CorruptBlock("the body has another size than the header says")
-    return header, Source(raw)
+    return header, Source(unpack(data[HEADER_BYTES:], raw_bytes))
 
 
 def _open(data: bytes) -> tuple[BlockHeader, int]:
@@ -137,7 +220,7 @@ def _open(data: bytes) -> tuple[BlockHeader, int]:
     body = memoryview(data)[HEADER_BYTES:]
     if zlib.crc32(body, zlib.crc32(data[: _HEADER.size])) != _CRC.unpack_from(data, _HEADER.size)[0]:
         raise CorruptBlock("the checksum does not hold")
-    if version != VERSION or compression != _ZLIB or raw_bytes > _MAX_RAW_BYTES:
+    if version != VERSION or compression != _ZSTD or raw_bytes > _MAX_RAW_BYTES:
         raise CorruptBlock(f"version {version} with compression {compression} is not known here")
     if kind not in Kind.__members__.values():
         raise CorruptBlock(f"kind {kind} is not known here")

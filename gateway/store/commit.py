@@ -1,20 +1,21 @@
 """The transaction of one group commit: samples, series, gaps, runs, riding jobs, retention."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock
-from gateway.model import Batch, Flag, Gap, Receipt, RunRecord
-from gateway.store import retention
+from gateway.model import Flag, Gap, Receipt, RunRecord
+from gateway.store import deletions, retention
 from gateway.store.blocks import cut, insert_block, mark_bad
 from gateway.store.codec import BlockHeader, Kind
 from gateway.store.compact import delete_folded
 from gateway.store.keys import MOVED, SAME, Resolved, resolve
-from gateway.store.newest import Newest, save_snapshot
+from gateway.store.newest import Newest, Struck, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.past import Damage, Past
 from gateway.store.series import save_series
+from gateway.store.values import Checked
 from gateway.store.work import Ride, Work
 
 
@@ -48,8 +49,10 @@ class Books:
     max_bytes: int
     """Of the hot file: what the history leaves."""
     snapshot_due: bool
-    running_s: float | None
-    """The gateway's own running time, where it is due to be written."""
+    kept: Sequence[tuple[str, object]]
+    """What is counted over the gateway's own running time, where it is due to be written."""
+    tight: bool
+    """The disk is nearly full: what can be done without goes."""
     token: int
     """Tells by which commit without a block the file was last written."""
     turned: Callable[[], None]
@@ -57,6 +60,10 @@ class Books:
     past: Past
     folded: list[tuple[int, int]]
     """Seq ranges of blocks to delete, some of them now."""
+    released: list[int]
+    """Tombstones to drop."""
+    synced_us: int
+    """Newest wall time of a synchronised clock that an earlier run wrote down."""
 
 
 @dataclass(slots=True)
@@ -76,6 +83,8 @@ class Done:
     bytes_used: int = 0
     snapshot: bool = False
     running: bool = False
+    deleted: list[Struck] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
     counted: Counters = field(default_factory=Counters)
 
 
@@ -83,11 +92,15 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     """Write everything inside an open transaction; COMMIT is the caller's."""
     wall_us = books.clock.wall_us()
     done = Done(books.next_seq, books.next_seq, books.token)
-    bad, parts = list(work.bad), []
+    bad = list(work.bad)
+    parts: list[Checked] = []
     if work.samples:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
-        now_us = wall_us if books.clock.synchronised() else max(wall_us, books.newest.own_us)
-        resolved = resolve(conn, work.batch(), books.newest, now_us, books.turned, books.past)
+        known_us = max(books.newest.own_us, books.synced_us)
+        now_us = wall_us if books.clock.synchronised() else max(wall_us, known_us)
+        resolved = resolve(
+            conn, [intake.batch for intake in work.intakes], books.newest, now_us, books.turned, books.past
+        )
         _count(done, work, resolved)
         bad += resolved.bad
         parts = cut(resolved.kept)
@@ -95,14 +108,19 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     if work.series:
         save_series(conn, work.series, done.first_seq)
     if gaps and not parts:
-        parts = [Batch()]
+        parts = [Checked()]
     written = _blocks(conn, parts, books, done, wall_us)
     tx = Transaction(conn, done.next_seq - 1, wall_us)
     for gap in gaps:
         insert_gap(conn, gap, tx.newest_seq)
     _runs(conn, work.runs)
+    if work.tombstones:
+        deletions.keep(conn, work.tombstones)
     for ride in work.rides:
         books.run_job(ride, tx)
+    done.deleted, done.released = tx.deleted, books.released
+    if books.released:
+        deletions.release(conn, books.released)
     _housekeeping(conn, books, done, written, wall_us)
     return done
 
@@ -140,7 +158,7 @@ def _damaged_chunk(conn: sqlite3.Connection, damage: Damage) -> Gap | None:
     return damage.gap if cursor.rowcount else None
 
 
-def _blocks(conn: sqlite3.Connection, parts: list[Batch], books: Books, done: Done, wall_us: int) -> int:
+def _blocks(conn: sqlite3.Connection, parts: list[Checked], books: Books, done: Done, wall_us: int) -> int:
     written, clock = 0, books.clock
     for part in parts:
         kind = Kind.SAMPLES if len(part) else Kind.EMPTY
@@ -168,18 +186,24 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
     folded, done.folded = delete_folded(conn, books.folded, newest_seq)
     freed = retention.trim(conn, books.max_bytes, written, newest_seq)
     done.removed = freed.blocks + folded
+    done.bytes_used = freed.used_bytes
     done.counted.lost += freed.samples_lost
     if done.removed:
         done.oldest_seq = conn.execute("SELECT min(seq) FROM block").fetchone()[0] or done.next_seq
-    if books.snapshot_due:
+    if books.snapshot_due or done.deleted:  # a start would take deleted samples for the newest ones
         header = BlockHeader(Kind.SNAPSHOT, newest_seq, books.boot, books.clock.mono_ns(), wall_us, 0)
-        save_snapshot(conn, books.newest.after(done.change), header)
+        newest = books.newest.after(done.change)
+        for struck in done.deleted:
+            newest.strike(struck)
+        save_snapshot(conn, newest, header)
         done.counted.lost += retention.trim_rows(conn, newest_seq)
+        if books.tight:
+            retention.trim_runs(conn)
         done.snapshot = True
-    if books.running_s is not None:
-        conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('running_s', ?)", (books.running_s,))
+    if books.kept:
+        synced = [("synced_us", wall_us)] if books.clock.synchronised() else []
+        conn.executemany("INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?)", [*books.kept, *synced])
         done.running = True
-    done.bytes_used = retention.used_bytes(conn)
 
 
 def was_committed(conn: sqlite3.Connection, done: Done) -> bool:

@@ -15,6 +15,7 @@ from gateway.store import segment
 from gateway.store.past import Damage, Past
 from gateway.store.schema import is_corrupt
 from gateway.store.segment import Segment
+from gateway.store.tombstones import Tombstones
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _HELD_NS = 600_000_000_000
 
 
 class History:
-    """Writer thread only, but `segments`, `epoch` and `held`."""
+    """Writer thread only, but `segments`, `epoch`, `deleted` and `held`."""
 
     def __init__(self, folder: Path, max_bytes: int, keep_days: float, clock: Clock) -> None:
         self._folder = folder / "history"
@@ -46,7 +47,9 @@ class History:
         self.series_unknown: list[tuple[int, SeriesInfo]] = []
         """Series that only the history knows, once the hot file was lost."""
         self.epoch = ""
-        self.past = Past(lambda: self.segments, lambda: self.epoch, self._own)
+        self.deleted = Tombstones()
+        """What was deleted, of the hot file too; replaced as a whole."""
+        self.past = Past(lambda: self.segments, lambda: self.epoch, lambda: self.deleted, self._own)
         """The writer's own way to read."""
 
     @property
@@ -62,8 +65,7 @@ class History:
         self.segments, self._sizes, self.series_unknown = (), {}, []
         self._folder.mkdir(exist_ok=True)
         by_number, by_name = dict(known), {info[:2]: number for number, info in known}
-        paths = sorted(self._folder.glob("[0-9]*.db"))
-        found = [Segment(int(path.stem), path) for path in paths if path.stem.isdecimal()]
+        found = segment.found(self._folder)
         for each in found:
             self._add(each)
             names = self._names(each, each is found[-1], now_us)
@@ -78,11 +80,16 @@ class History:
                 self.series_unknown += fresh
 
     def _names(self, each: Segment, newest: bool, now_us: int) -> list[tuple[int, SeriesInfo]]:
-        """Read a segment's series; the newest is opened for writing first: it may have to be rolled back."""
+        """Read a segment's series. It is opened for writing first where it may have to be rolled back.
+
+        That is the newest one, and one whose making or last fold the disk refused.
+        """
         try:
             if newest:
                 self._writing = segment.connect_writer(each.path)
                 self._sealed = False
+            elif segment.is_unfinished(each.path):
+                segment.connect_writer(each.path).close()
             return segment.names(each.path)
         except sqlite3.Error as error:
             unreadable = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
@@ -208,6 +215,10 @@ class History:
         sentence = f"history segment {bad.path.name} was set aside as {bad.path.name}.corrupt: {why}"
         _log.error("%s", sentence)
         self.gaps.append(Gap(began_us, now_us, sentence))
+
+    def reading(self) -> Past:
+        """Return a way to read for another thread."""
+        return Past(lambda: self.segments, lambda: self.epoch, lambda: self.deleted)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -7,16 +7,18 @@ microseconds that follow, and else kept at the next free one.
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import compress
+from dataclasses import dataclass, field, replace
+from itertools import compress, count, repeat
+from operator import itemgetter, le
+from typing import Any
 
-from gateway.model import Batch, Flag, Value
+from gateway.model import Flag, Value
 from gateway.store.blocks import overlapping
 from gateway.store.codec import CorruptBlock, Packed
-from gateway.store.newest import Newest
+from gateway.store.newest import Newest, Row
 from gateway.store.past import Past
 from gateway.store.schema import WIDE_US
-from gateway.store.values import same_value
+from gateway.store.values import Checked, joined, packed, same_value, typed
 
 DAY_US = 86_400_000_000
 TEN_YEARS_US = 3653 * DAY_US
@@ -26,13 +28,15 @@ _REACH = 8
 _Key = tuple[int, int]
 _Row = tuple[Value, int, int]
 """Value, status, flags."""
+_TS: Callable[[Row], int] = itemgetter(1)
+_NEVER: Row = (0, -(2**63), None, 0, 0)
 
 
 @dataclass(slots=True)
 class Resolved:
     """What is to be stored of a commit's samples."""
 
-    kept: Batch
+    kept: Checked
     verdicts: bytearray
     """ADDED, SAME or MOVED for each sample that came in."""
     implausible: int
@@ -43,43 +47,47 @@ class Resolved:
 
 def resolve(
     conn: sqlite3.Connection,
-    batch: Batch,
+    batches: Sequence[Checked],
     newest: Newest,
     now_us: int,
     turn: Callable[[], None],
     past: Past,
 ) -> Resolved:
     """Decide for each sample whether it is new; `turn` is called between slices of a long look-up."""
-    flags, implausible = _flag_implausible(batch, now_us)
-    batch = Batch(batch.series, batch.ts, batch.values, batch.statuses, flags)
-    late = _late(batch, newest, now_us + DAY_US)
-    resolved = Resolved(batch, bytearray(len(batch)), implausible, Newest())
+    batch, implausible = _flag_implausible(joined(batches), now_us)
+    plausible = not (newest.far or implausible)
+    late = [] if plausible and newest.follows(batches) else _late(batch, newest, now_us + DAY_US)
+    # What waits may have to be tried again: its own columns stay as they are.
+    resolved = Resolved(replace(batch) if late else batch, bytearray(len(batch)), implausible, Newest())
     if late:
         _LateSamples(conn, past, batch, late, resolved).settle(turn)
-    if late or newest.far or implausible:
+    if late or not plausible:
         _change(resolved, newest, now_us)
     else:
-        resolved.change.add_newer(resolved.kept)
+        resolved.change.newer = tuple(batches)
     return resolved
 
 
-def _flag_implausible(batch: Batch, now_us: int) -> tuple[list[int], int]:
+def _flag_implausible(batch: Checked, now_us: int) -> tuple[Checked, int]:
     low, high = now_us - TEN_YEARS_US, now_us + DAY_US
-    if low <= min(batch.ts) and max(batch.ts) <= high:
-        return batch.flags, 0
+    if low <= batch.t0 and batch.t1 <= high:
+        return batch, 0
     flags = [
         flag if low <= ts <= high else flag | Flag.IMPLAUSIBLE
         for flag, ts in zip(batch.flags, batch.ts, strict=True)
     ]
-    return flags, sum(not low <= ts <= high for ts in batch.ts)
+    return replace(batch, flags=flags), sum(not low <= ts <= high for ts in batch.ts)
 
 
-def _late(batch: Batch, newest: Newest, future_us: int) -> list[int]:
+def _late(batch: Checked, newest: Newest, future_us: int) -> list[int]:
     """Return the places of samples that may be in the store already."""
     late: list[int] = []
     fresh: dict[int, int] = {}
     last, far = newest.last, {series: (low, high[1]) for series, (low, high) in newest.far.items()}
-    careful = bool(far) or max(batch.ts) > future_us
+    careful = bool(far) or batch.t1 > future_us
+    if not careful and len(set(batch.series)) == len(batch):
+        known_ts = map(_TS, map(last.get, batch.series, repeat(_NEVER)))
+        return list(compress(count(), map(le, batch.ts, known_ts)))
     for place, (series, ts) in enumerate(zip(batch.series, batch.ts, strict=True)):
         known = fresh.get(series)
         if known is None and (row := last.get(series)) is not None:
@@ -114,7 +122,7 @@ class _LateSamples:
     """Samples no newer than what is known, compared with the store and with each other."""
 
     def __init__(
-        self, conn: sqlite3.Connection, past: Past, batch: Batch, late: Sequence[int], resolved: Resolved
+        self, conn: sqlite3.Connection, past: Past, batch: Checked, late: Sequence[int], resolved: Resolved
     ) -> None:
         self._conn = conn
         self._past = past
@@ -136,10 +144,14 @@ class _LateSamples:
             self._move([place for place in places if not self._placed(place, self._key(place))])
             turn()
         keep = [verdict != SAME for verdict in self._resolved.verdicts]
-        series, _, values, statuses, flags = (
-            list(compress(column, keep)) for column in self._resolved.kept.columns()
-        )
-        self._resolved.kept = Batch(series, list(compress(self._ts, keep)), values, statuses, flags)  # type: ignore[arg-type]
+        columns: Any = self._resolved.kept.columns()
+        series, _, values, statuses, flags = (list(compress(column, keep)) for column in columns)
+        ts = list(compress(self._ts, keep))
+        codes, numbers = typed(values)
+        self._resolved.kept = Checked(
+            series, ts, values, statuses, flags, packed("i", series), packed("q", ts), codes, numbers,
+            min(ts, default=0), max(ts, default=0),
+        )  # fmt: skip
 
     def _slices(self) -> Iterator[list[int]]:
         ts = self._batch.ts
@@ -208,10 +220,13 @@ class _LateSamples:
         if not keys:
             return
         times = [ts for _, ts in keys]
+        deleted = self._past.deleted
         for seq, data in overlapping(self._conn, min(times), max(times)):
             try:
                 packed = Packed(data, seq)
                 hits = list(map(keys.__contains__, zip(packed.series, packed.ts, strict=True)))
+                if deleted and True in hits:
+                    deleted.strike(hits, packed.series, packed.ts, seq)
                 if True in hits:
                     block = packed.batch()
                     found = zip(block.series, block.ts, strict=True)
@@ -226,11 +241,11 @@ class _LateSamples:
         for series, ts in keys:
             wanted.setdefault(series, set()).add(ts)
         for where, fold in self._past.folds(from_us, to_us):
-            for packed in self._past.packed(where, fold, sorted(wanted), from_us, to_us):
-                series = packed.header.series
-                hits = list(map(wanted[series].__contains__, packed.ts))
+            for there in self._past.packed(where, fold, sorted(wanted), from_us, to_us):
+                series = there.header.series
+                hits = list(map(wanted[series].__contains__, there.ts))
                 if True in hits:
-                    chunk = packed.batch()
+                    chunk = there.batch()
                     rows = zip(chunk.values, chunk.statuses, chunk.flags, strict=True)
                     found = ((series, ts) for ts in chunk.ts)
                     self._stored.update(compress(zip(found, rows, strict=True), hits))

@@ -2,11 +2,13 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.model import Batch, Gap, Sample
+from gateway.store import deletions
 from gateway.store.codec import BlockHeader, Kind, decode, encode
+from gateway.store.newest import Struck
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,8 @@ class Transaction:
     newest_seq: int
     """Of the newest block, this commit's included."""
     now_us: int = 0
+    deleted: list[Struck] = field(default_factory=list)
+    """What this commit deletes."""
 
 
 class UnitRow(NamedTuple):
@@ -27,6 +31,8 @@ class UnitRow(NamedTuple):
     to_seq: int
     encoding: str
     created_us: int
+    deletion: int
+    """The newest deletion that its body honours: later ones do not change it."""
 
 
 class RefusedRow(NamedTuple):
@@ -53,12 +59,15 @@ def register(tx: Transaction, upload: str, since_seq: int = 0) -> None:
         acknowledge(tx.conn, upload, 0, since_seq - 1)
 
 
-def cut(tx: Transaction, upload: str, lane: str, from_seq: int, to_seq: int, encoding_json: str) -> None:
+def cut(tx: Transaction, upload: str, lane: str, from_seq: int, to_seq: int, encoding_json: str) -> UnitRow:
     """Persist a unit before its first byte is sent. IntegrityError: the lane has one in flight."""
+    unit = UnitRow(lane, from_seq, to_seq, encoding_json, tx.now_us, deletions.newest_id(tx.conn))
     tx.conn.execute(
-        "INSERT INTO unit(upload, lane, from_seq, to_seq, encoding, created_us) VALUES (?, ?, ?, ?, ?, ?)",
-        (upload, lane, from_seq, to_seq, encoding_json, tx.now_us),
+        "INSERT INTO unit(upload, lane, from_seq, to_seq, encoding, created_us, deletion) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (upload, *unit),
     )
+    return unit
 
 
 def settle(tx: Transaction, upload: str, lane: str, refused: Iterable[RefusedRow] = ()) -> bool:
@@ -103,7 +112,8 @@ def acked(conn: sqlite3.Connection, upload: str) -> list[tuple[int, int]]:
 def units(conn: sqlite3.Connection, upload: str) -> list[UnitRow]:
     """Return the persisted units: at most one a lane."""
     rows = conn.execute(
-        "SELECT lane, from_seq, to_seq, encoding, created_us FROM unit WHERE upload = ? ORDER BY lane",
+        "SELECT lane, from_seq, to_seq, encoding, created_us, deletion FROM unit WHERE upload = ? "
+        "ORDER BY lane",
         (upload,),
     )
     return [UnitRow(*row) for row in rows]
@@ -146,9 +156,10 @@ def record_unsent(
         "SELECT total(n), min(t0), max(t1) FROM block WHERE seq BETWEEN ? AND ? AND kind = 1",
         (from_seq, to_seq),
     ).fetchone()
-    if n:
-        insert_gap(conn, Gap(t0, t1, reason, upload=upload, count=int(n)), newest_seq + 1)
-    return int(n)
+    lost = int(n) - deletions.deleted_in(conn, from_seq, to_seq) if n else 0
+    if lost:
+        insert_gap(conn, Gap(t0, t1, reason, upload=upload, count=lost), newest_seq + 1)
+    return lost
 
 
 def insert_gap(conn: sqlite3.Connection, gap: Gap, seq: int) -> None:

@@ -3,7 +3,8 @@
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol, TypeVar
 
 from gateway.model import Gap
 from gateway.store import segment
@@ -11,11 +12,32 @@ from gateway.store.chunk import HEADER_BYTES, ChunkHeader, PackedChunk, decode_h
 from gateway.store.columns import CorruptBlock
 from gateway.store.schema import is_corrupt, is_disk
 from gateway.store.segment import Fold, Segment
+from gateway.store.tombstones import Tombstones
 
 T = TypeVar("T")
 
 _PATIENCE = 5
 """So many look-ups for a commit fail where a segment cannot be read, before it is passed over."""
+
+
+class Segments(Protocol):
+    """The history's files as those who read know them."""
+
+    epoch: str
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Oldest first."""
+
+    @property
+    def deleted(self) -> Tombstones:
+        """What was deleted on request."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """While entered, blocks folded from now on are not deleted."""
+
+    def reading(self) -> "Past":
+        """Return a reader's own way to read."""
 
 
 class Damage(NamedTuple):
@@ -34,15 +56,22 @@ class Past:
         self,
         segments: Callable[[], tuple[Segment, ...]],
         epoch: Callable[[], str],
+        deleted: Callable[[], Tombstones],
         own: Callable[[Segment], sqlite3.Connection | None] | None = None,
     ) -> None:
         self._segments = segments
         self._epoch = epoch
+        self._deleted = deleted
         self._own = own
         """The writer's: the connection that writes a segment. It also has an unreadable one tried again."""
         self._patience = _PATIENCE
         self._open: dict[Segment, sqlite3.Connection] = {}
         self.damage: list[Damage] = []
+
+    @property
+    def deleted(self) -> Tombstones:
+        """What was deleted, of blocks too: to be taken before what it is to filter is read."""
+        return self._deleted()
 
     def taken_damage(self) -> list[Damage]:
         taken, self.damage = self.damage, []
@@ -97,6 +126,10 @@ class Past:
         epoch = self._epoch()
         return [pair for _, pairs in self._each(lambda conn: segment.folded(conn, epoch)) for pair in pairs]
 
+    def newest_seq(self) -> int:
+        """Return the newest block that is in chunks, of any epoch."""
+        return max((seq for _, seq in self._each(segment.newest_seq)), default=0)
+
     def folds_and_folded(
         self, from_us: int, to_us: int
     ) -> tuple[list[tuple[Segment, Fold]], list[tuple[int, int]]]:
@@ -117,8 +150,8 @@ class Past:
     def headers(
         self, where: Segment, fold: Fold, series: Sequence[int] | None
     ) -> Iterator[tuple[int, ChunkHeader]]:
-        """Yield (id, header) of the chunks of these series."""
-        column = f"substr(data, 1, {HEADER_BYTES})"
+        """Yield (id, header) of the chunks of these series; where some is deleted, its sums say nothing."""
+        column, deleted = f"substr(data, 1, {HEADER_BYTES})", self.deleted
         for number, data in self._chunks(where, fold, series, column):
             try:
                 header = decode_header(data)
@@ -126,12 +159,15 @@ class Past:
             except CorruptBlock as error:
                 self._note(where, fold, number, data, error)
                 continue
+            if deleted and deleted.ranges(header.series, header.seq, header.t0, header.t1):
+                header = header.without_sums()
             yield number, header
 
     def packed(
         self, where: Segment, fold: Fold, series: Sequence[int], from_us: int, to_us: int
     ) -> Iterator[PackedChunk]:
         """Yield the chunks of these series that touch the range, their times unpacked."""
+        deleted = self.deleted
         for number, data in self._chunks(where, fold, series, "data"):
             try:
                 header = decode_header(data)
@@ -142,18 +178,30 @@ class Past:
             except CorruptBlock as error:
                 self._note(where, fold, number, data, error)
                 continue
-            yield packed
+            if self._left(packed, deleted):
+                yield packed
 
     def one(self, where: Segment, fold: Fold, number: int) -> PackedChunk | None:
-        """Return one chunk by its id."""
-        found = None
+        """Return one chunk by its id; None too where all of it is deleted."""
+        found, deleted = None, self.deleted
         with self._noting(where, Gap(fold.t0, fold.t1, "")):
             found = self._conn(where).execute("SELECT data FROM chunk WHERE id = ?", (number,)).fetchone()
+        if not found:
+            return None
         try:
-            return PackedChunk(found[0]) if found else None
+            packed = PackedChunk(found[0])
         except CorruptBlock as error:
             self._note(where, fold, number, found[0], error)
             return None
+        return packed if self._left(packed, deleted) else None
+
+    @staticmethod
+    def _left(packed: PackedChunk, deleted: Tombstones) -> bool:
+        """Leave out what is deleted; say whether anything is left."""
+        header = packed.header
+        if deleted and (ranges := deleted.ranges(header.series, header.seq, header.t0, header.t1)):
+            packed.leave_out(ranges)
+        return bool(packed.ts)
 
     def _conn(self, where: Segment) -> sqlite3.Connection:
         if self._own is not None and (own := self._own(where)) is not None:

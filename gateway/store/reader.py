@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store.blocks import ends, overlapping
 from gateway.store.codec import CorruptBlock, Kind, Packed, decode
-from gateway.store.history import History
-from gateway.store.past import Damage, Past
+from gateway.store.past import Damage, Past, Segments
 from gateway.store.schema import StoreProblem, connect_reader, is_disk
 from gateway.store.segment import Fold, Segment
+from gateway.store.tombstones import Tombstones
 
 T = TypeVar("T")
 Cursor = tuple[int, int]
@@ -41,7 +41,7 @@ _LOW = -(2**63)
 class Readers:
     """A few threads, each with a connection of its own that can only read."""
 
-    def __init__(self, path: Path, generation: Callable[[], int], history: History) -> None:
+    def __init__(self, path: Path, generation: Callable[[], int], history: Segments) -> None:
         self._path = path
         self._history = history
         self._generation = generation
@@ -65,7 +65,7 @@ class Readers:
 
     def _past(self) -> Past:
         if not hasattr(self._local, "past"):
-            self._local.past = Past(lambda: self._history.segments, lambda: self._history.epoch)
+            self._local.past = self._history.reading()
             self._pasts.append(self._local.past)
         past: Past = self._local.past
         return past
@@ -161,11 +161,13 @@ def _step(
 
     Blocks are read before chunks: what is folded meanwhile is seen twice, never missed.
     """
-    kept = _Kept(cursor, (to_us, 2**31))
+    kept, deleted = _Kept(cursor, (to_us, 2**31)), past.deleted
     for seq, data in overlapping(conn, from_us, to_us):
         try:
             packed = Packed(data, seq)
             chosen = list(map(wanted.__contains__, packed.series))
+            if deleted:
+                deleted.strike(chosen, packed.series, packed.ts, seq)
             if True not in chosen:
                 continue
             columns = packed.batch().columns()
@@ -211,17 +213,33 @@ class _Kept:
         return list(dict(zip(map(_order, self._samples), self._samples, strict=True)).values())
 
 
-def unit_samples(conn: sqlite3.Connection, from_seq: int, to_seq: int, bad: list[int]) -> Batch:
-    """Return the samples of a seq range in arrival order."""
+def unfolded(seqs: Sequence[int], folded: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the blocks that no chunk has."""
+    ranges = sorted(folded)
+    starts = [start for start, _ in ranges]
+    found = []
+    for seq in seqs:
+        place = bisect_right(starts, seq) - 1
+        if place < 0 or ranges[place][1] < seq:
+            found.append(seq)
+    return found
+
+
+def unit_samples(
+    conn: sqlite3.Connection, from_seq: int, to_seq: int, bad: list[int], deleted: Tombstones
+) -> Batch:
+    """Return the samples of a seq range in arrival order, but those deleted."""
     batch = Batch()
     for seq, data in conn.execute(
         "SELECT seq, data FROM block WHERE seq BETWEEN ? AND ? AND kind = ? ORDER BY seq",
         (from_seq, to_seq, Kind.SAMPLES),
     ):
         try:
-            batch.extend(decode(data, seq)[1])
+            block = decode(data, seq)[1]
         except CorruptBlock:
             bad.append(seq)
+            continue
+        batch.extend(deleted.filtered(block, seq) if deleted else block)
     return batch
 
 

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
-from gateway.store import reader
+from gateway.store import deletions, reader
 from gateway.store.buckets import Bucket, Folder
-from gateway.store.history import History
-from gateway.store.past import Damage
+from gateway.store.deletions import Deletion
+from gateway.store.past import Damage, Past, Segments
 from gateway.store.reader import Cursor, Readers
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ class Reads:
     """The reading half of `Store`."""
 
     _readers: Readers
-    _history: History
+    _history: Segments
 
     def _damaged(self, seqs: list[int], damage: list[Damage]) -> None:
         """Take note of blocks and chunks that could not be read."""
@@ -64,15 +64,26 @@ class Reads:
 
         Buckets begin at multiples of `width_us`; those without numbers are left out.
         """
-        folder, done = Folder(series, from_us, to_us, width_us), False
+        folder = Folder(series, from_us, to_us, width_us)
         with self._history.held():
-            while not done:
-                bad: list[int] = []
-                done, damage = await self._readers.read_all(
-                    lambda conn, past, bad=bad: folder.turn(conn, past, bad)  # type: ignore[misc]
-                )
-                self._damaged(bad, damage)
+            await self._in_turns(folder.turn)
         return await self.read(lambda _: folder.buckets())
+
+    async def _in_turns(self, turn: Callable[[sqlite3.Connection, Past, list[int]], bool]) -> None:
+        """Let others read between the turns of a long reading."""
+        done = False
+        while not done:
+            bad: list[int] = []
+            done, damage = await self._readers.read_all(
+                lambda conn, past, bad=bad: turn(conn, past, bad)  # type: ignore[misc]
+            )
+            self._damaged(bad, damage)
+
+    async def deletions(
+        self, *, device: str | None = None, before_id: int | None = None, limit: int = 100
+    ) -> list[Deletion]:
+        """Return what was deleted on request, newest first."""
+        return await self.read(lambda conn: deletions.listed(conn, device, before_id, limit))
 
     async def runs(
         self,
@@ -118,10 +129,11 @@ class Reads:
 
     # For the forwarder.
 
-    async def unit_samples(self, from_seq: int, to_seq: int) -> Batch:
-        """Return the samples of these blocks in arrival order."""
+    async def unit_samples(self, from_seq: int, to_seq: int, deletion: int = 2**63) -> Batch:
+        """Return the samples of these blocks in arrival order, but those that deletions up to one cover."""
         bad: list[int] = []
-        batch = await self.read(lambda conn: reader.unit_samples(conn, from_seq, to_seq, bad))
+        deleted = self._history.deleted.up_to(deletion)
+        batch = await self.read(lambda conn: reader.unit_samples(conn, from_seq, to_seq, bad, deleted))
         self._damaged(bad, [])
         return batch
 

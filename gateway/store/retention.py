@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from gateway.model import Gap
 from gateway.store import outbox
+from gateway.store.schema import PAGE_BYTES
 
 _MORE_BYTES = 256 * 1024
 _MOST_BLOCKS = 256
 _UNSENT = "the store was full before these samples were delivered"
 _VACUUM_PAGES = 512
 _ROWS_KEPT = 100_000
-"""Run, gap and quarantine rows."""
+"""Run, gap, quarantine and deletion rows."""
 _REFUSED = "the quarantine was full: the oldest samples that the target had refused were dropped"
 
 
@@ -22,19 +23,20 @@ class Freed:
     blocks: int = 0
     samples_lost: int = 0
     """Removed before an upload had them, counted once per upload."""
+    used_bytes: int = 0
+    """Of the file, after it."""
 
 
-def _pages(conn: sqlite3.Connection) -> tuple[int, int, int]:
-    pages, free, size = (
-        conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-    )
-    return pages, free, size
+def _pages(conn: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many pages the file has, and how many of them are free."""
+    pages, free = (conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+    return pages, free
 
 
 def used_bytes(conn: sqlite3.Connection) -> int:
     """Return the bytes of the file's pages that hold something."""
-    pages, free, size = _pages(conn)
-    return (pages - free) * size
+    pages, free = _pages(conn)
+    return (pages - free) * PAGE_BYTES
 
 
 def trim(conn: sqlite3.Connection, max_bytes: int, written: int, newest_seq: int) -> Freed:
@@ -43,8 +45,9 @@ def trim(conn: sqlite3.Connection, max_bytes: int, written: int, newest_seq: int
     A slice is twice what this commit wrote and some more, so that the budget is reached soon and no
     commit is held up. The newest block stays.
     """
-    freed = Freed()
-    over = used_bytes(conn) - max_bytes
+    pages, free = _pages(conn)
+    freed = Freed(used_bytes=(pages - free) * PAGE_BYTES)
+    over = freed.used_bytes - max_bytes
     if over > 0:
         want = min(over, 2 * written + _MORE_BYTES)
         uploads = outbox.uploads(conn)
@@ -52,19 +55,21 @@ def trim(conn: sqlite3.Connection, max_bytes: int, written: int, newest_seq: int
         if want > 0 and uploads:
             _drop_unsent(conn, uploads, want, newest_seq, freed)
         conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('seq_floor', ?)", (newest_seq,))
-    _shrink(conn, max_bytes)
+        freed.used_bytes = used_bytes(conn)
+    if pages * PAGE_BYTES > max_bytes:
+        _shrink(conn, max_bytes)
     return freed
 
 
 def _shrink(conn: sqlite3.Connection, max_bytes: int) -> None:
     """Give free pages back to the disk where the file itself is larger than its budget."""
-    pages, free, size = _pages(conn)
-    for _ in range(min(pages - max_bytes // size, free, _VACUUM_PAGES)):
+    pages, free = _pages(conn)
+    for _ in range(min(pages - max_bytes // PAGE_BYTES, free, _VACUUM_PAGES)):
         conn.execute("PRAGMA incremental_vacuum(1)")  # sqlite3 steps a pragma once: a page at a time
 
 
 def trim_rows(conn: sqlite3.Connection, newest_seq: int, kept: int = _ROWS_KEPT) -> int:
-    """Keep run, gap and quarantine rows to a bounded number; return how many refused samples went.
+    """Keep run, gap, quarantine and deletion rows to a bounded number; return how many refused samples went.
 
     Called now and then. Dead letters are samples: they go with a gap record each upload.
     """
@@ -76,9 +81,19 @@ def trim_rows(conn: sqlite3.Connection, newest_seq: int, kept: int = _ROWS_KEPT)
     ).fetchall():
         outbox.insert_gap(conn, Gap(start, end, _REFUSED, upload=upload, count=count), newest_seq + 1)
         lost += count
-    for table in ("run", "gap", "quarantine"):
+    for table in ("run", "gap", "quarantine", "deletion"):
         conn.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) - ? FROM {table})", (kept,))
     return lost
+
+
+def trim_runs(conn: sqlite3.Connection, kept: int = 1000, most: int = 5000) -> None:
+    """Keep the newest runs only, and of each device the newest in which it was heard: a slice."""
+    heard = "kind = 'subscription' OR (kind = 'cycle' AND status != 'error')"
+    conn.execute(
+        "DELETE FROM run WHERE id < (SELECT min((SELECT min(id) FROM run) + ?, max(id) - ?) FROM run) "
+        f"AND id NOT IN (SELECT max(id) FROM run WHERE {heard} GROUP BY device)",
+        (most, kept - 1),
+    )
 
 
 def _drop_delivered(

@@ -44,6 +44,12 @@ class Fold(NamedTuple):
     series_n: int
 
 
+def found(folder: Path) -> list[Segment]:
+    """Return the segments in a folder, oldest first."""
+    paths = (path for path in folder.glob("[0-9]*.db") if path.stem.isdecimal())
+    return sorted(Segment(int(path.stem), path) for path in paths)
+
+
 def chunk_id(fold: int, series: int, part: int) -> int:
     return ((fold << _SERIES) + series << _PARTS) + part
 
@@ -57,7 +63,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
         for pragma in (
-            f"page_size={PAGE_BYTES}", "journal_mode=DELETE", "synchronous=FULL", "secure_delete=OFF",
+            f"page_size={PAGE_BYTES}", "journal_mode=DELETE", "synchronous=EXTRA", "secure_delete=OFF",
             "cache_spill=OFF", "trusted_schema=OFF",
         ):  # fmt: skip
             conn.execute(f"PRAGMA {pragma}").fetchall()
@@ -67,6 +73,11 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         conn.close()
         raise
     return conn
+
+
+def is_unfinished(path: Path) -> bool:
+    """Say whether a segment holds nothing yet, or was left in the middle of a transaction."""
+    return not path.stat().st_size or path.with_name(f"{path.name}-journal").exists()
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
@@ -106,6 +117,11 @@ def folded(conn: sqlite3.Connection, epoch: str) -> list[tuple[int, int]]:
         "SELECT from_seq, to_seq FROM folded JOIN fold ON fold.id = fold WHERE epoch = ? ORDER BY from_seq",
         (epoch,),
     ).fetchall()
+
+
+def newest_seq(conn: sqlite3.Connection) -> int:
+    """Return the newest block that any fold took."""
+    return int(conn.execute("SELECT coalesce(max(to_seq), 0) FROM folded").fetchone()[0])
 
 
 def names(path: Path) -> list[tuple[int, SeriesInfo]]:

@@ -14,6 +14,8 @@ class SeriesTable:
     _infos: dict[int, SeriesInfo] = field(default_factory=dict)
     _by_device: dict[str, dict[str, int]] = field(default_factory=dict)
     _next: int = 1
+    used: set[int] = field(default_factory=set)
+    """Series that were asked for in this life of the gateway."""
     unsaved: list[tuple[int, str, str, str, bool]] = field(default_factory=list)
     """id, device, tag, unit, and whether the series is new (else only its unit is)."""
 
@@ -29,6 +31,7 @@ class SeriesTable:
         new = series is None
         if series is None:
             series = self._next
+        self.used.add(series)
         if new or (unit is not None and unit != self._infos[series].unit):
             self.keep(series, SeriesInfo(device, tag, unit or ""))
             self.unsaved.append((series, device, tag, unit or "", new))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +14,18 @@ from gateway.model import Batch, Gap, Receipt, RunRecord, Sample, SeriesInfo, Ti
 from gateway.store import outbox
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Counters
+from gateway.store.deletes import Deletes
+from gateway.store.flash import FlashState
 from gateway.store.history import History
 from gateway.store.hotfile import HotFile
 from gateway.store.outbox import Transaction
 from gateway.store.past import Damage
 from gateway.store.reader import Readers
-from gateway.store.reads import Reads
+from gateway.store.room import RoomState
 from gateway.store.schema import DiskRefuses
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
-from gateway.store.values import batch_bytes, row_problem
+from gateway.store.values import Checked, checked, row_problem
 from gateway.store.work import Intake, Ride
 from gateway.store.writer import Writer
 
@@ -54,20 +56,24 @@ class StoreState:
     """A sentence while the disk refuses; nothing is acknowledged then."""
     counters: dict[str, int]
     last_commit_mono_ns: int
+    wal_bytes: int
+    disk: RoomState
+    flash: FlashState
 
 
-class Store(Reads):
+class Store(Deletes):
     """One directory: one writer thread with the only connection that writes, and read-only readers."""
 
     def __init__(self, folder: Path, settings: StoreSettings, clock: Clock) -> None:
         """Use `Store.open`."""
-        self._folder = folder
+        self.folder = folder
         self._settings = settings
         self._clock = clock
         self._series = SeriesTable()
         self._hot = HotFile(folder)
         self._history = History(folder, settings.max_bytes, settings.keep_days, clock)
         self.budget = MemoryBudget(settings.memory_bytes)
+        super().__init__()
         self.boot = ""
 
     @classmethod
@@ -97,6 +103,7 @@ class Store(Reads):
             store._hot.unlock()
 
     _writer: Writer
+    _history: History
     _run_id: int
 
     async def _close(self) -> None:
@@ -135,9 +142,14 @@ class Store(Reads):
     def find_series(self, device: str, tag: str) -> int | None:
         return self._series.find(device, tag)
 
-    def series_of(self, device: str) -> dict[str, int]:
-        """Return tag to series, also of tags no longer configured."""
-        return self._series.of(device)
+    def series_of(self, device: str, configured: Collection[str] = ()) -> dict[str, int]:
+        """Return tag to series: of tags configured or in use, and of those that there are samples of."""
+        newest, used = self._writer.newest, self._series.used
+        return {
+            tag: series
+            for tag, series in self._series.of(device).items()
+            if tag in configured or series in used or series in newest
+        }
 
     def info(self, series: int) -> SeriesInfo:
         return self._series.info(series)
@@ -146,34 +158,34 @@ class Store(Reads):
 
     async def put(self, batch: Batch) -> Ticket:
         """Take a batch for the next commit; waits only while the memory budget is full."""
-        batch, size = self._checked(batch)
-        if not self.budget.try_take(size):
+        rows = self._checked(batch)
+        if not self.budget.try_take(rows.size):
             self._writer.hurry()
-            await self.budget.take(size)
-        return self._accept(batch, size)
+            await self.budget.take(rows.size)
+        return self._accept(rows)
 
     def try_put(self, batch: Batch) -> Ticket | None:
         """Take a batch, or None where the memory budget is full."""
-        batch, size = self._checked(batch)
-        if not self.budget.try_take(size):
+        rows = self._checked(batch)
+        if not self.budget.try_take(rows.size):
             self._writer.hurry()
             return None
-        return self._accept(batch, size)
+        return self._accept(rows)
 
-    def _accept(self, batch: Batch, size: int) -> Ticket:
+    def _accept(self, rows: Checked) -> Ticket:
         ticket = Ticket()
-        if not len(batch):
-            self.budget.give(size)
+        if not len(rows):
+            self.budget.give(rows.size)
             ticket.resolve(Receipt(0, 0, 0))
             return ticket
 
-        self._writer.submit(lambda work: work.take(Intake(batch, ticket, size)))
+        self._writer.submit(lambda work: work.take(Intake(rows, ticket)))
         return ticket
 
-    def _checked(self, batch: Batch) -> tuple[Batch, int]:
-        """Return what of a batch can be stored, and its bytes; the rest becomes gap records."""
+    def _checked(self, batch: Batch) -> Checked:
+        """Return what of a batch can be stored; the rest becomes gap records."""
         try:
-            return batch, batch_bytes(batch)
+            return checked(batch)
         except (ValueError, OverflowError, TypeError):
             pass
         fit = Batch()
@@ -182,7 +194,7 @@ class Store(Reads):
                 fit.add(*row)
             else:
                 self._refuse(row[0], problem)
-        return fit, batch_bytes(fit)
+        return checked(fit)
 
     def _refuse(self, series: object, problem: str) -> None:
         known = isinstance(series, int) and series in self._series
@@ -215,6 +227,10 @@ class Store(Reads):
         self._writer.submit(lambda work: work.rides.append(Ride(_nothing, future, last=True)))
         self._writer.hurry()
         await future
+
+    def hurry(self) -> None:
+        """Have the next commit not wait for its tick."""
+        self._writer.hurry()
 
     def gap(self, gap: Gap) -> None:
         """Record a hole with the next commit."""
@@ -261,6 +277,9 @@ class Store(Reads):
             refusing=writer.refusing,
             counters={name: getattr(writer.counters, name) for name in Counters.__slots__},
             last_commit_mono_ns=writer.last_commit_ns,
+            wal_bytes=writer.disk.wal.bytes_used,
+            disk=writer.disk.room.state,
+            flash=writer.disk.flash.state(),
         )
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.model import Batch, Gap, NotStored, Receipt, RunRecord, Ticket
+from gateway.model import Gap, NotStored, Receipt, RunRecord, Ticket
 from gateway.store.budget import MemoryBudget
 from gateway.store.outbox import Transaction
 from gateway.store.past import Damage
+from gateway.store.tombstones import Tombstone
+from gateway.store.values import Checked
 
 _log = logging.getLogger(__name__)
 
@@ -18,11 +20,10 @@ Job = Callable[[Transaction], Any]
 
 @dataclass(slots=True)
 class Intake:
-    """A batch waiting for its commit; `size` is what it takes of the memory budget."""
+    """A batch waiting for its commit; its size is what it takes of the memory budget."""
 
-    batch: Batch
+    batch: Checked
     ticket: Ticket
-    size: int
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Work:
     """Seqs of blocks found unreadable."""
     damage: list[Damage] = field(default_factory=list)
     """Chunks and segments of the history found unreadable."""
+    tombstones: list[Tombstone] = field(default_factory=list)
+    """Those to be written again, for a file that begins anew."""
     samples: int = 0
 
     def __bool__(self) -> bool:
@@ -112,21 +115,12 @@ class Work:
         self.intakes[:0] = intakes
         self.samples += sum(len(intake.batch) for intake in intakes)
 
-    def batch(self) -> Batch:
-        """Return all samples as one batch."""
-        if len(self.intakes) == 1:
-            return self.intakes[0].batch
-        joined = Batch()
-        for intake in self.intakes:
-            joined.extend(intake.batch)
-        return joined
-
 
 def settle(work: Work, receipts: list[Receipt], budget: MemoryBudget) -> None:
     """Tell everybody that the commit is done; event loop only."""
     for intake, receipt in zip(work.intakes, receipts, strict=True):
         intake.ticket.resolve(receipt)
-    budget.give(sum(intake.size for intake in work.intakes))
+    budget.give(sum(intake.batch.size for intake in work.intakes))
     for ride in work.rides:
         if ride.future is None:
             if ride.error is not None:
@@ -142,7 +136,7 @@ def fail(work: Work, error: NotStored, budget: MemoryBudget) -> None:
     """Tell everybody that this work is given up; event loop only."""
     for intake in work.intakes:
         intake.ticket.fail(error)
-    budget.give(sum(intake.size for intake in work.intakes))
+    budget.give(sum(intake.batch.size for intake in work.intakes))
     for ride in work.rides:
         if ride.future is not None and not ride.future.done():
             ride.future.set_exception(error)

@@ -16,11 +16,11 @@ from gateway.model import Gap, NotStored
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Books, Counters, Done, run_commit, was_committed
 from gateway.store.compact import Compactor
+from gateway.store.disk import Disk
 from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded, read_epoch
 from gateway.store.inbox import Inbox
 from gateway.store.outbox import Transaction
-from gateway.store.retention import used_bytes
 from gateway.store.schema import is_corrupt, is_disk, is_full
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
@@ -49,14 +49,16 @@ class Writer(Inbox, threading.Thread):
         Inbox.__init__(self, clock)
         self._hot, self._clock, self._series, self._budget, self._boot = hot, clock, series, budget, boot
         self._history = history
-        self.compactor = Compactor(history, series, clock, settings.chunk_minutes)
+        self.compactor = Compactor(history, series, clock, settings.chunk_minutes, boot)
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
+        self.disk = Disk(hot.path, settings, clock)
         self._loop = asyncio.get_running_loop()
         self._conn: sqlite3.Connection | None = None
         self._doubt: Done | None = None
         self._corrupt_tries = 0
         self._token = 0
+        self._next_ns = 0
         self.turned_ns = clock.mono_ns()
         self.refusing = ""
         self.generation = 0
@@ -70,7 +72,9 @@ class Writer(Inbox, threading.Thread):
             self._series.keep(series, info)
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
         self._running_saved_ns = self._snapshot_ns = self._started_ns
+        self.disk.flash.load(self._conn)
         self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
+        self._known_us = loaded.synced_us
         self._pending.bad += loaded.bad
         self._take_over(loaded)
         self._work.series += loaded.series_of_history
@@ -78,6 +82,7 @@ class Writer(Inbox, threading.Thread):
 
     def _take_over(self, loaded: Loaded) -> None:
         self.epoch, self.blocks, self.bytes_used = loaded.epoch, loaded.blocks, loaded.bytes_used
+        self._hot_bytes = loaded.bytes_used - self._history.bytes_used
         self.oldest_seq = loaded.oldest_seq
         self._history.epoch = loaded.epoch
         self._work.gaps += self._hot.gaps + self._history.gaps
@@ -85,16 +90,23 @@ class Writer(Inbox, threading.Thread):
 
     def run(self) -> None:
         """Commit at each tick where something waits, until stopped."""
-        next_ns = 0
         while not self._ended:
-            due = self._wait(next_ns)
-            self.turned_ns = now = self._clock.mono_ns()
-            if due:
-                self._try_commit()
-                next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
-            if self._stop_by_ns is None and not self.refusing:
-                self._compact()
+            with self._changed:
+                if (pause_s := self.pause_s()) > 0:
+                    self._changed.wait(pause_s)
+            self.turn()
         self._close()
+
+    def turn(self) -> None:
+        """Commit where it is due, and fold a little."""
+        due = self._due()
+        self.turned_ns = now = self._clock.mono_ns()
+        self.disk.look(None if self.refusing else self._conn, self.bytes_used)
+        if due:
+            self._try_commit()
+            self._next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
+        if self._stop_by_ns is None and not self.refusing:
+            self._compact()
 
     def _compact(self) -> None:
         if self._conn is None:
@@ -105,17 +117,26 @@ class Writer(Inbox, threading.Thread):
             _log.error("blocks cannot be folded into the history: %s", error, exc_info=error)
             self.compactor.abandon()
 
-    def _wait(self, next_ns: int) -> bool:
-        """Wait for work and its tick, at most the idle time; say whether to commit."""
+    def pause_s(self) -> float:
+        """Return how long there is nothing to do, unless something comes in; at most the idle time."""
+        stopping, left_ns = self._stop_by_ns is not None, self._next_ns - self._clock.mono_ns()
+        busy = self._busy()
+        longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
+        if stopping and self.refusing:
+            return 0.1
+        if stopping or (busy and left_ns <= 0) or (self._hurry and not self.refusing):
+            return 0
+        return min(max(left_ns / 1e9, 0.001), longest_s) if busy else longest_s
+
+    def _busy(self) -> bool:
+        compactor = self.compactor
+        return bool(self._pending or self._work or compactor.wants_commit or compactor.releaser.released)
+
+    def _due(self) -> bool:
+        """Say whether to commit now, and take what is to go along."""
         with self._changed:
-            stopping, left_ns = self._stop_by_ns is not None, next_ns - self._clock.mono_ns()
-            busy = bool(self._pending or self._work or self.compactor.wants_commit)
-            longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
-            if stopping and self.refusing:
-                self._changed.wait(0.1)
-            elif not (stopping or (busy and left_ns <= 0) or (self._hurry and not self.refusing)):
-                self._changed.wait(min(max(left_ns / 1e9, 0.001), longest_s) if busy else longest_s)
-            tick = self._clock.mono_ns() >= next_ns or (self._hurry and not self.refusing)
+            busy = self._busy()
+            tick = self._clock.mono_ns() >= self._next_ns or (self._hurry and not self.refusing)
             due = self._stop_by_ns is not None or (tick and busy)
             if due:
                 self._hurry = False
@@ -159,7 +180,7 @@ class Writer(Inbox, threading.Thread):
             self._committed(self._doubt)
             return
         self._doubt = None
-        self.compactor.care(self._work, used_bytes(conn), self._max_bytes, self._now_running_s())
+        self.compactor.care(self._work, self._hot_bytes, self._max_bytes, self._now_running_s())
         conn.execute("BEGIN IMMEDIATE")
         self._doubt = done = run_commit(conn, self._work, self._books(closing))
         conn.execute("COMMIT")
@@ -170,13 +191,14 @@ class Writer(Inbox, threading.Thread):
 
     def _books(self, closing: bool) -> Books:
         now = self._clock.mono_ns()
-        running_s = self._now_running_s()
+        due = closing or now - self._running_saved_ns > _RUNNING_NS
         self._token += 1
         return Books(
             self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
-            running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
+            self.disk.kept(self._now_running_s()) if due else [], self.disk.room.tight,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
+            self.compactor.releaser.released, self._known_us,
         )  # fmt: skip
 
     def _turned(self) -> None:
@@ -198,6 +220,7 @@ class Writer(Inbox, threading.Thread):
             self.compactor.pending = []
             self.generation += 1
             self._work.series = self._series.rows()
+            self._work.tombstones = list(self._history.deleted)
         return conn
 
     def _committed(self, done: Done) -> None:
@@ -206,11 +229,13 @@ class Writer(Inbox, threading.Thread):
         self._halving = False
         now = self._clock.mono_ns()
         self.newest.merge(done.change)
+        self._deleted(done)
         self.next_seq = done.next_seq
         self.blocks += done.blocks - done.removed
         self.oldest_seq = done.oldest_seq or self.oldest_seq
         self.compactor.deleted(done.folded)
-        self.bytes_used = done.bytes_used + self._history.bytes_used
+        self._hot_bytes = done.bytes_used
+        self.bytes_used = self._hot_bytes + self._history.bytes_used
         self._snapshot_ns = now if done.snapshot else self._snapshot_ns
         self._running_saved_ns = now if done.running else self._running_saved_ns
         self.counters.add(done.counted)
@@ -221,6 +246,15 @@ class Writer(Inbox, threading.Thread):
             self.refusing = ""
         work, self._work = self._work, Work()
         self._tell(lambda: settle(work, done.receipts, self._budget))
+
+    def _deleted(self, done: Done) -> None:
+        """Honour what a commit deleted, and forget what nothing is left of."""
+        for struck in done.deleted:
+            self.newest.strike(struck)
+        if done.deleted or done.released:
+            added = [struck.tombstone for struck in done.deleted]
+            self._history.deleted = self._history.deleted.changed(added, done.released)
+            self.compactor.releaser.released = []
 
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
@@ -252,7 +286,7 @@ class Writer(Inbox, threading.Thread):
         with self._changed:
             if all_pending:
                 self._work.absorb(self._pending, 2**62)
-            work, self._work = self._work, Work(series=self._work.series)
+            work, self._work = self._work, Work(series=self._work.series, tombstones=self._work.tombstones)
             self._halving = False
         lost = sum(len(intake.batch) for intake in work.intakes)
         _log.error("%d samples and %d other records were given up: %s", lost, work.others, reason)

@@ -2,6 +2,7 @@
 
 import math
 import struct
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,8 @@ from gateway.store.codec import (
     decode,
     encode,
 )
-from gateway.store.values import Unfit, batch_bytes, same_value
+from gateway.store.values import Unfit, checked, same_value
+from gateway.store.zstd import pack
 
 pytestmark = pytest.mark.timeout(60)  # many examples, and other processes on the box
 
@@ -63,7 +65,7 @@ def identical(one: Batch, other: Batch) -> bool:
 @given(st.lists(rows, max_size=40))
 def test_every_value_comes_back_bit_for_bit(samples: list[tuple[int, int, Value, int, int]]) -> None:
     batch = batch_of(samples)
-    batch_bytes(batch)  # fit to be stored
+    checked(batch)  # fit to be stored
     data = encode(HEADER, batch)
     header, back = decode(data)
     assert identical(back, batch)
@@ -126,11 +128,9 @@ def test_any_body_under_a_right_checksum_raises_or_gives_columns_of_its_length(
     raw: bytes, n: int, few: int
 ) -> None:
     """What no encoder wrote, but with a checksum that holds: bounded, and never anything but CorruptBlock."""
-    import zlib
-
-    body = zlib.compress(raw, 1)
+    body = pack(raw)
     head = struct.pack(
-        "<4sBBBBIIQ16sQqIqq", MAGIC, 1, 1, 1, 1, len(body), len(raw), 7, bytes(16), 0, 0, few or n, 0, 0
+        "<4sBBBBIIQ16sQqIqq", MAGIC, 1, 1, 2, 1, len(body), len(raw), 7, bytes(16), 0, 0, few or n, 0, 0
     )
     block = head + struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + body
     assert len(head) + 4 == HEADER_BYTES
@@ -146,7 +146,7 @@ def test_any_body_under_a_right_checksum_raises_or_gives_columns_of_its_length(
 )
 def test_what_cannot_be_stored_is_told(value: object) -> None:
     with pytest.raises(Unfit, match="its value"):
-        batch_bytes(Batch([1], [1], [value], [0], [0]))  # type: ignore[list-item]
+        checked(Batch([1], [1], [value], [0], [0]))  # type: ignore[list-item]
 
 
 def test_nesting_is_bounded() -> None:
@@ -156,9 +156,9 @@ def test_nesting_is_bounded() -> None:
     assert identical(
         decode(encode(HEADER, batch_of([(1, 1, deep, 0, 0)])))[1], batch_of([(1, 1, deep, 0, 0)])
     )
-    batch_bytes(Batch([1], [1], [deep], [0], [0]))
+    checked(Batch([1], [1], [deep], [0], [0]))
     with pytest.raises(Unfit, match="nested deeper than 16"):
-        batch_bytes(Batch([1], [1], [[deep]], [0], [0]))
+        checked(Batch([1], [1], [[deep]], [0], [0]))
 
 
 def test_times_at_both_ends_of_what_is_allowed_are_kept() -> None:

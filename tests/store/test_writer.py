@@ -216,6 +216,7 @@ async def test_a_batch_that_cannot_be_written_harms_no_other(opened: Opener) -> 
         s = store.series("plc", "a")
         await put(store, (s, NOW_US - 1, 1.0))
         batches = [batch(s, n * 10, 10) for n in range(9)]
+        batches[4].values[3] = "a text, for numbers are packed when they come"
         tickets = [await store.put(each) for each in batches]
         batches[4].values[3] = {1}  # type: ignore[call-overload]
         for n, ticket in enumerate(tickets):
