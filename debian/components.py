@@ -30,6 +30,7 @@ SPDX = {
     "propcache": "Apache-2.0",
     "pytz": "MIT",
     "pyyaml": "MIT",
+    "revpimodio2": "LGPL-2.1-only",
     "sdnotify": "MIT",
     "sortedcontainers": "Apache-2.0",
     "sqlite-fts4": "Apache-2.0",
@@ -46,12 +47,13 @@ INSIDE = {
     "cryptography": (
         ("openssl", "Apache-2.0", "The OpenSSL Project Authors", "cryptography/hazmat/bindings/_rust*"),
     ),
+    "zstandard": (("zstd", "BSD-3-Clause", "Meta Platforms, Inc. and affiliates", "zstandard/backend_c*"),),
     "pyyaml": (("libyaml", "MIT", "Kirill Simonov, Ingy döt Net", "yaml/_yaml*"),),
 }
 _COPYRIGHT = re.compile(
     r"^\W*(?:copyright|©)\s*(?:\(c\)|©)?\s*:?\s*((?:\d{4}|[A-Z]).*)$", re.IGNORECASE | re.MULTILINE
 )
-_FULL_TEXTS = {"Apache-2.0", "MPL-2.0", "LGPL-3.0-or-later"}
+_FULL_TEXTS = {"Apache-2.0", "MPL-2.0", "LGPL-3.0-or-later", "LGPL-2.1-only"}
 """What /usr/share/common-licenses holds."""
 
 
@@ -219,7 +221,7 @@ def _text(licence: str, of: list[Component]) -> str:
 
 
 def _common(licence: str) -> str:
-    return {"LGPL-3.0-or-later": "LGPL-3"}.get(licence, licence)
+    return {"LGPL-3.0-or-later": "LGPL-3", "LGPL-2.1-only": "LGPL-2.1"}.get(licence, licence)
 
 
 _HEAD = """\
