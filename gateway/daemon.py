@@ -12,18 +12,21 @@ from typing import Any
 
 from gateway import control_socket, protocols
 from gateway.api.app import build_app
-from gateway.api.contracts import ConfigInfo
+from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.server import serve
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.config import Config, ConfigProblems, DeviceConfig, UploadConfig, load_or_last_good, take
+from gateway.config.dropin import refused_by_sandbox
 from gateway.config.projection import project
+from gateway.delivered import remember_store
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession, OwnTime
-from gateway.model import BatchListener
+from gateway.logs import Logs
+from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.store import Store
-from gateway.supervise import Backoff, Keeper, Supervisor
+from gateway.supervise import Backoff, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
@@ -52,11 +55,19 @@ class _UploadPart:
 class Daemon:
     """The running gateway: made for one configuration file and one state directory."""
 
-    def __init__(self, file: Path, state: Path, environ: Mapping[str, str], clock: Clock) -> None:
+    def __init__(
+        self,
+        file: Path,
+        state: Path,
+        environ: Mapping[str, str],
+        clock: Clock,
+        logs: Logs | None = None,
+    ) -> None:
         self.file, self.state, self.clock = file, state, clock
         self.id, self.version = "", version()
         self.started_ns = clock.mono_ns()
         self.tokens = Tokens(state, clock)
+        self._logs = logs
         self.store: Store
         self._environ = environ
         self._config: Config
@@ -89,6 +100,10 @@ class Daemon:
             str(self.file), self._loaded_us, self._config.warnings, self._problems, self._projected
         )
 
+    def log_files(self) -> LogFilesInfo | None:
+        files = self._logs.files if self._logs is not None else None
+        return LogFilesInfo(str(files.folder), files.bytes_written, files.dropped) if files else None
+
     @contextlib.contextmanager
     def subscribe(self, listener: BatchListener) -> Iterator[None]:
         self._listeners.append(listener)
@@ -106,6 +121,7 @@ class Daemon:
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
             folder = Path(self._config.store.path or self.state)
+            await asyncio.to_thread(remember_store, self.state, folder)
             # A disk that refuses at the start is waited for: systemd must not take that for a hang.
             waiting = self._supervisor.start("start of the store", self._extend_start())
             self.store = await stack.enter_async_context(Store.open(folder, self._config.store, self.clock))
@@ -174,6 +190,8 @@ class Daemon:
     def _took(self, config: Config, problems: tuple[str, ...]) -> None:
         self._config, self._problems = config, problems
         self._loaded_us = self.clock.wall_us()
+        if self._logs is not None:
+            self._logs.apply(config.logs)
         self._projected = project(config).bytes_per_day
         for sentence in config.warnings:
             _log.warning("%s", sentence)
@@ -271,7 +289,12 @@ class Daemon:
         async def attempt(keeper: Keeper) -> None:
             session.attempt_began(keeper)
             module = await asyncio.to_thread(protocols.load, config.kind)
-            await module.run(config.device, config.settings, session)
+            try:
+                await module.run(config.device, config.settings, session)
+            except (OSError, GatewayError) as error:
+                if hint := refused_by_sandbox(error, config.kind, config.settings):
+                    raise DeviceProblem(f"{describe(error)}; {hint}") from error
+                raise
 
         keeper = self._supervisor.keep(f"device {config.id}", attempt, ended=session.attempt_ended)
         session.keeper = keeper

@@ -89,6 +89,17 @@ class ConfigInfo:
     """What it writes to the flash at most, as far as that is known before it runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class LogFilesInfo:
+    """The gateway's own log files, beside the journal; numbers since the start."""
+
+    folder: str
+    bytes_written: int
+    """They wear the flash too."""
+    dropped: int
+    """Records that found no room in memory, or met a disk that refuses."""
+
+
 class GatewayView(Protocol):
     """The daemon as the API sees it."""
 
@@ -112,6 +123,7 @@ class GatewayView(Protocol):
     def uploads(self) -> Mapping[str, UploadView]: ...
 
     def config(self) -> ConfigInfo: ...
+    def log_files(self) -> LogFilesInfo | None: ...
 
     def subscribe(self, listener: BatchListener) -> AbstractContextManager[None]:
         """Call the listener with every batch at intake, before COMMIT, while entered."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.api.contracts import ConfigInfo
+from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Role, Tokens
 from gateway.clock import SystemClock
 from gateway.controls import Node, NodePage
@@ -74,6 +74,9 @@ class Plant:
 
     def config(self) -> ConfigInfo:
         return ConfigInfo("gateway.yaml", 0, ("a warning",), self.broken)
+
+    def log_files(self) -> LogFilesInfo:
+        return LogFilesInfo("/var/log/edge-gateway", 4096, 0)
 
     @contextlib.contextmanager
     def subscribe(self, listener: BatchListener) -> Iterator[None]:
