@@ -1,4 +1,4 @@
-# make demo | test | check | bench | chaos: each installs by itself what it lacks, into .venv and node_modules here.
+# make demo | test | check | bench | chaos | deb | machine-test: each installs by itself what it lacks, into .venv and node_modules here.
 SHELL := /bin/bash
 .DEFAULT_GOAL := check
 # Debian's own: what the box runs. (A newer 3.11 hid a difference once.)
@@ -8,9 +8,14 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TEST_PACKAGES = chromium libatomic1 strace
 APT = DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends
 
-.PHONY: demo test lint check bench chaos clean
+MACHINE_PACKAGES = systemd-container mmdebstrap debhelper python3-pip
+BUILD_PACKAGES = debhelper python3-pip
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --only-binary :all: \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.venv/run: pyproject.toml
+.PHONY: demo test lint check bench chaos deb machine-test lock clean
+
+.venv/run: pyproject.toml setup.py debian/changelog
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(SUDO) apt-get update && $(APT) python3-venv ca-certificates; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
@@ -45,16 +50,41 @@ check: lint test
 
 bench: .venv/dev
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.reads
 	$(BIN)/python -m tests.forward.bench
+	$(BIN)/python -m tests.revpi.bench
 
 # The full counts of tests/chaos, about an hour; CHAOS_SEED=N takes other random choices.
 chaos: export CHAOS_KILLS ?= 10000
 chaos: export CHAOS_STATES ?= 150000
 chaos: export CHAOS_DAMAGES ?= 10000
 chaos: export CHAOS_ERRNO ?= all
+chaos: export CHAOS_DAYS ?= 300
+chaos: export CHAOS_SEEDS ?= 8
 chaos: export CHAOS_SEED ?= $(shell date +%s)
 chaos: .venv/dev .venv/debian
 	timeout 3600 $(BIN)/pytest -s tests/chaos tests/config/test_fuzz.py $(ARGS)
 
+# The Debian package for this machine's suite, into dist/; ARCH=arm64 or amd64 for the other processor. For another
+# suite: debian/build-in-root.sh trixie
+deb: export DEB_RULES_REQUIRES_ROOT = no
+deb: ARCH ?= $(shell dpkg --print-architecture)
+deb:
+	@dpkg -s $(BUILD_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(BUILD_PACKAGES); }
+	dpkg-architecture -a$(ARCH) --force -c $(MAKE) --no-print-directory -f debian/rules clean binary OUT=$(CURDIR)/dist
+
+# On machines that really boot (systemd-nspawn), from the packages in dist/, made where they are not there.
+machine-test: .venv/dev
+	@dpkg -s $(MACHINE_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(MACHINE_PACKAGES); }
+	$(SUDO) $(BIN)/pytest -m machine tests/machine $(ARGS)
+
+# Pins the package's libraries, by hash, to the newest that pyproject.toml allows, and renews debian/copyright.
+lock: .venv/dev
+	$(LOCK) --no-binary aiohttp-apispec --no-binary sdnotify --no-binary wait-for2 \
+		--no-emit-package pip pyproject.toml -o debian/requirements.lock
+	$(LOCK) debian/tools.in -o debian/tools.lock
+	$(MAKE) deb
+	PYTHONPATH=debian/build/tools $(PYTHON) debian/components.py copyright debian/build/lib > debian/copyright
+
 clean:
-	rm -rf .venv node_modules .demo *.egg-info
+	rm -rf .venv node_modules .demo *.egg-info dist debian/build debian/edge-gateway

@@ -12,17 +12,21 @@ from typing import Any
 
 from gateway import control_socket, protocols
 from gateway.api.app import build_app
-from gateway.api.contracts import ConfigInfo
+from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.server import serve
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.config import Config, ConfigProblems, DeviceConfig, UploadConfig, load_or_last_good, take
+from gateway.config.dropin import refused_by_sandbox
+from gateway.config.projection import project
+from gateway.delivered import remember_store
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession, OwnTime
-from gateway.model import BatchListener
+from gateway.logs import Logs
+from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.store import Store
-from gateway.supervise import Backoff, Keeper, Supervisor
+from gateway.supervise import Backoff, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
@@ -51,15 +55,23 @@ class _UploadPart:
 class Daemon:
     """The running gateway: made for one configuration file and one state directory."""
 
-    def __init__(self, file: Path, state: Path, environ: Mapping[str, str], clock: Clock) -> None:
+    def __init__(
+        self,
+        file: Path,
+        state: Path,
+        environ: Mapping[str, str],
+        clock: Clock,
+        logs: Logs | None = None,
+    ) -> None:
         self.file, self.state, self.clock = file, state, clock
         self.id, self.version = "", version()
         self.started_ns = clock.mono_ns()
         self.tokens = Tokens(state, clock)
+        self._logs = logs
         self.store: Store
         self._environ = environ
         self._config: Config
-        self._loaded_us = 0
+        self._loaded_us = self._projected = 0
         self._problems: tuple[str, ...] = ()
         self._listeners: list[BatchListener] = []
         self._devices: dict[str, _DevicePart] = {}
@@ -84,7 +96,13 @@ class Daemon:
         return {name: part.forwarder for name, part in self._uploads.items()}
 
     def config(self) -> ConfigInfo:
-        return ConfigInfo(str(self.file), self._loaded_us, self._config.warnings, self._problems)
+        return ConfigInfo(
+            str(self.file), self._loaded_us, self._config.warnings, self._problems, self._projected
+        )
+
+    def log_files(self) -> LogFilesInfo | None:
+        files = self._logs.files if self._logs is not None else None
+        return LogFilesInfo(str(files.folder), files.bytes_written, files.dropped) if files else None
 
     @contextlib.contextmanager
     def subscribe(self, listener: BatchListener) -> Iterator[None]:
@@ -103,11 +121,12 @@ class Daemon:
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
             folder = Path(self._config.store.path or self.state)
+            await asyncio.to_thread(remember_store, self.state, folder)
             # A disk that refuses at the start is waited for: systemd must not take that for a hang.
             waiting = self._supervisor.start("start of the store", self._extend_start())
             self.store = await stack.enter_async_context(Store.open(folder, self._config.store, self.clock))
             waiting.cancel()
-            self._own_time = OwnTime(self.clock, self.store.newest_own_us)
+            self._own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
             await asyncio.to_thread(self.tokens.open)
             stack.push_async_callback(self._supervisor.close)
             await stack.enter_async_context(control_socket.listen(self.state, self._answer))
@@ -171,6 +190,9 @@ class Daemon:
     def _took(self, config: Config, problems: tuple[str, ...]) -> None:
         self._config, self._problems = config, problems
         self._loaded_us = self.clock.wall_us()
+        if self._logs is not None:
+            self._logs.apply(config.logs)
+        self._projected = project(config).bytes_per_day
         for sentence in config.warnings:
             _log.warning("%s", sentence)
         for sentence in problems:
@@ -267,7 +289,12 @@ class Daemon:
         async def attempt(keeper: Keeper) -> None:
             session.attempt_began(keeper)
             module = await asyncio.to_thread(protocols.load, config.kind)
-            await module.run(config.device, config.settings, session)
+            try:
+                await module.run(config.device, config.settings, session)
+            except (OSError, GatewayError) as error:
+                if hint := refused_by_sandbox(error, config.kind, config.settings):
+                    raise DeviceProblem(f"{describe(error)}; {hint}") from error
+                raise
 
         keeper = self._supervisor.keep(f"device {config.id}", attempt, ended=session.attempt_ended)
         session.keeper = keeper
@@ -321,11 +348,16 @@ class Daemon:
         return {"ok": False, "problems": [f"unknown command {request.get('command')!r}"]}
 
     def _status(self) -> Mapping[str, Any]:
+        store = self.store.state()
         return {
             "ok": not self._problems,
             "id": self.id,
             "version": self.version,
             "address": self._api_address,
+            "file": str(self.file),
+            "store": str(self.store.folder.absolute()),
+            "flash": str(store.flash),
+            "warnings": [each for each in (store.refusing, store.disk.warning, store.flash.warning) if each],
             "problems": list(self._problems),
             "parts": {
                 keeper.name: f"{keeper.health.state}{keeper.health.detail and ': '}{keeper.health.detail}"

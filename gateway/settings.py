@@ -54,6 +54,10 @@ class Settings:
     SHORT: ClassVar[str | None] = None
     """The field that a bare scalar in place of the mapping stands for (a URL, say)."""
 
+    def most_samples_per_s(self, _tags: Mapping[str, Any]) -> float | None:
+        """Return how many samples a device with these tags can give a second; None: nobody can say."""
+        return None
+
 
 @dataclass(frozen=True)
 class Secret:

@@ -67,9 +67,10 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 
 def test_the_readme_names_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
-    help_of = (ROOT / "gateway" / "__main__.py").read_text()
-    for command in set(re.findall(r"^edge-gateway (\w+)", readme, re.M)):
+    sources = (ROOT / "gateway" / name for name in ("__main__.py", "store_commands.py"))
+    help_of = "".join(source.read_text() for source in sources)
+    for command in set(re.findall(r"^edge-gateway ([\w-]+)", readme, re.M)):
         assert f'"{command}"' in help_of, f"README names `edge-gateway {command}`"
     targets = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`?\bmake (\w+)`?", readme)) - {"and"}:
+    for target in set(re.findall(r"`?\bmake ([\w-]+)`?", readme)) - {"and"}:
         assert re.search(rf"^{target}:", targets, re.M), f"README names `make {target}`"

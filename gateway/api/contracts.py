@@ -85,6 +85,19 @@ class ConfigInfo:
     warnings: Sequence[str] = ()
     problems: Sequence[str] = ()
     """Of an edit that could not be taken: `file:line:column: sentence` each."""
+    projected_bytes_per_day: int | None = None
+    """What it writes to the flash at most, as far as that is known before it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilesInfo:
+    """The gateway's own log files, beside the journal; numbers since the start."""
+
+    folder: str
+    bytes_written: int
+    """They wear the flash too."""
+    dropped: int
+    """Records that found no room in memory, or met a disk that refuses."""
 
 
 class GatewayView(Protocol):
@@ -110,6 +123,7 @@ class GatewayView(Protocol):
     def uploads(self) -> Mapping[str, UploadView]: ...
 
     def config(self) -> ConfigInfo: ...
+    def log_files(self) -> LogFilesInfo | None: ...
 
     def subscribe(self, listener: BatchListener) -> AbstractContextManager[None]:
         """Call the listener with every batch at intake, before COMMIT, while entered."""

@@ -38,6 +38,9 @@ async def show_metrics(request: web.Request) -> web.Response:
     page.add("stream_clients", request.app[STREAMS].clients)
     page.add("clock_synchronised", gateway.clock.synchronised())
     page.add("config_problems", len(gateway.config().problems))
+    if files := gateway.log_files():
+        page.add("log_bytes_written", files.bytes_written)
+        page.add("log_records_dropped", files.dropped)
     page.add_all("store", dataclasses.asdict(gateway.store.state()))
     _devices(page, gateway)
     for name, upload in gateway.uploads.items():

@@ -240,6 +240,11 @@ class StateAnswer(Schema):
         fields.String(), required=True, metadata={"description": "Every choice that weakens security."}
     )
     store = fields.Dict(required=True, metadata={"description": "Sizes, budget, counters."})
+    logs = fields.Dict(
+        allow_none=True,
+        required=True,
+        metadata={"description": "The own log files: folder, bytes written since the start; null: none."},
+    )
     devices = fields.Dict(required=True, metadata={"description": "Device to state."})
     uploads = fields.Dict(required=True, metadata={"description": "Upload to state."})
     streams = whole("WebSocket clients.", required=True)

@@ -37,7 +37,7 @@ async def healthz(_request: web.Request) -> web.Response:
 )
 async def show_state(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
-    config = gateway.config()
+    config, files = gateway.config(), gateway.log_files()
     return json_answer(
         {
             "id": gateway.id,
@@ -48,6 +48,7 @@ async def show_state(request: web.Request) -> web.Response:
             "config": dataclasses.asdict(config),
             "insecure": insecure(gateway, request.app[SETTINGS]),
             "store": dataclasses.asdict(gateway.store.state()),
+            "logs": dataclasses.asdict(files) if files else None,
             "devices": {device.id: health_row(device.health) for device in gateway.devices.values()},
             "uploads": {
                 name: health_row(upload.health) | {"status": upload.status()}

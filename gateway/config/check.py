@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config import Config, ConfigProblems, load
+from gateway.config.dropin import stale
+from gateway.config.projection import project
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,10 @@ def check(path: Path, environ: Mapping[str, str] | None = None) -> Checked:
     except ConfigProblems as error:
         count = len(error.problems)
         return Checked(1, (*error.problems, f"{path}: {count} problem{'s' if count > 1 else ''}"))
-    warnings = (f"{line} (a warning)" for line in config.warnings)
-    return Checked(0, (*warnings, f"{path}: OK, {_summary(config)}"))
+    projected = project(config)
+    flash = f"{path}: store.endurance: {projected.warning}" if projected.warning else ""
+    warnings = (f"{line} (a warning)" for line in (*config.warnings, flash, stale(config)) if line)
+    return Checked(0, (*warnings, f"{path}: OK, {_summary(config)}", f"{path}: {projected}"))
 
 
 def _summary(config: Config) -> str:

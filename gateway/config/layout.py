@@ -7,6 +7,7 @@ from typing import Any
 from gateway.api.settings import HttpSettings
 from gateway.config.shapes import Group, Kinds, MapOf, Member, group_of
 from gateway.config.wording import check_name
+from gateway.logs import LogSettings
 from gateway.protocols import PROTOCOLS
 from gateway.settings import Declared, Settings, setting
 from gateway.store.settings import StoreSettings
@@ -38,6 +39,7 @@ class Whole:
 
     gateway: Any
     http: Any
+    logs: Any
     store: Any
     devices: Mapping[str, Any]
     uploads: Mapping[str, Any]
@@ -52,7 +54,7 @@ def layout(
 ) -> Group:
     """Return the root; other protocols, uploaders and groups than the real ones are for tests."""
     members = {}
-    for cls, name in ((GatewaySettings, "gateway"), (http, "http"), (store, "store")):
+    for cls, name in ((GatewaySettings, "gateway"), (http, "http"), (store, "store"), (LogSettings, "logs")):
         text = (cls.__doc__ or "").strip()
         members[name] = Member(name, group_of(cls), Declared(text), cls())
     devices = MapOf(Kinds("device", protocols), "device")

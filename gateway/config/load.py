@@ -15,6 +15,7 @@ from gateway.config.problems import ConfigProblems, Place, Problems, without_use
 from gateway.config.reading import INVALID, At, Kinded, Reader
 from gateway.config.shapes import Group
 from gateway.config.yaml_source import MAX_BYTES, MapNode, RefusedNode, ScalarNode, parse_bytes
+from gateway.logs import LogSettings
 from gateway.model import Device
 from gateway.store.settings import StoreSettings
 
@@ -50,6 +51,7 @@ class Config:
     gateway: GatewaySettings
     http: HttpSettings
     store: StoreSettings
+    logs: LogSettings
     devices: Mapping[str, DeviceConfig]
     uploads: Mapping[str, UploadConfig]
     warnings: tuple[str, ...] = field(default=(), compare=False)
@@ -158,7 +160,7 @@ def _assembled(whole: Whole, source: Source) -> Config:
     devices = {name: _device(name, kinded) for name, kinded in whole.devices.items()}
     uploads = {name: UploadConfig(name, each.kind, each.settings) for name, each in whole.uploads.items()}
     warnings = tuple(_warnings(whole.devices, devices))
-    return Config(whole.gateway, whole.http, whole.store, devices, uploads, warnings, source)
+    return Config(whole.gateway, whole.http, whole.store, whole.logs, devices, uploads, warnings, source)
 
 
 def _device(name: str, kinded: Kinded) -> DeviceConfig:

@@ -46,9 +46,14 @@ def _credential(name: str, environ: Mapping[str, str]) -> Path:
             f"add LoadCredential={name} to the service, or use {{file: PATH}}"
         )
     folder = Path(given)
-    plain, prefixed = folder / name, folder / f"secrets_{name}"
     # LoadCredential=secrets:FOLDER names each file of a folder with its prefix (systemd.exec(5)).
-    return prefixed if not plain.exists() and prefixed.exists() else plain
+    for file in (folder / name, folder / f"secrets_{name}"):
+        if file.exists():
+            return file
+    raise ValueError(
+        f"there is no credential {name}: put the secret alone into /etc/edge-gateway/secrets/{name}, "
+        "then restart the service, which reads credentials at its start only"
+    )
 
 
 def _read(file: Path, where: str, *, private: bool) -> str:

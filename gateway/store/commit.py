@@ -1,7 +1,7 @@
 """The transaction of one group commit: samples, series, gaps, runs, riding jobs, retention."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock
@@ -52,8 +52,10 @@ class Books:
     max_bytes: int
     """Of the hot file: what the history leaves."""
     snapshot_due: bool
-    running_s: float | None
-    """The gateway's own running time, where it is due to be written."""
+    kept: Sequence[tuple[str, object]]
+    """What is counted over the gateway's own running time, where it is due to be written."""
+    tight: bool
+    """The disk is nearly full: what can be done without goes."""
     token: int
     """Tells by which commit without a block the file was last written."""
     turned: Callable[[], None]
@@ -63,6 +65,8 @@ class Books:
     """Seq ranges of blocks to delete, some of them now."""
     released: list[int]
     """Tombstones to drop."""
+    synced_us: int
+    """Newest wall time of a synchronised clock that an earlier run wrote down."""
 
 
 @dataclass(slots=True)
@@ -99,7 +103,8 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
         batches.append(checked(work.salvaged))
     if batches:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
-        now_us = wall_us if books.clock.synchronised() else max(wall_us, books.newest.own_us)
+        known_us = max(books.newest.own_us, books.synced_us)
+        now_us = wall_us if books.clock.synchronised() else max(wall_us, known_us)
         resolved = resolve(conn, batches, books.newest, now_us, books.turned, books.past)
         _count(done, work, resolved)
         bad += resolved.bad
@@ -114,11 +119,13 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     for gap in gaps:
         insert_gap(conn, gap, tx.newest_seq)
     _runs(conn, work.runs)
-    deletions.keep(conn, work.tombstones)
+    if work.tombstones:
+        deletions.keep(conn, work.tombstones)
     for ride in work.rides:
         books.run_job(ride, tx)
     done.deleted, done.released = tx.deleted, books.released
-    deletions.release(conn, books.released)
+    if books.released:
+        deletions.release(conn, books.released)
     _housekeeping(conn, books, done, written, wall_us)
     return done
 
@@ -199,9 +206,13 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
             newest.strike(struck)
         save_snapshot(conn, newest, header)
         done.counted.lost += retention.trim_rows(conn, newest_seq)
+        if books.tight:
+            retention.trim_runs(conn)
         done.snapshot = True
-    if books.running_s is not None:
-        put_meta(conn, "running_s", books.running_s)
+    if books.kept:
+        synced = [("synced_us", wall_us)] if books.clock.synchronised() else []
+        for key, value in [*books.kept, *synced]:
+            put_meta(conn, key, value)
         done.running = True
 
 

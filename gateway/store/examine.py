@@ -94,11 +94,17 @@ def _known(conn: sqlite3.Connection, path: Path) -> bool:
     return bool(version == len(MIGRATIONS))
 
 
-def _check(conn: sqlite3.Connection) -> list[int]:
+def changed_rows(conn: sqlite3.Connection) -> Iterator[str]:
+    """Yield a sentence for each row whose own checksum fails."""
     for table, columns in _GUARDED.items():
         for *row, crc in conn.execute(f"SELECT {columns}, crc FROM {table} NOT INDEXED"):
             if row_crc(*row) != crc:
-                raise Damaged(f"a row of its table {table} was changed")
+                yield f"a row of its table {table} was changed"
+
+
+def _check(conn: sqlite3.Connection) -> list[int]:
+    for changed in changed_rows(conn):
+        raise Damaged(changed)
     (expected,) = conn.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() or (None,)
     if expected != schema_crc(conn):
         raise Damaged("its schema was changed")

@@ -72,8 +72,7 @@ class History:
         self.segments, self._sizes, self.series_unknown = (), {}, []
         self._folder.mkdir(exist_ok=True)
         by_number, by_name = dict(known), {info[:2]: number for number, info in known}
-        paths = sorted(self._folder.glob("[0-9]*.db"))
-        found = [Segment(int(path.stem), path) for path in paths if path.stem.isdecimal()]
+        found = segment.found(self._folder)
         for each in found:
             self._add(each)
             names = self._names(each, each is found[-1], now_us)
@@ -88,11 +87,16 @@ class History:
                 self.series_unknown += fresh
 
     def _names(self, each: Segment, newest: bool, now_us: int) -> list[tuple[int, SeriesInfo]]:
-        """Read a segment's series; the newest is opened for writing first: it may have to be rolled back."""
+        """Read a segment's series. It is opened for writing first where it may have to be rolled back.
+
+        That is the newest one, and one whose making or last fold the disk refused.
+        """
         try:
             if newest:
                 self._writing = segment.connect_writer(each.path)
                 self._sealed = False
+            elif segment.is_unfinished(each.path):
+                segment.connect_writer(each.path).close()
             return segment.names(each.path)
         except sqlite3.Error as error:
             unreadable = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR

@@ -105,16 +105,6 @@ class PagedFile:
                 if rest is not None:
                     yield head[:local] + rest
 
-    def before(self, at: int, size: int) -> bytes:
-        """Return up to `size` bytes that stand before a place on its page."""
-        fd = self._wal if at & _IN_WAL else self._db
-        if fd is None:
-            return b""
-        at &= ~_IN_WAL
-        base = _WAL_HEADER + 24 if fd == self._wal else 0
-        size = min(size, (at - base) % (_FRAME_BYTES if fd == self._wal else PAGE_BYTES))
-        return os.pread(fd, size, at - size)
-
     def _chain(self, number: int, left: int, *, over: bool) -> bytes | None:
         """Return what a chain of overflow pages holds, `over`: with the WAL laid over the file."""
         parts = []

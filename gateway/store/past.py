@@ -3,7 +3,8 @@
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol, TypeVar
 
 from gateway.model import Gap
 from gateway.store import segment
@@ -17,6 +18,26 @@ T = TypeVar("T")
 
 _PATIENCE = 5
 """So many look-ups for a commit fail where a segment cannot be read, before it is passed over."""
+
+
+class Segments(Protocol):
+    """The history's files as those who read know them."""
+
+    epoch: str
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Oldest first."""
+
+    @property
+    def deleted(self) -> Tombstones:
+        """What was deleted on request."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """While entered, blocks folded from now on are not deleted."""
+
+    def reading(self) -> "Past":
+        """Return a reader's own way to read."""
 
 
 class Damage(NamedTuple):
@@ -44,6 +65,8 @@ class Past:
         self._own = own
         """The writer's: the connection that writes a segment. It also has an unreadable one tried again."""
         self._patience = _PATIENCE
+        self.generation = 0
+        """Of the hot file that is read beside it."""
         self._open: dict[Segment, sqlite3.Connection] = {}
         self.damage: list[Damage] = []
 
@@ -138,7 +161,7 @@ class Past:
             except CorruptBlock as error:
                 self._note(where, fold, number, data, error)
                 continue
-            if deleted and deleted.ranges(header.series, fold.to_seq, header.t0, header.t1):
+            if deleted and deleted.ranges(header.series, header.seq, header.t0, header.t1):
                 header = header.without_sums()
             yield number, header
 
@@ -157,7 +180,7 @@ class Past:
             except CorruptBlock as error:
                 self._note(where, fold, number, data, error)
                 continue
-            if self._left(packed, fold, deleted):
+            if self._left(packed, deleted):
                 yield packed
 
     def one(self, where: Segment, fold: Fold, number: int) -> PackedChunk | None:
@@ -172,13 +195,13 @@ class Past:
         except CorruptBlock as error:
             self._note(where, fold, number, found[0], error)
             return None
-        return packed if self._left(packed, fold, deleted) else None
+        return packed if self._left(packed, deleted) else None
 
     @staticmethod
-    def _left(packed: PackedChunk, fold: Fold, deleted: Tombstones) -> bool:
+    def _left(packed: PackedChunk, deleted: Tombstones) -> bool:
         """Leave out what is deleted; say whether anything is left."""
         header = packed.header
-        if deleted and (ranges := deleted.ranges(header.series, fold.to_seq, header.t0, header.t1)):
+        if deleted and (ranges := deleted.ranges(header.series, header.seq, header.t0, header.t1)):
             packed.leave_out(ranges)
         return bool(packed.ts)
 
@@ -186,7 +209,7 @@ class Past:
         if self._own is not None and (own := self._own(where)) is not None:
             return own
         if where not in self._open:
-            self._open[where] = segment.connect_reader(where.path)
+            self._open[where] = segment.connect_verified(where.path)
         return self._open[where]
 
     def _chunks(

@@ -51,8 +51,6 @@ class SegmentRecovery:
     _joined: Batch = field(default_factory=Batch)
     _found: int = 0
     _unnamed: int = 0
-    _to_seq: int = 0
-    """Of the fresh folds: no deletion that holds now touches what they are made of."""
     _low: int = _HIGH
     _high: int = _LOW
 
@@ -67,7 +65,6 @@ class SegmentRecovery:
             for _ in remains.look():
                 yield None
             self.running_s = max((float(fold[7]) for fold in remains.folds.values()), default=self.running_s)
-            self._to_seq = max((int(fold[8]) for fold in remains.folds.values()), default=0)
             named = remains.names.items()
             self._mapping = yield from self.ask({number: SeriesInfo(*name, "") for number, name in named})
             for place, chunk in enumerate(remains.chunks()):
@@ -81,7 +78,7 @@ class SegmentRecovery:
         work.rides.append(Ride(self._forget_bad))
         yield work
 
-    def _take(self, header: ChunkHeader, data: bytes, seq: int) -> Generator[Work | None]:
+    def _take(self, header: ChunkHeader, data: bytes) -> Generator[Work | None]:
         self._found += header.n
         self._low, self._high = min(self._low, header.t0), max(self._high, header.t1)
         number = self._mapping.get(header.series)
@@ -94,7 +91,7 @@ class SegmentRecovery:
         else:
             batch = PackedChunk(data).batch()
             batch.series[:] = [number] * len(batch)
-            self._joined.extend(wanted(batch, seq, self.history.deleted))
+            self._joined.extend(wanted(batch, header.seq, self.history.deleted))
             if len(self._joined) >= _SLICE_SAMPLES:
                 yield from self._write_group()
                 joined, self._joined = self._joined, Batch()
@@ -126,7 +123,16 @@ class SegmentRecovery:
             infos = [(number, *self.series.info(number)[:2]) for number in series]
             segment.add_names(writing, self.history.epoch, infos)
             segment.add_fold(
-                writing, (fold, "", *_span(group), len(series), len(group), self.running_s, self._to_seq), []
+                writing,
+                (
+                    fold,
+                    "",
+                    *_span(group),
+                    len(series),
+                    len(group),
+                    self.running_s,
+                ),
+                [],
             )
             parts: dict[int, int] = {}
             for header, data in group:

@@ -25,7 +25,7 @@ def wanted(batch: Batch, seq: int, deleted: Tombstones) -> Batch:
 
 def wanted_whole(header: ChunkHeader, deleted: Tombstones) -> bool:
     """Say whether a salvaged chunk may be copied without looking into it: no deletion touches it."""
-    return not deleted.ranges(header.series, 0, header.t0, header.t1)
+    return not deleted.ranges(header.series, header.seq, header.t0, header.t1)
 
 
 def restored(found: list[Tombstone], history: History, next_id: int) -> list[Tombstone]:

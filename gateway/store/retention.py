@@ -86,6 +86,16 @@ def trim_rows(conn: sqlite3.Connection, newest_seq: int, kept: int = _ROWS_KEPT)
     return lost
 
 
+def trim_runs(conn: sqlite3.Connection, kept: int = 1000, most: int = 5000) -> None:
+    """Keep the newest runs only, and of each device the newest in which it was heard: a slice."""
+    heard = "kind = 'subscription' OR (kind = 'cycle' AND status != 'error')"
+    conn.execute(
+        "DELETE FROM run WHERE id < (SELECT min((SELECT min(id) FROM run) + ?, max(id) - ?) FROM run) "
+        f"AND id NOT IN (SELECT max(id) FROM run WHERE {heard} GROUP BY device)",
+        (most, kept - 1),
+    )
+
+
 def _drop_delivered(
     conn: sqlite3.Connection, uploads: list[str], want: int, newest_seq: int, freed: Freed
 ) -> int:

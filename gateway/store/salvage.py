@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gateway.model import Batch, Gap
-from gateway.store import chunk, codec, records, segment, tombstones
+from gateway.store import chunk, codec, records, tombstones
 from gateway.store.codec import BlockHeader, CorruptBlock, Kind
 from gateway.store.pages import Found, PagedFile
 from gateway.store.records import row_crc
@@ -166,11 +166,8 @@ class SegmentRemains:
                 elif kind == records.FOLD:
                     self.folds[fields[0]] = fields
 
-    def chunks(self) -> Iterator[tuple[chunk.ChunkHeader, bytes, int]]:
-        """Yield the sound chunks as they stand in the file, and the newest block of the fold of each.
-
-        That is 0 where it is not known.
-        """
+    def chunks(self) -> Iterator[tuple[chunk.ChunkHeader, bytes]]:
+        """Yield the sound chunks as they stand in the file."""
         for at in self._places:
             head = next(self._file.record(at, 12), b"")
             size = _SIZE.unpack_from(head, 8)[0] + chunk.HEADER_BYTES if len(head) == 12 else 0
@@ -178,44 +175,8 @@ class SegmentRemains:
                 continue
             for data in self._file.record(at, size):
                 with suppress(CorruptBlock):
-                    header = chunk.PackedChunk(data).header
-                    fold = self.folds.get(self._fold_of(at, header.series, len(data)))
-                    yield header, data, fold[8] if fold is not None else 0
+                    yield chunk.PackedChunk(data).header, data
                     break
-
-    def _fold_of(self, at: int, series: int, size: int) -> int:
-        """Return the fold by the row's id before a chunk; 0 where none is."""
-        kind = _varint(12 + 2 * size)
-        head = bytes([2 + len(kind), 0]) + kind
-        payload = _varint(len(head) + size)
-        for length in range(5, 10):  # of an id: it has the fold above 43 bits of series and part
-            there = self._file.before(at, len(payload) + length + len(head))
-            if there.startswith(payload) and there.endswith(head):
-                number = _number(there[len(payload) : len(payload) + length])
-                if number is not None and segment.series_of(number) == series:
-                    return segment.fold_of(number)
-        return 0
-
-
-def _varint(number: int) -> bytes:
-    """Return a number below 2**63 as SQLite writes it in a row."""
-    parts = [number & 0x7F]
-    while number := number >> 7:
-        parts.append(number & 0x7F | 0x80)
-    return bytes(reversed(parts))
-
-
-def _number(varint: bytes) -> int | None:
-    """Read a varint that is this long; None: it is not."""
-    if len(varint) == 9:
-        number = int.from_bytes(varint[:8], "big")
-        return sum((number >> 8 * place & 0x7F) << 7 * place for place in range(8)) << 8 | varint[8]
-    if varint[-1] & 0x80 or any(not byte & 0x80 for byte in varint[:-1]):
-        return None
-    number = 0
-    for byte in varint:
-        number = number << 7 | byte & 0x7F
-    return number
 
 
 def _record(file: PagedFile, found: Found) -> tuple[int, list[Any]] | None:

@@ -25,7 +25,7 @@ _SCHEMA = """
 CREATE TABLE series(id INTEGER PRIMARY KEY, device TEXT NOT NULL, tag TEXT NOT NULL, record BLOB NOT NULL);
 CREATE INDEX series_record ON series(record);
 CREATE TABLE fold(id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, t0 INTEGER, t1 INTEGER, n INTEGER,
-    series_n INTEGER, chunks INTEGER, running_s REAL, to_seq INTEGER NOT NULL, record BLOB NOT NULL);
+    series_n INTEGER, chunks INTEGER, running_s REAL, record BLOB NOT NULL);
 CREATE INDEX fold_record ON fold(record);
 CREATE TABLE folded(fold INTEGER NOT NULL, from_seq INTEGER NOT NULL, to_seq INTEGER NOT NULL);
 CREATE TABLE chunk(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
@@ -47,16 +47,16 @@ class Fold(NamedTuple):
     t1: int
     n: int
     series_n: int
-    to_seq: int
-    """The newest of the blocks that it took."""
+
+
+def found(folder: Path) -> list[Segment]:
+    """Return the segments in a folder, oldest first."""
+    paths = (path for path in folder.glob("[0-9]*.db") if path.stem.isdecimal())
+    return sorted(Segment(int(path.stem), path) for path in paths)
 
 
 def chunk_id(fold: int, series: int, part: int) -> int:
     return ((fold << _SERIES) + series << _PARTS) + part
-
-
-def fold_of(chunk: int) -> int:
-    return chunk >> _PARTS + _SERIES
 
 
 def series_of(chunk: int) -> int:
@@ -69,7 +69,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
         for pragma in (
-            f"page_size={PAGE_BYTES}", "journal_mode=DELETE", "synchronous=FULL", "secure_delete=OFF",
+            f"page_size={PAGE_BYTES}", "journal_mode=DELETE", "synchronous=EXTRA", "secure_delete=OFF",
             "cache_spill=OFF", "trusted_schema=OFF",
         ):  # fmt: skip
             conn.execute(f"PRAGMA {pragma}").fetchall()
@@ -86,13 +86,17 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     return conn
 
 
+def is_unfinished(path: Path) -> bool:
+    """Say whether a segment holds nothing yet, or was left in the middle of a transaction."""
+    return not path.stat().st_size or path.with_name(f"{path.name}-journal").exists()
+
+
 def connect_reader(path: Path) -> sqlite3.Connection:
     """Open a segment so that it can only be read."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
     try:
         conn.execute("PRAGMA cache_size=-512")
-        verify(conn)
     except BaseException as error:
         conn.close()
         if isinstance(error, sqlite3.Error) and not is_disk(error):  # a damaged header has many words
@@ -101,11 +105,21 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     return conn
 
 
+def connect_verified(path: Path) -> sqlite3.Connection:
+    """Open a segment to read, whose lists are what was written; raise sqlite3.DatabaseError else."""
+    conn = connect_reader(path)
+    try:
+        verify(conn)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
 def folds(conn: sqlite3.Connection, from_us: int, to_us: int) -> list[Fold]:
     """Return what may hold samples of the range."""
     rows = conn.execute(
-        "SELECT id, t0, t1, n, series_n, to_seq FROM fold WHERE t1 >= ? AND t0 <= ? ORDER BY id",
-        (from_us, to_us),
+        "SELECT id, t0, t1, n, series_n FROM fold WHERE t1 >= ? AND t0 <= ? ORDER BY id", (from_us, to_us)
     )
     return [Fold(*row) for row in rows.fetchall()]
 
@@ -128,28 +142,27 @@ def chunks(
 def folded(conn: sqlite3.Connection, epoch: str) -> list[tuple[int, int]]:
     """Return the seq ranges of blocks whose samples are all in chunks here."""
     return conn.execute(
-        "SELECT from_seq, folded.to_seq FROM folded JOIN fold ON fold.id = fold WHERE epoch = ? "
-        "ORDER BY from_seq",
+        "SELECT from_seq, to_seq FROM folded JOIN fold ON fold.id = fold WHERE epoch = ? ORDER BY from_seq",
         (epoch,),
     ).fetchall()
 
 
 def newest_seq(conn: sqlite3.Connection) -> int:
     """Return the newest block that any fold took."""
-    return int(conn.execute("SELECT coalesce(max(to_seq), 0) FROM fold").fetchone()[0])
+    return int(conn.execute("SELECT coalesce(max(to_seq), 0) FROM folded").fetchone()[0])
 
 
 def names(path: Path) -> list[tuple[int, SeriesInfo]]:
     """Read the series of a segment whose lists are whole."""
-    with closing(connect_reader(path)) as conn:
+    with closing(connect_verified(path)) as conn:
         rows = conn.execute("SELECT id, device, tag FROM series").fetchall()
     return [(series, SeriesInfo(device, tag, "")) for series, device, tag in rows]
 
 
 def add_fold(conn: sqlite3.Connection, fold: Sequence[Any], ranges: Sequence[tuple[int, int]]) -> None:
-    """Write a fold (id, epoch, t0, t1, n, series_n, chunks, running_s, to_seq) and what it took."""
+    """Write a fold (id, epoch, t0, t1, n, series_n, chunks, running_s) and what it took."""
     record = records.pack(records.FOLD, *fold, list(ranges))
-    conn.execute("INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*fold, record))
+    conn.execute("INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*fold, record))
     conn.executemany("INSERT INTO folded VALUES (?, ?, ?)", [(fold[0], *pair) for pair in ranges])
 
 
@@ -159,6 +172,15 @@ def add_names(conn: sqlite3.Connection, epoch: str, infos: Iterable[tuple[int, s
         "INSERT OR IGNORE INTO series VALUES (?, ?, ?, ?)",
         [(*info, records.pack(records.SERIES, *info, epoch)) for info in infos],
     )
+
+
+def rename_epoch(conn: sqlite3.Connection, old: str, new: str) -> None:
+    """Have the folds of an epoch be of another one."""
+    for number, record in conn.execute("SELECT id, record FROM fold WHERE epoch = ?", (old,)).fetchall():
+        fields = records.unpack(record)[1]
+        fields[1] = new
+        row = new, records.pack(records.FOLD, *fields), number
+        conn.execute("UPDATE fold SET epoch = ?, record = ? WHERE id = ?", row)
 
 
 def committed(writing: sqlite3.Connection) -> bool:
@@ -209,7 +231,7 @@ def look_over(conn: sqlite3.Connection) -> Iterator[tuple[Fold, int, bytes]]:
     found = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         raise Damaged(str(found).replace("\n", ": "))
-    query = "SELECT id, t0, t1, n, series_n, to_seq, chunks FROM fold NOT INDEXED ORDER BY id"
+    query = "SELECT id, t0, t1, n, series_n, chunks FROM fold NOT INDEXED ORDER BY id"
     for *row, expected in conn.execute(query).fetchall():
         fold, there = Fold(*row), 0
         for number, data in chunks(conn, fold, None):

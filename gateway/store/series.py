@@ -85,6 +85,15 @@ def load_series(conn: sqlite3.Connection) -> list[tuple[int, SeriesInfo]]:
     return [(row[0], SeriesInfo(*named(row), units.get(row[0], ""))) for row in rows]
 
 
+def renew_records(conn: sqlite3.Connection) -> None:
+    """Write the records of all series again: the epoch that they name has changed."""
+    epoch = read_epoch(conn)
+    rows = conn.execute("SELECT id, device, tag FROM series").fetchall()
+    conn.executemany(
+        "UPDATE series SET record = ? WHERE id = ?", [(pack(SERIES, *row, epoch), row[0]) for row in rows]
+    )
+
+
 def named(row: tuple[int, str, str, bytes]) -> tuple[str, str]:
     """Return device and tag of a row; ValueError: its record says otherwise, or is damaged."""
     try:

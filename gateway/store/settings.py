@@ -44,3 +44,9 @@ class StoreSettings(Settings):
         low=1_000_000,
         example="64MiB",
     )
+    endurance_bytes: int = setting(
+        24_000_000_000_000,
+        help="what the flash takes in its life (TBW in its data sheet); by it `years_left` is reckoned",
+        low=1_000_000_000,
+        example="24TB",
+    )

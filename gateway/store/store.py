@@ -15,11 +15,13 @@ from gateway.store import outbox
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Counters
 from gateway.store.deletes import Deletes
+from gateway.store.flash import FlashState
 from gateway.store.history import History
 from gateway.store.hotfile import HotFile
 from gateway.store.outbox import Transaction
 from gateway.store.past import Damage
 from gateway.store.reader import Readers
+from gateway.store.room import RoomState
 from gateway.store.schema import DiskRefuses
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
@@ -54,6 +56,9 @@ class StoreState:
     """A sentence while the disk refuses; nothing is acknowledged then."""
     counters: dict[str, int]
     last_commit_mono_ns: int
+    wal_bytes: int
+    disk: RoomState
+    flash: FlashState
     salvaging: str
     """The damaged file whose samples are being taken in."""
 
@@ -63,7 +68,7 @@ class Store(Deletes):
 
     def __init__(self, folder: Path, settings: StoreSettings, clock: Clock) -> None:
         """Use `Store.open`."""
-        self._folder = folder
+        self.folder = folder
         self._settings = settings
         self._clock = clock
         self._series = SeriesTable()
@@ -103,6 +108,7 @@ class Store(Deletes):
             store._hot.unlock()
 
     _writer: Writer
+    _history: History
     _run_id: int
 
     async def _close(self) -> None:
@@ -234,6 +240,10 @@ class Store(Deletes):
         self._writer.hurry()
         await future
 
+    def hurry(self) -> None:
+        """Have the next commit not wait for its tick."""
+        self._writer.hurry()
+
     def gap(self, gap: Gap) -> None:
         """Record a hole with the next commit."""
         self._writer.submit(lambda work: work.gaps.append(gap))
@@ -279,7 +289,10 @@ class Store(Deletes):
             refusing=writer.refusing,
             counters={name: getattr(writer.counters, name) for name in Counters.__slots__},
             last_commit_mono_ns=writer.last_commit_ns,
-            salvaging=writer.recovery.busy,
+            wal_bytes=writer.disk.wal.bytes_used,
+            disk=writer.disk.room.state,
+            flash=writer.disk.flash.state(),
+            salvaging=writer.mender.busy,
         )
 
 

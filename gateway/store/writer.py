@@ -7,7 +7,6 @@ the same work tried again, about each second, for as long as it takes.
 import asyncio
 import contextlib
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -17,12 +16,12 @@ from gateway.model import Batch, Gap, NotStored
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Books, Counters, Done, run_commit, was_committed
 from gateway.store.compact import Compactor
-from gateway.store.examine import Examination
+from gateway.store.disk import Disk
 from gateway.store.history import History
 from gateway.store.hotfile import HotFile, Loaded
 from gateway.store.inbox import Inbox
+from gateway.store.mender import Mender
 from gateway.store.outbox import Transaction, keep_only
-from gateway.store.recoverer import Recoverer
 from gateway.store.recovery import Mapping, Names
 from gateway.store.schema import is_corrupt, is_disk, is_full, read_epoch
 from gateway.store.series import SeriesTable
@@ -39,8 +38,6 @@ _SLICE_PAUSE_S = 0.002
 _SNAPSHOT_NS = 300_000_000_000
 _RUNNING_NS = 60_000_000_000
 _CORRUPT_TRIES = 2
-_EXAMINE_NS = 60_000_000_000
-"""Between two times that a suspected file is looked over."""
 
 
 class Writer(Inbox, threading.Thread):
@@ -54,22 +51,21 @@ class Writer(Inbox, threading.Thread):
         Inbox.__init__(self, clock)
         self._hot, self._clock, self._series, self._budget, self._boot = hot, clock, series, budget, boot
         self._history = history
-        self.compactor = Compactor(history, series, clock, settings.chunk_minutes)
-        self.recovery = Recoverer(
-            hot.path.parent, history, series, lambda found, known: self._tell(lambda: adopt(found, known))
+        self.compactor = Compactor(history, series, clock, settings.chunk_minutes, boot)
+        self.mender = Mender(
+            hot, history, series, lambda found, known: self._tell(lambda: adopt(found, known))
         )
         self.uploads: tuple[str, ...] | None = None
         """Those configured, once that is known."""
-        self._suspicion = self._condemned = ""
-        self._examination: Examination | None = None
-        self._examine_ns = 0
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
+        self.disk = Disk(hot.path, settings, clock)
         self._loop = asyncio.get_running_loop()
         self._conn: sqlite3.Connection | None = None
         self._doubt: Done | None = None
         self._corrupt_tries = 0
         self._token = 0
+        self._next_ns = 0
         self.turned_ns = clock.mono_ns()
         self.refusing = ""
         self.generation = 0
@@ -82,12 +78,12 @@ class Writer(Inbox, threading.Thread):
         for series, info in loaded.series:
             self._series.keep(series, info)
         self._series.begin_at(loaded.series_from)
-        hot = self._hot.path if self._hot.look_later else None
-        if hot is not None or self._history.segments:
-            self._examination = Examination(hot, self._history.segments, self.hurry)
+        self.mender.begin(self.hurry)
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
         self._running_saved_ns = self._snapshot_ns = self._started_ns
+        self.disk.flash.load(self._conn)
         self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
+        self._known_us = loaded.synced_us
         self._pending.bad += loaded.bad
         self._take_over(loaded)
         self._work.series += loaded.series_of_history
@@ -103,61 +99,47 @@ class Writer(Inbox, threading.Thread):
 
     def run(self) -> None:
         """Commit at each tick where something waits, until stopped."""
-        next_ns = 0
         while not self._ended:
-            due = self._wait(next_ns)
-            self.turned_ns = now = self._clock.mono_ns()
-            if due:
-                self._try_commit()
-                next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
-            if self._stop_by_ns is None and not self.refusing:
-                self._compact()
-                self._salvage()
-                self._examine()
+            with self._changed:
+                if (pause_s := self.pause_s()) > 0:
+                    self._changed.wait(pause_s)
+            self.turn()
         self._close()
 
-    def _salvage(self) -> None:
-        """Take in a slice of a damaged file where nothing else is to be written."""
+    def turn(self) -> None:
+        """Commit where it is due, fold a little, take in a little of what is damaged."""
+        due = self._due()
+        self.turned_ns = now = self._clock.mono_ns()
+        self.disk.look(None if self.refusing else self._conn, self.bytes_used)
+        if due:
+            self._try_commit()
+            self._next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
+        if self._stop_by_ns is None and not self.refusing:
+            self._compact()
+            self._mend()
+
+    def _mend(self) -> None:
+        """Take in a slice of a damaged file where nothing else waits; set aside what is found damaged."""
         if self._work or self._conn is None:
             return
-        if self._history.set_aside_any:
-            self._history.set_aside_any = False
-            self.recovery.look()
-        stat = os.statvfs(self._hot.path.parent)
         try:
-            now, free_bytes = self._clock.mono_ns(), stat.f_bavail * stat.f_frsize
-            work = self.recovery.slice(self._conn, now, self._now_running_s(), free_bytes)
+            work = self.mender.slice(self._conn, self._clock.mono_ns(), self._now_running_s(), self.hurry)
         except Exception as error:  # noqa: BLE001  # the writer's boundary: the damaged file stays as it is
             _log.error("a damaged file cannot be taken in: %s", error, exc_info=error)
-            self.recovery.abandon(self._clock.mono_ns())
+            self.mender.abandon(self._clock.mono_ns())
             return
-        if work:
+        if self.mender.condemned:
+            self._disconnect()
+        if work or self.mender.condemned:
+            work = work or Work()
             work.series = self._work.series
             self._work = work
             self._try_commit()
 
     def suspect(self, why: str) -> None:
         """Have the file looked over (any thread): SQLite found it malformed."""
-        with self._changed:
-            self._suspicion = why
-            self._changed.notify()
-
-    def _examine(self) -> None:
-        """Look the file over where it is suspected, aside; one that is damaged is set aside."""
-        now, running = self._clock.mono_ns(), self._examination
-        if running is None:
-            if self._suspicion and now >= self._examine_ns:
-                self._suspicion, self._examine_ns = "", now + _EXAMINE_NS
-                self._examination = Examination(self._hot.path, self._history.segments, self.hurry)
-            return
-        if running.found is None:
-            return
-        self._examination = None
-        self._work.note(running.bad, running.damage)
-        if running.found:
-            self._condemned = running.found
-            self._disconnect()
-            self._try_commit()
+        self.mender.suspicion = why
+        self.hurry()
 
     def _compact(self) -> None:
         if self._conn is None:
@@ -168,20 +150,27 @@ class Writer(Inbox, threading.Thread):
             _log.error("blocks cannot be folded into the history: %s", error, exc_info=error)
             self.compactor.abandon()
 
-    def _wait(self, next_ns: int) -> bool:
-        """Wait for work and its tick, at most the idle time; say whether to commit."""
+    def pause_s(self) -> float:
+        """Return how long there is nothing to do, unless something comes in; at most the idle time."""
+        stopping, left_ns = self._stop_by_ns is not None, self._next_ns - self._clock.mono_ns()
+        busy = self._busy()
+        busy_between = self.compactor.busy or self.mender.busy
+        longest_s = _SLICE_PAUSE_S if busy_between and not self.refusing else _IDLE_S
+        if stopping and self.refusing:
+            return 0.1
+        if stopping or (busy and (left_ns <= 0 or (self._hurry and not self.refusing))):
+            return 0
+        return min(max(left_ns / 1e9, 0.001), longest_s) if busy else longest_s
+
+    def _busy(self) -> bool:
+        compactor = self.compactor
+        return bool(self._pending or self._work or compactor.wants_commit or compactor.releaser.released)
+
+    def _due(self) -> bool:
+        """Say whether to commit now, and take what is to go along."""
         with self._changed:
-            stopping, left_ns = self._stop_by_ns is not None, next_ns - self._clock.mono_ns()
-            busy = bool(
-                self._pending or self._work or self.compactor.wants_commit or self.compactor.releaser.released
-            )
-            busy_between = self.compactor.busy or self.recovery.busy
-            longest_s = _SLICE_PAUSE_S if busy_between and not self.refusing else _IDLE_S
-            if stopping and self.refusing:
-                self._changed.wait(0.1)
-            elif not (stopping or (busy and left_ns <= 0) or (self._hurry and not self.refusing)):
-                self._changed.wait(min(max(left_ns / 1e9, 0.001), longest_s) if busy else longest_s)
-            tick = self._clock.mono_ns() >= next_ns or (self._hurry and not self.refusing)
+            busy = self._busy()
+            tick = self._clock.mono_ns() >= self._next_ns or (self._hurry and not self.refusing)
             due = self._stop_by_ns is not None or (tick and busy)
             if due:
                 self._hurry = False
@@ -236,14 +225,14 @@ class Writer(Inbox, threading.Thread):
 
     def _books(self, closing: bool) -> Books:
         now = self._clock.mono_ns()
-        running_s = self._now_running_s()
+        due = closing or now - self._running_saved_ns > _RUNNING_NS
         self._token += 1
         return Books(
             self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
-            running_s if closing or now - self._running_saved_ns > _RUNNING_NS else None,
+            self.disk.kept(self._now_running_s()) if due else [], self.disk.room.tight,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
-            self.compactor.releaser.released,
+            self.compactor.releaser.released, self._known_us,
         )  # fmt: skip
 
     def _turned(self) -> None:
@@ -253,8 +242,9 @@ class Writer(Inbox, threading.Thread):
         """Return the connection, opened again after a failure; a malformed file is set aside first."""
         if self._conn is not None:
             return self._conn
-        if self._corrupt_tries >= _CORRUPT_TRIES or self._condemned:
-            self._set_aside()
+        if self._corrupt_tries >= _CORRUPT_TRIES or self.mender.condemned:
+            self.mender.set_aside(self.refusing, self.oldest_seq, self.next_seq - 1, self._clock.wall_us())
+            self._corrupt_tries = 0
         conn = self._hot.connect()
         self._conn = conn
         if read_epoch(conn) != self.epoch:
@@ -268,13 +258,6 @@ class Writer(Inbox, threading.Thread):
             if (known := self.uploads) is not None:
                 self._work.rides.insert(0, Ride(lambda tx: keep_only(tx, known)))
         return conn
-
-    def _set_aside(self) -> None:
-        self._hot.set_aside(self._condemned or self.refusing, self._clock.wall_us())
-        self._corrupt_tries, self._condemned = 0, ""
-        aside = self.recovery.waiting()[-1:]
-        self.recovery.expected.update({path.name: (self.oldest_seq, self.next_seq - 1) for path in aside})
-        self.recovery.look()
 
     def _committed(self, done: Done) -> None:
         self._doubt = None
@@ -292,7 +275,7 @@ class Writer(Inbox, threading.Thread):
         self._snapshot_ns = now if done.snapshot else self._snapshot_ns
         self._running_saved_ns = now if done.running else self._running_saved_ns
         self.counters.add(done.counted)
-        self.recovery.committed(done.salvaged)
+        self.mender.committed(done.salvaged)
         self.last_commit_ns = now
         if self.refusing:
             _log.warning("the store takes samples again")
@@ -361,8 +344,7 @@ class Writer(Inbox, threading.Thread):
                 conn.close()
 
     def _close(self) -> None:
-        if self._examination is not None:
-            self._examination.cancel()
+        self.mender.close()
         if self._conn is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

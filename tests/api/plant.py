@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.api.contracts import ConfigInfo
+from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Role, Tokens
 from gateway.clock import SystemClock
 from gateway.controls import Node, NodePage
@@ -75,6 +75,9 @@ class Plant:
     def config(self) -> ConfigInfo:
         return ConfigInfo("gateway.yaml", 0, ("a warning",), self.broken)
 
+    def log_files(self) -> LogFilesInfo:
+        return LogFilesInfo("/var/log/edge-gateway", 4096, 0)
+
     @contextlib.contextmanager
     def subscribe(self, listener: BatchListener) -> Iterator[None]:
         self.listeners.append(listener)
@@ -89,7 +92,7 @@ class Plant:
             kind,
             store=self.store,
             clock=self.clock,
-            own_time=OwnTime(self.clock, self.store.newest_own_us),
+            own_time=OwnTime(self.clock, self.store.newest_own_us, self.store.gap),
             state=self.state,
             gateway_id=self.id,
             listeners=self.listeners,

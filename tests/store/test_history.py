@@ -74,8 +74,8 @@ async def test_what_is_folded_reads_as_before(opened: Opener, tmp_path: Path) ->
 async def test_a_long_window_of_chunks_comes_in_parts(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.reader._KEPT_ROWS", 70)
-    monkeypatch.setattr("gateway.store.reader._STEP_ROWS", 300)
+    monkeypatch.setattr("gateway.store.window._KEPT_ROWS", 70)
+    monkeypatch.setattr("gateway.store.window._STEP_ROWS", 300)
     async with opened(**AT_ONCE) as store:
         series = [store.series("plc", str(n)) for n in range(3)]
         samples = [Sample(s, NOW_US + n * 1000, n) for n in range(2000) for s in series]
@@ -460,7 +460,7 @@ async def test_blocks_are_not_deleted_under_a_reading_that_began_before_the_fold
         def held_up(folder: Folder, *arguments: Any) -> bool:
             """Go on with the second block only once a fold is done, and deletions had their time."""
             done = turn(folder, *arguments)
-            store._writer.compactor._period_us = 0
+            store._writer.compactor._period_ns = 0
             for _ in range(500):
                 if store._writer.compactor.folds:
                     break

@@ -7,8 +7,9 @@ import asyncio
 import importlib
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from gateway.model import Device, Link
@@ -18,6 +19,8 @@ from gateway.settings import Settings as Group
 POLICIES = ("Aes256_Sha256_RsaPss", "Basic256Sha256", "Aes128_Sha256_RsaOaep", "Basic256", "Basic128Rsa15")
 """Security policies that can be named; the last two are outdated and never chosen by `auto`."""
 
+_FASTEST_MS = 10
+"""Assumed where 0 asks for the fastest the server can, which it tells only in its answer."""
 _SECURITY = re.compile(rf"(auto|none|({'|'.join(POLICIES)})(/(SignAndEncrypt|Sign))?)")
 
 
@@ -101,6 +104,18 @@ class Settings(Group):
         if self.password is not None and not self.user:
             raise ValueError("there is a password but no user: add `user`, or remove `password`")
 
+    def most_samples_per_s(self, tags: Mapping[str, Any]) -> float | None:
+        """Return what comes if each tag changes whenever it is looked at; None where none is listed."""
+        if not tags:
+            return None
+        if self.mode == "poll":
+            return len(tags) * 1000 / self.poll_interval_ms
+        usual = (
+            self.publishing_interval_ms if self.sampling_interval_ms is None else self.sampling_interval_ms
+        )
+        own = (tag.sampling_interval_ms for tag in tags.values())
+        return sum(1000 / ((usual if ms is None else ms) or _FASTEST_MS) for ms in own)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TagSettings(Group):
@@ -127,8 +142,7 @@ def queue_size(settings: Settings, sampling_ms: int) -> int:
     """Return what the server is asked to keep between two publishes: all it samples, and two more."""
     if settings.queue_size is not None:
         return settings.queue_size
-    # 0 asks for the fastest the server can, which it tells only in its answer: 10 ms is assumed.
-    return math.ceil(settings.publishing_interval_ms / (sampling_ms or 10)) + 2
+    return math.ceil(settings.publishing_interval_ms / (sampling_ms or _FASTEST_MS)) + 2
 
 
 async def run(device: Device, settings: Settings, link: Link) -> None:

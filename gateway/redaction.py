@@ -1,0 +1,76 @@
+"""Text without secrets: what is known to be one, in each of its encodings, and what looks like one."""
+
+import base64
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote, quote_plus
+
+from gateway.settings import Secret
+
+_SHOWN: Final = "<secret>"
+_SHORTEST: Final = 4
+"""A shorter secret would take half of every text with it; what it looks like still counts."""
+_NAME: Final = r"[\w-]*(?:passw(?:or)?d|passphrase|secret|token)[\w-]*"
+_VALUE: Final = re.compile(
+    rf"({_NAME}[\"']?[ \t]*[:=][ \t]*)"
+    r"(?!\{[ \t]*[\"']?(?:credential|file|env)\b)"
+    r"(\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|[^\s,}{][^\n,}]*)",
+    re.IGNORECASE,
+)
+_BLOCK: Final = re.compile(
+    rf"^([ \t]*)[\"']?{_NAME}[\"']?[ \t]*:[ \t]*[|>][^\n]*\n((?:\1[ \t]+[^\n]*\n?|[ \t]*\n)+)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_TOKEN: Final = re.compile(r"egw_[A-Za-z0-9_-]+|(?<=[Bb]earer )\S+|(?<=[Bb]asic )[A-Za-z0-9+/=]{8,}")
+_USERINFO: Final = re.compile(r"(?<=//)[^/\s@\"']+@")
+
+
+class Redaction:
+    """Takes the secrets that are known, and those that look like one, out of texts."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = {form for text in secrets if len(text) >= _SHORTEST for form in _forms(text)}
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+
+    def __call__(self, text: str) -> str:
+        if self._known is not None:
+            text = self._known.sub(_SHOWN, text)
+        text = _BLOCK.sub(lambda found: found[0].replace(found[2], f"{found[1]}  {_SHOWN}\n"), text)
+        text = _VALUE.sub(rf"\1{_SHOWN}", text)
+        return _USERINFO.sub(f"{_SHOWN}@", _TOKEN.sub(_SHOWN, text))
+
+
+def _forms(text: str) -> Iterator[str]:
+    data = text.encode()
+    yield from (
+        text,
+        quote(text),
+        quote(text, safe=""),
+        quote_plus(text),
+        repr(text)[1:-1],
+        ascii(text)[1:-1],
+    )
+    yield from (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], data.hex())
+    yield from (
+        base64.b64encode(data).decode().rstrip("="),
+        base64.urlsafe_b64encode(data).decode().rstrip("="),
+    )
+
+
+def secrets_in(settings: Any) -> Iterator[str]:
+    """Yield the text of every Secret within settings, mappings and sequences."""
+    if isinstance(settings, Secret):
+        yield settings.text
+    elif dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        for each in dataclasses.fields(settings):
+            yield from secrets_in(getattr(settings, each.name))
+    elif isinstance(settings, Mapping):
+        for value in settings.values():
+            yield from secrets_in(value)
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from secrets_in(value)

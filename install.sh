@@ -1,0 +1,116 @@
+#!/bin/sh
+# Installs edge-gateway from this folder on a systemd machine that cannot take the Debian package. Safe to repeat.
+#
+#   sudo ./install.sh                  installs or upgrades: a venv in /opt/edge-gateway, the same unit as the package
+#   sudo ./install.sh --force          makes the venv anew; configuration and store stay
+#   sudo ./install.sh --uninstall      removes the program; configuration and store stay
+#   sudo ./install.sh --uninstall --delete-data        removes configuration, secrets, logs and store too
+#
+# The libraries are those of the package, by hash, from pip's registry or, with PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER,
+# from files. PYTHON names another interpreter than python3 (3.11 to 3.13).
+set -eu
+umask 022
+
+OPT=/opt/edge-gateway
+LINK=/usr/local/bin/edge-gateway
+UNIT=/etc/systemd/system/edge-gateway.service
+ETC=/etc/edge-gateway
+STATE=/var/lib/edge-gateway
+LOGS=/var/log/edge-gateway
+MARK=$OPT/installed-by-install.sh
+
+say() { echo "install.sh: $*"; }
+fail() { echo "install.sh: $*" >&2; exit 1; }
+
+force='' uninstall='' delete_data=''
+for argument in "$@"; do
+    case "$argument" in
+    --force) force=yes ;;
+    --uninstall) uninstall=yes ;;
+    --delete-data) delete_data=yes ;;
+    -h|--help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) fail "unknown argument $argument; see --help" ;;
+    esac
+done
+[ -z "$delete_data" ] || [ -n "$uninstall" ] || fail "--delete-data goes with --uninstall alone"
+[ "$(id -u)" = 0 ] || fail "run it with sudo"
+if dpkg-query -W -f '${Status}' edge-gateway 2>/dev/null | grep -q ' installed$'; then
+    fail "the Debian package edge-gateway is installed here; remove it first: apt-get remove edge-gateway"
+fi
+
+remove() {
+    systemctl disable --now edge-gateway.service 2>/dev/null || true
+    rm -f "$UNIT" "$LINK"
+    rm -rf "$OPT"
+    systemctl daemon-reload
+}
+
+if [ -n "$uninstall" ]; then
+    store=
+    if [ -L "$STATE/store" ]; then store=$(readlink -f "$STATE/store" || true); fi
+    remove
+    if [ -n "$delete_data" ]; then
+        if [ -n "$store" ]; then
+            rm -rf "$store/hot.db" "$store"/hot.db-* "$store"/hot.db.corrupt-* "$store/history" \
+                "$store/store.lock" "$store/reserve"
+        fi
+        rm -rf "$ETC" "$STATE" "$LOGS" /etc/systemd/system/edge-gateway.service.d
+        say "removed, with configuration and store"
+    else
+        say "removed; configuration ($ETC) and store ($STATE) stay"
+    fi
+    exit 0
+fi
+
+cd "$(dirname "$0")"
+[ -f debian/requirements.lock ] || fail "run it from the folder of the source"
+PYTHON=${PYTHON:-python3}
+"$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' ||
+    fail "$PYTHON is not Python 3.11, 3.12 or 3.13; name one: PYTHON=/usr/bin/python3.12 ./install.sh"
+"$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || fail "python's venv is missing: apt-get install python3-venv"
+
+# A venv holds its own path, so it is made where it stays: beside the one that runs, which is kept until the new one
+# works. The link is what is exchanged.
+new=$OPT/$(date +%Y%m%d-%H%M%S)-$$
+trap 'rm -rf "$new"' EXIT
+mkdir -p "$OPT"
+: > "$MARK"
+before=$(readlink "$OPT/current" 2>/dev/null || true)
+if [ -n "$force" ] && [ -n "$before" ]; then say "making the program anew; $STATE is not touched"; fi
+"$PYTHON" -m venv "$new"
+pip() { "$new/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
+sources=$(sed -n 's/^SOURCES = "\(.*\)"/\1/p' debian/bundle.py)
+pip install --no-deps --require-hashes --only-binary :all: -r debian/tools.lock
+pip install --no-deps --require-hashes --no-build-isolation --use-pep517 --only-binary :all: --no-binary "$sources" \
+    -r debian/requirements.lock
+copy=$new/source
+mkdir -p "$copy/debian"
+cp -r gateway pyproject.toml setup.py README.md "$copy/"
+cp debian/changelog "$copy/debian/"
+pip install --no-deps --no-build-isolation --no-index "$copy"
+rm -rf "$copy"
+"$new/bin/edge-gateway" settings >/dev/null || fail "the program does not start; nothing was changed"
+
+getent passwd edge-gateway >/dev/null ||
+    useradd --system --user-group --home-dir "$STATE" --no-create-home --shell /usr/sbin/nologin edge-gateway
+install -d -m 755 "$ETC"
+install -d -m 700 "$ETC/secrets"
+[ -e "$ETC/gateway.yaml" ] || install -m 644 config/starter.yaml "$ETC/gateway.yaml"
+cp install.sh "$OPT/install.sh"
+chmod 755 "$OPT/install.sh"
+ln -sfn "$new" "$OPT/current.new"
+mv -T "$OPT/current.new" "$OPT/current"
+trap - EXIT
+ln -sfn "$OPT/current/bin/edge-gateway" "$LINK"
+install -m 644 systemd/edge-gateway.service "$UNIT"
+systemctl daemon-reload
+systemctl enable --quiet edge-gateway.service
+if ! systemctl restart edge-gateway.service; then
+    say "the service does not start, see: journalctl -u edge-gateway"
+    if [ -n "$before" ] && [ -d "$before" ]; then say "the program before stands in $before still"; fi
+    exit 1
+fi
+for folder in "$OPT"/[0-9]*; do
+    if [ "$folder" != "$new" ]; then rm -rf "$folder"; fi
+done
+say "installed; edit $ETC/gateway.yaml, then: systemctl reload edge-gateway"

@@ -1,0 +1,1 @@
+"""The commands on a store, each as a technician runs it."""

@@ -1,0 +1,94 @@
+"""Machines to test in, and the packages to install there."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.machine.nspawn import REPOSITORY, ROOTS, SUITES, Machine, machine, why_not
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.machine)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def able() -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory, able: None) -> Path:
+    """Return a folder with each suite's package (built where dist/ has none), and an older one."""
+    folder = tmp_path_factory.mktemp("packages")
+    built = Path(os.environ.get("PACKAGES", REPOSITORY / "dist"))
+    for suite, mark in SUITES.items():
+        found = sorted(built.glob(f"edge-gateway_*~{mark}_amd64.deb"))
+        if not found:
+            build = [str(REPOSITORY / "debian" / "build-in-root.sh"), suite, "amd64", str(built)]
+            subprocess.run(build, check=True, env={**os.environ, "ROOTS": str(ROOTS)})
+            found = sorted(built.glob(f"edge-gateway_*~{mark}_amd64.deb"))
+        shutil.copy(found[-1], folder / f"edge-gateway-{mark}.deb")
+        older(found[-1], folder / f"older-{mark}.deb")
+    return folder
+
+
+def older(package: Path, to: Path) -> None:
+    """Make a package that differs in its version alone, an older one: there is no released one yet."""
+    work = to.with_suffix("")
+    subprocess.run(["dpkg-deb", "-R", package, work], check=True)
+    control = work / "DEBIAN" / "control"
+    lines = control.read_text().splitlines()
+    control.write_text(
+        "\n".join("Version: 0.0.1" if line.startswith("Version:") else line for line in lines) + "\n"
+    )
+    subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "-b", work, to], check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(work)
+
+
+@pytest.fixture
+def boot(packages: Path, tmp_path: Path) -> Iterator[Callable[[str], Machine]]:
+    """Return a function that boots a fresh machine of a suite, without the package."""
+    with_exit = []
+
+    def booting(suite: str) -> Machine:
+        entered = machine(suite, tmp_path / suite, packages)
+        with_exit.append(entered)
+        return entered.__enter__()
+
+    try:
+        yield booting
+    finally:
+        for entered in with_exit:
+            entered.__exit__(None, None, None)
+
+
+@pytest.fixture(params=sorted(SUITES))
+def bare(request: pytest.FixtureRequest, boot: Callable[[str], Machine]) -> Machine:
+    """Return a fresh machine of each suite."""
+    return boot(request.param)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory, able: None) -> Path:
+    """Return a folder with the files of every library that the locks name, for Debian 12's Python."""
+    folder = tmp_path_factory.mktemp("files")
+    subprocess.run([REPOSITORY / "debian" / "fetch.sh", "3.11", "x86_64", folder], check=True)
+    return folder
+
+
+@pytest.fixture
+def box(boot: Callable[[str], Machine]) -> Machine:
+    """Return a fresh Debian 12 machine with the package installed."""
+    made = boot("bookworm")
+    made.install("edge-gateway-deb12.deb")
+    return made
