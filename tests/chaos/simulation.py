@@ -247,7 +247,7 @@ class Simulation:
         source = self.sources["plc"]
         late = [source.later.popleft() for _ in range(min(len(source.later), 60))]
         again = [n for n in range(max(0, source.issued - 400), source.issued) if self.rng.random() < 0.2]
-known = [n for n in late + again if n in source.acked and n not in source.gone]
+        known = [n for n in late + again if n in source.acked and n not in source.gone]
         await self._note_gone(source, known)
         source.again.update(again)
         self.rng.shuffle(late)
