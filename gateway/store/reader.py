@@ -12,7 +12,7 @@ from typing import TypeVar
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store.codec import CorruptBlock, Kind, decode
 from gateway.store.past import Damage, Past, Segments
-from gateway.store.schema import StoreProblem, connect_reader, is_corrupt, is_disk
+from gateway.store.schema import MIGRATIONS, StoreProblem, connect_reader, is_corrupt, is_disk
 from gateway.store.taking import Memory
 from gateway.store.tombstones import Tombstones
 
@@ -80,7 +80,7 @@ class Readers:
                 old.close()
                 self._open.remove(old)
                 self._local.conn = None
-            self._local.conn = connect_reader(self._path)
+            self._local.conn = _connected(self._path)
             self._local.generation = generation
             self._open.append(self._local.conn)
         conn: sqlite3.Connection = self._local.conn
@@ -105,6 +105,15 @@ def unfolded(seqs: Sequence[int], folded: Sequence[tuple[int, int]]) -> list[int
         if place < 0 or ranges[place][1] < seq:
             found.append(seq)
     return found
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """Open the file, once it is one: another may just be made in the place of one that was set aside."""
+    conn = connect_reader(path)
+    if conn.execute("PRAGMA user_version").fetchone()[0] != len(MIGRATIONS):
+        conn.close()
+        raise StoreProblem("the store cannot be read now: its file is being made anew")
+    return conn
 
 
 def unit_samples(

@@ -1,7 +1,8 @@
 """Taking the chunks of a damaged history segment into a fresh one of its number.
 
 A chunk is copied as it is where no block and no other chunk can hold one of its samples; the others go
-through the key rule, sample by sample, so that none is there twice. The fresh segment does not say which
+through the key rule, sample by sample, so that none is there twice. What a deletion covers of a copied chunk
+stays deleted: reads strike it by the block that the chunk names. The fresh segment does not say which
 blocks it holds: no block is deleted because of a chunk that may be missing.
 """
 
@@ -17,7 +18,7 @@ from gateway.store.blocks import seqs_overlapping
 from gateway.store.chunk import ChunkHeader, PackedChunk
 from gateway.store.history import History
 from gateway.store.outbox import Transaction
-from gateway.store.recovery import Ask, Mapping, changed_us, wanted, wanted_whole
+from gateway.store.recovery import Ask, Mapping, changed_us, wanted
 from gateway.store.salvage import SegmentRemains
 from gateway.store.series import SeriesTable
 from gateway.store.work import Ride, Work
@@ -84,7 +85,7 @@ class SegmentRecovery:
         number = self._mapping.get(header.series)
         if number is None:
             self._unnamed += header.n
-        elif number == header.series and wanted_whole(header, self.history.deleted) and self._alone(header):
+        elif number == header.series and self._alone(header):
             self._group.append((header, data))
             if len(self._group) >= _GROUP_CHUNKS or sum(len(each[1]) for each in self._group) > _GROUP_BYTES:
                 yield from self._write_group()

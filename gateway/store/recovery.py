@@ -4,7 +4,6 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from gateway.model import Batch, Gap, SeriesInfo
-from gateway.store.chunk import ChunkHeader
 from gateway.store.history import CORRUPT, SALVAGED, History
 from gateway.store.tombstones import Tombstone, Tombstones
 from gateway.store.work import Work
@@ -21,11 +20,6 @@ _MOST_GAPS = 100
 def wanted(batch: Batch, seq: int, deleted: Tombstones) -> Batch:
     """Return what may be taken in of a salvaged block, or of a chunk of blocks up to `seq`."""
     return deleted.filtered(batch, seq)
-
-
-def wanted_whole(header: ChunkHeader, deleted: Tombstones) -> bool:
-    """Say whether a salvaged chunk may be copied without looking into it: no deletion touches it."""
-    return not deleted.ranges(header.series, header.seq, header.t0, header.t1)
 
 
 def restored(found: list[Tombstone], history: History, next_id: int) -> list[Tombstone]:

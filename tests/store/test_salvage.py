@@ -1,0 +1,232 @@
+"""What a damaged file held comes back: blocks, chunks, deletions, gaps; what is not trustworthy does not."""
+
+import asyncio
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.model import Gap
+from gateway.store import StoreProblem, examine, pages, salvage
+from tests.store.conftest import NOW_US, Opener
+from tests.store.folding import AT_ONCE, eager, folded, segments
+from tests.store.reading import everything, put
+from tests.store.searching import searched
+
+_PAGE = 1024
+
+
+def edit(path: Path, sql: str) -> None:
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.execute(sql)
+
+
+def page_of(path: Path, name: str) -> int:
+    """Return the offset of the root page of a table."""
+    with closing(sqlite3.connect(path)) as conn:
+        (root,) = conn.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    return int(root - 1) * _PAGE
+
+
+def overwrite(path: Path, at: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(content)
+
+
+def found_in(path: Path) -> int:
+    """Count the samples in sound blocks of a file."""
+    remains = salvage.Remains(path)
+    for _ in remains.look():
+        pass
+    count = sum(len(batch) for _, batch in remains.blocks())
+    remains.close()
+    return count
+
+
+async def test_a_file_whose_root_is_lost_gives_all_its_samples_back(opened: Opener, tmp_path: Path) -> None:
+    async with opened() as store:
+        s, t = store.series("plc", "a", "mm"), store.series("plc", "b")
+        for n in range(0, 300, 10):
+            rows = [(s, NOW_US + k, k / 7) for k in range(n, n + 10)]
+            await put(store, *rows, *((t, NOW_US + k, "x" * (k * 13 % 3000)) for k in range(n, n + 10)))
+        store.gap(Gap(1, 2, "an old gap", "plc"))
+        await store.flush()
+        epoch = store.epoch
+    path = tmp_path / "store" / "hot.db"
+    overwrite(path, page_of(path, "block"), bytes(_PAGE))
+    async with opened() as store:
+        await searched(store)
+        assert store.epoch != epoch
+        assert (store.find_series("plc", "a"), store.info(s).unit) == (s, "mm")
+        assert [x.value for x in await everything(store, [s])] == [n / 7 for n in range(300)]
+        assert len(await everything(store, [t])) == 300
+        assert store.state().counters["salvaged"] == 600
+        assert any(gap.reason == "an old gap" for _, gap in await store.gaps())
+        assert await put(store, (s, NOW_US, 0.0)) == (0, 1, 0)
+        new = store.series("plc", "new")
+        assert new > 1_000_000, "a number that a lost file may have given is not given again"
+    async with opened() as store:
+        assert len(await everything(store, [s])) == 300
+        assert not list(path.parent.glob("*corrupt*"))
+
+
+async def test_a_restart_in_the_middle_begins_again(opened: Opener, tmp_path: Path) -> None:
+    async with opened() as store:
+        s = store.series("plc", "a")
+        await put(store, *((s, NOW_US + n, n) for n in range(20_000)))
+        await put(store, *((s, NOW_US + n, n) for n in range(20_000, 40_000)))
+    path = tmp_path / "store" / "hot.db"
+    overwrite(path, page_of(path, "block"), bytes(_PAGE))
+    async with opened() as store:
+        while not store.state().counters["salvaged"]:
+            await asyncio.sleep(0.001)
+        assert list(path.parent.glob("*corrupt*")), "it was stopped in the middle"
+    async with opened() as store:
+        await searched(store)
+        assert [x.value for x in await everything(store, [s])] == list(range(40_000))
+
+
+async def test_a_reader_that_finds_damage_has_the_file_set_aside(opened: Opener, tmp_path: Path) -> None:
+    path = tmp_path / "store" / "hot.db"
+    async with opened() as store:
+        s = store.series("plc", "a")
+        for n in range(0, 200, 10):
+            await put(store, *((s, NOW_US + k, "y" * 900) for k in range(n, n + 10)))
+        store._writer._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # type: ignore[union-attr]
+        epoch = store.epoch
+        overwrite(path, page_of(path, "block_time"), os.urandom(_PAGE))
+        store._writer.generation += 1  # readers open the file anew: what they have read they hold
+        for _ in range(1000):
+            try:
+                if len(await everything(store, [s])) == 200 and store.epoch != epoch:
+                    break
+            except StoreProblem:
+                pass
+            await asyncio.sleep(0.01)
+        else:
+            raise AssertionError("the window is refused for ever")
+        await searched(store)
+        assert await put(store, (s, NOW_US, "y" * 900)) == (0, 1, 0)
+        reasons = [gap.reason for _, gap in await store.gaps()]
+        assert any("set aside" in reason for reason in reasons)
+        assert not any("not found" in reason for reason in reasons), "nothing was lost"
+
+
+async def test_samples_without_a_trustworthy_name_are_counted_not_guessed(
+    opened: Opener, tmp_path: Path
+) -> None:
+    async with opened() as store:
+        s, t = store.series("plc", "first-name"), store.series("plc", "other-name")
+        await put(store, (s, NOW_US, 1), (t, NOW_US, 2), (t, NOW_US + 1, 3))
+    path = tmp_path / "store" / "hot.db"
+    path.write_bytes(path.read_bytes().replace(b"other-name", b"0ther-name"))
+    async with opened() as store:
+        await searched(store)
+        s = store.series("plc", "first-name")
+        assert [x.value for x in await everything(store, [s])] == [1]
+        assert len(store.series_of("plc")) == 1
+        unnamed = [gap for _, gap in await store.gaps() if "names are lost" in gap.reason]
+        assert [gap.count for gap in unnamed] == [2]
+
+
+async def test_what_was_deleted_does_not_come_back(opened: Opener, tmp_path: Path) -> None:
+    async with opened() as store:
+        s = store.series("plc", "a")
+        for n in range(10):
+            await put(store, (s, NOW_US + n, n))
+        await store.delete(s, "me", NOW_US + 2, NOW_US + 4)
+        await put(store, (s, NOW_US + 3, 33))
+    path = tmp_path / "store" / "hot.db"
+    overwrite(path, page_of(path, "block_time"), bytes(_PAGE))
+    async with opened() as store:
+        await searched(store)
+        assert [x.value for x in await everything(store, [s])] == [0, 1, 33, 5, 6, 7, 8, 9]
+
+
+async def test_what_a_deletion_covers_in_chunks_stays_deleted(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager(monkeypatch)
+    async with opened(**AT_ONCE) as store:
+        s = store.series("plc", "a")
+        for n in range(10):
+            await put(store, (s, NOW_US + n, n))
+        await put(store, (s, NOW_US + 100, 100))
+        await folded(store)
+        await store.delete(s, "me", NOW_US + 2, NOW_US + 4)
+    (segment,) = segments(tmp_path / "store")
+    for path, table in ((tmp_path / "store" / "hot.db", "meta"), (segment, "fold")):
+        overwrite(path, page_of(path, table), bytes(_PAGE))
+    async with opened() as store:
+        await searched(store)
+        assert [x.value for x in await everything(store, [s])] == [0, 1, 5, 6, 7, 8, 9, 100]
+        found = await store.buckets([s], NOW_US, NOW_US + 200, 10**9)
+        assert [bucket.n for bucket in found] == [8]
+
+
+async def test_a_segment_gives_its_chunks_back_once(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager(monkeypatch)
+    async with opened(**AT_ONCE) as store:
+        series = [store.series("plc", str(n)) for n in range(30)]
+        for n in range(20):
+            await put(store, *((s, NOW_US + n, n * 1.5) for s in series))
+        await folded(store)
+    (path,) = segments(tmp_path / "store")
+    overwrite(path, page_of(path, "chunk"), bytes(_PAGE))
+    async with opened(**AT_ONCE) as store:
+        await searched(store)
+        assert len(await everything(store, series)) == 600
+        found = await store.buckets(series, NOW_US, NOW_US + 200, 10**9)
+        assert sum(bucket.n for bucket in found) == 600, "each counts once"
+        assert await put(store, *((s, NOW_US, 0.0) for s in series)) == (0, 30, 0)
+    assert path.exists() and path.with_name("000001.db.salvaged").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+async def test_a_wal_that_lost_its_end_is_noticed_after_a_kill(
+    opened: Opener, tmp_path: Path, damage: str
+) -> None:
+    async with opened() as store:
+        s = store.series("plc", "a")
+        for n in range(30):
+            await put(store, (s, NOW_US + n, n))
+        copy = tmp_path / "killed"
+        await asyncio.to_thread(copy.mkdir)
+        for suffix in ("", "-wal", "-shm"):
+            content = await asyncio.to_thread((tmp_path / "store" / f"hot.db{suffix}").read_bytes)
+            await asyncio.to_thread((copy / f"hot.db{suffix}").write_bytes, content)
+    await asyncio.to_thread(check_killed, copy / "hot.db", damage)
+
+
+def check_killed(path: Path, damage: str) -> None:
+    wal = path.with_name("hot.db-wal")
+    content = bytearray(wal.read_bytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 1
+    wal.write_bytes(content)
+    with pytest.raises(sqlite3.DatabaseError, match="WAL is damaged"):
+        examine.look_over(path)
+    there = found_in(path)
+    assert there >= 29 if damage == "flipped" else 10 < there < 20
+
+
+def test_the_checksum_of_frames_is_sqlites(tmp_path: Path) -> None:
+    path = tmp_path / "some.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        for pragma in ("page_size=1024", "journal_mode=WAL"):
+            conn.execute(f"PRAGMA {pragma}").fetchall()
+        conn.execute("CREATE TABLE t(x)")
+        for _ in range(20):
+            conn.execute("INSERT INTO t VALUES (randomblob(700))")
+        fd = os.open(f"{path}-wal", os.O_RDONLY)
+        found = list(pages.frames(fd))
+        os.close(fd)
+    assert len(found) > 40 and all(frame.sound for frame in found)
+    assert pages.checksum(b"\0" * 1032, (1, 2)) != pages.checksum(b"\1" + b"\0" * 1031, (1, 2))
