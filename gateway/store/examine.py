@@ -258,4 +258,4 @@ class Examination:
         except sqlite3.Error as error:
             if is_corrupt(error) and each.path.exists():
                 why = f"history segment {each.path.name} cannot be read: {error}"
-                self.damage.append(Damage(each.number, 0, Gap(0, 0, why)))
+                self.damage.append(Damage(each.number, 0, Gap(0, 0, why), made=each.made))

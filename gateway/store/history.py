@@ -52,6 +52,7 @@ class History:
         self.epoch = ""
         self.searching = True
         """Damaged files may hold what deletions cover: these hold on."""
+        self._refills = 0
         self.set_aside_any = False
         """There may be segments to be searched."""
         self.deleted = Tombstones()
@@ -112,7 +113,10 @@ class History:
     @contextmanager
     def refilled(self, number: int) -> Iterator[sqlite3.Connection]:
         """Open the segment of a number, made where it is missing, to write what was salvaged of it."""
-        each = self._path(number)
+        each = next((there for there in self.segments if there.number == number), None)
+        if each is None:
+            self._refills += 1
+            each = self._path(number)._replace(made=self._refills)
         if self.segments and self.segments[-1] == each:
             self.seal()
         writing = segment.connect_writer(each.path)
@@ -227,10 +231,14 @@ class History:
 
     def set_damaged_aside(self, found: list[Damage], now_us: int) -> list[Damage]:
         """Set segments aside that are malformed; return the other damage."""
-        whole = {damage.segment: damage.gap.reason for damage in found if damage.lasting and not damage.chunk}
+        whole = {
+            (damage.segment, damage.made): damage.gap.reason
+            for damage in found
+            if damage.lasting and not damage.chunk
+        }
         for each in self.segments:
-            if each.number in whole:
-                self.set_aside(each, whole[each.number], now_us)
+            if (each.number, each.made) in whole:
+                self.set_aside(each, whole[each.number, each.made], now_us)
         return [damage for damage in found if damage.chunk or not damage.lasting]
 
     def set_aside(self, bad: Segment, why: str, now_us: int, mark: str = CORRUPT) -> None:

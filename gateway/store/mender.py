@@ -30,7 +30,7 @@ class Mender:
         self._hot, self._history = hot, history
         self.recoverer = Recoverer(hot.path.parent, history, series, adopt)
         self._examination: Examination | None = None
-        self._begun = False
+        self._begun = self._settling = False
         self._examine_ns = 0
         self.suspicion = ""
         """Why the hot file is to be looked over."""
@@ -44,7 +44,8 @@ class Mender:
 
     @property
     def examining(self) -> bool:
-        return self._examination is not None or not self._begun
+        """Say whether it is still to be seen what is damaged."""
+        return self._examination is not None or self._settling or not self._begun
 
     def _begin(self, done: Callable[[], None]) -> None:
         """Have looked over what the start did not."""
@@ -61,6 +62,7 @@ class Mender:
         `done` is called, on another thread, once an examination has ended.
         """
         if work := self._examined(now_ns, done):
+            self._settling = True
             return work
         if not self._begun:
             self._begin(done)
@@ -68,7 +70,9 @@ class Mender:
             self._history.set_aside_any = False
             self.recoverer.look()
         room = os.statvfs(self._hot.path.parent)
-        return self.recoverer.slice(conn, now_ns, running_s, room.f_bavail * room.f_frsize)
+        work = self.recoverer.slice(conn, now_ns, running_s, room.f_bavail * room.f_frsize)
+        self._settling = False
+        return work
 
     def _examined(self, now_ns: int, done: Callable[[], None]) -> Work | None:
         running = self._examination

@@ -90,8 +90,8 @@ class PagedFile:
         at &= ~_IN_WAL
         base = _WAL_HEADER + 24 if fd == self._wal else 0
         stride = _FRAME_BYTES if fd == self._wal else PAGE_BYTES
-        left = PAGE_BYTES - (at - base) % stride
-        head = os.pread(fd, left, at)
+        head = os.pread(fd, PAGE_BYTES - (at - base) % stride, at)
+        left = len(head)  # the file may end within the page
         if size <= left:
             yield head[:size]
         seen: set[int] = set()

@@ -47,6 +47,8 @@ class Damage(NamedTuple):
     chunk: int
     gap: Gap
     lasting: bool = True
+    made: int = 0
+    """Which file of the segment's number."""
 
 
 class Past:
@@ -119,7 +121,9 @@ class Past:
             if where not in self._segments():
                 return  # it was unlinked meanwhile: there is nothing to miss
             why = f"history segment {where.path.name} cannot be read: {error}"
-            self.damage.append(Damage(where.number, 0, Gap(gap.from_us, gap.to_us, why), is_corrupt(error)))
+            self.damage.append(
+                Damage(where.number, 0, Gap(gap.from_us, gap.to_us, why), is_corrupt(error), where.made)
+            )
 
     def folds(self, from_us: int, to_us: int) -> list[tuple[Segment, Fold]]:
         """Return what may hold samples of the range, in the order it was written."""

@@ -50,6 +50,7 @@ class SegmentRecovery:
     _mapping: Mapping = field(default_factory=dict)
     _group: list[_Chunk] = field(default_factory=list)
     _joined: Batch = field(default_factory=Batch)
+    _seen: set[ChunkHeader] = field(default_factory=set)
     _found: int = 0
     _unnamed: int = 0
     _low: int = _HIGH
@@ -80,6 +81,9 @@ class SegmentRecovery:
         yield work
 
     def _take(self, header: ChunkHeader, data: bytes) -> Generator[Work | None]:
+        if header in self._seen:  # SQLite leaves copies where it moves rows
+            return
+        self._seen.add(header)
         self._found += header.n
         self._low, self._high = min(self._low, header.t0), max(self._high, header.t1)
         number = self._mapping.get(header.series)

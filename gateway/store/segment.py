@@ -37,6 +37,8 @@ class Segment(NamedTuple):
 
     number: int
     path: Path
+    made: int = 0
+    """Which file of the number, of those begun anew since the start: who read another one opens this one."""
 
 
 class Fold(NamedTuple):

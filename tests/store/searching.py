@@ -9,8 +9,10 @@ async def searched(store: Store) -> None:
     """Wait until every damaged file is searched, and what was found is committed."""
     writer = store._writer
     for _ in range(2000):
+        examining = writer.mender.examining
+        await store.flush()  # what readers found is set aside with a commit
         waiting = await asyncio.to_thread(writer.mender.recoverer.waiting)
-        if not (waiting or writer.mender.busy or writer.mender.examining):
+        if not (examining or waiting or writer.mender.busy or writer.mender.examining):
             break
         await asyncio.sleep(0.01)
     else:
