@@ -60,7 +60,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a unit of nothing": (sql("hot.db", "INSERT INTO unit VALUES ('cloud', 'live', 3, 9, '', 0, 0)"),
         "unit 3-9"),
     "a deletion": (sql("hot.db", "INSERT INTO tombstone VALUES (1, x'00')"), "deletion 1 is damaged"),
-    "a fold's end": (sql(SEGMENT, "UPDATE fold SET to_seq = to_seq + 1 WHERE id = 1"), "fold 1 took blocks up to"),
+    "a fold's end": (sql(SEGMENT, "UPDATE fold SET to_seq = to_seq + 1 WHERE id = 1"), "fold 1 took blocks"),
     "a page of the hot file": (flipped("hot.db", lambda size: 1024 * 3 + 3), "hot.db: "),
     "no database": (lambda folder: (folder / "hot.db").write_bytes(b"nonsense" * 1000), "hot.db: "),
     "a chunk": (sql(SEGMENT, f"UPDATE chunk SET {FLIP} WHERE id = {FIRST}"),
