@@ -46,12 +46,15 @@ check: lint test
 bench: .venv/dev
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.forward.bench
+	$(BIN)/python -m tests.revpi.bench
 
 # The full counts of tests/chaos, about an hour; CHAOS_SEED=N takes other random choices.
 chaos: export CHAOS_KILLS ?= 10000
 chaos: export CHAOS_STATES ?= 150000
 chaos: export CHAOS_DAMAGES ?= 10000
 chaos: export CHAOS_ERRNO ?= all
+chaos: export CHAOS_DAYS ?= 300
+chaos: export CHAOS_SEEDS ?= 8
 chaos: export CHAOS_SEED ?= $(shell date +%s)
 chaos: .venv/dev .venv/debian
 	timeout 3600 $(BIN)/pytest -s tests/chaos tests/config/test_fuzz.py $(ARGS)

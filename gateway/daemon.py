@@ -110,7 +110,7 @@ class Daemon:
             waiting = self._supervisor.start("start of the store", self._extend_start())
             self.store = await stack.enter_async_context(Store.open(folder, self._config.store, self.clock))
             waiting.cancel()
-            self._own_time = OwnTime(self.clock, self.store.newest_own_us)
+            self._own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
             await asyncio.to_thread(self.tokens.open)
             stack.push_async_callback(self._supervisor.close)
             await stack.enter_async_context(control_socket.listen(self.state, self._answer))

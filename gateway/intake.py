@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import traceback
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,29 +28,55 @@ _UNDER_WAY_US = 250_000
 _WITHOUT_GAPS = ("poll", "push", "connect")
 
 
-class OwnTime:
-    """The gateway's own stamps: wall time, but never before the newest stamp while nothing sets the clock."""
+@dataclass(slots=True)
+class _Guess:
+    """What a stamp is ahead of monotonic time, and the stamps made with it, while nothing sets the clock."""
 
-    def __init__(self, clock: Clock, newest_us: int) -> None:
+    less_mono_us: int
+    first_us: int
+    last_us: int
+
+
+class OwnTime:
+    """The gateway's own stamps: wall time, but never before the newest stamp while nothing sets the clock.
+
+    What was stamped meanwhile stays as it is, for it is a key and may have been delivered. Once the clock is
+    set, a gap record says by how much these stamps are wrong.
+    """
+
+    def __init__(self, clock: Clock, newest_us: int, record: Callable[[Gap], None]) -> None:
         self._clock = clock
         self._newest_us = newest_us
-        self._offset_us = 0
+        self._record = record
         self._wall_less_mono_us = 0
+        self._guesses: deque[_Guess] = deque(maxlen=1000)
 
     def __call__(self) -> tuple[int, int]:
-        wall = self._clock.wall_us()
+        wall, mono = self._clock.wall_us(), self._clock.mono_ns() // 1000
         if self._clock.synchronised():
-            self._offset_us = 0
+            self._correct(wall - mono)
             self._newest_us = max(self._newest_us, wall)
             return wall, Flag.OWN_TIME
-        wall_less_mono = wall - self._clock.mono_ns() // 1000
-        if abs(wall_less_mono - self._wall_less_mono_us) > _STEP_US:
+        if not self._guesses or abs(wall - mono - self._wall_less_mono_us) > _STEP_US:
             # Somebody set the clock: what was added to a boot in 1970 must not be added to the right date.
-            self._offset_us = max(0, self._newest_us + 1 - wall)
-            self._wall_less_mono_us = wall_less_mono
-        stamp = max(wall + self._offset_us, self._newest_us)
-        self._newest_us = stamp
+            self._wall_less_mono_us = wall - mono
+            start = max(wall, self._newest_us + 1)
+            self._guesses.append(_Guess(start - mono, start, start))
+        guess = self._guesses[-1]
+        self._newest_us = guess.last_us = stamp = max(mono + guess.less_mono_us, self._newest_us)
         return stamp, Flag.OWN_TIME | Flag.UNSYNCED
+
+    def _correct(self, less_mono_us: int) -> None:
+        while self._guesses:
+            guess = self._guesses.popleft()
+            wrong_us = guess.less_mono_us - less_mono_us
+            if abs(wrong_us) > _STEP_US:
+                way = "late" if wrong_us > 0 else "early"
+                reason = (
+                    f"no hole: the clock was set, and the gateway's own stamps of this time "
+                    f"are {abs(wrong_us) / 1e6:.3f} s too {way}"
+                )
+                self._record(Gap(guess.first_us, guess.last_us, reason))
 
 
 class PollGate:
@@ -180,6 +207,8 @@ class DeviceSession:
         self._controls: list[object] = []
         self.hole: tuple[int, str] | None = None
         """Since when (wall, microseconds) and why nothing is heard, where the device was heard before."""
+        self._heard_ns: int | None = None
+        """When `last_heard_us` was, monotonic; None: in an earlier life."""
         self._hole_ns = 0
         self._attempt_us, self._attempt_ns = 0, 0
         self._runs = 0
@@ -241,13 +270,13 @@ class DeviceSession:
 
     def heard(self, *, ends_hole: bool) -> None:
         """The device gave a sign of life; data or a keep-alive of its acquisition also ends a hole."""
-        self.last_heard_us = self.clock.wall_us()
         if ends_hole and self.hole is not None:
             self._close_hole(*self.hole)
+        self.last_heard_us, self._heard_ns = self.clock.wall_us(), self.clock.mono_ns()
 
     def was_heard(self, until_us: int, why_not_since: str) -> None:
         """Take over from before: the device was heard until then, and why it was not since."""
-        self.last_heard_us = until_us
+        self.last_heard_us, self._heard_ns = until_us, None
         self.lost(why_not_since)
 
     async def take_over(self) -> None:
@@ -304,9 +333,10 @@ class DeviceSession:
             listener(self.id, batch)
 
     def _close_hole(self, since_us: int, reason: str) -> None:
-        elapsed_us = (self.clock.mono_ns() - self._hole_ns) // 1000
-        # The wall clock may have been set in between: the hole is never shorter than what really passed.
-        self.gap(since_us, max(self.clock.wall_us(), since_us + elapsed_us), reason)
+        now_us, now_ns = self.clock.wall_us(), self.clock.mono_ns()
+        if self._heard_ns is not None:  # a clock that was set in between makes the hole no longer nor shorter
+            since_us = now_us - (now_ns - self._heard_ns) // 1000 - _UNDER_WAY_US
+        self.gap(since_us, max(now_us, since_us + (now_ns - self._hole_ns) // 1000), reason)
         self.hole = None
 
     @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ import pytest
 from gateway import identity
 from gateway.clock import SystemClock
 from gateway.intake import OwnTime
-from gateway.model import Batch, DeviceProblem, Flag, NotStored, Receipt, Sample, Ticket
+from gateway.model import Batch, DeviceProblem, Flag, Gap, NotStored, Receipt, Sample, Ticket
 from gateway.scaling import Scaling
 from gateway.supervise import Backoff, Keeper, Supervisor
 
@@ -128,14 +128,14 @@ async def test_a_kept_coroutine_is_started_again_and_its_health_is_told() -> Non
 
 def test_own_stamps_follow_a_synchronised_clock() -> None:
     clock = HandClock()
-    stamp = OwnTime(clock, newest_us=clock.now_us + 10**9)
+    stamp = OwnTime(clock, clock.now_us + 10**9, [].append)
     assert stamp() == (clock.now_us, Flag.OWN_TIME)
 
 
 def test_own_stamps_after_a_boot_in_1970_start_after_the_newest_in_the_store() -> None:
     newest = 1_800_000_000_000_000
     clock = HandClock(wall_us=5_000_000, synchronised=False)
-    stamp = OwnTime(clock, newest)
+    stamp = OwnTime(clock, newest, [].append)
     first, flags = stamp()
     assert first == newest + 1
     assert flags == Flag.OWN_TIME | Flag.UNSYNCED
@@ -148,7 +148,7 @@ def test_own_stamps_after_a_boot_in_1970_start_after_the_newest_in_the_store() -
 def test_own_stamps_never_run_backwards_while_unsynchronised() -> None:
     random.seed(7)
     clock = HandClock(synchronised=False)
-    stamp, last = OwnTime(clock, 0), 0
+    stamp, last = OwnTime(clock, 0, [].append), 0
     for _ in range(1000):
         clock.pass_s(random.random())
         if random.random() < 0.1:
@@ -156,6 +156,46 @@ def test_own_stamps_never_run_backwards_while_unsynchronised() -> None:
         now, _flags = stamp()
         assert now >= last
         last = now
+
+
+def test_what_own_stamps_were_wrong_by_is_recorded_once_the_clock_is_set() -> None:
+    newest, told = 1_800_000_000_000_000, list[Gap]()
+    clock = HandClock(wall_us=5_000_000, synchronised=False)
+    stamp = OwnTime(clock, newest, told.append)
+    stamps = [stamp()[0]]
+    clock.pass_s(100)
+    stamps.append(stamp()[0])
+    clock.now_us = newest + 50_000_000  # by hand, before what was stamped already
+    stamps.append(stamp()[0])
+    clock.pass_s(10)
+    stamps.append(stamp()[0])
+    assert [s - newest for s in stamps] == [1, 100_000_001, 100_000_002, 110_000_002]
+    assert not told
+    true_us = newest + 3 * 86_400_000_000
+    clock.now_us, clock.synced = true_us, True
+    assert stamp() == (true_us, Flag.OWN_TIME)
+    assert [(gap.from_us, gap.to_us) for gap in told] == [tuple(stamps[:2]), tuple(stamps[2:])]
+    assert ["259090.000 s too early" in gap.reason for gap in told] == [True, True]
+    stamp()
+    assert len(told) == 2
+    clock.synced = False  # the time server is gone: the clock goes on rightly
+    assert stamp()[0] == true_us + 1
+    clock.synced = True
+    stamp()
+    assert len(told) == 2
+
+
+def test_own_stamps_go_on_after_a_second_fall_to_1970() -> None:
+    clock = HandClock(wall_us=5_000_000, synchronised=False)
+    stamp, last = OwnTime(clock, 0, [].append), 0
+    stamp()
+    clock.now_us, clock.synced = 1_800_000_000_000_000, True
+    stamp()
+    clock.now_us, clock.synced = 5_000_000, False
+    for _ in range(5):
+        clock.pass_s(1)
+        assert stamp()[0] > max(last, 1_800_000_000_000_000)
+        last = stamp()[0]
 
 
 async def test_the_system_clock_tells_microseconds_and_whether_it_is_set() -> None:

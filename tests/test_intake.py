@@ -22,8 +22,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def session(store: Store, clock: HandClock, kind: str = "opcua") -> DeviceSession:
     made = DeviceSession(
-        "press-07", kind, store=store, clock=clock, own_time=OwnTime(clock, 0), state=Path("unused"),
-        gateway_id="gw", listeners=[],
+        "press-07", kind, store=store, clock=clock, own_time=OwnTime(clock, 0, store.gap),
+        state=Path("unused"), gateway_id="gw", listeners=[],
     )  # fmt: skip
     made.attempt_began(Keeper("device press-07", clock))
     return made
@@ -105,19 +105,32 @@ async def test_a_power_cut_leaves_until_when_the_device_was_heard(store: Store) 
     assert "killed" in (rows[1].error or "")
 
 
-async def test_a_clock_set_back_does_not_shorten_a_hole(store: Store) -> None:
+@pytest.mark.parametrize("step_s", [-3600, 3600, 315_000_000, -1_700_000_000])
+async def test_a_clock_that_is_set_makes_a_hole_no_longer_and_no_shorter(store: Store, step_s: int) -> None:
     clock = HandClock()
     link = session(store, clock)
     async with link.run("cycle") as run:
         run.add(1)
-    heard = clock.now_us
+    clock.pass_s(5)
     link.lost("unplugged")
-    clock.pass_s(60)
-    clock.now_us -= 3_600_000_000
+    clock.pass_s(55)
+    clock.now_us += step_s * 1_000_000
     async with link.run("cycle") as run:
         run.add(1)
     (gap,) = await gaps(store)
-    assert gap.to_us - heard >= 59_000_000
+    assert (gap.to_us, gap.to_us - gap.from_us) == (clock.now_us, 60_250_000)
+
+
+async def test_a_boot_in_1970_does_not_turn_the_hole_of_the_power_cut_around(store: Store) -> None:
+    clock = HandClock(wall_us=5_000_000, synchronised=False)
+    link = session(store, clock)
+    heard = 1_800_000_000_000_000
+    link.was_heard(heard, "the gateway was not running")
+    clock.pass_s(20)
+    async with link.run("cycle") as run:
+        run.add(1)
+    (gap,) = await gaps(store)
+    assert (gap.from_us, gap.to_us) == (heard - 250_000, heard - 250_000 + 20_000_000)
 
 
 async def test_polls_and_pushes_end_no_hole(store: Store) -> None:

@@ -1,5 +1,6 @@
 """`DELETE /v1/devices/{id}/samples` and `/v1/deletions`: samples deleted on request, and who did it."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -17,6 +18,8 @@ from gateway.api.windows import MAX_US, MIN_US
 from gateway.store import Deletion, TooManyDeletions
 
 _log = logging.getLogger(__name__)
+COMMIT_S = 15
+"""For the count, which takes up to 5 s, and the commit."""
 
 
 @endpoint(
@@ -40,7 +43,13 @@ async def delete_samples(request: web.Request) -> web.Response:
         raise ApiError(404, f'Device "{device.id}" has no tag "{tag}".', details=details)
     store, name = request.app[GATEWAY].store, request["principal"].name
     try:
-        made = await store.delete(device.tags[tag], name, from_us, to_us)
+        async with asyncio.timeout(COMMIT_S):
+            made = await store.delete(device.tags[tag], name, from_us, to_us)
+    except TimeoutError:
+        sentence = (
+            f"The deletion is not committed after {COMMIT_S} s; it may still be. It can be asked for again."
+        )
+        raise ApiError(503, sentence, headers={"Retry-After": str(COMMIT_S)}) from None
     except TooManyDeletions as problem:
         raise ApiError(409, f"Nothing was deleted: {problem}.") from None
     if made is None:

@@ -1,6 +1,7 @@
 """Which blocks the next unit of a lane takes. Pure SQL reading, inside a riding job or a read."""
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ def live(conn: sqlite3.Connection, upload: str, newest_seq: int, limits: Limits)
         "SELECT seq, size_bytes, n FROM block WHERE seq BETWEEN ? AND ? ORDER BY seq DESC LIMIT ?",
         (start, newest_seq, _MOST_ROWS),
     )
-    taken, fits = _fill(rows.fetchall(), limits)
+    taken, fits = _fill(rows, limits)
     if not taken.blocks:
         return None
     return taken._replace(from_seq=start if fits and taken.blocks < _MOST_ROWS else taken.from_seq)
@@ -59,19 +60,23 @@ def backlog(conn: sqlite3.Connection, upload: str, newest_seq: int, limits: Limi
     rows = conn.execute(
         "SELECT seq, size_bytes, n FROM block WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
         (start, end, _MOST_ROWS),
-    ).fetchall()
+    )
     taken, fits = _fill(rows, limits)
     if not taken.blocks:
         return Span(start, end, 0, 0)
-    return taken._replace(from_seq=start, to_seq=end if fits and len(rows) < _MOST_ROWS else taken.to_seq)
+    whole = fits and taken.blocks < _MOST_ROWS
+    return taken._replace(from_seq=start, to_seq=end if whole else taken.to_seq)
 
 
-def _fill(rows: list[tuple[int, int, int]], limits: Limits) -> tuple[Span, bool]:
-    """Take rows, at least one, up to the limits; say whether all of them fit."""
-    size = samples = blocks = 0
-    for _, size_bytes, n in rows:
-        if blocks and (size + size_bytes > limits.bytes or samples + n > limits.samples):
+def _fill(rows: Iterable[tuple[int, int, int]], limits: Limits) -> tuple[Span, bool]:
+    """Take rows, at least one, up to the limits; say whether all of them fit. Not read further than that."""
+    size = samples = 0
+    seqs: list[int] = []
+    fits = True
+    for seq, size_bytes, n in rows:
+        if seqs and (size + size_bytes > limits.bytes or samples + n > limits.samples):
+            fits = False
             break
-        size, samples, blocks = size + size_bytes, samples + n, blocks + 1
-    seqs = [row[0] for row in rows[:blocks]]
-    return Span(min(seqs, default=0), max(seqs, default=0), blocks, size), blocks == len(rows)
+        size, samples = size + size_bytes, samples + n
+        seqs.append(seq)
+    return Span(min(seqs, default=0), max(seqs, default=0), len(seqs), size), fits

@@ -11,6 +11,7 @@ PROTOCOLS: Mapping[str, str] = MappingProxyType(
     {
         "opcua": "gateway.protocols.opcua",
         "push": "gateway.protocols.push",
+        "revpi": "gateway.protocols.revpi",
     }
 )
 """Kind (the key in the YAML) to module path."""

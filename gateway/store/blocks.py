@@ -7,11 +7,12 @@ from itertools import pairwise
 from gateway.model import Batch, Gap
 from gateway.store.codec import BlockHeader, Kind, encode
 from gateway.store.schema import WIDE_US
-from gateway.store.values import Checked, checked, value_bytes
+from gateway.store.values import Checked, checked, cut_out, value_bytes
 
 BLOCK_ROWS = 8192
 _BLOCK_PAYLOAD_BYTES = 1024 * 1024
 _GROUPS = 8
+_TURNS = 4
 CORRUPT = 9
 """`kind` of a block row that cannot be read: recorded as a gap once, never served."""
 
@@ -90,18 +91,37 @@ def _by_time(batch: Checked) -> list[Checked]:
         reverse=True,
     )
     edges = sorted(place for hole, place in holes[: _GROUPS - 1] if hole > WIDE_US)
-    groups = []
-    for start, end in zip([0, *edges], [*edges, len(order)], strict=True):
-        places = order[start:end]
-        if len(places) <= BLOCK_ROWS:
-            places.sort()
-        groups.append(_pick(batch, places))
-    return groups
+    group_of = [0] * len(batch)
+    for group, (start, end) in enumerate(zip([0, *edges], [*edges, len(order)], strict=True)):
+        for place in order[start:end]:
+            group_of[place] = group
+    turns = _in_turns(batch.series, group_of)
+    # A long backfill that came shuffled goes into narrow blocks.
+    return [_pick(batch, sorted(t, key=ts.__getitem__) if len(t) > BLOCK_ROWS else t) for t in turns]
+
+
+def _in_turns(series: Sequence[int], group_of: Sequence[int]) -> list[list[int]]:
+    """Return the places by turn and group: each series' samples stay in the order of their arrival.
+
+    A series goes to a new turn where it changes its group (the clock was set), some times in a commit.
+    """
+    turns: dict[tuple[int, int], list[int]] = {}
+    at: dict[int, tuple[int, int]] = {}
+    for place, (number, group) in enumerate(zip(series, group_of, strict=True)):
+        turn, before = at.get(number, (0, group))
+        if group != before:
+            turn = min(turn + 1, _TURNS - 1)
+        at[number] = turn, group
+        turns.setdefault((turn, group), []).append(place)
+    return [turns[key] for key in sorted(turns)]
 
 
 def _by_size(batch: Checked) -> list[Checked]:
     if len(batch) <= BLOCK_ROWS and batch.plain:
         return [batch]
+    if batch.plain:
+        starts = range(0, len(batch), BLOCK_ROWS)
+        return [cut_out(batch, start, start + BLOCK_ROWS) for start in starts]
     parts, start, size = [], 0, 0
     for place, value in enumerate(batch.values):
         size += value_bytes(value)
@@ -112,7 +132,7 @@ def _by_size(batch: Checked) -> list[Checked]:
         parts.append((start, len(batch)))
     if len(parts) == 1:
         return [batch]
-    return [checked(Batch(*(column[a:b] for column in batch.columns()))) for a, b in parts]  # type: ignore[arg-type]
+    return [cut_out(batch, start, end) for start, end in parts]
 
 
 def _pick(batch: Batch, places: Sequence[int]) -> Checked:

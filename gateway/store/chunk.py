@@ -1,7 +1,8 @@
 """A chunk: samples of one series, in the order of their times, as one packed, versioned, CRC'd BLOB.
 
     magic 4s | version u8 | stats u8 | reserved u16 | body bytes u32 | series u32 | n u32 | numbers u32
-    | t0 i64 | t1 i64 | min f64 | max f64 | sum f64 | CRC32 of the body u32 | CRC32 of the header u32 | body
+    | seq u64 | t0 i64 | t1 i64 | min f64 | max f64 | sum f64 | CRC32 of the body u32
+    | CRC32 of the header u32 | body
 
 The body is the columns ts, statuses, flags, values (planes.py). The header can be used without the body: its
 own CRC covers it. `stats` says how min, max, sum and `numbers` may be used: they are of the numbers with the
@@ -27,7 +28,9 @@ from gateway.store.planes import (
     decode_integers,
     encode_doubles,
     encode_integers,
+    encode_wholes,
     from_decimals,
+    highest,
     squeezed,
     stretched,
 )
@@ -35,9 +38,10 @@ from gateway.store.planes import (
 MAGIC = b"\xeeGWc"
 VERSION = 1
 MOST_POINTS = 4096
-_HEADER = struct.Struct("<4sBBHIIIIqqdddI")
+_HEADER = struct.Struct("<4sBBH4IQ2q3dI")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CRC.size
+_TYPES: dict[str, type] = {"d": float, "q": int}
 _INTS, _DECIMALS, _DOUBLES, _MIXED = range(4)
 _UNKNOWN, _FLOATS, _WHOLE = range(3)
 _EXACT = 2.0**53
@@ -50,6 +54,8 @@ class ChunkHeader(NamedTuple):
     series: int
     n: int
     numbers: int
+    seq: int
+    """The newest block that it was folded from: deletions tell before from after by it."""
     t0: int
     t1: int
     low: float
@@ -68,15 +74,32 @@ class ChunkHeader(NamedTuple):
 
 
 def encode(
-    series: int, ts: Sequence[int], values: Sequence[Value], statuses: Sequence[int], flags: Sequence[int]
+    series: int,
+    ts: Sequence[int],
+    values: Sequence[Value],
+    statuses: Sequence[int],
+    flags: Sequence[int],
+    *,
+    seq: int = 0,
 ) -> bytes:
-    """Pack 1 to MOST_POINTS samples that are in the order of their times."""
+    """Pack 1 to MOST_POINTS samples, in the order of their times, of blocks up to `seq`.
+
+    Arrays are packed fastest.
+    """
+    if isinstance(values, array):
+        kinds, column = {_TYPES[values.typecode]}, values.tolist()
+    else:
+        kinds, column = set(map(type, values)), list(values)
     body = b"".join(
-        (encode_integers(ts), encode_integers(statuses), encode_integers(flags), _encode_values(values))
+        (
+            encode_integers(ts),
+            encode_integers(statuses),
+            encode_integers(flags),
+            _encode_values(kinds, column),
+        )
     )
-    head = _HEADER.pack(
-        MAGIC, VERSION, *_statistics(series, ts, values, statuses, len(body)), zlib.crc32(body)
-    )
+    statistics = _statistics(series, ts, kinds, column, statuses, len(body), seq)
+    head = _HEADER.pack(MAGIC, VERSION, *statistics, zlib.crc32(body))
     return head + _CRC.pack(zlib.crc32(head)) + body
 
 
@@ -134,19 +157,20 @@ def _open(data: bytes) -> tuple[ChunkHeader, int, int]:
     fields: tuple[Any, ...] = _HEADER.unpack_from(data)
     if zlib.crc32(data[: _HEADER.size]) != _CRC.unpack_from(data, _HEADER.size)[0]:
         raise CorruptBlock("the checksum of the header does not hold")
-    magic, version, stats, _, body_bytes, series, n, numbers, t0, t1, low, high, total, crc = fields
+    magic, version, stats, _, body_bytes, series, n, numbers, seq, t0, t1, low, high, total, crc = fields
     if magic != MAGIC or version != VERSION or stats > _WHOLE:
         raise CorruptBlock(f"a chunk of version {version} is not known here")
     if not 0 < n <= MAX_COUNT:
         raise CorruptBlock(f"{n} samples in a chunk")
-    return ChunkHeader(stats, series, n, numbers, t0, t1, low, high, total), body_bytes, crc
+    return ChunkHeader(stats, series, n, numbers, seq, t0, t1, low, high, total), body_bytes, crc
 
 
 def _statistics(
-    series: int, ts: Sequence[int], values: Sequence[Value], statuses: Sequence[int], body_bytes: int
-) -> tuple[Any, ...]:
+    series: int, ts: Sequence[int], kinds: set[type], values: Sequence[Value], statuses: Sequence[int],
+    body_bytes: int, seq: int,
+) -> tuple[Any, ...]:  # fmt: skip
     numbers: Sequence[Any] = values
-    if set(map(type, values)) - {float, int} or max(statuses) >> 31:
+    if kinds - {float, int} or highest(statuses) >> 31:
         numbers = [
             value
             for value, status in zip(values, statuses, strict=True)
@@ -155,7 +179,7 @@ def _statistics(
     stats, low, high, total = _FLOATS, 0.0, 0.0, 0.0
     if numbers:
         stats, low, high, total = _sums(numbers)
-    return stats, 0, body_bytes, series, len(ts), len(numbers), ts[0], ts[-1], low, high, total
+    return stats, 0, body_bytes, series, len(ts), len(numbers), seq, ts[0], ts[-1], low, high, total
 
 
 def _sums(numbers: Sequence[Any]) -> tuple[int, float, float, float]:
@@ -167,12 +191,11 @@ def _sums(numbers: Sequence[Any]) -> tuple[int, float, float, float]:
     return _UNKNOWN, 0.0, 0.0, 0.0
 
 
-def _encode_values(values: Sequence[Any]) -> bytes:
-    kinds = set(map(type, values))
+def _encode_values(kinds: set[type], values: Sequence[Any]) -> bytes:
     if kinds == {float}:
         column = array("d", values)
         if (scaled := decimals(column)) is not None:
-            return bytes([_DECIMALS, scaled[0]]) + encode_integers(scaled[1])
+            return bytes([_DECIMALS, scaled[0]]) + encode_wholes(scaled[1])
         return bytes([_DOUBLES]) + encode_doubles(column)
     if kinds == {int} and max(values) < 2**63:
         return bytes([_INTS]) + encode_integers(values)

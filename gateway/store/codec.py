@@ -13,28 +13,45 @@ import zlib
 from array import array
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
-from gateway.model import Batch
+from gateway.model import Batch, Value
 from gateway.store.columns import (
     CorruptBlock,
     Source,
+    decode_array,
     decode_ints,
     decode_values,
     encode_ints,
     encode_times,
     encode_values,
+    take_booleans,
+    take_codes,
+    take_types,
 )
-from gateway.store.values import checked
+from gateway.store.values import BOOL, FLOAT, INT, NONE, checked
 from gateway.store.zstd import pack, unpack
 
-__all__ = ["MAGIC", "BlockHeader", "CorruptBlock", "Kind", "Packed", "decode", "decode_header", "encode"]
+__all__ = [
+    "MAGIC",
+    "BlockHeader",
+    "Columns",
+    "CorruptBlock",
+    "Kind",
+    "Packed",
+    "decode",
+    "decode_columns",
+    "decode_header",
+    "encode",
+]
 
 MAGIC = b"\xeeGWb"
 VERSION = 1
 _ZSTD = 2
 _MAX_RAW_BYTES = 256 * 1024 * 1024
 _MAX_ROWS = 1 << 20
+_NUMBERS = frozenset((FLOAT, INT, BOOL, NONE))
 _HEADER = struct.Struct("<4sBBBBIIQ16sQqIqq")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CRC.size
@@ -123,6 +140,65 @@ class Packed:
         values = decode_values(source, n) if n else []
         source.end()
         return Batch(self.series, self.ts, values, statuses, flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A block of numbers, booleans and nulls as arrays: what folding needs of most blocks."""
+
+    layout: bytes
+    """The series, packed: the same for the same series in the same order."""
+    n: int
+    ts: "array[int]"
+    statuses: "array[int]"
+    flags: "array[int]"
+    codes: bytes
+    """Of each value's type."""
+    numbers: "dict[int, array[Any]]"
+    """By code the doubles, integers and booleans (of a byte) among the values."""
+
+    def series(self) -> "array[int]":
+        return _series(self.layout, self.n)
+
+    def batch(self) -> Batch:
+        nexts: list[Any] = [None] * 9
+        for code, column in self.numbers.items():
+            nexts[code] = iter(map(bool, column) if code == BOOL else column.tolist()).__next__
+        nexts[NONE] = repeat(None).__next__
+        values: list[Value] = [nexts[code]() for code in self.codes]
+        columns = (column.tolist() for column in (self.series(), self.ts, self.statuses, self.flags))
+        series, ts, statuses, flags = columns
+        return Batch(series, ts, values, statuses, flags)
+
+
+def decode_columns(data: bytes) -> Columns | None:
+    """Unpack a block of numbers, booleans and nulls; None: there are other values, or none. CorruptBlock."""
+    header, source = _columns(data)
+    n = header.n
+    if not n:
+        return None
+    layout, ts = source.integers(n), decode_array(source, n, "q")
+    statuses, flags = decode_array(source, n, "I"), decode_array(source, n, "B")
+    present = take_types(source, n)
+    if not _NUMBERS.issuperset(present):
+        return None
+    codes = take_codes(source, n, present)
+    numbers: dict[int, array[Any]] = {}
+    for code in present:
+        count = codes.count(code)
+        if code == FLOAT:
+            numbers[code] = source.numbers("d", count)
+        elif code == INT:
+            numbers[code] = decode_array(source, count, "q")
+        elif code == BOOL:
+            numbers[code] = array("B", take_booleans(source, count))
+    source.end()
+    return Columns(layout, n, ts, statuses, flags, codes, numbers)
+
+
+@lru_cache(maxsize=4)
+def _series(layout: bytes, count: int) -> "array[int]":
+    return decode_array(Source(layout), count, "i")
 
 
 def _columns(data: bytes) -> tuple[BlockHeader, Source]:

@@ -67,6 +67,22 @@ class Source:
         column.frombytes(_unshuffled(raw, column.itemsize))
         return column
 
+    def integers(self, count: int) -> bytes:
+        """Take a column of integers as it is."""
+        start = self._at
+        mode = self.byte()
+        width = _BYTES_OF[_index(mode)]
+        if mode & _CONSTANT:
+            self.take(width)
+        elif mode & _DELTA:
+            self.take(8 + (count - 1) * width)
+        else:
+            self.take(count * width)
+        return self._data[start : self._at]
+
+    def rewind(self) -> None:
+        self._at = 0
+
     def end(self) -> None:
         if self._at != len(self._data):
             raise CorruptBlock("bytes are left over")
@@ -111,16 +127,36 @@ def decode_ints(source: Source, count: int) -> list[int]:
     if count > _MAX_COUNT:
         raise CorruptBlock(f"{count} numbers in one column")
     mode = source.byte()
-    index = mode & 0x0F
-    if mode & 0x30 or index >= len(_WIDTHS):
-        raise CorruptBlock(f"unknown integer column {mode}")
-    code = _WIDTHS[index]
+    code = _WIDTHS[_index(mode)]
     if mode & _CONSTANT:
         return list(source.numbers(code, 1)) * count
     if not mode & _DELTA:
         return source.numbers(code, count).tolist()
     first = source.numbers("q", 1)[0]
     return list(accumulate(chain((first,), source.numbers(code, count - 1))))
+
+
+def decode_array(source: Source, count: int, code: str) -> "array[int]":
+    """Read at least one integer into an array."""
+    packed_as = Source(source.integers(count))
+    mode = packed_as.byte()
+    try:
+        if mode & _DELTA or count > _MAX_COUNT:
+            packed_as.rewind()
+            return array(code, decode_ints(packed_as, count))
+        column = packed_as.numbers(_WIDTHS[_index(mode)], 1 if mode & _CONSTANT else count)
+        if column.typecode != code:
+            column = array(code, column)
+    except OverflowError as error:
+        raise CorruptBlock(f"an integer too large for its column: {error}") from error
+    return column * count if mode & _CONSTANT else column
+
+
+def _index(mode: int) -> int:
+    index = mode & 0x0F
+    if mode & 0x30 or index >= len(_WIDTHS):
+        raise CorruptBlock(f"unknown integer column {mode}")
+    return index
 
 
 def encode_values(
@@ -151,20 +187,41 @@ def _encode_numbers(code: int, raw: bytes) -> bytes:
 def decode_values(source: Source, count: int, depth: int = 0) -> list[Value]:
     if depth > MAX_DEPTH:
         raise CorruptBlock("nested too deep")
+    present = take_types(source, count)
+    if len(present) <= 1:
+        return _decode_kind(present[0], source, count, depth) if present else []
+    codes = take_codes(source, count, present)
+    nexts: list[Callable[[], Value] | None] = [None] * 9
+    for code in present:
+        nexts[code] = iter(_decode_kind(code, source, codes.count(code), depth)).__next__
+    return [nexts[code]() for code in codes]  # type: ignore[misc]
+
+
+def take_types(source: Source, count: int) -> bytes:
+    """Read which types of values there are."""
     present = source.take(source.byte())
     if list(present) != sorted(set(present)) or not all(code in SELECT for code in present):
         raise CorruptBlock("unknown value types")
     if not present and count:
         raise CorruptBlock("values without a type")
-    if len(present) <= 1:
-        return _decode_kind(present[0], source, count, depth) if present else []
+    return present
+
+
+def take_codes(source: Source, count: int, present: bytes) -> bytes:
+    """Read the type of each value."""
+    if len(present) == 1:
+        return present * count
     codes = source.take(count)
     if codes.translate(None, present):
         raise CorruptBlock("a value of a type that is not there")
-    nexts: list[Callable[[], Value] | None] = [None] * 9
-    for code in present:
-        nexts[code] = iter(_decode_kind(code, source, codes.count(code), depth)).__next__
-    return [nexts[code]() for code in codes]  # type: ignore[misc]
+    return codes
+
+
+def take_booleans(source: Source, count: int) -> bytes:
+    raw = source.take(count)
+    if raw.translate(None, b"\x00\x01"):
+        raise CorruptBlock("a boolean that is neither")
+    return raw
 
 
 def _encode_kind(code: int, values: Sequence[Any], depth: int) -> bytes:
@@ -189,10 +246,7 @@ def _decode_kind(code: int, source: Source, count: int, depth: int) -> list[Any]
     if code in (INT, UINT64):
         return decode_ints(source, count)
     if code == BOOL:
-        raw = source.take(count)
-        if raw.translate(None, b"\x00\x01"):
-            raise CorruptBlock("a boolean that is neither")
-        return list(map(bool, raw))
+        return list(map(bool, take_booleans(source, count)))
     if code == NONE:
         if count > _MAX_COUNT:
             raise CorruptBlock(f"{count} empty values in one column")

@@ -62,6 +62,8 @@ class Books:
     """Seq ranges of blocks to delete, some of them now."""
     released: list[int]
     """Tombstones to drop."""
+    synced_us: int
+    """Newest wall time of a synchronised clock that an earlier run wrote down."""
 
 
 @dataclass(slots=True)
@@ -94,7 +96,8 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     parts: list[Checked] = []
     if work.samples:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
-        now_us = wall_us if books.clock.synchronised() else max(wall_us, books.newest.own_us)
+        known_us = max(books.newest.own_us, books.synced_us)
+        now_us = wall_us if books.clock.synchronised() else max(wall_us, known_us)
         resolved = resolve(
             conn, [intake.batch for intake in work.intakes], books.newest, now_us, books.turned, books.past
         )
@@ -111,11 +114,13 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     for gap in gaps:
         insert_gap(conn, gap, tx.newest_seq)
     _runs(conn, work.runs)
-    deletions.keep(conn, work.tombstones)
+    if work.tombstones:
+        deletions.keep(conn, work.tombstones)
     for ride in work.rides:
         books.run_job(ride, tx)
     done.deleted, done.released = tx.deleted, books.released
-    deletions.release(conn, books.released)
+    if books.released:
+        deletions.release(conn, books.released)
     _housekeeping(conn, books, done, written, wall_us)
     return done
 
@@ -196,7 +201,8 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
             retention.trim_runs(conn)
         done.snapshot = True
     if books.kept:
-        conn.executemany("INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?)", books.kept)
+        synced = [("synced_us", wall_us)] if books.clock.synchronised() else []
+        conn.executemany("INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?)", [*books.kept, *synced])
         done.running = True
 
 

@@ -86,9 +86,12 @@ def deleted_in(conn: sqlite3.Connection, from_seq: int, to_seq: int) -> int:
     deleted, count = load(conn), 0
     if not deleted:
         return 0
+    to_seq = min(to_seq, max(each.seq for each in deleted))
+    from_us, to_us = min(each.from_us for each in deleted), max(each.to_us for each in deleted)
     rows = conn.execute(
-        "SELECT seq, data FROM block WHERE seq BETWEEN ? AND ? AND kind = ? ORDER BY seq LIMIT ?",
-        (from_seq, to_seq, Kind.SAMPLES, _MOST_COUNTED),
+        "SELECT seq, data FROM block WHERE seq BETWEEN ? AND ? AND kind = ? AND t1 >= ? AND t0 <= ? "
+        "ORDER BY seq LIMIT ?",
+        (from_seq, to_seq, Kind.SAMPLES, from_us, to_us, _MOST_COUNTED),
     )
     for seq, data in rows:
         try:

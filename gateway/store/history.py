@@ -80,11 +80,16 @@ class History:
                 self.series_unknown += fresh
 
     def _names(self, each: Segment, newest: bool, now_us: int) -> list[tuple[int, SeriesInfo]]:
-        """Read a segment's series; the newest is opened for writing first: it may have to be rolled back."""
+        """Read a segment's series. It is opened for writing first where it may have to be rolled back.
+
+        That is the newest one, and one whose making or last fold the disk refused.
+        """
         try:
             if newest:
                 self._writing = segment.connect_writer(each.path)
                 self._sealed = False
+            elif segment.is_unfinished(each.path):
+                segment.connect_writer(each.path).close()
             return segment.names(each.path)
         except sqlite3.Error as error:
             unreadable = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR

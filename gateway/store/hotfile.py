@@ -15,7 +15,7 @@ from gateway.store import deletions
 from gateway.store.history import History
 from gateway.store.newest import Newest, load_newest
 from gateway.store.retention import used_bytes
-from gateway.store.schema import DiskRefuses, StoreProblem, connect, is_corrupt, is_disk, migrate
+from gateway.store.schema import DiskRefuses, StoreProblem, connect, is_corrupt, is_disk, is_full, migrate
 from gateway.store.series import load_series
 
 _log = logging.getLogger(__name__)
@@ -25,6 +25,11 @@ _PASSING = frozenset(
     {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 )
 """What may clear without anybody changing the configuration."""
+
+_BLOCKS = """SELECT (SELECT count(*) FROM block INDEXED BY block_time WHERE n > 0)
+    + (SELECT count(*) FROM block INDEXED BY block_empty WHERE n = 0),
+    (SELECT min(seq) FROM block), (SELECT max(seq) FROM block)"""
+"""Counted by the indexes: the table itself would be read as a whole, gigabytes after a week offline."""
 
 
 @dataclass(slots=True)
@@ -42,6 +47,8 @@ class Loaded:
     oldest_seq: int
     bytes_used: int
     running_s: float
+    synced_us: int
+    """Newest wall time known of a synchronised clock."""
     bad: list[int]
 
 
@@ -163,6 +170,7 @@ class HotFile:
         conn = connect(self.path)
         try:
             migrate(conn, self.path)
+            _settle_log(conn)
         except BaseException:
             conn.close()
             raise
@@ -198,7 +206,7 @@ class HotFile:
     def load(self, conn: sqlite3.Connection, history: History, *, running: bool = False) -> Loaded:
         """Read what a start needs; not the newest samples where they are in memory already."""
         meta = dict(conn.execute("SELECT key, value FROM meta").fetchall())
-        blocks, oldest, newest_seq = conn.execute("SELECT count(*), min(seq), max(seq) FROM block").fetchone()
+        blocks, oldest, newest_seq = conn.execute(_BLOCKS).fetchone()
         # A file that begins anew goes on after what is in chunks: deletions tell before from after by it.
         floor = max(newest_seq or 0, meta.get("seq_floor", 0), history.past.newest_seq())
         bad: list[int] = []
@@ -213,8 +221,26 @@ class HotFile:
             series=[*load_series(conn), *((row[0], SeriesInfo(*row[1:4])) for row in unknown)],
             series_of_history=unknown, next_seq=floor + 1, next_run_id=next_run, blocks=blocks,
             oldest_seq=oldest or floor + 1, bytes_used=used_bytes(conn) + history.bytes_used,
-            running_s=float(meta.get("running_s", 0.0)), bad=bad,
+            running_s=float(meta.get("running_s", 0.0)), synced_us=int(meta.get("synced_us", 0)), bad=bad,
         )  # fmt: skip
+
+
+def _settle_log(conn: sqlite3.Connection) -> None:
+    """Bring what the log holds into the file, and sync that.
+
+    A sync may have failed before: Linux takes what it could not write for written, and shows it. It reads as
+    committed, and the next sync would not make it last.
+    """
+    try:
+        busy = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.Error as error:
+        if is_full(error):  # nothing is acknowledged either; what there is can be read
+            return
+        raise
+    if busy:
+        refused = sqlite3.OperationalError("readers keep the log from being brought into the file")
+        refused.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        raise refused
 
 
 def read_epoch(conn: sqlite3.Connection) -> str:

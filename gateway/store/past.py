@@ -159,7 +159,7 @@ class Past:
             except CorruptBlock as error:
                 self._note(where, fold, number, data, error)
                 continue
-            if deleted and deleted.ranges(header.series, fold.to_seq, header.t0, header.t1):
+            if deleted and deleted.ranges(header.series, header.seq, header.t0, header.t1):
                 header = header.without_sums()
             yield number, header
 
@@ -178,7 +178,7 @@ class Past:
             except CorruptBlock as error:
                 self._note(where, fold, number, data, error)
                 continue
-            if self._left(packed, fold, deleted):
+            if self._left(packed, deleted):
                 yield packed
 
     def one(self, where: Segment, fold: Fold, number: int) -> PackedChunk | None:
@@ -193,13 +193,13 @@ class Past:
         except CorruptBlock as error:
             self._note(where, fold, number, found[0], error)
             return None
-        return packed if self._left(packed, fold, deleted) else None
+        return packed if self._left(packed, deleted) else None
 
     @staticmethod
-    def _left(packed: PackedChunk, fold: Fold, deleted: Tombstones) -> bool:
+    def _left(packed: PackedChunk, deleted: Tombstones) -> bool:
         """Leave out what is deleted; say whether anything is left."""
         header = packed.header
-        if deleted and (ranges := deleted.ranges(header.series, fold.to_seq, header.t0, header.t1)):
+        if deleted and (ranges := deleted.ranges(header.series, header.seq, header.t0, header.t1)):
             packed.leave_out(ranges)
         return bool(packed.ts)
 

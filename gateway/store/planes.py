@@ -7,46 +7,79 @@ each has statistics of its own.
 """
 
 import math
-import zlib
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate, chain, islice, repeat
+from itertools import accumulate, chain, repeat
 from operator import add, mul, sub, truediv
 
+from gateway.store import lanes
 from gateway.store.columns import CorruptBlock, Source
+from gateway.store.lanes import EVEN, PLAIN, STEPS
+from gateway.store.values import packed
+from gateway.store.zstd import pack, unpack
 
-_PLAIN, _STEPS, _EVEN = range(3)
 _UNSIGNED = ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))
-_LOW, _HIGH = -(2**63), 2**63 - 1
 _MOST_DIGITS = 6
-_EXACT = 2.0**53
+_EXACT = 2.0**51
 MAX_COUNT = 1 << 16
-_LEVEL = 1
 
 
-def encode_integers(values: Sequence[int]) -> bytes:
+def encode_integers(values: "Sequence[int] | array[int]") -> bytes:
     """Encode at least one integer of 64 bits, signed."""
-    first = values[0]
-    if values.count(first) == len(values):
-        return bytes([_PLAIN, 0]) + b"".join(map(_number, (0, 0, first, 1)))
-    mode, step, low, high, rest = _shape(values)
-    if low == high:
-        return bytes([mode, 0]) + b"".join(map(_number, (first, step, low, 1)))
-    left = list(map(sub, rest, repeat(low))) if low else rest
-    unit = math.gcd(*left)
-    spread = (high - low) // unit
-    width, code = next((width, code) for width, code in _UNSIGNED if spread < 1 << 8 * width)
-    column = array(code, left if unit == 1 else [number // unit for number in left])
-    head = bytes([mode, width]) + b"".join(map(_number, (first, step, low, unit)))
-    return head + pack_planes(column.tobytes(), width)
+    if _constant(values):
+        return bytes([PLAIN, 0]) + b"".join(map(_number, (0, 0, values[0], 1)))
+    raw = values.tobytes() if getattr(values, "typecode", "") == "q" else packed("q", values)  # type: ignore[union-attr]
+    found = lanes.shape(lanes.of_integers(raw), len(values), values.__getitem__, _even_step(values))
+    return _shaped(values[0], found) if found else _encode_wide(values)
+
+
+def _constant(values: "Sequence[int] | array[int]") -> bool:
+    if isinstance(values, array):
+        raw = values.tobytes()
+        return raw == raw[: values.itemsize] * len(values)
+    return values[0] == values[-1] and values.count(values[0]) == len(values)
+
+
+def highest(values: "Sequence[int] | array[int]") -> int:
+    """Return the largest of at least one integer."""
+    return values[0] if _constant(values) else max(values)
+
+
+def encode_wholes(values: Sequence[float]) -> bytes:
+    """Encode doubles that are whole numbers, and small ones, as integers."""
+    raw = packed("d", list(map(add, values, repeat(lanes.MAGIC))))
+    if raw != raw[:8] * len(values):
+
+        def number(place: int) -> int:
+            return int(values[place])
+
+        step = _even_step((number(0), number(len(values) - 1)), len(values))
+        found = lanes.shape(lanes.of_doubles(raw), len(values), number, step)
+        if found:
+            return _shaped(number(0), found)
+    return encode_integers(list(map(int, values)))
+
+
+def _shaped(first: int, found: lanes.Shape) -> bytes:
+    numbers = first, found.step, found.low, found.unit
+    head = bytes([found.mode, found.width]) + b"".join(map(_number, numbers))
+    return head + b"".join(squeezed(found.small[place::8]) for place in range(found.width))
+
+
+def _encode_wide(values: Sequence[int]) -> bytes:
+    """Encode what is too wide for lanes, or too short."""
+    low, high = min(values), max(values)
+    width, code = next((width, code) for width, code in _UNSIGNED if high - low < 1 << 8 * width)
+    head = bytes([PLAIN, width]) + b"".join(map(_number, (values[0], 0, low, 1)))
+    return head + pack_planes(packed(code, [value - low for value in values]), width)
 
 
 def decode_integers(source: Source, count: int) -> list[int]:
     mode, width = source.byte(), source.byte()
-    if mode > _EVEN or not 0 < count <= MAX_COUNT:
+    if mode > EVEN or not 0 < count <= MAX_COUNT:
         raise CorruptBlock(f"unknown integer column {mode} of {count}")
     first, step, low, unit = (_take_number(source) for _ in range(4))
-    size = count - (mode == _STEPS)
+    size = count - (mode == STEPS)
     rest = [low] * size
     if width:
         code = dict(_UNSIGNED).get(width)
@@ -54,36 +87,16 @@ def decode_integers(source: Source, count: int) -> list[int]:
             raise CorruptBlock(f"integers of {width} bytes")
         numbers = array(code, unpack_planes(source, size, width)).tolist()
         rest = list(map(add, map(mul, numbers, repeat(unit)), repeat(low)))
-    if mode == _STEPS:
+    if mode == STEPS:
         return list(accumulate(chain((first,), rest)))
-    if mode == _EVEN:
+    if mode == EVEN:
         return list(map(add, rest, range(first, first + step * count, step)))
     return rest
 
 
-def _shape(plain: Sequence[int]) -> tuple[int, int, int, int, Sequence[int]]:
-    """Return the mode whose rest is narrowest: mode, step, lowest and highest of the rest, rest."""
-    low, high = min(plain), max(plain)
-    best: tuple[int, int, int, int, Sequence[int]] = _PLAIN, 0, low, high, plain
-    if len(plain) < 3 or high - low < 2:
-        return best
-    narrowest = high - low
-    steps = list(map(sub, islice(plain, 1, None), plain))
-    low, high = min(steps), max(steps)
-    if high - low < narrowest:
-        best, narrowest = (_STEPS, 0, low, high, steps), high - low
-    step = _even_step(plain)
-    if step > 0 and narrowest and narrowest > step // 8:
-        rest = list(map(sub, plain, range(plain[0], plain[0] + step * len(plain), step)))
-        low, high = min(rest), max(rest)
-        if high - low < narrowest:
-            best = _EVEN, step, low, high, rest
-    return best
-
-
-def _even_step(plain: Sequence[int]) -> int:
-    """Return a round step that the numbers may follow; 0: none."""
-    mean = (plain[-1] - plain[0]) / (len(plain) - 1)
+def _even_step(ends: Sequence[int], count: int = 0) -> int:
+    """Return a round step that numbers between these may follow; 0: none."""
+    mean = (ends[-1] - ends[0]) / max((count or len(ends)) - 1, 1)
     if not 1 <= mean < 1e15:
         return 0
     unit = 10 ** max(0, int(math.log10(mean)) - 1)
@@ -99,26 +112,24 @@ def _take_number(source: Source) -> int:
     return int.from_bytes(source.take(source.byte()), "little", signed=True)
 
 
-def decimals(values: "array[float]") -> tuple[int, list[int]] | None:
-    """Return digits and the numbers times 10 ** digits where that is reversible bit for bit."""
+def decimals(values: "array[float]") -> tuple[int, list[float]] | None:
+    """Return digits and the numbers times 10 ** digits, rounded, where that is reversible bit for bit."""
     probe = values[:: len(values) // 16 + 1]
     for digits in range(_MOST_DIGITS + 1):
         if _scaled(probe, digits) is not None:
-            numbers = _scaled(values, digits)
-            if numbers is not None:
-                return digits, numbers
+            wholes = _scaled(values, digits)
+            if wholes is not None:
+                return digits, wholes
     return None
 
 
-def _scaled(values: "array[float]", digits: int) -> list[int] | None:
+def _scaled(values: "array[float]", digits: int) -> list[float] | None:
     factor = 10.0**digits
-    if not max(map(abs, values)) * factor < _EXACT:
-        return None
-    try:
-        numbers = list(map(round, map(mul, values, repeat(factor))))
-    except (ValueError, OverflowError):  # not a number, infinite
-        return None
-    return numbers if from_decimals(numbers, digits).tobytes() == values.tobytes() else None
+    # Near MAGIC doubles are whole numbers. What is too large, or no number, does not come back the same.
+    near = map(add, map(mul, values, repeat(factor)), repeat(lanes.MAGIC))
+    wholes = list(map(sub, near, repeat(lanes.MAGIC)))
+    back = packed("d", list(map(truediv, wholes, repeat(factor))))
+    return wholes if back == values.tobytes() and max(map(abs, (min(wholes), max(wholes)))) < _EXACT else None
 
 
 def from_decimals(numbers: Sequence[int], digits: int) -> "array[float]":
@@ -154,8 +165,7 @@ def unpack_planes(source: Source, count: int, width: int) -> bytes:
 
 def squeezed(raw: bytes) -> bytes:
     """Return bytes with their packed size before them, 0 where they are left as they are."""
-    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15, 8)
-    packed = packer.compress(raw) + packer.flush()
+    packed = pack(raw)
     if len(packed) < len(raw):
         return _number(len(packed)) + packed
     return _number(0) + raw
@@ -167,11 +177,4 @@ def stretched(source: Source, size: int) -> bytes:
         return source.take(size)
     if packed < 0:
         raise CorruptBlock("a plane of a negative size")
-    unpacker = zlib.decompressobj(-15)
-    try:
-        raw = unpacker.decompress(source.take(packed), max(size, 1))
-    except zlib.error as error:
-        raise CorruptBlock(f"a plane does not unpack: {error}") from error
-    if len(raw) != size or unpacker.unconsumed_tail or unpacker.unused_data:
-        raise CorruptBlock("a plane has another size than its column")
-    return raw
+    return unpack(source.take(packed), size)

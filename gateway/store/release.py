@@ -48,10 +48,8 @@ class Releaser:
     def _found_in(self, one: Tombstone) -> Generator[None, None, Segment | None]:
         past = self._history.past
         for where, fold in past.folds(one.from_us, one.to_us):
-            if fold.to_seq > one.seq:
-                continue
             for number, header in past.headers(where, fold, (one.series,)):
-                if header.t1 < one.from_us or header.t0 > one.to_us:
+                if header.seq > one.seq or header.t1 < one.from_us or header.t0 > one.to_us:
                     continue
                 packed = past.one(where, fold, number)
                 if packed is None or len(packed.ts) < header.n:

@@ -24,7 +24,13 @@ def is_disk(error: BaseException) -> bool:
     """Say whether the disk (or memory) refused, rather than what was to be written being wrong."""
     if isinstance(error, OSError | MemoryError):
         return True
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_CODES
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.Error) and (code in _DISK_CODES or _undecodable(error))
+
+
+def _undecodable(error: BaseException) -> bool:
+    """Say whether a damaged page made unreadable text of a number: an error of the sqlite3 module alone."""
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
 
 
 def is_full(error: BaseException) -> bool:
@@ -32,8 +38,8 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_corrupt(error: BaseException) -> bool:
-    if isinstance(error, UnicodeDecodeError):  # SQLite quotes the damaged schema in its message
-        return True
+    if isinstance(error, UnicodeDecodeError) or _undecodable(error):
+        return True  # SQLite quotes the damaged schema in its message
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -66,6 +72,7 @@ def _first(db: Any) -> None:
         pk="seq",
     )
     db.execute("CREATE INDEX block_time ON block(t1, t0) WHERE n > 0")
+    db.execute("CREATE INDEX block_empty ON block(n) WHERE n = 0")
     db.execute(f"CREATE INDEX block_wide ON block(t1, t0) WHERE n > 0 AND t1 - t0 > {WIDE_US}")
     db["run"].create(
         {"id": int, "device": str, "kind": str, "start_us": int, "duration_us": int, "samples": int,

@@ -21,7 +21,7 @@ _BUSY_S = 0.01
 _SCHEMA = """
 CREATE TABLE series(id INTEGER PRIMARY KEY, device TEXT NOT NULL, tag TEXT NOT NULL);
 CREATE TABLE fold(id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, t0 INTEGER, t1 INTEGER, n INTEGER,
-    series_n INTEGER, running_s REAL, to_seq INTEGER NOT NULL);
+    series_n INTEGER, running_s REAL);
 CREATE TABLE folded(fold INTEGER NOT NULL, from_seq INTEGER NOT NULL, to_seq INTEGER NOT NULL);
 CREATE TABLE chunk(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 """
@@ -42,8 +42,6 @@ class Fold(NamedTuple):
     t1: int
     n: int
     series_n: int
-    to_seq: int
-    """The newest of the blocks that it took."""
 
 
 def found(folder: Path) -> list[Segment]:
@@ -65,7 +63,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
         for pragma in (
-            f"page_size={PAGE_BYTES}", "journal_mode=DELETE", "synchronous=FULL", "secure_delete=OFF",
+            f"page_size={PAGE_BYTES}", "journal_mode=DELETE", "synchronous=EXTRA", "secure_delete=OFF",
             "cache_spill=OFF", "trusted_schema=OFF",
         ):  # fmt: skip
             conn.execute(f"PRAGMA {pragma}").fetchall()
@@ -75,6 +73,11 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         conn.close()
         raise
     return conn
+
+
+def is_unfinished(path: Path) -> bool:
+    """Say whether a segment holds nothing yet, or was left in the middle of a transaction."""
+    return not path.stat().st_size or path.with_name(f"{path.name}-journal").exists()
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
@@ -88,8 +91,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 def folds(conn: sqlite3.Connection, from_us: int, to_us: int) -> list[Fold]:
     """Return what may hold samples of the range."""
     rows = conn.execute(
-        "SELECT id, t0, t1, n, series_n, to_seq FROM fold WHERE t1 >= ? AND t0 <= ? ORDER BY id",
-        (from_us, to_us),
+        "SELECT id, t0, t1, n, series_n FROM fold WHERE t1 >= ? AND t0 <= ? ORDER BY id", (from_us, to_us)
     )
     return [Fold(*row) for row in rows.fetchall()]
 
@@ -112,15 +114,14 @@ def chunks(
 def folded(conn: sqlite3.Connection, epoch: str) -> list[tuple[int, int]]:
     """Return the seq ranges of blocks whose samples are all in chunks here."""
     return conn.execute(
-        "SELECT from_seq, folded.to_seq FROM folded JOIN fold ON fold.id = fold WHERE epoch = ? "
-        "ORDER BY from_seq",
+        "SELECT from_seq, to_seq FROM folded JOIN fold ON fold.id = fold WHERE epoch = ? ORDER BY from_seq",
         (epoch,),
     ).fetchall()
 
 
 def newest_seq(conn: sqlite3.Connection) -> int:
     """Return the newest block that any fold took."""
-    return int(conn.execute("SELECT coalesce(max(to_seq), 0) FROM fold").fetchone()[0])
+    return int(conn.execute("SELECT coalesce(max(to_seq), 0) FROM folded").fetchone()[0])
 
 
 def names(path: Path) -> list[tuple[int, SeriesInfo]]:

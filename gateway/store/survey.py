@@ -85,7 +85,7 @@ class Survey:
             if header.t1 < self._from_us or header.t0 > self._to_us:
                 continue
             inside = self._from_us <= header.t0 and header.t1 <= self._to_us
-            if inside and not past.deleted.ranges(self._series, fold.to_seq, header.t0, header.t1):
+            if inside and not past.deleted.ranges(self._series, header.seq, header.t0, header.t1):
                 self._counted += header.n
             elif (packed := past.one(where, fold, number)) is not None:
                 ts = packed.ts

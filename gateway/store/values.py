@@ -25,7 +25,6 @@ CODE_OF: dict[type, int] = {
 }  # fmt: skip
 SELECT = {code: bytes(int(byte == code) for byte in range(256)) for code in CODES}
 """For each code what `bytes.translate` needs to mark it among others."""
-_FORMS = (FLOAT, "d"), (INT, "q"), (BOOL, "?")
 _LONG = bytes((STR, BYTES, LIST))
 _PLAIN = frozenset({float, bool, type(None)})
 _double = struct.Struct("<d").pack
@@ -137,6 +136,22 @@ def joined(batches: Sequence[Checked]) -> Checked:
     return whole
 
 
+def cut_out(batch: Checked, start: int, end: int) -> Checked:
+    """Return some samples in a row of a batch, at least one."""
+    codes, ts = batch.codes[start:end], batch.ts[start:end]
+    numbers = {}
+    for code, raw in batch.numbers.items():
+        width = 1 if code == BOOL else 8
+        first = batch.codes.count(code, 0, start) * width
+        numbers[code] = raw[first : first + codes.count(code) * width]
+    columns: Any = [column[start:end] for column in batch.columns()]
+    series, _, values, statuses, flags = columns
+    packed_series, packed_ts = batch.packed_series[4 * start : 4 * end], batch.packed_ts[8 * start : 8 * end]
+    return Checked(
+        series, ts, values, statuses, flags, packed_series, packed_ts, codes, numbers, min(ts), max(ts)
+    )
+
+
 def typed(values: Sequence[Value]) -> tuple[bytes, dict[int, bytes]]:
     """Return a code for each value's type, and by code the numbers, packed.
 
@@ -148,12 +163,15 @@ def typed(values: Sequence[Value]) -> tuple[bytes, dict[int, bytes]]:
         kind = error.args[0].__name__
         raise Unfit(f"its value is of the type {kind}, which the store does not know") from None
     numbers: dict[int, bytes] = {}
-    for code, form in _FORMS:
+    if INT in codes:
+        try:
+            numbers[INT] = packed("q", chosen(values, codes, INT))
+        except ValueError:  # an integer beyond 63 bits
+            codes = bytes(map(_wide_code, codes, values))
+            numbers[INT] = packed("q", chosen(values, codes, INT))
+    for code, form in (FLOAT, "d"), (BOOL, "?"):
         if code in codes:
-            try:
-                numbers[code] = packed(form, chosen(values, codes, code))
-            except ValueError:  # an integer beyond 63 bits
-                return bytes(map(_wide_code, codes, values)), {}
+            numbers[code] = packed(form, chosen(values, codes, code))
     return codes, numbers
 
 

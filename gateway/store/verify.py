@@ -232,12 +232,10 @@ def _segment(
         if number in names and names[number][:2] != (device, tag):
             yield Finding(file, f"series {number} is another one in hot.db: the gateway would set it aside")
     there = segment.folds(conn, -(2**63), 2**63 - 1)
-    for fold in there:
-        yield from _fold(conn, file, fold, known, counted, {n for where, n in bad if where == each.number})
     last = dict(conn.execute("SELECT fold, max(to_seq) FROM folded GROUP BY fold").fetchall())
+    noted = {number for where, number in bad if where == each.number}
     for fold in there:
-        if last.get(fold.id, fold.to_seq) != fold.to_seq:
-            yield Finding(file, f"fold {fold.id} took blocks up to {last[fold.id]}, it says {fold.to_seq}")
+        yield from _fold(conn, file, fold, known, counted, noted, last.get(fold.id))
     ids = {fold.id for fold in there}
     for number in (row[0] for row in conn.execute("SELECT DISTINCT fold FROM folded")):
         if number not in ids and number <= max(ids, default=0):
@@ -245,7 +243,13 @@ def _segment(
 
 
 def _fold(
-    conn: sqlite3.Connection, file: str, fold: Fold, known: set[int], counted: Counted, bad: set[int]
+    conn: sqlite3.Connection,
+    file: str,
+    fold: Fold,
+    known: set[int],
+    counted: Counted,
+    bad: set[int],
+    last: int | None,
 ) -> Iterator[Finding]:
     samples, series, broken = 0, set[int](), False
     for number, data in segment.chunks(conn, fold, None):
@@ -260,6 +264,8 @@ def _fold(
             continue
         samples += header.n
         series.add(header.series)
+        if last is not None and header.seq != last:
+            yield Finding(file, f"{where} is of blocks up to {header.seq}, its fold took blocks up to {last}")
         if header.series != segment.series_of(number):
             yield Finding(file, f"{where} is of series {header.series}: it will not be served")
         elif header.series not in known:

@@ -49,7 +49,7 @@ class Writer(Inbox, threading.Thread):
         Inbox.__init__(self, clock)
         self._hot, self._clock, self._series, self._budget, self._boot = hot, clock, series, budget, boot
         self._history = history
-        self.compactor = Compactor(history, series, clock, settings.chunk_minutes)
+        self.compactor = Compactor(history, series, clock, settings.chunk_minutes, boot)
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
         self.disk = Disk(hot.path, settings, clock)
@@ -58,6 +58,7 @@ class Writer(Inbox, threading.Thread):
         self._doubt: Done | None = None
         self._corrupt_tries = 0
         self._token = 0
+        self._next_ns = 0
         self.turned_ns = clock.mono_ns()
         self.refusing = ""
         self.generation = 0
@@ -73,6 +74,7 @@ class Writer(Inbox, threading.Thread):
         self._running_saved_ns = self._snapshot_ns = self._started_ns
         self.disk.flash.load(self._conn)
         self.newest, self.next_seq, self.next_run_id = loaded.newest, loaded.next_seq, loaded.next_run_id
+        self._known_us = loaded.synced_us
         self._pending.bad += loaded.bad
         self._take_over(loaded)
         self._work.series += loaded.series_of_history
@@ -88,17 +90,23 @@ class Writer(Inbox, threading.Thread):
 
     def run(self) -> None:
         """Commit at each tick where something waits, until stopped."""
-        next_ns = 0
         while not self._ended:
-            due = self._wait(next_ns)
-            self.turned_ns = now = self._clock.mono_ns()
-            self.disk.look(None if self.refusing else self._conn, self.bytes_used)
-            if due:
-                self._try_commit()
-                next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
-            if self._stop_by_ns is None and not self.refusing:
-                self._compact()
+            with self._changed:
+                if (pause_s := self.pause_s()) > 0:
+                    self._changed.wait(pause_s)
+            self.turn()
         self._close()
+
+    def turn(self) -> None:
+        """Commit where it is due, and fold a little."""
+        due = self._due()
+        self.turned_ns = now = self._clock.mono_ns()
+        self.disk.look(None if self.refusing else self._conn, self.bytes_used)
+        if due:
+            self._try_commit()
+            self._next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
+        if self._stop_by_ns is None and not self.refusing:
+            self._compact()
 
     def _compact(self) -> None:
         if self._conn is None:
@@ -109,19 +117,26 @@ class Writer(Inbox, threading.Thread):
             _log.error("blocks cannot be folded into the history: %s", error, exc_info=error)
             self.compactor.abandon()
 
-    def _wait(self, next_ns: int) -> bool:
-        """Wait for work and its tick, at most the idle time; say whether to commit."""
+    def pause_s(self) -> float:
+        """Return how long there is nothing to do, unless something comes in; at most the idle time."""
+        stopping, left_ns = self._stop_by_ns is not None, self._next_ns - self._clock.mono_ns()
+        busy = self._busy()
+        longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
+        if stopping and self.refusing:
+            return 0.1
+        if stopping or (busy and (left_ns <= 0 or (self._hurry and not self.refusing))):
+            return 0
+        return min(max(left_ns / 1e9, 0.001), longest_s) if busy else longest_s
+
+    def _busy(self) -> bool:
+        compactor = self.compactor
+        return bool(self._pending or self._work or compactor.wants_commit or compactor.releaser.released)
+
+    def _due(self) -> bool:
+        """Say whether to commit now, and take what is to go along."""
         with self._changed:
-            stopping, left_ns = self._stop_by_ns is not None, next_ns - self._clock.mono_ns()
-            busy = bool(
-                self._pending or self._work or self.compactor.wants_commit or self.compactor.releaser.released
-            )
-            longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
-            if stopping and self.refusing:
-                self._changed.wait(0.1)
-            elif not (stopping or (busy and left_ns <= 0) or (self._hurry and not self.refusing)):
-                self._changed.wait(min(max(left_ns / 1e9, 0.001), longest_s) if busy else longest_s)
-            tick = self._clock.mono_ns() >= next_ns or (self._hurry and not self.refusing)
+            busy = self._busy()
+            tick = self._clock.mono_ns() >= self._next_ns or (self._hurry and not self.refusing)
             due = self._stop_by_ns is not None or (tick and busy)
             if due:
                 self._hurry = False
@@ -183,7 +198,7 @@ class Writer(Inbox, threading.Thread):
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             self.disk.kept(self._now_running_s()) if due else [], self.disk.room.tight,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
-            self.compactor.releaser.released,
+            self.compactor.releaser.released, self._known_us,
         )  # fmt: skip
 
     def _turned(self) -> None:

@@ -89,7 +89,7 @@ class Plant:
             kind,
             store=self.store,
             clock=self.clock,
-            own_time=OwnTime(self.clock, self.store.newest_own_us),
+            own_time=OwnTime(self.clock, self.store.newest_own_us, self.store.gap),
             state=self.state,
             gateway_id=self.id,
             listeners=self.listeners,

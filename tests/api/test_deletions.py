@@ -1,6 +1,7 @@
 """Deleting samples through `/v1`: what goes, who may, what is said, and that it is recorded."""
 
 import logging
+import threading
 from typing import Any
 
 import aiohttp
@@ -100,6 +101,23 @@ async def test_only_who_may_delete_does(gateway: Plant, admin: aiohttp.ClientSes
         async with admin.get("/v1/deletions", headers=gateway.bearer(role)) as answer:
             assert answer.status == 200
     assert len((await get(admin))["samples"]) == 3
+
+
+async def test_a_deletion_that_is_not_committed_in_time_is_not_acknowledged(
+    gateway: Plant, admin: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the writer stands still, as on a disk that hangs."""
+    await push(admin, series(3))
+    monkeypatch.setattr("gateway.api.deletions.COMMIT_S", 1)
+    stuck = threading.Event()
+    gateway.store.post(lambda tx: stuck.wait(10))
+    try:
+        refused = await delete(admin, 503, tag="speed", ts=str(T0))
+    finally:
+        stuck.set()
+    assert "not committed after 1 s" in refused["error"]["message"]
+    await gateway.store.flush()
+    assert len((await deletions(admin))["deletions"]) <= 1
 
 
 async def test_more_than_can_be_held_is_a_conflict(

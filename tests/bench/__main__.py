@@ -1,124 +1,52 @@
-"""Print CPU and bytes per sample of the store and its history, against rows of the seed's table."""
+"""Print what the store costs: CPU, bytes kept and written, each beside the stock way in the same run."""
 
 import asyncio
-import random
-import resource
-import sqlite3
 import sys
-import tempfile
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from pathlib import Path
 
-from gateway.clock import SystemClock
-from gateway.model import Batch, Value
-from gateway.store import Store, StoreSettings
+from tests.bench import cost, device
+from tests.bench.plant import seconds
 
-SERIES, SECONDS = 1000, 120
-HISTORY_SECONDS = 1100
-
-
-def seconds(rng: random.Random, count: int = SECONDS) -> Iterator[Batch]:
-    """Yield what a plant of 1000 tags sends each second: prices of doubles, counters, states, noise."""
-    start_us = time.time_ns() // 1000 - count * 1_000_000
-    levels = [rng.uniform(0, 100) for _ in range(SERIES)]
-    for second in range(count):
-        batch = Batch()
-        for tag in range(SERIES):
-            levels[tag] += rng.uniform(-0.5, 0.5)
-            batch.add(
-                1 + tag,
-                start_us + second * 1_000_000 + rng.randrange(1000) * 1000,
-                _value(tag, second, levels, rng),
-            )
-        yield batch
-
-
-def _value(tag: int, second: int, levels: list[float], rng: random.Random) -> Value:
-    kind = tag % 10
-    if kind < 6:
-        return round(levels[tag], 2)
-    if kind < 8:
-        return second * 3 + tag
-    return rng.random() < 0.5 if kind == 8 else rng.gauss(0, 1)
-
-
-async def store_costs(batches: list[Batch]) -> tuple[float, float]:
-    """Return CPU microseconds and file bytes per sample, from emit to commit, a commit a second of data."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with Store.open(Path(folder), StoreSettings(commit_interval_s=0), SystemClock()) as store:
-            for tag in range(SERIES):
-                store.series("plant", f"tag{tag}", "")
-            await store.flush()
-            began = time.process_time()
-            for batch in batches:
-                await (await store.put(batch))
-            cpu = time.process_time() - began
-        size = (Path(folder) / "hot.db").stat().st_size
-    count = sum(map(len, batches))
-    return cpu / count * 1e6, size / count
-
-
-async def history_costs(batches: Iterable[Batch]) -> tuple[float, float, float]:
-    """Return CPU microseconds of folding and bytes kept, per sample, and the memory it takes in MB."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with Store.open(Path(folder), StoreSettings(commit_interval_s=0.05), SystemClock()) as store:
-            for tag in range(SERIES):
-                store.series("plant", f"tag{tag}", "")
-            for batch in batches:
-                await (await store.put(batch))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        at_once = StoreSettings(commit_interval_s=0.05, chunk_minutes=0)
-        async with Store.open(Path(folder), at_once, SystemClock()) as store:
-            began, blocks = time.process_time(), store.state().blocks
-            while store.state().blocks > blocks // 10:
-                await asyncio.sleep(0.1)
-            cpu = time.process_time() - began
-            kept = store.state().history_bytes
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        with closing(sqlite3.connect(Path(folder) / "history" / "000001.db")) as conn:
-            count = conn.execute("SELECT sum(n) FROM fold").fetchone()[0]
-    return cpu / count * 1e6, kept / count, grown / 1024
-
-
-def seed_costs(batches: list[Batch]) -> tuple[float, float]:
-    """The same for `sqlite3` executemany into the seed's table, keyed by (device, ts, tag)."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "seed.db"
-        conn = sqlite3.connect(path)
-        conn.execute("PRAGMA journal_mode=WAL")
-        conn.execute("PRAGMA synchronous=FULL")
-        conn.execute(
-            "CREATE TABLE sample(device TEXT, ts INTEGER, tag TEXT, value, PRIMARY KEY (device, ts, tag))"
-        )
-        began = time.process_time()
-        for batch in batches:
-            rows = [("plant", x.ts, f"tag{x.series}", x.value) for x in batch]
-            conn.executemany("INSERT OR IGNORE INTO sample VALUES (?, ?, ?, ?)", rows)
-            conn.commit()
-        cpu = time.process_time() - began
-        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        conn.close()
-        size = path.stat().st_size
-    count = sum(map(len, batches))
-    return cpu / count * 1e6, size / count
+SERIES, COMMITS = 1000, 300
+FOLD_COMMITS = 1100
 
 
 def main() -> None:
-    batches = list(seconds(random.Random(7)))
-    cpu, size = asyncio.run(store_costs(batches))
-    seed_cpu, seed_size = seed_costs(batches)
-    sys.stdout.write(
-        f"store: {cpu:.2f} us CPU and {size:.1f} bytes of file per sample, {SERIES} samples a commit\n"
-        f"seed's table: {seed_cpu:.2f} us and {seed_size:.1f} bytes: "
-        f"the store takes {cpu / seed_cpu:.2f} of the CPU and {size / seed_size:.2f} of the bytes\n"
+    batches = list(seconds(SERIES, COMMITS))
+    emit, seed = asyncio.run(cost.emit(batches)), cost.seed(batches)
+    _say(
+        f"emit to commit, {SERIES} samples a commit: {emit.cpu_us:.2f} us CPU a sample, "
+        f"{emit.file_bytes:.1f} bytes of file"
     )
-    fold_cpu, kept, grown_mb = asyncio.run(history_costs(seconds(random.Random(7), HISTORY_SECONDS)))
-    sys.stdout.write(
-        f"history: {kept:.2f} bytes kept per sample, {fold_cpu:.2f} us CPU to fold a sample and delete its "
-        f"block ({cpu + fold_cpu:.2f} with its commit), {grown_mb:.0f} MB of memory for a fold\n"
+    _say(
+        f"executemany into the seed's table: {seed.cpu_us:.2f} us, {seed.file_bytes:.1f} bytes: the store "
+        f"takes {emit.cpu_us / seed.cpu_us:.2f} of the CPU "
+        f"and {emit.file_bytes / seed.file_bytes:.2f} of the bytes"
     )
+    fold = asyncio.run(cost.fold(seconds(SERIES, FOLD_COMMITS)))
+    both = emit.cpu_us + fold.cpu_us
+    _say(
+        f"fold and deletion of the block: {fold.cpu_us:.2f} us CPU a sample ({both:.2f} with its commit: "
+        f"{both / seed.cpu_us:.2f} of the seed's), {fold.file_bytes:.2f} bytes kept, {fold.grown_mb:.0f} MB "
+        f"of memory; the event loop is late by {fold.late_p99_ms:.1f} ms (p99), {fold.late_ms:.1f} ms at most"
+    )
+    if not device.available():
+        _say("bytes written to the device: not measured, that takes root and loop devices")
+        return
+    for series, folds in ((1000, 2), (100, 1)):
+        with device.disk() as where:
+            ours = asyncio.run(device.store_life(where, series, folds))
+        with device.disk() as where:
+            theirs = device.seed_life(where, seconds(series, 900))
+        _say(
+            f"device, {series} samples a commit, {ours.commits} s: {ours.a_sample:.1f} bytes a sample "
+            f"({ours.a_commit / 1000:.1f} KB a commit) for block, chunk and deletion; the seed's table "
+            f"{theirs.a_sample:.1f} ({theirs.a_commit / 1000:.1f} KB): {ours.a_sample / theirs.a_sample:.2f}"
+        )
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

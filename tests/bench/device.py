@@ -3,7 +3,7 @@
 import asyncio
 import ctypes
 import os
-import sqlite3
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 from gateway.model import Batch
 from gateway.store import Store, StoreSettings
+from tests.bench.cost import insert, seed_rows, seed_table
 from tests.bench.plant import SimulatedClock, seconds
 
 SECTOR_BYTES = 512
-JOURNAL_SECONDS = 5
+JOURNAL_S = 5
 """ext4 commits its journal so often, also where nobody asks for it."""
+_LONGEST_S = 100_000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -25,11 +27,12 @@ class Disk(NamedTuple):
     folder: Path
     written: Callable[[], int]
     """Bytes that the device was written since it was mounted, all there is on the way included."""
-    tick: Callable[[], None]
+    sync: Callable[[], None]
 
 
 def available() -> bool:
-    return os.geteuid() == 0 and Path("/dev/loop-control").exists()
+    tools = all(map(shutil.which, ("mkfs.ext4", "losetup", "mount", "umount")))
+    return tools and os.geteuid() == 0 and Path("/dev/loop-control").exists()
 
 
 @contextmanager
@@ -55,7 +58,7 @@ def disk(megabytes: int = 800) -> Iterator[Disk]:
 def _disk(loop: str, mount: Path) -> Disk:
     stat = Path("/sys/block") / Path(loop).name / "stat"
 
-    def tick() -> None:
+    def sync() -> None:
         fd = os.open(mount, os.O_RDONLY)
         try:
             if _libc.syncfs(fd):
@@ -64,10 +67,10 @@ def _disk(loop: str, mount: Path) -> Disk:
             os.close(fd)
 
     def written() -> int:
-        tick()
+        sync()
         return int(stat.read_text().split()[6]) * SECTOR_BYTES
 
-    return Disk(mount, written, tick)
+    return Disk(mount, written, sync)
 
 
 def _run(*command: str) -> str:
@@ -81,17 +84,28 @@ class Life(NamedTuple):
     commits: int
     written: int
 
+    @property
+    def a_sample(self) -> float:
+        return self.written / self.samples
 
-async def store_life(where: Disk, series: int, folds: int, **settings: object) -> Life:
-    """Commit each simulated second, from the end of one fold (its blocks deleted) to that of a later one."""
-    clock = SimulatedClock()
-    marks: list[Life] = []
+    @property
+    def a_commit(self) -> float:
+        return self.written / self.commits
+
+
+async def store_life(where: Disk, series: int, folds: int) -> Life:
+    """Commit each simulated second, from the end of the first fold (its blocks deleted) over some more.
+
+    As many samples are written, folded and deleted between. A fold begins and ends within a simulated
+    second; in real time it takes a few, and writes the same.
+    """
+    clock, marks = SimulatedClock(), list[Life]()
     samples = commits = 0
-    async with Store.open(where.folder / "store", StoreSettings(**settings), clock) as store:
+    async with Store.open(where.folder / "store", StoreSettings(), clock) as store:
         for tag in range(series):
             store.series("plant", f"tag{tag}", "")
         compactor, deleting = store._writer.compactor, False
-        for batch in seconds(series, 100_000, clock.wall_us()):
+        for batch in seconds(series, _LONGEST_S, clock.wall_us()):
             clock.advance(1)
             ticket = await store.put(batch)
             await store.flush()
@@ -99,48 +113,24 @@ async def store_life(where: Disk, series: int, folds: int, **settings: object) -
             while compactor.busy:
                 await asyncio.sleep(0.002)
             samples, commits = samples + len(batch), commits + 1
-            if commits % JOURNAL_SECONDS == 0:
-                where.tick()
+            if commits % JOURNAL_S == 0:
+                where.sync()
             if deleting and not compactor.pending:
                 marks.append(Life(samples, commits, where.written()))
                 if len(marks) > folds:
                     break
             deleting = bool(compactor.pending)
-    first, last = marks[0], marks[-1]
-    return Life(*(b - a for a, b in zip(first, last, strict=True)))
+    return Life(*(b - a for a, b in zip(marks[0], marks[-1], strict=True)))
 
 
 def seed_life(where: Disk, batches: Iterable[Batch]) -> Life:
     """Commit each simulated second to the seed's table."""
     samples = commits = 0
-    with closing(sqlite3.connect(where.folder / "seed.db", isolation_level=None)) as conn:
-        conn.execute("PRAGMA journal_mode=WAL").fetchall()
-        conn.execute("PRAGMA synchronous=FULL")
-        conn.execute(
-            "CREATE TABLE sample(device TEXT, ts INTEGER, tag TEXT, value, PRIMARY KEY (device, ts, tag))"
-        )
+    with closing(seed_table(where.folder / "seed.db")) as conn:
         before = where.written()
         for batch in batches:
-            rows = [("plant", x.ts, f"tag{x.series}", x.value) for x in batch]
-            conn.execute("BEGIN")
-            conn.executemany("INSERT OR IGNORE INTO sample VALUES (?, ?, ?, ?)", rows)
-            conn.execute("COMMIT")
+            insert(conn, seed_rows(batch))
             samples, commits = samples + len(batch), commits + 1
-            if commits % JOURNAL_SECONDS == 0:
-                where.tick()
+            if commits % JOURNAL_S == 0:
+                where.sync()
         return Life(samples, commits, where.written() - before)
-
-
-if __name__ == "__main__":
-    import sys
-    import time
-
-    for series, folds in ((1000, 1), (100, 1)):
-        if len(sys.argv) > 1 and str(series) not in sys.argv[1:]:
-            continue
-        began = time.time()
-        with disk() as where:
-            life = asyncio.run(store_life(where, series, folds))
-        if "seed" in sys.argv:
-            with disk() as where:
-                life = seed_life(where, seconds(series, 900))

@@ -1,5 +1,6 @@
 """What a disk may hold after a power cut: all before the last sync of a file, any part of what came after."""
 
+import os
 import random
 import shutil
 from collections.abc import Iterable
@@ -38,10 +39,8 @@ class Disk:
                 gone = self._files.pop(name, None)
                 if gone is not None and gone.synced is not None:
                     self._ghosts[name] = gone.synced
-            case "sync" if not name:
-                self._ghosts.clear()
-                for file in self._files.values():
-                    file.synced = bytearray() if file.synced is None else file.synced
+            case "sync" if not name or name.endswith("/"):
+                self._sync_folder(name.removesuffix("/"))
             case "sync":
                 file = self._files[name]
                 file.synced = file.synced or bytearray()
@@ -51,6 +50,18 @@ class Disk:
                 self._ghosts.pop(name, None)
             case _:
                 self._files[name].after.append(operation)
+
+    def _sync_folder(self, folder: str) -> None:
+        """Make entries and removals last; "" is the store's folder."""
+        for name in [name for name in self._ghosts if os.path.dirname(name) == folder]:  # noqa: PTH120
+            del self._ghosts[name]
+        for name, file in self._files.items():
+            if os.path.dirname(name) == folder and file.synced is None:  # noqa: PTH120
+                file.synced = bytearray()
+
+    def failed_sync(self, name: str, rng: random.Random) -> None:
+        """A sync failed: Linux forgets what it did not write, and later syncs do not write it either."""
+        self._files[name].after = _survivors(self._files[name].after, rng)[0]
 
     def state(self, rng: random.Random) -> tuple[dict[str, bytes], bool]:
         """Return file contents by name, and whether a write was torn within."""
@@ -123,4 +134,5 @@ def write_state(folder: Path, files: dict[str, bytes]) -> None:
     for old in folder.iterdir():
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)

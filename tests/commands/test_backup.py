@@ -145,7 +145,6 @@ async def test_seqs_that_the_original_folded_later_are_not_used_again(tmp_path: 
         await asyncio.to_thread(back_up, tmp_path / "store", tmp_path / "store", tmp_path / "copy", NOW_US())
         newest = store.state().newest_seq
     with sqlite3.connect(tmp_path / "copy" / "history" / "000001.db") as conn:
-        conn.execute("UPDATE fold SET to_seq = ? WHERE id = (SELECT max(id) FROM fold)", (newest + 500,))
         conn.execute(
             "UPDATE folded SET to_seq = ? WHERE to_seq = (SELECT max(to_seq) FROM folded)", (newest + 500,)
         )

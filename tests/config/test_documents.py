@@ -77,7 +77,7 @@ def test_the_example_with_all_its_examples_passes_both(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     config = load(file, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
-    assert set(config.devices) == {"press-07", "press-08", "scale-3"}
+    assert set(config.devices) == {"press-07", "press-08", "scale-3", "box"}
     assert set(config.uploads) == {"plant-cloud", "research"}
     assert {device.kind for device in config.devices.values()} == set(PROTOCOLS)
     assert {upload.kind for upload in config.uploads.values()} == set(UPLOADERS)
@@ -136,7 +136,7 @@ def test_check_lists_every_problem_and_fails(tmp_path: Path) -> None:
         1,
         (
             f'{file}:1:1: "htpp" is not a known setting here; did you mean "http"?',
-            f'{file}:2:11: "a" names no protocol; add one of opcua or push',
+            f'{file}:2:11: "a" names no protocol; add one of opcua, push or revpi',
             f"{file}: 2 problems",
         ),
     )
@@ -153,5 +153,5 @@ def test_check_shows_warnings_and_counts(tmp_path: Path) -> None:
     assert checked.lines == (
         f'{file}:3:3: "b" and "a" are the same opcua device, opc.tcp://plc:4840 (a warning)',
         f"{file}: OK, 2 devices (2 opcua), 1 listed tag, 1 upload (1 http)",
-        f"{file}: flash: at most 2 samples/s, about 2.17 GB a day, 30.3 years of its 24 TB; not known of b",
+        f"{file}: flash: at most 2 samples/s, about 1.73 GB a day, 37.9 years of its 24 TB; not known of b",
     )

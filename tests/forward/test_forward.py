@@ -90,6 +90,33 @@ async def test_a_restart_between_send_and_settle_sends_the_same_bytes_again(
     check_ledger(plant, await peer.samples())
 
 
+async def test_a_deletion_leaves_a_unit_in_flight_as_it_is_and_what_is_not_cut_without_it(
+    tmp_path: Path, peer: Receiver, settings_of: Callable[..., Any]
+) -> None:
+    """The target has the unit and dies before it says so: its repeat must be the same body."""
+    await peer.faults(die_after_stores=1)
+    async with open_store(tmp_path / "s") as store:
+        plant = Plant(store)
+        async with forwarding(store, settings_of(peer)):
+            await plant.write(20)
+            await until(lambda: not peer.alive, "stored by the target, which then dies")
+        sent = set(plant.written)
+        await plant.write(20)
+        waiting = sorted(ts for tag, ts in plant.written.keys() - sent if tag == "t1")
+        deleted = await store.delete(plant.series[1], "ann", waiting[0] - 3000, waiting[4])
+        assert deleted is not None and deleted.count == 8
+    await peer.start()
+    async with open_store(tmp_path / "s") as store, forwarding(store, settings_of(peer)) as forwarder:
+        for ts in waiting[:5]:
+            del plant.written["t1", ts]
+        await until(lambda: delivered(peer, plant), "the rest delivered")
+        await until(lambda: not forwarder.status().backlog.blocks, "an empty backlog", 5)
+    assert (await peer.counts())["bodies_per_key"] == 1 and forwarder.counters.repeats == 1
+    samples = await peer.samples()
+    check_ledger(plant, [x for x in samples if (x["tag"], x["ts"]) in plant.written])
+    assert len(samples) == len(plant.written)
+
+
 async def test_the_target_dies_while_storing_and_comes_back(store: Store, peer: Receiver) -> None:
     plant = Plant(store)
     async with forwarding(store, http_settings(peer)):

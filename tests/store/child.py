@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gateway.clock import SystemClock
 from gateway.model import Batch, Receipt, Ticket, Value
-from gateway.store import Store, StoreSettings, compact
+from gateway.store import Store, StoreSettings, compact, deletions
 from gateway.store import store as store_module
 from gateway.store import writer as writer_module
 from gateway.store.writer import Writer
@@ -71,6 +71,21 @@ async def _print_each(acknowledgements: "asyncio.Queue[tuple[int, Ticket]]") -> 
         n, ticket = await acknowledgements.get()
         await ticket
         os.write(1, b"%d\n" % n)
+
+
+async def deleting(folder: str, start: str) -> None:
+    """Write ten a batch, delete the first of each, and print the last number once both are acknowledged."""
+    async with open_store(folder) as store:  # type: ignore[attr-defined]
+        for tag in range(SERIES):
+            store.series("plc", str(tag))
+        n = int(start)
+        while True:
+            await (await store.put(batch(range(n, n + 10))))
+            first = next(iter(batch([n])))
+            made = await store.delete(first.series, "child", first.ts, first.ts)
+            assert made is not None and made.count == 1
+            n += 10
+            os.write(1, b"%d\n" % n)
 
 
 async def fill(folder: str, count: str) -> None:
@@ -150,8 +165,15 @@ if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
     if mode.startswith("folding-"):
         mode = mode.removeprefix("folding-")
-        fold_eagerly(3000 if mode == "numbered" else 200_000)
+        fold_eagerly(200_000 if mode == "fill" else 3000)
     if mode == "mutant":
         mode = "numbered"
         store_module.Writer = AcknowledgesBeforeCommit  # type: ignore[misc]
-    asyncio.run({"numbered": numbered, "fill": fill, "again": again, "limited": limited}[mode](*arguments))
+    if mode == "deleting-forgetting":
+        mode = "deleting"
+        deletions.keep = lambda conn, them: None
+    asyncio.run(
+        {"numbered": numbered, "deleting": deleting, "fill": fill, "again": again, "limited": limited}[mode](
+            *arguments
+        )
+    )

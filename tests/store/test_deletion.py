@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.model import Batch, Flag, Sample
 from gateway.store import Store, StoreSettings, deletes, outbox, survey, tombstones
 from gateway.store.columns import CorruptBlock
+from gateway.store.outbox import Transaction
 from gateway.store.tombstones import FIRST_US, LAST_US, Tombstone, Tombstones
 from tests.store.conftest import DAY_US, NOW_US, MovableClock, Opener
 from tests.store.folding import AT_ONCE, eager, folded, rows, segments
@@ -77,6 +80,14 @@ async def test_what_is_deleted_is_gone_from_windows_buckets_and_last_values(
         assert await store.deletions(device="other") == []
 
 
+async def test_buckets_of_blocks_that_are_not_folded_leave_it_out(store: Store) -> None:
+    s = await ten(store)
+    await store.delete(s, "ann", NOW_US + 2 * S_US, NOW_US + 3 * S_US)
+    (bucket,) = await store.buckets([s], NOW_US, NOW_US + 10 * S_US, 60 * S_US)
+    assert (bucket.n, bucket.min, bucket.max, bucket.avg) == (8, 0, 9, 5)
+    assert store.state().segments == 0
+
+
 @pytest.mark.parametrize("where", ["block", "chunk"])
 async def test_what_is_sent_again_after_a_deletion_is_a_new_sample(opened: Opener, where: str) -> None:
     async with opened(**AT_ONCE) as store:
@@ -104,6 +115,20 @@ async def test_the_newest_is_lowered_so_that_late_samples_are_still_looked_up(op
         assert store.last(s) is None
         assert await put(store, (s, NOW_US, 5)) == (1, 0, 0)
         assert store.last(s) == Sample(s, NOW_US, 5)
+
+
+async def test_a_batch_that_follows_others_of_its_series_is_looked_up_again_after_a_deletion(
+    store: Store,
+) -> None:
+    """Batches of the same series one after the other are taken without a look at each."""
+    series = [store.series("plc", str(n)) for n in range(4)]
+    for n in range(5):
+        await put(store, *((s, NOW_US + n * S_US, n) for s in series))
+    await store.delete(series[1], "ann", NOW_US + 3 * S_US, LAST_US)
+    assert [store.last(s).value for s in series] == [4, 2, 4, 4]  # type: ignore[union-attr]
+    assert await put(store, *((s, NOW_US + 4 * S_US, 4) for s in series)) == (1, 3, 0)
+    assert await put(store, (series[1], NOW_US + 2 * S_US, 2)) == (0, 1, 0)
+    assert times(await everything(store, [series[1]])) == [0, 1, 2, 4]
 
 
 async def test_the_newest_left_is_found_far_back(opened: Opener) -> None:
@@ -292,7 +317,7 @@ async def test_a_hot_file_that_is_lost_while_running_keeps_what_was_deleted(
         await folded(store)
         await store.delete(s, "ann", NOW_US, NOW_US + 3 * S_US)
         writer = store._writer
-        await asyncio.to_thread(_lose, store)
+        _lose(store)
         assert await put(store, (s, NOW_US + 30 * S_US, 30)) == (1, 0, 0)
         assert writer.generation == 1
         assert times(await everything(store, [s])) == [4, 5, 6, 7, 8, 9, 30]
@@ -302,9 +327,19 @@ async def test_a_hot_file_that_is_lost_while_running_keeps_what_was_deleted(
 
 
 def _lose(store: Store) -> None:
-    """Have the writer set its file aside before its next commit."""
+    """Have the writer set its file aside at its next commit."""
+    told = False
+
+    def malformed(_: Transaction) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+
     store._writer._corrupt_tries = 99
-    store._writer._disconnect()
+    store.post(malformed)
 
 
 async def test_a_new_hot_file_goes_on_after_the_blocks_of_the_history(opened: Opener, tmp_path: Path) -> None:
@@ -341,6 +376,33 @@ async def test_a_start_without_a_snapshot_finds_the_newest_that_is_left(
     async with opened(**AT_ONCE) as store:
         assert store.last(s) == Sample(s, NOW_US, 0)
         assert await put(store, (s, NOW_US, 0)) == (0, 1, 0)
+
+
+async def test_a_start_without_a_snapshot_does_not_take_a_deleted_block_for_the_newest(
+    opened: Opener, tmp_path: Path
+) -> None:
+    async with opened() as store:
+        s = await ten(store)
+        await store.delete(s, "ann", NOW_US + 5 * S_US, LAST_US)
+    rows(tmp_path / "store" / "hot.db", "DELETE FROM snapshot")
+    async with opened() as store:
+        assert store.last(s) == Sample(s, NOW_US + 4 * S_US, 4)
+
+
+@pytest.mark.parametrize("hours", [0, 1], ids=["snapshot due", "snapshot not due"])
+async def test_a_kill_after_a_deletion_leaves_the_newest_that_is_left(
+    opened: Opener, clock: MovableClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """What stands in the files when the deletion is acknowledged is all that a next start has."""
+    async with opened() as store:
+        s = await ten(store)
+    monkeypatch.setattr("gateway.store.writer._SNAPSHOT_NS", hours * 3_600_000_000_000 - 1)
+    async with opened() as store:
+        await store.delete(s, "ann", NOW_US + 9 * S_US, LAST_US)
+        await asyncio.to_thread(shutil.copytree, tmp_path / "store", tmp_path / "killed")
+    async with Store.open(tmp_path / "killed", StoreSettings(), clock) as store:
+        assert store.last(s) == Sample(s, NOW_US + 8 * S_US, 8)
+        assert times(await everything(store, [s])) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
 
 
 async def test_a_damaged_tombstone_is_reported_and_the_rest_holds(opened: Opener, tmp_path: Path) -> None:

@@ -453,7 +453,7 @@ async def test_blocks_are_not_deleted_under_a_reading_that_began_before_the_fold
         def held_up(folder: Folder, *arguments: Any) -> bool:
             """Go on with the second block only once a fold is done, and deletions had their time."""
             done = turn(folder, *arguments)
-            store._writer.compactor._period_us = 0
+            store._writer.compactor._period_ns = 0
             for _ in range(500):
                 if store._writer.compactor.folds:
                     break

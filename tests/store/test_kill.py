@@ -25,11 +25,11 @@ def line(process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline()
 
 
-def killed_runs(mode: str, folder: Path, kills: int, rng: random.Random) -> tuple[int, int]:
+def killed_runs(mode: str, folder: Path, kills: int, rng: random.Random, again: int = 50) -> tuple[int, int]:
     """Kill a writer at random points; return the first number never acknowledged and the last ever sent."""
     acknowledged = 0
     for _ in range(kills):
-        process = started(mode, folder, max(0, acknowledged - 50))  # some are sent again
+        process = started(mode, folder, max(0, acknowledged - again))  # some are sent again
         try:
             for _ in range(rng.randrange(1, 120)):
                 acknowledged = max(acknowledged, int(line(process)))
@@ -69,6 +69,20 @@ async def test_nothing_is_missing_or_doubled_when_kills_hit_folds_and_deletions(
     acknowledged, sent = killed_runs("folding-numbered", tmp_path, 20, random.Random(2))
     assert segments(tmp_path) and rows(segments(tmp_path)[0], "SELECT count(*) FROM fold")[0][0] > 5
     assert await ledger(tmp_path, acknowledged, sent) == ([], [])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("control", ["", "-forgetting"])
+async def test_what_was_deleted_stays_deleted_after_kills_in_deletions_and_folds(
+    tmp_path: Path, control: str
+) -> None:
+    """One sample in ten is deleted. The control: tombstones that are not in the file."""
+    mode = f"folding-deleting{control}"
+    acknowledged, sent = killed_runs(mode, tmp_path, 2 if control else 12, random.Random(3), again=0)
+    missing, wrong = await ledger(tmp_path, acknowledged, sent)
+    assert acknowledged > 200 and segments(tmp_path)
+    assert (missing == list(range(0, acknowledged, 10))) == (not control) and wrong == []
 
 
 @pytest.mark.slow
