@@ -14,6 +14,7 @@ from gateway.model import Gap, SeriesInfo
 from gateway.store import deletions
 from gateway.store.history import History
 from gateway.store.newest import Newest, load_newest
+from gateway.store.renew import take_place
 from gateway.store.retention import used_bytes
 from gateway.store.schema import DiskRefuses, StoreProblem, connect, is_corrupt, is_disk, is_full, migrate
 from gateway.store.series import load_series
@@ -167,6 +168,7 @@ class HotFile:
 
     def connect(self) -> sqlite3.Connection:
         """Open the writing connection to a file of this version."""
+        take_place(self.path)
         conn = connect(self.path)
         try:
             migrate(conn, self.path)
