@@ -142,7 +142,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _with_secrets(file: Path) -> Mapping[str, str]:
     """Return the environment with the credentials that the service gets (its unit's LoadCredential)."""
     folder = file.absolute().parent / "secrets"
-    if "CREDENTIALS_DIRECTORY" in os.environ or not folder.is_dir():
+    if "CREDENTIALS_DIRECTORY" in os.environ or not os.access(folder, os.R_OK | os.X_OK):
         return os.environ
     return {**os.environ, "CREDENTIALS_DIRECTORY": str(folder)}
 

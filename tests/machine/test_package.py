@@ -173,6 +173,19 @@ def test_a_store_elsewhere_is_purged_without_its_neighbours(box: Machine, tmp_pa
     assert box.sh("ls -A /data/store").split() == ["mine"]
 
 
+def test_an_undelivered_store_elsewhere_is_kept_beside_its_neighbours(box: Machine, tmp_path: Path) -> None:
+    box.sh("install -d -o edge-gateway -g edge-gateway /data/store && touch /data/store/mine")
+    configure(box, UPLOADING + "store: /data/store\n")
+    box.sh("edge-gateway systemd-dropin && systemctl restart edge-gateway")
+    push_for(box, tmp_path / "acknowledged", 2)
+    said = box.sh("apt-get purge -y edge-gateway")
+    kept, mine = sorted(box.sh("ls -A /data/store").split())
+    assert mine == "mine"
+    assert f"/data/store/{kept}" in said
+    assert "hot.db" in box.sh(f"ls -A /data/store/{kept}").split()
+    assert box.sh(f"stat -c '%a %U' /data/store/{kept}").split() == ["700", "root"]
+
+
 @pytest.mark.parametrize("script", ["postinst configure", "prerm remove", "postrm purge"])
 def test_a_maintainer_script_may_be_run_again(box: Machine, script: str) -> None:
     name, *arguments = script.split()

@@ -141,6 +141,15 @@ def test_a_credential_is_read_at_start_and_a_reload_says_so(box: Machine) -> Non
     assert secret not in box.sh("grep -r . /var/log/edge-gateway || true")
 
 
+def test_networkd_understands_the_examples_for_can(box: Machine) -> None:
+    box.sh(
+        "cp /usr/share/edge-gateway/networkd/*.network /etc/systemd/network/; systemctl restart systemd-networkd"
+    )
+    assert "/etc/systemd/network/" not in box.journal("systemd-networkd")
+    box.sh("echo 'Speed=1' >> /etc/systemd/network/80-can0.network; systemctl restart systemd-networkd")
+    assert "/etc/systemd/network/80-can0.network" in box.journal("systemd-networkd")
+
+
 def test_a_device_node_is_opened_after_the_drop_in_alone(box: Machine) -> None:
     # The device of FUSE, which each kernel has, stands for a serial port: the sandbox refuses both alike.
     with (box.root / "usr/lib/edge-gateway/gateway/protocols/push.py").open("a") as module:
