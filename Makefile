@@ -50,6 +50,7 @@ check: lint test
 
 bench: .venv/dev
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.reads
 	$(BIN)/python -m tests.forward.bench
 	$(BIN)/python -m tests.revpi.bench
 

@@ -1,11 +1,10 @@
 """How rows are written: JSON, NDJSON or CSV, chosen by `format` or by the Accept header."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.api.columns import Part, csv_line, csv_part, json_part, ndjson_part
 from gateway.api.errors import ApiError
 from gateway.api.values import Row, dumps
 
@@ -21,34 +20,32 @@ class Format:
     between: bytes
     tail: Callable[[str | None], bytes]
     """The end, given `next`."""
+    part: Part
+    """Writes many samples at once, with what stands between them."""
 
 
 def format_of(content_type: str, name: str, columns: Sequence[str]) -> Format:
     """Return how to write rows; `name` is the list's in JSON, `columns` are CSV's."""
     if content_type == TYPES["json"]:
         return Format(
-            b'{"%s":[' % name.encode(), dumps, b",", lambda following: b'],"next":%s}' % dumps(following)
+            b'{"%s":[' % name.encode(),
+            dumps,
+            b",",
+            lambda following: b'],"next":%s}' % dumps(following),
+            json_part,
         )
     if content_type == TYPES["ndjson"]:
-        return Format(b"", lambda item: dumps(item) + b"\n", b"", _next_line)
-    return Format(",".join(columns).encode() + b"\r\n", _csv_line(columns), b"", lambda _following: b"")
+        return Format(b"", lambda item: dumps(item) + b"\n", b"", _next_line, ndjson_part)
+    head = ",".join(columns).encode() + b"\r\n"
+    return Format(head, _csv_row(columns), b"", lambda _following: b"", csv_part)
 
 
 def _next_line(following: str | None) -> bytes:
     return b"" if following is None else dumps({"next": following}) + b"\n"
 
 
-def _csv_line(columns: Sequence[str]) -> Callable[[Row], bytes]:
-    text = io.StringIO()
-    writer = csv.writer(text)
-
-    def line(item: Row) -> bytes:
-        text.seek(0)
-        text.truncate()
-        writer.writerow([_cell(item, column) for column in columns])
-        return text.getvalue().encode("utf-8", "backslashreplace")
-
-    return line
+def _csv_row(columns: Sequence[str]) -> Callable[[Row], bytes]:
+    return lambda item: csv_line([_cell(item, column) for column in columns])
 
 
 def _cell(item: Row, column: str) -> Any:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
@@ -22,6 +22,8 @@ from gateway.api.values import Row, row
 from gateway.api.windows import MAX_US, MIN_US, cursor_of, cursor_text
 from gateway.model import Batch
 from gateway.store import Store
+
+T = TypeVar("T")
 
 JSON_LIMIT: Final = 10_000
 MAX_BUCKETS: Final = 100_000
@@ -51,17 +53,16 @@ class _Window:
     limit: int | None
     next: str | None = None
 
-    async def slices(self, store: Store) -> AsyncGenerator[list[Row]]:
-        """Yield rows by the thousand. One sample more than asked for is read, to know whether to go on."""
+    async def batches(self, store: Store) -> AsyncGenerator[Batch]:
+        """Yield samples by the thousand. One more than asked for is read, to know whether to go on."""
         left = self.limit
         ask = None if left is None else left + 1
         last: tuple[int, int] | None = None
         async with aclosing(self._read(store, ask)) as batches:
             async for batch in batches:
                 count = len(batch) if left is None else min(left, len(batch))
-                for start in range(0, count, _SLICE):
-                    yield self._rows(batch, start, min(start + _SLICE, count))
                 if count:
+                    yield batch if count == len(batch) else _first(batch, count)
                     last = batch.ts[count - 1], batch.series[count - 1]
                 if left is not None:
                     if len(batch) > left and last is not None:
@@ -75,9 +76,20 @@ class _Window:
         ):
             yield batch
 
-    def _rows(self, batch: Batch, start: int, end: int) -> list[Row]:
-        columns = (column[start:end] for column in batch.columns())
-        return [row(self.tags[series], *rest) for series, *rest in zip(*columns, strict=True)]
+    def written(self, form: Format, batch: Batch, between: bytes) -> Iterator[bytes]:
+        """Yield the bytes of samples: plain ones at once, others one by one."""
+        whole = form.part(batch, self.tags)
+        if whole is not None:
+            return iter((between + whole,))
+        rows = (
+            row(self.tags[series], ts, value, status, flags)
+            for series, ts, value, status, flags in zip(*batch.columns(), strict=True)
+        )
+        return _pieces(form, rows, between)
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    return Batch(*(column[:count] for column in batch.columns()))  # type: ignore[arg-type]
 
 
 @endpoint(
@@ -99,35 +111,35 @@ async def list_samples(request: web.Request) -> web.StreamResponse:
     if "bucket" in query:
         rows = await _buckets(request, tags, query)
         form = format_of(content_type, "buckets", _BUCKET_COLUMNS)
-        return await _answer(request, content_type, form, _sliced(rows), lambda: None)
+        return await _answer(request, content_type, form, _sliced(rows), _pieces, lambda: None)
     limit = query.get("limit", JSON_LIMIT if content_type == TYPES["json"] else None)
     window = _Window(
         tags, query.get("from_us", MIN_US), query.get("to_us", MAX_US), _cursor(query.get("cursor")), limit
     )
-    slices = window.slices(request.app[GATEWAY].store)
+    batches = window.batches(request.app[GATEWAY].store)
     form = format_of(content_type, "samples", _SAMPLE_COLUMNS)
-    return await _answer(request, content_type, form, slices, lambda: window.next)
+    return await _answer(request, content_type, form, batches, window.written, lambda: window.next)
 
 
 async def _answer(
     request: web.Request,
     content_type: str,
     form: Format,
-    slices: AsyncGenerator[list[Row]],
+    slices: AsyncGenerator[T],
+    written: Callable[[Format, T, bytes], Iterator[bytes]],
     following: Callable[[], str | None],
 ) -> web.StreamResponse:
     async with aclosing(slices):
-        nothing: list[Row] = []
-        rows = await anext(slices, nothing)  # what fails at once still has its status
+        some = await anext(slices, None)  # what fails at once still has its status
         async with stream(request, content_type) as out:
             await out.write(form.head)
             between = b""
-            while rows:
-                for piece in _pieces(form, rows, between):
+            while some is not None:
+                for piece in written(form, some, between):
                     await out.write(piece)
+                    await asyncio.sleep(0)
                 between = form.between
-                await asyncio.sleep(0)
-                rows = await anext(slices, nothing)
+                some = await anext(slices, None)
             await out.write(form.tail(following()))
             return out.response
 
@@ -135,14 +147,15 @@ async def _answer(
 def _pieces(form: Format, rows: Iterable[Row], between: bytes) -> Iterator[bytes]:
     """Yield the rows' bytes in pieces that a memory can hold, however long a text is."""
     piece = bytearray()
-    for item in rows:
+    for count, item in enumerate(rows, 1):
         piece += between
         piece += form.row(item)
         between = form.between
-        if len(piece) >= _PIECE_BYTES:
+        if len(piece) >= _PIECE_BYTES or not count % _SLICE:
             yield bytes(piece)
             piece.clear()
-    yield bytes(piece)
+    if piece:
+        yield bytes(piece)
 
 
 def _tags_of(device: DeviceView, text: str | None) -> dict[int, str]:

@@ -2,21 +2,21 @@
 
 import sqlite3
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import compress
 from typing import Any, NamedTuple
 
 from gateway.model import Batch
 from gateway.store.blocks import seqs_overlapping
-from gateway.store.chunk import PackedChunk
-from gateway.store.codec import CorruptBlock, Packed
+from gateway.store.chunk import in_order
 from gateway.store.past import Past
 from gateway.store.reader import unfolded
 from gateway.store.segment import Fold, Segment
-from gateway.store.tombstones import Tombstones
+from gateway.store.taking import LAST_SERIES, Memory, Taker, grouped
 
 _TURN_S = 0.2
+_NARROW = 4
+"""Where buckets are so much narrower than a fold its chunks are unpacked without a look at their headers."""
 
 
 class Bucket(NamedTuple):
@@ -60,31 +60,33 @@ class Folder:
     uses it holds the history, so that blocks folded later are not deleted meanwhile: each sample counts once.
     """
 
-    def __init__(self, series: Sequence[int], from_us: int, to_us: int, width_us: int) -> None:
+    def __init__(self, memo: Memory, series: Sequence[int], from_us: int, to_us: int, width_us: int) -> None:
+        self._memo = memo
         self._series = sorted(set(series))
         self._from_us, self._to_us, self._width_us = from_us, to_us, width_us
+        self._low, self._high = (from_us, -1), (to_us, LAST_SERIES)
         self._folds: list[tuple[Segment, Fold]] | None = None
-        self._deleted = Tombstones()
         self._folded: list[tuple[int, int]] = []
         self._into: dict[tuple[int, int], list[float]] = {}
-        self._blocks: list[int] = []
+        self._blocks: list[list[int]] = []
         self._chunks_at = 0
 
     def turn(self, conn: sqlite3.Connection, past: Past, bad: list[int]) -> bool:
         """Do some of the work, for about 0.2 s; say whether that was all."""
         deadline = time.monotonic() + _TURN_S
-        self._deleted = past.deleted
         if self._folds is None:
             self._folds, self._folded = past.folds_and_folded(self._from_us, self._to_us)
             self._blocks = self._seqs(conn)
+        taker = Taker(conn, past, self._memo, self._series, bad)
         while self._blocks:
-            self._take_block(conn, self._blocks.pop(), bad)
+            for part in taker.of_blocks(self._blocks.pop(), self._low, self._high, alone=True):
+                self._take(part)
             if time.monotonic() > deadline:
                 return False
         while self._chunks_at < len(self._folds):
             where, fold = self._folds[self._chunks_at]
             self._chunks_at += 1
-            self._take_fold(past, where, fold)
+            self._take_fold(taker, past, where, fold)
             if time.monotonic() > deadline:
                 return False
         return True
@@ -92,33 +94,15 @@ class Folder:
     def buckets(self) -> list[Bucket]:
         return finished(self._into)
 
-    def _seqs(self, conn: sqlite3.Connection) -> list[int]:
-        return unfolded(seqs_overlapping(conn, self._from_us, self._to_us), self._folded)
+    def _seqs(self, conn: sqlite3.Connection) -> list[list[int]]:
+        return grouped(unfolded(seqs_overlapping(conn, self._from_us, self._to_us), self._folded))
 
-    def _take_block(self, conn: sqlite3.Connection, seq: int, bad: list[int]) -> None:
-        row = conn.execute("SELECT data FROM block WHERE seq = ?", (seq,)).fetchone()
-        if row is None:
-            return  # retention took it meanwhile
-        try:
-            packed = Packed(row[0])
-            wanted = set(self._series)
-            chosen = [
-                series in wanted and self._from_us <= ts <= self._to_us
-                for series, ts in zip(packed.series, packed.ts, strict=True)
-            ]
-            if self._deleted:
-                self._deleted.strike(chosen, packed.series, packed.ts, seq)
-            if True not in chosen:
-                return
-            columns = packed.batch().columns()
-        except CorruptBlock:
-            bad.append(seq)
-            return
-        rows = (list(compress(column, chosen)) for column in columns)
-        fold(self._into, Batch(*rows), self._width_us)  # type: ignore[arg-type]
-
-    def _take_fold(self, past: Past, where: Segment, part: Fold) -> None:
+    def _take_fold(self, taker: Taker, past: Past, where: Segment, part: Fold) -> None:
         """Add the chunks of a fold: those within one bucket by what their headers say."""
+        if self._width_us * _NARROW < part.t1 - part.t0:
+            for found in taker.of_chunks(where, part, self._low, self._high):
+                self._take(found)
+            return
         unpack = []
         for number, header in past.headers(where, part, self._series):
             if header.t1 < self._from_us or header.t0 > self._to_us:
@@ -132,20 +116,23 @@ class Folder:
             elif sums[3]:
                 self._add((start, header.series), sums)
         for number in unpack:
-            packed = past.one(where, part, number)
-            if packed is not None:
-                self._take_chunk(packed)
+            for found in taker.of_chunk(where, part, number, self._low, self._high):
+                self._take(found)
 
-    def _take_chunk(self, packed: PackedChunk) -> None:
-        series, ts, batch, width_us = packed.header.series, packed.ts, packed.batch(), self._width_us
-        at, end = bisect_left(ts, self._from_us), bisect_right(ts, self._to_us)
-        plain = set(map(type, batch.values)) <= {float, int} and not max(batch.statuses) >> 31
+    def _take(self, batch: Batch) -> None:
+        """Add samples: where they are of one series and in order, a bucket at a time."""
+        series, ts, values, statuses, _ = batch.columns()
+        plain = set(map(type, values)) <= {float, int} and not max(statuses) >> 31
+        if not plain or series.count(series[0]) < len(series) or not in_order(ts):
+            fold(self._into, batch, self._width_us)
+            return
+        at, end, width_us = 0, len(ts), self._width_us
         while at < end:
             start = ts[at] - ts[at] % width_us
             until = bisect_left(ts, start + width_us, at, end)
-            values: list[Any] = batch.values[at:until]
-            if plain and (total := sum(values)) == total:
-                self._add((start, series), [min(values), max(values), total, len(values)])
+            numbers: list[Any] = values[at:until]
+            if (total := sum(numbers)) == total:
+                self._add((start, series[0]), [min(numbers), max(numbers), total, len(numbers)])
             else:
                 fold(self._into, Batch(*(c[at:until] for c in batch.columns())), width_us)  # type: ignore[arg-type]
             at = until

@@ -15,8 +15,8 @@ import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import islice
-from operator import le
+from itertools import islice, repeat
+from operator import le, truediv
 from typing import Any, NamedTuple
 
 from gateway.model import Batch, Value
@@ -29,7 +29,6 @@ from gateway.store.planes import (
     encode_doubles,
     encode_integers,
     encode_wholes,
-    from_decimals,
     highest,
     squeezed,
     stretched,
@@ -209,7 +208,7 @@ def _decode_values(source: Source, count: int) -> list[Value]:
         return list(decode_integers(source, count))
     if kind == _DECIMALS:
         digits = source.byte()
-        return from_decimals(decode_integers(source, count), digits).tolist()  # type: ignore[return-value]
+        return list(map(truediv, decode_integers(source, count), repeat(10.0**digits)))
     if kind == _DOUBLES:
         return decode_doubles(source, count).tolist()  # type: ignore[return-value]
     if kind != _MIXED:

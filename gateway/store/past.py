@@ -65,6 +65,8 @@ class Past:
         self._own = own
         """The writer's: the connection that writes a segment. It also has an unreadable one tried again."""
         self._patience = _PATIENCE
+        self.generation = 0
+        """Of the hot file that is read beside it."""
         self._open: dict[Segment, sqlite3.Connection] = {}
         self.damage: list[Damage] = []
 

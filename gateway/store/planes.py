@@ -8,8 +8,9 @@ each has statistics of its own.
 
 import math
 from array import array
-from collections.abc import Sequence
-from itertools import accumulate, chain, repeat
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import accumulate, repeat
 from operator import add, mul, sub, truediv
 
 from gateway.store import lanes
@@ -75,23 +76,47 @@ def _encode_wide(values: Sequence[int]) -> bytes:
 
 
 def decode_integers(source: Source, count: int) -> list[int]:
+    """Read a column of integers."""
     mode, width = source.byte(), source.byte()
     if mode > EVEN or not 0 < count <= MAX_COUNT:
         raise CorruptBlock(f"unknown integer column {mode} of {count}")
+    if width not in (0, 1, 2, 4, 8):
+        raise CorruptBlock(f"integers of {width} bytes")
     first, step, low, unit = (_take_number(source) for _ in range(4))
-    size = count - (mode == STEPS)
-    rest = [low] * size
-    if width:
-        code = dict(_UNSIGNED).get(width)
-        if code is None:
-            raise CorruptBlock(f"integers of {width} bytes")
-        numbers = array(code, unpack_planes(source, size, width)).tolist()
-        rest = list(map(add, map(mul, numbers, repeat(unit)), repeat(low)))
     if mode == STEPS:
-        return list(accumulate(chain((first,), rest)))
-    if mode == EVEN:
-        return list(map(add, rest, range(first, first + step * count, step)))
-    return rest
+        steps: Iterable[int] = repeat(low, count - 1)
+        if width:
+            steps = array(dict(_UNSIGNED)[width], unpack_planes(source, count - 1, width))
+            steps = map(mul, steps, repeat(unit)) if unit != 1 else steps
+            steps = map(add, steps, repeat(low)) if low else steps
+        return list(accumulate(steps, initial=first))
+    if mode == PLAIN and not width:
+        return [low] * count
+    planes = [stretched(source, count) for _ in range(width)]
+    start, step = (low + first, step) if mode == EVEN else (low, 0)
+    return _spread(planes, unit, start, step, count)
+
+
+def _spread(planes: Sequence[bytes], unit: int, start: int, step: int, count: int) -> list[int]:
+    """Return number * unit + start + step * place for each number of some planes.
+
+    All are one large integer of 64 bits each, on which each step is one operation; what one of them borrows
+    from its neighbour on the way is given back when all fit 64 bits again.
+    """
+    raw = bytearray(8 * count)
+    for place, plane in enumerate(planes):
+        raw[place::8] = plane
+    ones, iota = _lanes(count)
+    signs = ones << 63  # added, so that none is negative, and then turned into what a signed integer has
+    total = int.from_bytes(raw, "little") * unit + start * ones + step * iota + signs
+    return array("q", ((total & (ones << 64) - ones) ^ signs).to_bytes(8 * count, "little")).tolist()
+
+
+@lru_cache(maxsize=32)
+def _lanes(count: int) -> tuple[int, int]:
+    """Return 1, 1, 1... and 0, 1, 2... of 64 bits each."""
+    ones, iota = array("Q", [1]) * count, array("Q", range(count))
+    return int.from_bytes(ones.tobytes(), "little"), int.from_bytes(iota.tobytes(), "little")
 
 
 def _even_step(ends: Sequence[int], count: int = 0) -> int:

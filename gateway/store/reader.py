@@ -1,41 +1,23 @@
-"""Reader threads with read-only connections, and what they read: windows, buckets, runs, gaps."""
+"""Reader threads with read-only connections, and what they read: units, runs, gaps."""
 
 import asyncio
 import sqlite3
 import threading
-import time
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import compress
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
-from gateway.store.blocks import ends, overlapping
-from gateway.store.codec import CorruptBlock, Kind, Packed, decode
+from gateway.store.codec import CorruptBlock, Kind, decode
 from gateway.store.past import Damage, Past, Segments
 from gateway.store.schema import StoreProblem, connect_reader, is_disk
-from gateway.store.segment import Fold, Segment
+from gateway.store.taking import Memory
 from gateway.store.tombstones import Tombstones
 
 T = TypeVar("T")
-Cursor = tuple[int, int]
-"""(ts, series) of the last sample handed out."""
-
-_Row = tuple[Any, ...]
-"""A Sample's fields."""
-
-_order = itemgetter(1, 0)
-"""(ts, series) of a row."""
-
 _THREADS = 2
-_STEP_BLOCKS = 32
-_STEP_ROWS = 48_000
-_KEPT_ROWS = 50_000
-_TURN_S = 0.2
-_LOW = -(2**63)
 
 
 class Readers:
@@ -48,6 +30,7 @@ class Readers:
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._pasts: list[Past] = []
+        self.memo = Memory()
         self._pool = ThreadPoolExecutor(_THREADS, "store-reader")
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -59,6 +42,7 @@ class Readers:
 
         def both(conn: sqlite3.Connection) -> tuple[T, list[Damage]]:
             past = self._past()
+            past.generation = self._local.generation
             return query(conn, past), past.taken_damage()
 
         return await self.read(both)
@@ -99,118 +83,6 @@ class Readers:
             conn.close()
         for past in self._pasts:
             past.close()
-
-
-def window(
-    conn: sqlite3.Connection,
-    past: Past,
-    series: Collection[int],
-    from_us: int,
-    to_us: int,
-    after: Cursor | None,
-    rows: int,
-    bad: list[int],
-) -> tuple[Batch, bool]:
-    """Return the next samples of a window in (ts, series) order, up to about `rows`, and whether it is done.
-
-    Time is taken in steps of some blocks; of a step that holds too much only the first part is kept.
-    """
-    batch, wanted = Batch(), frozenset(series)
-    deadline = time.monotonic() + _TURN_S
-    at = from_us if after is None else max(from_us, after[0])
-    cursor = after if after is not None and after[0] >= from_us else (from_us, -1)
-    while at <= to_us:
-        found = ends(conn, at, to_us, _STEP_BLOCKS)
-        step_to = to_us if len(found) < _STEP_BLOCKS else min(found[-1][0], to_us)
-        step_to = min(step_to, _past_step(past.folds(at, step_to), len(wanted), at, step_to))
-        samples, complete = _step(conn, past, wanted, at, step_to, cursor, bad)
-        if samples:
-            batch.extend(Batch(*map(list, zip(*samples, strict=True))))
-        if not complete:
-            return batch, False
-        at = step_to + 1
-        cursor = (at, -1)
-        if len(batch) >= rows or (len(batch) and time.monotonic() > deadline):
-            return batch, at > to_us
-    return batch, True
-
-
-def _past_step(folds: list[tuple[Segment, Fold]], wanted: int, from_us: int, to_us: int) -> int:
-    """Return the end of a step in which the history should have some ten thousands of wanted samples."""
-    if not folds:
-        return to_us
-    first = min(max(fold.t0, from_us) for _, fold in folds)
-    rate = sum(
-        fold.n * min(1.0, wanted / max(fold.series_n, 1)) / (fold.t1 - fold.t0 + 1)
-        for _, fold in folds
-        if fold.t0 <= first
-    )
-    return first + max(1000, int(_STEP_ROWS / max(rate, 1e-12)))
-
-
-def _step(
-    conn: sqlite3.Connection,
-    past: Past,
-    wanted: frozenset[int],
-    from_us: int,
-    to_us: int,
-    cursor: Cursor,
-    bad: list[int],
-) -> tuple[list[_Row], bool]:
-    """Return the samples of a step in order; False where only the first were kept.
-
-    Blocks are read before chunks: what is folded meanwhile is seen twice, never missed.
-    """
-    kept, deleted = _Kept(cursor, (to_us, 2**31)), past.deleted
-    for seq, data in overlapping(conn, from_us, to_us):
-        try:
-            packed = Packed(data, seq)
-            chosen = list(map(wanted.__contains__, packed.series))
-            if deleted:
-                deleted.strike(chosen, packed.series, packed.ts, seq)
-            if True not in chosen:
-                continue
-            columns = packed.batch().columns()
-        except CorruptBlock:
-            bad.append(seq)
-            continue
-        kept.add(zip(*(compress(column, chosen) for column in columns), strict=True))
-    series = sorted(wanted)
-    for where, fold in sorted(past.folds(from_us, to_us), key=lambda pair: pair[1].t0):
-        if fold.t0 > kept.limit[0]:
-            break
-        for chunk in past.packed(where, fold, series, from_us, kept.limit[0]):
-            start, end = bisect_left(chunk.ts, cursor[0]), bisect_right(chunk.ts, kept.limit[0])
-            if start < end:
-                inside = cursor[0] < chunk.ts[start] and (kept.complete or chunk.ts[end - 1] < kept.limit[0])
-                rows = zip(*(column[start:end] for column in chunk.batch().columns()), strict=True)
-                kept.add(rows, inside=inside)
-    return kept.finished(), kept.complete
-
-
-class _Kept:
-    """The first samples of a step, one of each key."""
-
-    def __init__(self, cursor: Cursor, limit: Cursor) -> None:
-        self._cursor = cursor
-        self._samples: list[_Row] = []
-        self.limit = limit
-        self.complete = True
-
-    def add(self, rows: Iterable[_Row], *, inside: bool = False) -> None:
-        """Take what lies after the cursor and within the limit; `inside`: all of it does."""
-        cursor, limit = self._cursor, self.limit
-        self._samples += rows if inside else [row for row in rows if cursor < (row[1], row[0]) <= limit]
-        if len(self._samples) > 2 * _KEPT_ROWS:
-            self._samples = self.finished()
-            if len(self._samples) > _KEPT_ROWS:
-                del self._samples[_KEPT_ROWS:]
-                self.limit = _order(self._samples[-1])
-                self.complete = False
-
-    def finished(self) -> list[_Row]:
-        self._samples.sort(key=_order)
-        return list(dict(zip(map(_order, self._samples), self._samples, strict=True)).values())
 
 
 def unfolded(seqs: Sequence[int], folded: Sequence[tuple[int, int]]) -> list[int]:

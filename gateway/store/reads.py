@@ -9,7 +9,9 @@ from gateway.store import deletions, reader
 from gateway.store.buckets import Bucket, Folder
 from gateway.store.deletions import Deletion
 from gateway.store.past import Damage, Past, Segments
-from gateway.store.reader import Cursor, Readers
+from gateway.store.reader import Readers
+from gateway.store.taking import Key
+from gateway.store.window import Window
 
 T = TypeVar("T")
 
@@ -36,17 +38,18 @@ class Reads:
         from_us: int,
         to_us: int,
         *,
-        after: Cursor | None = None,
+        after: Key | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Batch]:
         """Yield the committed samples of a window (ends included) in (ts, series) order, in parts."""
+        window = Window(self._readers.memo, series, from_us, to_us)
         left, done = limit if limit is not None else 2**62, False
         while not done and left > 0:
             bad: list[int] = []
             rows, cursor = min(left, _ROWS), after
             (batch, done), damage = await self._readers.read_all(
-                lambda conn, past, cursor=cursor, rows=rows, bad=bad: reader.window(  # type: ignore[misc]
-                    conn, past, series, from_us, to_us, cursor, rows, bad
+                lambda conn, past, cursor=cursor, rows=rows, bad=bad: window.turn(  # type: ignore[misc]
+                    conn, past, cursor, rows, bad
                 )
             )
             self._damaged(bad, damage)
@@ -64,7 +67,7 @@ class Reads:
 
         Buckets begin at multiples of `width_us`; those without numbers are left out.
         """
-        folder = Folder(series, from_us, to_us, width_us)
+        folder = Folder(self._readers.memo, series, from_us, to_us, width_us)
         with self._history.held():
             await self._in_turns(folder.turn)
         return await self.read(lambda _: folder.buckets())

@@ -16,9 +16,11 @@ from gateway.store.deletions import Deletion
 from gateway.store.newest import Newest, Row, Struck, not_held
 from gateway.store.outbox import Transaction
 from gateway.store.past import Past
-from gateway.store.reader import unfolded, window
+from gateway.store.reader import unfolded
 from gateway.store.segment import Fold, Segment
+from gateway.store.taking import Memory
 from gateway.store.tombstones import FIRST_US, Tombstone
+from gateway.store.window import Window
 
 _TURN_S = 0.2
 _SURVEY_S = 5.0
@@ -31,6 +33,7 @@ class Survey:
     def __init__(self, series: int, from_us: int, to_us: int, now: Callable[[], tuple[int, Newest]]) -> None:
         """`now` gives the newest block, and the newest samples as of it or later."""
         self._series, self._from_us, self._to_us, self._now = series, from_us, to_us, now
+        self._memo = Memory()
         self._deadline = time.monotonic() + _SURVEY_S
         self._folds: list[tuple[Segment, Fold]] | None = None
         self._blocks: list[int] = []
@@ -122,7 +125,8 @@ class Survey:
         while from_us <= to_us:
             if time.monotonic() > self._deadline:
                 raise TimeoutError
-            batch, done = window(conn, past, (self._series,), from_us, to_us, None, _ROWS, bad)
+            window = Window(self._memo, (self._series,), from_us, to_us)
+            batch, done = window.turn(conn, past, None, _ROWS, bad)
             if len(batch):
                 found = tuple(column[-1] for column in batch.columns())  # type: ignore[assignment]
                 from_us = batch.ts[-1] + 1

@@ -124,7 +124,7 @@ class Writer(Inbox, threading.Thread):
         longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
         if stopping and self.refusing:
             return 0.1
-        if stopping or (busy and left_ns <= 0) or (self._hurry and not self.refusing):
+        if stopping or (busy and (left_ns <= 0 or (self._hurry and not self.refusing))):
             return 0
         return min(max(left_ns / 1e9, 0.001), longest_s) if busy else longest_s
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.model import Batch, Flag, Sample
 from gateway.store import Store, StoreSettings, deletes, outbox, survey, tombstones
 from gateway.store.columns import CorruptBlock
+from gateway.store.outbox import Transaction
 from gateway.store.tombstones import FIRST_US, LAST_US, Tombstone, Tombstones
 from tests.store.conftest import DAY_US, NOW_US, MovableClock, Opener
 from tests.store.folding import AT_ONCE, eager, folded, rows, segments
@@ -315,7 +317,7 @@ async def test_a_hot_file_that_is_lost_while_running_keeps_what_was_deleted(
         await folded(store)
         await store.delete(s, "ann", NOW_US, NOW_US + 3 * S_US)
         writer = store._writer
-        await asyncio.to_thread(_lose, store)
+        _lose(store)
         assert await put(store, (s, NOW_US + 30 * S_US, 30)) == (1, 0, 0)
         assert writer.generation == 1
         assert times(await everything(store, [s])) == [4, 5, 6, 7, 8, 9, 30]
@@ -325,9 +327,19 @@ async def test_a_hot_file_that_is_lost_while_running_keeps_what_was_deleted(
 
 
 def _lose(store: Store) -> None:
-    """Have the writer set its file aside before its next commit."""
+    """Have the writer set its file aside at its next commit."""
+    told = False
+
+    def malformed(_: Transaction) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+
     store._writer._corrupt_tries = 99
-    store._writer._disconnect()
+    store.post(malformed)
 
 
 async def test_a_new_hot_file_goes_on_after_the_blocks_of_the_history(opened: Opener, tmp_path: Path) -> None:

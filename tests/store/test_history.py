@@ -73,8 +73,8 @@ async def test_what_is_folded_reads_as_before(opened: Opener, tmp_path: Path) ->
 async def test_a_long_window_of_chunks_comes_in_parts(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.reader._KEPT_ROWS", 70)
-    monkeypatch.setattr("gateway.store.reader._STEP_ROWS", 300)
+    monkeypatch.setattr("gateway.store.window._KEPT_ROWS", 70)
+    monkeypatch.setattr("gateway.store.window._STEP_ROWS", 300)
     async with opened(**AT_ONCE) as store:
         series = [store.series("plc", str(n)) for n in range(3)]
         samples = [Sample(s, NOW_US + n * 1000, n) for n in range(2000) for s in series]

@@ -46,7 +46,7 @@ async def test_a_block_that_spans_half_an_hour_is_found_by_each_of_its_times(sto
 async def test_a_step_that_holds_too_much_is_read_in_parts(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.reader._KEPT_ROWS", 70)
+    monkeypatch.setattr("gateway.store.window._KEPT_ROWS", 70)
     rng = random.Random(5)
     async with opened() as store:
         series = [store.series("plc", str(n)) for n in range(3)]
