@@ -142,11 +142,11 @@ def test_a_credential_is_read_at_start_and_a_reload_says_so(box: Machine) -> Non
 
 
 def test_networkd_understands_the_examples_for_can(box: Machine) -> None:
-    box.sh(
-        "cp /usr/share/edge-gateway/networkd/*.network /etc/systemd/network/; systemctl restart systemd-networkd"
-    )
+    box.sh("cp /usr/share/edge-gateway/networkd/*.network /etc/systemd/network/")
+    box.sh("systemctl restart systemd-networkd")
     assert "/etc/systemd/network/" not in box.journal("systemd-networkd")
-    box.sh("echo 'Speed=1' >> /etc/systemd/network/80-can0.network; systemctl restart systemd-networkd")
+    box.sh("echo 'Speed=1' >> /etc/systemd/network/80-can0.network")
+    box.sh("systemctl restart systemd-networkd")
     assert "/etc/systemd/network/80-can0.network" in box.journal("systemd-networkd")
 
 
