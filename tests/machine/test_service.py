@@ -139,6 +139,11 @@ def test_a_credential_is_read_at_start_and_a_reload_says_so(box: Machine) -> Non
     assert "cloud" in box.get("/v1/state")["uploads"]
     assert secret not in box.journal()
     assert secret not in box.sh("grep -r . /var/log/edge-gateway || true")
+    box.sh("cd /root; edge-gateway support-bundle b.tar.gz; tar -xzf b.tar.gz")
+    bundle = box.sh("cat /root/b/*")
+    assert "Started edge-gateway.service" in bundle
+    assert secret not in bundle
+    assert box.token() not in bundle
 
 
 def test_networkd_understands_the_examples_for_can(box: Machine) -> None:
