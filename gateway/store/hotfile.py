@@ -83,7 +83,7 @@ class HotFile:
         """Take the folder for this process; raise StoreProblem where another has it, DiskRefuses."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._folder / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(self._folder / "store.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if error.errno in _PASSING:
                 self.give_reserve()

@@ -172,3 +172,8 @@ def test_a_device_node_is_opened_after_the_drop_in_alone(box: Machine) -> None:
     assert box.get("/v1/state")["devices"]["scale"]["state"] == "running"
     other = box.sh("systemctl show -P DeviceAllow edge-gateway")
     assert "/dev/node7" in other
+    # An allow list beside it: this machine and its loopback stay, and a network that is not in it does not.
+    box.sh("edge-gateway systemd-dropin --allow 192.0.2.0/24; systemctl restart edge-gateway")
+    assert box.get("/v1/state")["devices"]["scale"]["state"] == "running"
+    assert "192.0.2.0/24" in box.sh("systemctl show -P IPAddressAllow edge-gateway")
+    assert "stale" not in box.sh("edge-gateway check /etc/edge-gateway/gateway.yaml")
