@@ -33,9 +33,9 @@ def copy_hot(source: Path, target: Path, turn: Callable[[], object] = _pause) ->
     with closing(connect_reader(source)) as conn:
         conn.isolation_level = None
         newest = _copy(conn, target, "block", turn)
-        floor = conn.execute("SELECT key, value FROM meta WHERE key = 'seq_floor'").fetchall()
+        floor = conn.execute("SELECT key, value, crc FROM meta WHERE key = 'seq_floor'").fetchall()
     with closing(sqlite3.connect(target, isolation_level=None)) as copy:  # blocks went while it was copied
-        copy.executemany("INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?)", floor)
+        copy.executemany("INSERT OR REPLACE INTO meta(key, value, crc) VALUES (?, ?, ?)", floor)
     return newest
 
 
@@ -95,12 +95,14 @@ def _copy(source: sqlite3.Connection, path: Path, growing: str, turn: Callable[[
 
 def _begin(source: sqlite3.Connection, target: sqlite3.Connection, growing: str) -> tuple[int, list[str]]:
     """Copy all but one table; return the last row of that one, and how the indexes are made."""
-    vacuum, version = (
-        source.execute(f"PRAGMA {name}").fetchone()[0] for name in ("auto_vacuum", "user_version")
+    vacuum, version, application = (
+        source.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("auto_vacuum", "user_version", "application_id")
     )
     target.execute(f"PRAGMA auto_vacuum={vacuum}")
     target.execute("BEGIN")
     target.execute(f"PRAGMA user_version={version}")
+    target.execute(f"PRAGMA application_id={application}")
     made = source.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     for kind, name, sql in made:
         if kind == "table":
