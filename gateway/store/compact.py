@@ -63,10 +63,10 @@ class Compactor:
         there = "SELECT 1 FROM block WHERE seq BETWEEN ? AND ? LIMIT 1"
         past = self._history.past
         self.pending = [pair for pair in past.folded() if conn.execute(there, pair).fetchone()]
-        if self.pending and not past.whole(self.pending):
-            self.pending = []  # what was found is set aside with the next commit
+        self._in_doubt = bool(self.pending) and not past.whole(self.pending)
+        if self._in_doubt:
+            self.pending = []  # what is damaged is set aside with the next commit; what cannot be read waits
         self.wants_commit = bool(self.pending)
-        self._in_doubt = False
 
     def care(self, work: Work, hot_bytes: int, max_bytes: int, running_s: float) -> None:
         """Before a commit: set damaged segments aside, keep the budget and the age, note what was found."""
@@ -118,7 +118,7 @@ class Compactor:
                     self._unwritten = False
                 if self._in_doubt:
                     self.load(conn)
-                seqs = [] if self.pending else self._due(conn)
+                seqs = [] if self.pending or self._in_doubt else self._due(conn)
                 if seqs:
                     self._history.seal_if_due(running_s)
                     self._steps = self._fold(conn, seqs, running_s)

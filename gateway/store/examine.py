@@ -194,6 +194,8 @@ def _published_now(path: Path) -> int:
 class Examination:
     """Looks files over on a thread of its own, while they are in use."""
 
+    thread = threading.Thread
+
     def __init__(self, hot: Path | None, segments: Sequence[Segment], done: Callable[[], None]) -> None:
         """`done` is called at the end, on that thread."""
         self.found: str | None = None
@@ -206,7 +208,7 @@ class Examination:
         self._conn: sqlite3.Connection | None = None
         self._lock = threading.Lock()
         self._cancelled = False
-        self._thread = threading.Thread(target=self._run, name="store-examination", daemon=True)
+        self._thread = self.thread(target=self._run, name="store-examination", daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:

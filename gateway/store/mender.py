@@ -30,6 +30,7 @@ class Mender:
         self._hot, self._history = hot, history
         self.recoverer = Recoverer(hot.path.parent, history, series, adopt)
         self._examination: Examination | None = None
+        self._begun = False
         self._examine_ns = 0
         self.suspicion = ""
         """Why the hot file is to be looked over."""
@@ -43,10 +44,11 @@ class Mender:
 
     @property
     def examining(self) -> bool:
-        return self._examination is not None
+        return self._examination is not None or not self._begun
 
-    def begin(self, done: Callable[[], None]) -> None:
-        """Have looked over what the start did not; `done` is called on another thread."""
+    def _begin(self, done: Callable[[], None]) -> None:
+        """Have looked over what the start did not."""
+        self._begun = True
         hot = self._hot.path if self._hot.look_later else None
         if hot is not None or self._history.segments:
             self._examination = Examination(hot, self._history.segments, done)
@@ -54,9 +56,14 @@ class Mender:
     def slice(
         self, conn: sqlite3.Connection, now_ns: int, running_s: float, done: Callable[[], None]
     ) -> Work | None:
-        """Do a little; return what is to be committed before the next slice."""
+        """Do a little; return what is to be committed before the next slice.
+
+        `done` is called, on another thread, once an examination has ended.
+        """
         if work := self._examined(now_ns, done):
             return work
+        if not self._begun:
+            self._begin(done)
         if self._history.set_aside_any:
             self._history.set_aside_any = False
             self.recoverer.look()

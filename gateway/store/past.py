@@ -68,6 +68,8 @@ class Past:
         self.generation = 0
         """Of the hot file that is read beside it."""
         self._open: dict[Segment, sqlite3.Connection] = {}
+        self._verified: set[Segment] = set()
+        """Whose lists were found to be what was written."""
         self.damage: list[Damage] = []
 
     @property
@@ -86,6 +88,7 @@ class Past:
 
     def forget(self, gone: Segment) -> None:
         """Close a segment that is not to be read any more."""
+        self._verified.discard(gone)
         if (conn := self._open.pop(gone, None)) is not None:
             conn.close()
 
@@ -209,7 +212,15 @@ class Past:
         if self._own is not None and (own := self._own(where)) is not None:
             return own
         if where not in self._open:
-            self._open[where] = segment.connect_verified(where.path)
+            conn = segment.connect_reader(where.path)
+            if where not in self._verified:
+                try:
+                    segment.verify(conn)
+                except BaseException:
+                    conn.close()
+                    raise
+                self._verified.add(where)
+            self._open[where] = conn
         return self._open[where]
 
     def _chunks(

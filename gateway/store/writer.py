@@ -80,7 +80,6 @@ class Writer(Inbox, threading.Thread):
         for series, info in loaded.series:
             self._series.keep(series, info)
         self._series.begin_at(loaded.series_from)
-        self.mender.begin(self.hurry)
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
         self._running_saved_ns = self._snapshot_ns = self._started_ns
         self.disk.flash.load(self._conn)

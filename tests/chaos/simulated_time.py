@@ -78,6 +78,16 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         return future
 
 
+class InlineThread:
+    """A thread that has done everything when it is started."""
+
+    def __init__(self, target: Callable[[], None], **_: object) -> None:
+        self.start = target
+
+    def is_alive(self) -> bool:
+        return False
+
+
 async def inline(func: Callable[..., Any], *args: Any) -> Any:
     """Stand in for `asyncio.to_thread`."""
     await asyncio.sleep(0)

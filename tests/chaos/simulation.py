@@ -24,7 +24,18 @@ from gateway import uploaders
 from gateway.forward import Forwarder
 from gateway.intake import DeviceSession, OwnTime
 from gateway.model import Batch, Flag, Sample
-from gateway.store import Store, StoreSettings, buckets, history, outbox, reader, schema, segment
+from gateway.store import (
+    Store,
+    StoreProblem,
+    StoreSettings,
+    buckets,
+    examine,
+    history,
+    outbox,
+    reader,
+    schema,
+    segment,
+)
 from gateway.store import store as store_module
 from gateway.store.codec import Kind, decode
 from gateway.supervise import Supervisor
@@ -34,7 +45,7 @@ from tests.chaos import writers
 from tests.chaos.oracle import EVERYTHING, START_US, TAGS, judge, samples, tags_of
 from tests.chaos.simulated_disk import SimulatedDisk
 from tests.chaos.simulated_target import TARGETS, Target, TargetSettings
-from tests.chaos.simulated_time import SimulatedClock, SimulatedLoop, SteppedWriter, inline
+from tests.chaos.simulated_time import InlineThread, SimulatedClock, SimulatedLoop, SteppedWriter, inline
 
 YEAR_US = 31_557_600_000_000
 DAY_S = 86_400
@@ -236,10 +247,23 @@ class Simulation:
         source = self.sources["plc"]
         late = [source.later.popleft() for _ in range(min(len(source.later), 60))]
         again = [n for n in range(max(0, source.issued - 400), source.issued) if self.rng.random() < 0.2]
+        known = [n for n in late + again if n in source.acked and n not in source.gone]
+        await self._note_gone(source, known)
         source.again.update(again)
         self.rng.shuffle(late)
         await self._emit("plc", late + again)
         await asyncio.sleep(1)
+
+    async def _note_gone(self, source: Source, numbers: list[int]) -> None:
+        """Take note of what retention took before it comes again: it is a new sample then."""
+        there: set[int] = set()
+        span = START_US + min(numbers, default=0) * 1000, START_US + max(numbers, default=0) * 1000
+        try:
+            async for batch in self.store.samples(list(self.store.series_of("plc").values()), *span):
+                there.update((ts - START_US) // 1000 for ts in batch.ts)
+        except StoreProblem:
+            return  # the disk fails just now
+        await self._allowed("plc", source, [n for n in numbers if n not in there])
 
     async def _emit(self, name: str, numbers: list[int]) -> None:
         source, running_s = self.sources[name], self._now_running_s()
@@ -488,6 +512,7 @@ def _unsynced(connect: Callable[[Path], Any]) -> Callable[[Path], Any]:
 def use(mutant: str) -> None:
     """Put simulated time in the place of threads, and a mutant in the place of what it is of."""
     asyncio.to_thread = inline
+    examine.Examination.thread = InlineThread  # type: ignore[assignment, misc]
     history._LEAST_BYTES = 32 * 1024
     writers.use("normal" if mutant == "normal" else "")
     store_module.Writer = {

@@ -13,7 +13,7 @@ from gateway import backup
 from gateway.backup import BackupProblem, back_up
 from gateway.clock import SystemClock
 from gateway.restore import restore
-from gateway.store import Store, StoreSettings, outbox
+from gateway.store import Store, StoreSettings, outbox, records
 from tests.chaos.oracle import SETTINGS, START_US, Verdict, judge_folder, judge_store, samples, tags_of
 from tests.commands.conftest import ALL, command, filled
 from tests.store.folding import AT_ONCE, folded
@@ -148,6 +148,11 @@ async def test_seqs_that_the_original_folded_later_are_not_used_again(tmp_path: 
         conn.execute(
             "UPDATE folded SET to_seq = ? WHERE to_seq = (SELECT max(to_seq) FROM folded)", (newest + 500,)
         )
+        number, record = conn.execute("SELECT id, record FROM fold ORDER BY id DESC").fetchone()
+        fields = records.unpack(record)[1]
+        fields[-1][-1][1] = newest + 500
+        row = records.pack(records.FOLD, *fields), number
+        conn.execute("UPDATE fold SET record = ? WHERE id = ?", row)
     conn.close()
     await asyncio.to_thread(restored, tmp_path / "copy", tmp_path / "new", damaged=True)
     async with Store.open(tmp_path / "new", SETTINGS, SystemClock()) as store:
