@@ -23,9 +23,8 @@ from typing import Any, Final
 from gateway.identity import version
 from gateway.model import GatewayError
 from gateway.store.copying import copy_history, copy_hot
-from gateway.store.hotfile import read_epoch
 from gateway.store.read_only import hot_file, roll_back_if_idle
-from gateway.store.schema import connect_reader
+from gateway.store.schema import connect_reader, read_epoch
 from gateway.store.verify import Counted, Finding, verify_store
 
 MANIFEST: Final = "backup.json"

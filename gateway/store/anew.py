@@ -6,9 +6,17 @@ from pathlib import Path
 
 from gateway.model import Gap
 from gateway.store import segment
-from gateway.store.hotfile import read_epoch
 from gateway.store.outbox import insert_gap
-from gateway.store.schema import StoreProblem, connect, connect_reader, is_corrupt, migrate
+from gateway.store.schema import (
+    StoreProblem,
+    connect,
+    connect_reader,
+    is_corrupt,
+    migrate,
+    put_meta,
+    read_epoch,
+)
+from gateway.store.series import renew_records
 
 
 def begin_anew(folder: Path, epoch: str, made_us: int, now_us: int, made: str) -> None:
@@ -31,10 +39,9 @@ def begin_anew(folder: Path, epoch: str, made_us: int, now_us: int, made: str) -
         ):
             row = conn.execute(f"SELECT {what}").fetchone()
             floors.append(int(row[0] or 0) if row else 0)
-        conn.executemany(
-            "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?)",
-            [("epoch", epoch), ("seq_floor", max(floors))],
-        )
+        put_meta(conn, "epoch", epoch)
+        put_meta(conn, "seq_floor", max(floors))
+        renew_records(conn)
         conn.execute("DELETE FROM snapshot")
         conn.execute("DELETE FROM unit")
         reason = f"the store was restored from a backup made at {made}: what came after it is missing"
@@ -48,7 +55,7 @@ def _rename_epoch(path: Path, old: str, new: str) -> int:
     try:
         with closing(segment.connect_writer(path)) as conn:
             last = segment.newest_seq(conn)
-            conn.execute("UPDATE fold SET epoch = ? WHERE epoch = ?", (new, old))
+            segment.rename_epoch(conn, old, new)
             return last
     except sqlite3.Error as error:
         if is_corrupt(error):

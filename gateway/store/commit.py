@@ -10,12 +10,13 @@ from gateway.store import deletions, retention
 from gateway.store.blocks import cut, insert_block, mark_bad
 from gateway.store.codec import BlockHeader, Kind
 from gateway.store.compact import delete_folded
-from gateway.store.keys import MOVED, SAME, Resolved, resolve
+from gateway.store.keys import ADDED, MOVED, SAME, Resolved, resolve
 from gateway.store.newest import Newest, Struck, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.past import Damage, Past
+from gateway.store.schema import put_meta
 from gateway.store.series import save_series
-from gateway.store.values import Checked
+from gateway.store.values import Checked, checked
 from gateway.store.work import Ride, Work
 
 
@@ -32,6 +33,8 @@ class Counters:
     lost: int = 0
     """Removed by retention before an upload had them (once per upload), in damaged blocks, or given up."""
     bad_blocks: int = 0
+    salvaged: int = 0
+    """Taken in again from damaged files."""
 
     def add(self, other: "Counters") -> None:
         for name in Counters.__slots__:
@@ -75,6 +78,7 @@ class Done:
     token: int
     change: Newest = field(default_factory=Newest)
     receipts: list[Receipt] = field(default_factory=list)
+    salvaged: Receipt | None = None
     blocks: int = 0
     removed: int = 0
     folded: list[tuple[int, int]] = field(default_factory=list)
@@ -94,13 +98,14 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     done = Done(books.next_seq, books.next_seq, books.token)
     bad = list(work.bad)
     parts: list[Checked] = []
-    if work.samples:
+    batches = [intake.batch for intake in work.intakes]
+    if len(work.salvaged):
+        batches.append(checked(work.salvaged))
+    if batches:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
         known_us = max(books.newest.own_us, books.synced_us)
         now_us = wall_us if books.clock.synchronised() else max(wall_us, known_us)
-        resolved = resolve(
-            conn, [intake.batch for intake in work.intakes], books.newest, now_us, books.turned, books.past
-        )
+        resolved = resolve(conn, batches, books.newest, now_us, books.turned, books.past)
         _count(done, work, resolved)
         bad += resolved.bad
         parts = cut(resolved.kept)
@@ -135,6 +140,9 @@ def _count(done: Done, work: Work, resolved: Resolved) -> None:
         done.counted.added += len(part) - same - moved
         done.counted.same += same
         done.counted.moved += moved
+    part = verdicts[start:]
+    done.salvaged = Receipt(part.count(ADDED), part.count(SAME), part.count(MOVED))
+    done.counted.salvaged = len(part) - part.count(SAME)
     if resolved.implausible:
         done.counted.implausible = sum(bool(flag & Flag.IMPLAUSIBLE) for flag in resolved.kept.flags)
     done.change = resolved.change
@@ -169,7 +177,7 @@ def _blocks(conn: sqlite3.Connection, parts: list[Checked], books: Books, done: 
         done.next_seq += 1
         done.blocks += 1
     if not parts:
-        conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('token', ?)", (books.token,))
+        put_meta(conn, "token", books.token)
     return written
 
 
@@ -190,6 +198,7 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
     done.counted.lost += freed.samples_lost
     if done.removed:
         done.oldest_seq = conn.execute("SELECT min(seq) FROM block").fetchone()[0] or done.next_seq
+        put_meta(conn, "oldest_seq", done.oldest_seq)
     if books.snapshot_due or done.deleted:  # a start would take deleted samples for the newest ones
         header = BlockHeader(Kind.SNAPSHOT, newest_seq, books.boot, books.clock.mono_ns(), wall_us, 0)
         newest = books.newest.after(done.change)
@@ -202,7 +211,8 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
         done.snapshot = True
     if books.kept:
         synced = [("synced_us", wall_us)] if books.clock.synchronised() else []
-        conn.executemany("INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?)", [*books.kept, *synced])
+        for key, value in [*books.kept, *synced]:
+            put_meta(conn, key, value)
         done.running = True
 
 

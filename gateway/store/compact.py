@@ -13,9 +13,11 @@ from collections.abc import Generator, Sequence
 from gateway.clock import Clock
 from gateway.store import chunk, outbox, retention, segment
 from gateway.store.codec import CorruptBlock, Kind, decode, decode_header
-from gateway.store.columns_of_fold import CHUNK_BYTES, Column, Sorter, ordered, parts
+from gateway.store.columns_of_fold import CHUNK_BYTES, Sorter, ordered, parts
 from gateway.store.history import History
 from gateway.store.release import Releaser
+from gateway.store.renew import left_unwritten
+from gateway.store.schema import put_meta
 from gateway.store.series import SeriesTable
 from gateway.store.work import Work
 
@@ -50,7 +52,7 @@ class Compactor:
         self.bad: list[int] = []
         """Seqs of blocks found unreadable."""
         self._offered: list[tuple[int, int]] = []
-        self.wants_commit = self._in_doubt = False
+        self.wants_commit = self._in_doubt = self._unwritten = False
         """There is something to delete, and nothing that keeps it."""
         self.folds = 0
         self.releaser = Releaser(history)
@@ -59,7 +61,10 @@ class Compactor:
         """Find what was folded and not deleted: by an earlier run, or by a COMMIT that said it had failed."""
         self._history.recover()
         there = "SELECT 1 FROM block WHERE seq BETWEEN ? AND ? LIMIT 1"
-        self.pending = [pair for pair in self._history.past.folded() if conn.execute(there, pair).fetchone()]
+        past = self._history.past
+        self.pending = [pair for pair in past.folded() if conn.execute(there, pair).fetchone()]
+        if self.pending and not past.whole(self.pending):
+            self.pending = []  # what was found is set aside with the next commit
         self.wants_commit = bool(self.pending)
         self._in_doubt = False
 
@@ -108,6 +113,9 @@ class Compactor:
         try:
             if self._steps is None and now >= self._look_ns:
                 self._look_ns = now + LOOK_NS
+                if self._unwritten:
+                    self._history.distrust()
+                    self._unwritten = False
                 if self._in_doubt:
                     self.load(conn)
                 seqs = [] if self.pending else self._due(conn)
@@ -120,6 +128,7 @@ class Compactor:
                 self._steps = None
         except (sqlite3.Error, OSError) as error:
             _log.warning("history cannot be written now, blocks are kept meanwhile: %s", error)
+            self._unwritten = self._unwritten or left_unwritten(error)
             self.abandon()
 
     def abandon(self) -> None:
@@ -168,7 +177,7 @@ class Compactor:
         writing = self._history.writing()
         writing.execute("BEGIN IMMEDIATE")
         fold = writing.execute("SELECT coalesce(max(id), 0) + 1 FROM fold").fetchone()[0]
-        t0, t1, written = 2**63 - 1, -(2**63), 0
+        t0, t1, written, chunks = 2**63 - 1, -(2**63), 0, 0
         for series in sorted(columns):
             for part, rows in enumerate(parts(ordered(columns[series]))):
                 number = segment.chunk_id(fold, series, part)
@@ -176,11 +185,16 @@ class Compactor:
                     "INSERT INTO chunk VALUES (?, ?)", (number, chunk.encode(series, *rows, seq=taken[-1]))
                 )
                 t0, t1, written = min(t0, rows[0][0]), max(t1, rows[0][-1]), written + len(rows[0])
+                chunks += 1
                 if written >= _ENCODED_SAMPLES:
                     written = 0
                     yield
-        self._write_fold(writing, (fold, self._history.epoch, t0, t1), columns, taken, running_s)
-        while not _committed(writing):
+        infos = [(series, *self._series.info(series)[:2]) for series in columns if series in self._series]
+        segment.add_names(writing, self._history.epoch, infos)
+        n = sum(len(column.ts) for column in columns.values())
+        row = fold, self._history.epoch, t0, t1, n, len(columns), chunks, running_s
+        segment.add_fold(writing, row, _ranges(taken))
+        while not segment.committed(writing):
             yield
         self._history.wrote()
         self._folded_ns = self._clock.mono_ns()
@@ -214,24 +228,6 @@ class Compactor:
         sorter.sort()
         return taken
 
-    def _write_fold(
-        self,
-        writing: sqlite3.Connection,
-        fold: tuple[int, str, int, int],
-        columns: dict[int, Column],
-        taken: list[int],
-        running_s: float,
-    ) -> None:
-        infos = [(series, *self._series.info(series)[:2]) for series in columns if series in self._series]
-        writing.executemany("INSERT OR IGNORE INTO series VALUES (?, ?, ?)", infos)
-        n = sum(len(column.ts) for column in columns.values())
-        writing.execute(
-            "INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*fold, n, len(columns), running_s),
-        )
-        ranges = [(fold[0], *pair) for pair in _ranges(taken)]
-        writing.executemany("INSERT INTO folded VALUES (?, ?, ?)", ranges)
-
 
 def delete_folded(
     conn: sqlite3.Connection, ranges: Sequence[tuple[int, int]], newest_seq: int
@@ -257,19 +253,8 @@ def delete_folded(
         removed += len(rows)
         done = inside[0][1] if removed < _DELETE_BLOCKS else rows[-1][0]
         left[:1] = [(done + 1, end)] if done < end else []
-    conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('seq_floor', ?)", (newest_seq,))
+    put_meta(conn, "seq_floor", newest_seq)
     return removed, left
-
-
-def _committed(writing: sqlite3.Connection) -> bool:
-    """Commit; False: somebody is reading just now, to be tried again."""
-    try:
-        writing.execute("COMMIT")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-            raise
-        return False
-    return True
 
 
 def _ranges(seqs: Sequence[int]) -> list[tuple[int, int]]:

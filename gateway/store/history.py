@@ -13,6 +13,7 @@ from gateway.clock import Clock
 from gateway.model import Gap, SeriesInfo
 from gateway.store import segment
 from gateway.store.past import Damage, Past
+from gateway.store.renew import renew_segment
 from gateway.store.schema import is_corrupt
 from gateway.store.segment import Segment
 from gateway.store.tombstones import Tombstones
@@ -21,7 +22,10 @@ _log = logging.getLogger(__name__)
 
 _SEGMENT_BYTES = 256 * 1024 * 1024
 _LEAST_BYTES = 256 * 1024
+CORRUPT, SALVAGED = "corrupt", "salvaged"
+"""In the names of files set aside: still to be searched, and searched."""
 _KEPT_ASIDE = 2
+"""Files that were set aside and searched."""
 _HELD_NS = 600_000_000_000
 """A reading that takes longer does not keep folded blocks from being deleted."""
 
@@ -47,6 +51,10 @@ class History:
         self.series_unknown: list[tuple[int, SeriesInfo]] = []
         """Series that only the history knows, once the hot file was lost."""
         self.epoch = ""
+        self.searching = True
+        """Damaged files may hold what deletions cover: these hold on."""
+        self.set_aside_any = False
+        """There may be segments to be searched."""
         self.deleted = Tombstones()
         """What was deleted, of the hot file too; replaced as a whole."""
         self.past = Past(lambda: self.segments, lambda: self.epoch, lambda: self.deleted, self._own)
@@ -71,7 +79,7 @@ class History:
             names = self._names(each, each is found[-1], now_us)
             for number, info in names:
                 if by_number.get(number, info)[:2] != info[:2] or by_name.get(info[:2], number) != number:
-                    self.set_aside(each, "it belongs to another store", now_us)
+                    self.set_aside(each, "it belongs to another store", now_us, mark="foreign")
                     break
             else:
                 fresh = [(number, info) for number, info in names if number not in by_number]
@@ -100,22 +108,47 @@ class History:
 
     def _add(self, each: Segment) -> None:
         self._sizes[each] = each.path.stat().st_size
-        self.segments = (*self.segments, each)
+        self.segments = tuple(sorted({*self.segments, each}))
+
+    @contextmanager
+    def refilled(self, number: int) -> Iterator[sqlite3.Connection]:
+        """Open the segment of a number, made where it is missing, to write what was salvaged of it."""
+        each = self._path(number)
+        if self.segments and self.segments[-1] == each:
+            self.seal()
+        writing = segment.connect_writer(each.path)
+        try:
+            if each not in self.segments:
+                _sync(self._folder)
+                if self._writing is None:
+                    self._sealed = True
+                self._add(each)
+            yield writing
+        finally:
+            writing.close()
+        self._sizes[each] = each.path.stat().st_size
+
+    def newest_us_before(self, number: int) -> int | None:
+        """Return the highest time in the segments before a number; None: there are none."""
+        folds = self.past.folds(-(2**63), 2**63 - 1)
+        return max((fold.t1 for where, fold in folds if where.number < number), default=None)
 
     def writing(self) -> sqlite3.Connection:
         """Return the connection to the newest segment; another one is begun where there is none."""
         if self._writing is None and not self._sealed and self.segments:
             self._writing = segment.connect_writer(self.segments[-1].path)
         if self._writing is None:
-            number = max((each.number for each in self.segments), default=0) + 1
-            taken = [int(p.name[:6]) for p in self._folder.glob("[0-9]*.db*") if p.name[:6].isdecimal()]
-            each = self._path(max([number, *(n + 1 for n in taken)]))
+            each = self._path(self._free_number())
             self._writing = segment.connect_writer(each.path)
             _sync(self._folder)
             _sync(self._folder.parent)
             self._add(each)
             self._sealed = False
         return self._writing
+
+    def _free_number(self) -> int:
+        taken = [int(p.name[:6]) for p in self._folder.glob("[0-9]*.db*") if p.name[:6].isdecimal()]
+        return max([*taken, *(each.number for each in self.segments)], default=0) + 1
 
     def _path(self, number: int) -> Segment:
         return Segment(number, self._folder / f"{number:06}.db")
@@ -143,6 +176,15 @@ class History:
         """Open the newest segment for writing where it is not sealed: what was cut short is rolled back."""
         if self.segments and not self._sealed:
             self.writing()
+
+    def distrust(self) -> None:
+        """After an I/O error: write the newest segment anew, and end it. The disk may still refuse."""
+        if self.segments and not self._sealed:
+            self.recover()
+            self.rollback()
+            renew_segment(self.segments[-1].path)
+            self.wrote()
+            self.seal()
 
     def seal(self) -> None:
         """End the newest segment."""
@@ -201,20 +243,24 @@ class History:
                 self.set_aside(each, whole[each.number], now_us)
         return [damage for damage in found if damage.chunk or not damage.lasting]
 
-    def set_aside(self, bad: Segment, why: str, now_us: int) -> None:
-        """Rename a damaged segment, so that it is not read any more, and note the gap it leaves."""
+    def set_aside(self, bad: Segment, why: str, now_us: int, mark: str = CORRUPT) -> None:
+        """Rename a damaged segment, so that it is not read any more; it is searched then."""
         self._leave(bad)
-        began_us = now_us
+        aside = bad.path.with_name(f"{bad.path.name}.{mark}")
+        if aside.exists():  # the one before is still being searched
+            aside = self._path(self._free_number()).path.with_suffix(f".db.{mark}")
         try:
-            began_us = int(min(bad.path.stat().st_mtime * 1_000_000, now_us))
-            bad.path.rename(bad.path.with_name(f"{bad.path.name}.corrupt"))
-            for old in sorted(self._folder.glob("*.corrupt"))[:-_KEPT_ASIDE]:
+            bad.path.rename(aside)
+            journal = bad.path.with_name(f"{bad.path.name}-journal")
+            journal.unlink(missing_ok=True)
+            for old in sorted(self._folder.glob(f"*.{SALVAGED}"))[:-_KEPT_ASIDE]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             _log.error("history segment %s cannot be set aside: %s", bad.path, error)
-        sentence = f"history segment {bad.path.name} was set aside as {bad.path.name}.corrupt: {why}"
+        sentence = f"history segment {bad.path.name} was set aside as {aside.name}: {why}"
         _log.error("%s", sentence)
-        self.gaps.append(Gap(began_us, now_us, sentence))
+        self.gaps.append(Gap(now_us, now_us, sentence))
+        self.set_aside_any = True
 
     def reading(self) -> Past:
         """Return a way to read for another thread."""

@@ -12,15 +12,29 @@ from pathlib import Path
 
 from gateway.model import Gap, SeriesInfo
 from gateway.store import deletions
-from gateway.store.history import History
+from gateway.store.examine import AT_START_BYTES, look_over
+from gateway.store.history import CORRUPT, SALVAGED, History
 from gateway.store.newest import Newest, load_newest
+from gateway.store.renew import take_place
 from gateway.store.retention import used_bytes
-from gateway.store.schema import DiskRefuses, StoreProblem, connect, is_corrupt, is_disk, is_full, migrate
+from gateway.store.schema import (
+    Damaged,
+    DiskRefuses,
+    StoreProblem,
+    connect,
+    is_corrupt,
+    is_disk,
+    is_full,
+    migrate,
+    put_meta,
+)
 from gateway.store.series import load_series
 
 _log = logging.getLogger(__name__)
 
 _RESERVE_BYTES = 1024 * 1024
+_SERIES_BITS, _SEQ_BITS = 20, 32
+"""So many series and blocks a file may number: the numbers that a lost file gave are not given again."""
 _PASSING = frozenset(
     {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 )
@@ -50,6 +64,8 @@ class Loaded:
     synced_us: int
     """Newest wall time known of a synchronised clock."""
     bad: list[int]
+    series_from: int
+    """New series are numbered from here: below are the numbers of damaged files."""
 
 
 @contextlib.contextmanager
@@ -63,9 +79,7 @@ def _content() -> Iterator[None]:
     except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
         if isinstance(error, sqlite3.Error) and is_disk(error):
             raise
-        damaged = sqlite3.DatabaseError(f"its content is damaged: {error}")
-        damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise damaged from error
+        raise Damaged(f"its content is damaged: {error}") from error
 
 
 class HotFile:
@@ -78,6 +92,9 @@ class HotFile:
         self._folder = folder
         self._reserve = folder / "reserve"
         self._lock: int | None = None
+        self._lineage = 0
+        self.look_later = False
+        """The file is too large to be looked over before it is used."""
 
     def lock(self) -> None:
         """Take the folder for this process; raise StoreProblem where another has it, DiskRefuses."""
@@ -136,16 +153,29 @@ class HotFile:
             raise DiskRefuses(f"the store {self.path} cannot be opened: {error}") from error
 
     def _open(self, now_us: int, history: History) -> tuple[sqlite3.Connection, Loaded]:
+        bad = self._look_over()
         conn = self.connect()
         try:
             with _content():
                 series = load_series(conn)
             history.open(series, now_us)
             with _content():
-                return conn, self.load(conn, history)
+                loaded = self.load(conn, history)
+            loaded.bad = sorted({*loaded.bad, *bad})
+            return conn, loaded
         except BaseException:
             conn.close()
             raise
+
+    def _look_over(self) -> list[int]:
+        """Raise where the file is damaged, as far as that can be told soon; return damaged blocks."""
+        size = sum(
+            part.stat().st_size
+            for part in self.path.parent.glob(f"{self.path.name}*")
+            if part in (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        )
+        self.look_later = size > AT_START_BYTES
+        return look_over(self.path, thorough=not self.look_later)
 
     def take_reserve(self) -> None:
         """Keep some disk space: SQLite needs a little to open a store on a full disk."""
@@ -167,10 +197,15 @@ class HotFile:
 
     def connect(self) -> sqlite3.Connection:
         """Open the writing connection to a file of this version."""
+        take_place(self.path)
         conn = connect(self.path)
         try:
             migrate(conn, self.path)
             _settle_log(conn)
+            if self._lineage:
+                put_meta(conn, "series_from", self._lineage << _SERIES_BITS)
+                put_meta(conn, "seq_floor", self._lineage << _SEQ_BITS)
+                self._lineage = 0
         except BaseException:
             conn.close()
             raise
@@ -178,8 +213,9 @@ class HotFile:
 
     def set_aside(self, why: str, now_us: int) -> None:
         """Rename the damaged file and what belongs to it, so that a new one can begin."""
-        aside = self.path.with_name(f"{self.path.name}.corrupt-{self._next_number()}")
-        began_us = int(self.path.stat().st_ctime * 1_000_000)
+        number = self._next_number()
+        aside = self.path.with_name(f"{self.path.name}.{CORRUPT}-{number}")
+        self._lineage = number
         for suffix in ("", "-wal", "-shm"):
             part = self.path.with_name(self.path.name + suffix)
             if part.exists():
@@ -188,17 +224,21 @@ class HotFile:
             f"the store's file was damaged ({why}); it was set aside as {aside.name} and a new one begun"
         )
         _log.error("%s", sentence)
-        self.gaps.append(Gap(min(began_us, now_us), now_us, sentence))
+        self.gaps.append(Gap(now_us, now_us, sentence))
 
     def _next_number(self) -> int:
-        """Number the next file set aside; all but the newest one are removed, for the disk's sake."""
+        """Number the next file set aside; of those that are searched all but the newest one are removed."""
         found: dict[int, list[Path]] = {}
-        for path in self._folder.glob(f"{self.path.name}.corrupt-*"):
-            digits = path.name.removeprefix(f"{self.path.name}.corrupt-").split("-")[0]
-            if digits.isdecimal():
+        searched: set[int] = set()
+        for path in self._folder.glob(f"{self.path.name}.*-*"):
+            word, _, rest = path.name.removeprefix(f"{self.path.name}.").partition("-")
+            digits = rest.split("-")[0]
+            if word in (CORRUPT, SALVAGED) and digits.isdecimal():
                 found.setdefault(int(digits), []).append(path)
-        for number in sorted(found)[:-1]:
-            _log.warning("removing %s.corrupt-%d, set aside earlier", self.path.name, number)
+                if word == SALVAGED:
+                    searched.add(int(digits))
+        for number in sorted(searched - {max(found, default=0)}):
+            _log.warning("removing %s.%s-%d, set aside earlier", self.path.name, SALVAGED, number)
             for path in found[number]:
                 path.unlink(missing_ok=True)
         return max(found, default=0) + 1
@@ -222,6 +262,7 @@ class HotFile:
             series_of_history=unknown, next_seq=floor + 1, next_run_id=next_run, blocks=blocks,
             oldest_seq=oldest or floor + 1, bytes_used=used_bytes(conn) + history.bytes_used,
             running_s=float(meta.get("running_s", 0.0)), synced_us=int(meta.get("synced_us", 0)), bad=bad,
+            series_from=meta.get("series_from", 0),
         )  # fmt: skip
 
 
@@ -241,7 +282,3 @@ def _settle_log(conn: sqlite3.Connection) -> None:
         refused = sqlite3.OperationalError("readers keep the log from being brought into the file")
         refused.sqlite_errorcode = sqlite3.SQLITE_BUSY
         raise refused
-
-
-def read_epoch(conn: sqlite3.Connection) -> str:
-    return str(conn.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])

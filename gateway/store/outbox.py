@@ -9,6 +9,7 @@ from gateway.model import Batch, Gap, Sample
 from gateway.store import deletions
 from gateway.store.codec import BlockHeader, Kind, decode, encode
 from gateway.store.newest import Struck
+from gateway.store.records import row_crc
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,10 @@ class QuarantineRow(NamedTuple):
 
 def register(tx: Transaction, upload: str, since_seq: int = 0) -> None:
     """Make an upload known; blocks before `since_seq` are none of its business."""
-    tx.conn.execute("INSERT OR IGNORE INTO upload(id, since_seq) VALUES (?, ?)", (upload, since_seq))
+    tx.conn.execute(
+        "INSERT OR IGNORE INTO upload(id, since_seq, crc) VALUES (?, ?, ?)",
+        (upload, since_seq, row_crc(upload, since_seq)),
+    )
     if since_seq > 0 and not acked(tx.conn, upload):
         acknowledge(tx.conn, upload, 0, since_seq - 1)
 
@@ -63,9 +67,9 @@ def cut(tx: Transaction, upload: str, lane: str, from_seq: int, to_seq: int, enc
     """Persist a unit before its first byte is sent. IntegrityError: the lane has one in flight."""
     unit = UnitRow(lane, from_seq, to_seq, encoding_json, tx.now_us, deletions.newest_id(tx.conn))
     tx.conn.execute(
-        "INSERT INTO unit(upload, lane, from_seq, to_seq, encoding, created_us, deletion) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (upload, *unit),
+        "INSERT INTO unit(upload, lane, from_seq, to_seq, encoding, created_us, deletion, crc) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (upload, *unit, row_crc(upload, *unit)),
     )
     return unit
 
@@ -85,10 +89,11 @@ def settle(tx: Transaction, upload: str, lane: str, refused: Iterable[RefusedRow
 
 def amend(tx: Transaction, upload: str, lane: str, from_seq: int, encoding_json: str) -> None:
     """Note more about the unit in flight, if it still is."""
-    tx.conn.execute(
-        "UPDATE unit SET encoding = ? WHERE upload = ? AND lane = ? AND from_seq = ?",
-        (encoding_json, upload, lane, from_seq),
-    )
+    where = "WHERE upload = ? AND lane = ? AND from_seq = ?", (upload, lane, from_seq)
+    row = tx.conn.execute(f"SELECT to_seq, created_us, deletion FROM unit {where[0]}", where[1]).fetchone()
+    if row is not None:
+        crc = row_crc(upload, lane, from_seq, row[0], encoding_json, *row[1:])
+        tx.conn.execute(f"UPDATE unit SET encoding = ?, crc = ? {where[0]}", (encoding_json, crc, *where[1]))
 
 
 def acknowledge(conn: sqlite3.Connection, upload: str, from_seq: int, to_seq: int) -> None:
@@ -99,7 +104,10 @@ def acknowledge(conn: sqlite3.Connection, upload: str, from_seq: int, to_seq: in
     ).fetchall()
     start = min([from_seq, *(row[0] for row in touching)])
     end = max([to_seq, *(row[1] for row in touching)])
-    conn.execute("INSERT INTO acked(upload, from_seq, to_seq) VALUES (?, ?, ?)", (upload, start, end))
+    conn.execute(
+        "INSERT INTO acked(upload, from_seq, to_seq, crc) VALUES (?, ?, ?, ?)",
+        (upload, start, end, row_crc(upload, start, end)),
+    )
 
 
 def acked(conn: sqlite3.Connection, upload: str) -> list[tuple[int, int]]:
@@ -164,9 +172,11 @@ def record_unsent(
 
 def insert_gap(conn: sqlite3.Connection, gap: Gap, seq: int) -> None:
     """Write a gap row; `seq` is the block that it is uploaded with."""
+    row = seq, gap.device, gap.upload, gap.from_us, gap.to_us, gap.count, gap.reason
     conn.execute(
-        "INSERT INTO gap(seq, device, upload, from_us, to_us, count, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (seq, gap.device, gap.upload, gap.from_us, gap.to_us, gap.count, gap.reason),
+        "INSERT INTO gap(seq, device, upload, from_us, to_us, count, reason, crc) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (*row, row_crc(*row)),
     )
 
 
@@ -210,9 +220,14 @@ def unacked(ranges: Sequence[tuple[int, int]], from_seq: int, to_seq: int) -> It
 def _quarantine(tx: Transaction, upload: str, sample: Sample, reason: str) -> None:
     header = BlockHeader(Kind.SAMPLES, 0, bytes(16), 0, tx.now_us, 0)
     block = encode(header, Batch.of([sample]))
-    tx.conn.execute(
-        "INSERT INTO quarantine(upload, at_us, reason, block, bytes) VALUES (?, ?, ?, ?, ?)",
-        (upload, tx.now_us, reason[:2000], block, len(block)),
+    insert_letter(tx.conn, upload, tx.now_us, reason[:2000], block)
+
+
+def insert_letter(conn: sqlite3.Connection, upload: str, at_us: int, reason: str, block: bytes) -> None:
+    """Write a dead letter; `block` is its sample as a block of its own."""
+    conn.execute(
+        "INSERT INTO quarantine(upload, at_us, reason, block, bytes, crc) VALUES (?, ?, ?, ?, ?, ?)",
+        (upload, at_us, reason, block, len(block), row_crc(upload, at_us, reason, len(block))),
     )
 
 

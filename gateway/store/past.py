@@ -10,7 +10,7 @@ from gateway.model import Gap
 from gateway.store import segment
 from gateway.store.chunk import HEADER_BYTES, ChunkHeader, PackedChunk, decode_header
 from gateway.store.columns import CorruptBlock
-from gateway.store.schema import is_corrupt, is_disk
+from gateway.store.schema import Damaged, is_corrupt, is_disk
 from gateway.store.segment import Fold, Segment
 from gateway.store.tombstones import Tombstones
 
@@ -123,9 +123,9 @@ class Past:
         found = self._each(lambda conn: segment.folds(conn, from_us, to_us))
         return [(each, fold) for each, folds in found for fold in folds]
 
-    def folded(self) -> list[tuple[int, int]]:
-        """Return the seq ranges of this epoch's blocks that are in chunks."""
-        epoch = self._epoch()
+    def folded(self, of_epoch: str = "") -> list[tuple[int, int]]:
+        """Return the seq ranges of an epoch's blocks (this one's) that are in chunks."""
+        epoch = of_epoch or self._epoch()
         return [pair for _, pairs in self._each(lambda conn: segment.folded(conn, epoch)) for pair in pairs]
 
     def newest_seq(self) -> int:
@@ -209,7 +209,7 @@ class Past:
         if self._own is not None and (own := self._own(where)) is not None:
             return own
         if where not in self._open:
-            self._open[where] = segment.connect_reader(where.path)
+            self._open[where] = segment.connect_verified(where.path)
         return self._open[where]
 
     def _chunks(
@@ -224,9 +224,39 @@ class Past:
             raise CorruptBlock(f"it is a chunk of series {header.series}")
 
     def _note(self, where: Segment, fold: Fold, number: int, data: bytes, error: CorruptBlock) -> None:
-        start, end, count = fold.t0, fold.t1, None
-        with contextlib.suppress(CorruptBlock):
-            header = decode_header(data)
-            start, end, count = header.t0, header.t1, header.n
-        why = f"a chunk of history segment {where.path.name} is damaged: {error}"
-        self.damage.append(Damage(where.number, number, Gap(start, end, why, count=count)))
+        gap = _gap_of_chunk(where, data, error, (fold.t0, fold.t1))
+        self.damage.append(Damage(where.number, number, gap))
+
+    def whole(self, ranges: list[tuple[int, int]]) -> bool:
+        """Say whether all that was folded of these blocks is there still; what is not is noted."""
+        for where in self._segments():
+            gap = Gap(0, 0, "")
+            with self._noting(where, gap):
+                conn = self._conn(where)
+                taken = segment.folded(conn, self._epoch())
+                if not any(a <= end and start <= b for start, end in ranges for a, b in taken):
+                    continue
+                for fold, number, data in segment.look_over(conn):
+                    if damaged_chunk(where, fold, number, data) is not None:
+                        raise Damaged("a chunk whose blocks are still there is damaged")
+        return not self.damage
+
+
+def damaged_chunk(where: Segment, fold: Fold, number: int, data: bytes) -> Gap | None:
+    """Return the gap that a chunk leaves whose checksum fails, or which stands in another's place."""
+    try:
+        packed = PackedChunk(data)
+        if segment.series_of(number) != packed.header.series:
+            raise CorruptBlock(f"it is a chunk of series {packed.header.series}")
+    except CorruptBlock as error:
+        return _gap_of_chunk(where, data, error, (fold.t0, fold.t1))
+    return None
+
+
+def _gap_of_chunk(where: Segment, data: bytes, error: CorruptBlock, span: tuple[int, int]) -> Gap:
+    count = None
+    with contextlib.suppress(CorruptBlock):
+        header = decode_header(data)
+        span, count = (header.t0, header.t1), header.n
+    why = f"a chunk of history segment {where.path.name} is damaged: {error}"
+    return Gap(*span, why, count=count)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from gateway.model import SeriesInfo
 from gateway.store import deletions, segment
-from gateway.store.hotfile import HotFile, read_epoch
+from gateway.store.hotfile import HotFile
 from gateway.store.past import Damage, Past
 from gateway.store.reader import Readers
 from gateway.store.reads import Reads
-from gateway.store.schema import MIGRATIONS, StoreProblem, connect_reader, is_disk
+from gateway.store.schema import MIGRATIONS, StoreProblem, connect_reader, is_disk, read_epoch
 from gateway.store.segment import Segment
 from gateway.store.series import load_series
 from gateway.store.tombstones import Tombstones

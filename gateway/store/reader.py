@@ -12,7 +12,7 @@ from typing import TypeVar
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store.codec import CorruptBlock, Kind, decode
 from gateway.store.past import Damage, Past, Segments
-from gateway.store.schema import StoreProblem, connect_reader, is_disk
+from gateway.store.schema import StoreProblem, connect_reader, is_corrupt, is_disk
 from gateway.store.taking import Memory
 from gateway.store.tombstones import Tombstones
 
@@ -23,8 +23,16 @@ _THREADS = 2
 class Readers:
     """A few threads, each with a connection of its own that can only read."""
 
-    def __init__(self, path: Path, generation: Callable[[], int], history: Segments) -> None:
+    def __init__(
+        self,
+        path: Path,
+        generation: Callable[[], int],
+        history: Segments,
+        suspect: Callable[[str], None] = lambda why: None,
+    ) -> None:
+        """`suspect` is told where SQLite finds the file malformed."""
         self._path = path
+        self._suspect = suspect
         self._history = history
         self._generation = generation
         self._local = threading.local()
@@ -61,6 +69,8 @@ class Readers:
             if not is_disk(error):
                 raise
             self._local.generation = None
+            if is_corrupt(error):
+                self._suspect(f"{error}")
             raise StoreProblem(f"the store cannot be read now: {error}") from error
 
     def _connection(self) -> sqlite3.Connection:

@@ -20,6 +20,8 @@ class Releaser:
 
     def look(self, conn: sqlite3.Connection) -> Generator[None]:
         """Find those that cover nothing: no block that they may count for, and no chunk."""
+        if self._history.searching:
+            return
         deleted, segments = self._history.deleted, frozenset(self._history.segments)
         oldest = conn.execute("SELECT min(seq) FROM block").fetchone()[0]
         self._held_by = {each.id: self._held_by[each.id] for each in deleted if each.id in self._held_by}

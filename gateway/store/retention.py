@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gateway.model import Gap
 from gateway.store import outbox
-from gateway.store.schema import PAGE_BYTES
+from gateway.store.schema import PAGE_BYTES, put_meta
 
 _MORE_BYTES = 256 * 1024
 _MOST_BLOCKS = 256
@@ -54,7 +54,7 @@ def trim(conn: sqlite3.Connection, max_bytes: int, written: int, newest_seq: int
         want -= _drop_delivered(conn, uploads, want, newest_seq, freed)
         if want > 0 and uploads:
             _drop_unsent(conn, uploads, want, newest_seq, freed)
-        conn.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('seq_floor', ?)", (newest_seq,))
+        put_meta(conn, "seq_floor", newest_seq)
         freed.used_bytes = used_bytes(conn)
     if pages * PAGE_BYTES > max_bytes:
         _shrink(conn, max_bytes)

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gateway.model import GatewayError
+from gateway.store.records import row_crc
 
 PAGE_BYTES = 1024
+APPLICATION_ID = 0x45475700
+"""Of the hot file, with its version in the last byte: a version that came about by a damaged byte shows."""
 WIDE_US = 600_000_000
 """A block that spans more than this is found through its own small index."""
 
@@ -44,6 +47,12 @@ def is_corrupt(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+class Damaged(sqlite3.DatabaseError):
+    """What SQLite does not tell by itself, told like what it does."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
 class StoreProblem(GatewayError):
     """The store cannot be opened, and why."""
 
@@ -53,11 +62,20 @@ class DiskRefuses(StoreProblem):
 
 
 def _first(db: Any) -> None:
-    db.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID")
-    db.execute("INSERT INTO meta VALUES ('epoch', ?)", [secrets.token_hex(8)])
-    db["series"].create({"id": int, "device": str, "tag": str}, pk="id", not_null={"device", "tag"})
+    db.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value, crc INTEGER NOT NULL) WITHOUT ROWID")
+    put_meta(db.conn, "epoch", secrets.token_hex(8))
+    db["series"].create(
+        {"id": int, "device": str, "tag": str, "record": bytes},
+        pk="id",
+        not_null={"device", "tag", "record"},
+    )
     db["series"].create_index(["device", "tag"], unique=True)
-    db["tag_unit"].create({"series": int, "since_seq": int, "unit": str}, pk=("series", "since_seq"))
+    db["series"].create_index(["record"])  # a second copy on another page: blocks are worth nothing without
+    db["tag_unit"].create(
+        {"series": int, "since_seq": int, "unit": str, "crc": int},
+        pk=("series", "since_seq"),
+        not_null={"crc"},
+    )
     db["block"].create(
         {
             "seq": int,
@@ -82,8 +100,8 @@ def _first(db: Any) -> None:
     db["run"].create_index(["device", "id"])
     db["gap"].create(
         {"id": int, "seq": int, "device": str, "upload": str, "from_us": int, "to_us": int, "count": int,
-         "reason": str},
-        pk="id",
+         "reason": str, "crc": int},
+        pk="id", not_null={"crc"},
     )  # fmt: skip
     db["gap"].create_index(["seq"])
     db["deletion"].create(
@@ -92,22 +110,21 @@ def _first(db: Any) -> None:
         pk="id",
     )  # fmt: skip
     db["tombstone"].create({"id": int, "record": bytes}, pk="id", not_null={"record"})
-    db["upload"].create({"id": str, "since_seq": int}, pk="id")
-    db["acked"].create({"upload": str, "from_seq": int, "to_seq": int}, pk=("upload", "from_seq"))
-    db["unit"].create(
-        {
-            "upload": str,
-            "lane": str,
-            "from_seq": int,
-            "to_seq": int,
-            "encoding": str,
-            "created_us": int,
-            "deletion": int,
-        },
-        pk=("upload", "lane"),
+    db["upload"].create({"id": str, "since_seq": int, "crc": int}, pk="id", not_null={"crc"})
+    db["acked"].create(
+        {"upload": str, "from_seq": int, "to_seq": int, "crc": int},
+        pk=("upload", "from_seq"),
+        not_null={"crc"},
     )
+    db["unit"].create(
+        {"upload": str, "lane": str, "from_seq": int, "to_seq": int, "encoding": str, "created_us": int,
+         "deletion": int, "crc": int},
+        pk=("upload", "lane"), not_null={"crc"},
+    )  # fmt: skip
     db["quarantine"].create(
-        {"id": int, "upload": str, "at_us": int, "reason": str, "block": bytes, "bytes": int}, pk="id"
+        {"id": int, "upload": str, "at_us": int, "reason": str, "block": bytes, "bytes": int, "crc": int},
+        pk="id",
+        not_null={"crc"},
     )
     db["quarantine"].create_index(["upload", "id"])
     db["snapshot"].create({"id": int, "seq": int, "own_us": int, "newest": bytes, "far": bytes}, pk="id")
@@ -115,6 +132,29 @@ def _first(db: Any) -> None:
 
 def _history(db: Any) -> None:
     db["bad_chunk"].create({"segment": int, "chunk": int}, pk=("segment", "chunk"))
+
+
+def put_meta(conn: sqlite3.Connection, key: str, value: object) -> None:
+    """Write a row of `meta`."""
+    conn.execute(
+        "INSERT OR REPLACE INTO meta(key, value, crc) VALUES (?, ?, ?)", (key, value, row_crc(key, value))
+    )
+
+
+def read_epoch(conn: sqlite3.Connection) -> str:
+    return str(conn.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
+
+
+def _seal_schema(conn: sqlite3.Connection) -> None:
+    """Note what SQLite does not check itself: the version a second time, and the text of the schema."""
+    conn.execute(f"PRAGMA application_id={APPLICATION_ID | len(MIGRATIONS)}")
+    put_meta(conn, "schema", schema_crc(conn))
+
+
+def schema_crc(conn: sqlite3.Connection) -> int:
+    """Return a checksum of the schema's text."""
+    rows = conn.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name").fetchall()
+    return row_crc(*(field for row in rows for field in row))
 
 
 MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history)
@@ -163,6 +203,8 @@ def migrate(conn: sqlite3.Connection, path: Path) -> None:
         try:
             MIGRATIONS[number](sqlite_utils.Database(conn, execute_plugins=False))
             conn.execute(f"PRAGMA user_version={number + 1}")
+            if number + 1 == len(MIGRATIONS):
+                _seal_schema(conn)
             conn.execute("COMMIT")
         except BaseException:
             if conn.in_transaction:

@@ -6,12 +6,15 @@ to nothing where a file only grows, so that chunks are written to the disk once.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.model import SeriesInfo
+from gateway.store import records
+from gateway.store.columns import CorruptBlock
+from gateway.store.schema import Damaged, is_disk
 
 VERSION = 1
 PAGE_BYTES = 1024
@@ -19,9 +22,11 @@ _PARTS, _SERIES = 12, 31
 MOST_PARTS = 1 << _PARTS
 _BUSY_S = 0.01
 _SCHEMA = """
-CREATE TABLE series(id INTEGER PRIMARY KEY, device TEXT NOT NULL, tag TEXT NOT NULL);
+CREATE TABLE series(id INTEGER PRIMARY KEY, device TEXT NOT NULL, tag TEXT NOT NULL, record BLOB NOT NULL);
+CREATE INDEX series_record ON series(record);
 CREATE TABLE fold(id INTEGER PRIMARY KEY, epoch TEXT NOT NULL, t0 INTEGER, t1 INTEGER, n INTEGER,
-    series_n INTEGER, running_s REAL);
+    series_n INTEGER, chunks INTEGER, running_s REAL, record BLOB NOT NULL);
+CREATE INDEX fold_record ON fold(record);
 CREATE TABLE folded(fold INTEGER NOT NULL, from_seq INTEGER NOT NULL, to_seq INTEGER NOT NULL);
 CREATE TABLE chunk(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 """
@@ -60,6 +65,7 @@ def series_of(chunk: int) -> int:
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the newest segment for writing, made where it is missing."""
+    new = not path.exists()
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
         for pragma in (
@@ -67,10 +73,15 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             "cache_spill=OFF", "trusted_schema=OFF",
         ):  # fmt: skip
             conn.execute(f"PRAGMA {pragma}").fetchall()
-        if not conn.execute("PRAGMA user_version").fetchone()[0]:
+        if new:
             conn.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
-    except BaseException:
+        verify(conn)
+    except BaseException as error:
         conn.close()
+        if new:  # one that is empty would look like one that lost all
+            path.unlink(missing_ok=True)
+        if isinstance(error, sqlite3.Error) and not is_disk(error):
+            raise Damaged(f"{error}") from error
         raise
     return conn
 
@@ -84,7 +95,24 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     """Open a segment so that it can only be read."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
-    conn.execute("PRAGMA cache_size=-512")
+    try:
+        conn.execute("PRAGMA cache_size=-512")
+    except BaseException as error:
+        conn.close()
+        if isinstance(error, sqlite3.Error) and not is_disk(error):  # a damaged header has many words
+            raise Damaged(f"{error}") from error
+        raise
+    return conn
+
+
+def connect_verified(path: Path) -> sqlite3.Connection:
+    """Open a segment to read, whose lists are what was written; raise sqlite3.DatabaseError else."""
+    conn = connect_reader(path)
+    try:
+        verify(conn)
+    except BaseException:
+        conn.close()
+        raise
     return conn
 
 
@@ -125,10 +153,92 @@ def newest_seq(conn: sqlite3.Connection) -> int:
 
 
 def names(path: Path) -> list[tuple[int, SeriesInfo]]:
-    """Read the series of a segment."""
-    with closing(connect_reader(path)) as conn:
+    """Read the series of a segment whose lists are whole."""
+    with closing(connect_verified(path)) as conn:
         rows = conn.execute("SELECT id, device, tag FROM series").fetchall()
     return [(series, SeriesInfo(device, tag, "")) for series, device, tag in rows]
+
+
+def add_fold(conn: sqlite3.Connection, fold: Sequence[Any], ranges: Sequence[tuple[int, int]]) -> None:
+    """Write a fold (id, epoch, t0, t1, n, series_n, chunks, running_s) and what it took."""
+    record = records.pack(records.FOLD, *fold, list(ranges))
+    conn.execute("INSERT INTO fold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*fold, record))
+    conn.executemany("INSERT INTO folded VALUES (?, ?, ?)", [(fold[0], *pair) for pair in ranges])
+
+
+def add_names(conn: sqlite3.Connection, epoch: str, infos: Iterable[tuple[int, str, str]]) -> None:
+    """Write what series are called: (number, device, tag)."""
+    conn.executemany(
+        "INSERT OR IGNORE INTO series VALUES (?, ?, ?, ?)",
+        [(*info, records.pack(records.SERIES, *info, epoch)) for info in infos],
+    )
+
+
+def rename_epoch(conn: sqlite3.Connection, old: str, new: str) -> None:
+    """Have the folds of an epoch be of another one."""
+    for number, record in conn.execute("SELECT id, record FROM fold WHERE epoch = ?", (old,)).fetchall():
+        fields = records.unpack(record)[1]
+        fields[1] = new
+        row = new, records.pack(records.FOLD, *fields), number
+        conn.execute("UPDATE fold SET epoch = ?, record = ? WHERE id = ?", row)
+
+
+def committed(writing: sqlite3.Connection) -> bool:
+    """Commit; False: somebody is reading just now, to be tried again."""
+    try:
+        writing.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
+
+
+def verify(conn: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError where the lists of a segment are not what was written."""
+    own = not conn.in_transaction
+    try:
+        if own:
+            conn.execute("BEGIN")
+        if (version := conn.execute("PRAGMA user_version").fetchone()[0]) != VERSION:
+            raise Damaged(f"its header says version {version}")
+        for row in conn.execute("SELECT id, device, tag, record FROM series NOT INDEXED").fetchall():
+            kind, fields = records.unpack(row[3])
+            if kind != records.SERIES or tuple(fields[:3]) != row[:3]:
+                raise Damaged(f"the name of series {row[0]} and its record differ")
+        taken: list[tuple[int, int, int]] = []
+        for row in conn.execute("SELECT * FROM fold NOT INDEXED").fetchall():
+            kind, fields = records.unpack(row[-1])
+            if kind != records.FOLD or tuple(fields[:-1]) != row[:-1]:
+                raise Damaged(f"the row of fold {row[0]} and its record differ")
+            taken += [(row[0], *pair) for pair in fields[-1]]
+        if sorted(taken) != sorted(conn.execute("SELECT fold, from_seq, to_seq FROM folded").fetchall()):
+            raise Damaged("the blocks that it took and their record differ")
+    except (CorruptBlock, TypeError, ValueError) as error:
+        raise Damaged(f"its content is damaged: {error}") from error
+    except sqlite3.Error as error:
+        if is_disk(error):
+            raise
+        raise Damaged(f"its content is damaged: {error}") from error
+    finally:
+        if own and conn.in_transaction:
+            conn.execute("ROLLBACK")
+
+
+def look_over(conn: sqlite3.Connection) -> Iterator[tuple[Fold, int, bytes]]:
+    """Read all of a segment and yield its chunks: (fold, id, data); sqlite3.DatabaseError: it is damaged."""
+    verify(conn)
+    found = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found != "ok":
+        raise Damaged(str(found).replace("\n", ": "))
+    query = "SELECT id, t0, t1, n, series_n, chunks FROM fold NOT INDEXED ORDER BY id"
+    for *row, expected in conn.execute(query).fetchall():
+        fold, there = Fold(*row), 0
+        for number, data in chunks(conn, fold, None):
+            there += 1
+            yield fold, number, data
+        if there != expected:
+            raise Damaged(f"{expected} chunks were written with fold {fold.id}, {there} are there")
 
 
 def first_running_s(conn: sqlite3.Connection) -> float | None:

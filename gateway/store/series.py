@@ -4,6 +4,9 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from gateway.model import SeriesInfo
+from gateway.store.columns import CorruptBlock
+from gateway.store.records import SERIES, pack, row_crc, unpack
+from gateway.store.schema import read_epoch
 
 
 @dataclass(slots=True)
@@ -37,6 +40,23 @@ class SeriesTable:
             self.unsaved.append((series, device, tag, unit or "", new))
         return series
 
+    def begin_at(self, number: int) -> None:
+        """Number new series from here on."""
+        self._next = max(self._next, number)
+
+    def adopt(self, found: dict[int, SeriesInfo]) -> dict[int, int]:
+        """Take series of a damaged file over; return by which number each is known now, all others too."""
+        mapping = {number: number for number in self._infos}
+        for number, info in found.items():
+            mine = self._ids.get(info[:2])
+            if mine is None and number in self._infos:
+                continue  # never so: a number is given out once
+            if mine is None:
+                self.keep(number, info)
+                self.unsaved.append((number, *info, True))
+            mapping[number] = number if mine is None else mine
+        return mapping
+
     def find(self, device: str, tag: str) -> int | None:
         return self._ids.get((device, tag))
 
@@ -61,23 +81,45 @@ class SeriesTable:
 def load_series(conn: sqlite3.Connection) -> list[tuple[int, SeriesInfo]]:
     """Read the series of a file, each with its newest unit."""
     units = dict(conn.execute("SELECT series, unit FROM tag_unit ORDER BY series, since_seq").fetchall())
-    rows = conn.execute("SELECT id, device, tag FROM series NOT INDEXED ORDER BY id").fetchall()
-    # Names have no checksum, but the index holds them too: a bit that changed in one is not served.
-    indexed = conn.execute("SELECT id, device, tag FROM series ORDER BY device, tag").fetchall()
-    if sorted(indexed) != rows:
-        raise ValueError("the names of the series and their index differ")
-    return [(series, SeriesInfo(device, tag, units.get(series, ""))) for series, device, tag in rows]
+    rows = conn.execute("SELECT id, device, tag, record FROM series NOT INDEXED ORDER BY id").fetchall()
+    return [(row[0], SeriesInfo(*named(row), units.get(row[0], ""))) for row in rows]
+
+
+def renew_records(conn: sqlite3.Connection) -> None:
+    """Write the records of all series again: the epoch that they name has changed."""
+    epoch = read_epoch(conn)
+    rows = conn.execute("SELECT id, device, tag FROM series").fetchall()
+    conn.executemany(
+        "UPDATE series SET record = ? WHERE id = ?", [(pack(SERIES, *row, epoch), row[0]) for row in rows]
+    )
+
+
+def named(row: tuple[int, str, str, bytes]) -> tuple[str, str]:
+    """Return device and tag of a row; ValueError: its record says otherwise, or is damaged."""
+    try:
+        kind, fields = unpack(row[3])
+    except CorruptBlock as error:
+        raise ValueError(f"the name of series {row[0]}: {error}") from error
+    if kind != SERIES or tuple(fields[:3]) != row[:3]:
+        raise ValueError(f"the name of series {row[0]} and its record differ")
+    return row[1], row[2]
 
 
 def save_series(
     conn: sqlite3.Connection, rows: list[tuple[int, str, str, str, bool]], since_seq: int
 ) -> None:
     """Write unsaved rows; `since_seq` is the first block that a changed unit holds for."""
+    epoch = read_epoch(conn)
     conn.executemany(
-        "INSERT OR IGNORE INTO series(id, device, tag) VALUES (?, ?, ?)",
-        [(series, device, tag) for series, device, tag, _, new in rows if new],
+        "INSERT OR IGNORE INTO series(id, device, tag, record) VALUES (?, ?, ?, ?)",
+        [
+            (series, device, tag, pack(SERIES, series, device, tag, epoch))
+            for series, device, tag, _, new in rows
+            if new
+        ],
     )
+    units = [(series, 0 if new else since_seq, unit) for series, _, _, unit, new in rows]
     conn.executemany(
-        "INSERT OR REPLACE INTO tag_unit(series, since_seq, unit) VALUES (?, ?, ?)",
-        [(series, 0 if new else since_seq, unit) for series, _, _, unit, new in rows],
+        "INSERT OR REPLACE INTO tag_unit(series, since_seq, unit, crc) VALUES (?, ?, ?, ?)",
+        [(*row, row_crc(*row)) for row in units],
     )

@@ -59,6 +59,8 @@ class StoreState:
     wal_bytes: int
     disk: RoomState
     flash: FlashState
+    salvaging: str
+    """The damaged file whose samples are being taken in."""
 
 
 class Store(Deletes):
@@ -89,11 +91,14 @@ class Store(Deletes):
             boot = await asyncio.to_thread(_boot_id)
             store.boot = str(boot)
             store._writer = Writer(
-                store._hot, store._history, settings, clock, store._series, store.budget, boot.bytes
+                store._hot, store._history, settings, clock, store._series, store.budget, boot.bytes,
+                store._adopt,
             )  # fmt: skip
             await _until_the_disk_lets(store._writer.load, clock)
             store._run_id = store._writer.next_run_id
-            store._readers = Readers(store._hot.path, lambda: store._writer.generation, store._history)
+            store._readers = Readers(
+                store._hot.path, lambda: store._writer.generation, store._history, store._writer.suspect
+            )
             store._writer.start()
             try:
                 yield store
@@ -138,6 +143,13 @@ class Store(Deletes):
             rows, self._series.unsaved = self._series.unsaved, []
             self._writer.submit(lambda work: work.series.extend(rows))
         return number
+
+    def _adopt(self, found: dict[int, SeriesInfo], known: Callable[[dict[int, int]], None]) -> None:
+        """Give the series of a damaged file their numbers, and tell them."""
+        known(self._series.adopt(found))
+        if self._series.unsaved:
+            rows, self._series.unsaved = self._series.unsaved, []
+            self._writer.submit(lambda work: work.series.extend(rows))
 
     def find_series(self, device: str, tag: str) -> int | None:
         return self._series.find(device, tag)
@@ -250,7 +262,7 @@ class Store(Deletes):
         An upload that is new begins with what is still in blocks, not with the history; one that is gone is
         forgotten after a gap record of what it never got.
         """
-        known = tuple(upload_ids)
+        known = self._writer.uploads = tuple(upload_ids)
         self.post(lambda tx: outbox.keep_only(tx, known))
 
     def last(self, series: int) -> Sample | None:
@@ -280,6 +292,7 @@ class Store(Deletes):
             wal_bytes=writer.disk.wal.bytes_used,
             disk=writer.disk.room.state,
             flash=writer.disk.flash.state(),
+            salvaging=writer.mender.busy,
         )
 
 

@@ -15,10 +15,10 @@ from gateway.store import segment, tombstones
 from gateway.store.blocks import CORRUPT
 from gateway.store.chunk import PackedChunk, in_order
 from gateway.store.codec import CorruptBlock, Kind, decode
-from gateway.store.hotfile import read_epoch
+from gateway.store.examine import changed_rows
 from gateway.store.outbox import acked, quarantined, uploads
 from gateway.store.read_only import hot_file, roll_back_if_idle
-from gateway.store.schema import StoreProblem, connect_reader
+from gateway.store.schema import Damaged, StoreProblem, connect_reader, read_epoch
 from gateway.store.segment import Fold, Segment
 from gateway.store.series import load_series
 
@@ -71,7 +71,11 @@ def verify_store(folder: Path, counted: Counted) -> Iterator[Finding]:
             except (sqlite3.Error, TypeError, ValueError) as error:
                 yield Finding("hot.db", f"cannot be read on: {error}; the gateway would set it aside")
     yield from _history(folder, epoch, names, counted, bad)
-    for aside in sorted([*folder.glob("*.corrupt-*"), *folder.glob("history/*.corrupt*")]):
+    for aside in sorted(
+        path
+        for word in ("corrupt", "salvaged", "foreign")
+        for path in (*folder.glob(f"*.{word}-*"), *folder.glob(f"history/*.{word}"))
+    ):
         if not aside.name.endswith(("-wal", "-shm")):
             yield Finding(
                 str(aside.relative_to(folder)),
@@ -97,6 +101,9 @@ def _epoch(conn: sqlite3.Connection) -> str:
 
 def _hot(conn: sqlite3.Connection, names: dict[int, SeriesInfo], counted: Counted) -> Iterator[Finding]:
     yield from (Finding("hot.db", sentence) for sentence in _integrity(conn))
+    yield from (
+        Finding("hot.db", f"{sentence}: the gateway would set it aside") for sentence in changed_rows(conn)
+    )
     if not _epoch(conn):
         yield Finding("hot.db", "its epoch is missing: the gateway would set it aside")
     yield from _blocks(conn, names, counted)
@@ -226,6 +233,10 @@ def _segment(
     bad: set[tuple[int, int]],
 ) -> Iterator[Finding]:
     file = f"history/{each.path.name}"
+    try:
+        segment.verify(conn)
+    except Damaged as error:
+        yield Finding(file, f"{error}: the gateway would set it aside")
     known: set[int] = set()
     for number, device, tag in conn.execute("SELECT id, device, tag FROM series").fetchall():
         known.add(number)

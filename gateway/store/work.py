@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.model import Gap, NotStored, Receipt, RunRecord, Ticket
+from gateway.model import Batch, Gap, NotStored, Receipt, RunRecord, Ticket
 from gateway.store.budget import MemoryBudget
 from gateway.store.outbox import Transaction
 from gateway.store.past import Damage
@@ -55,10 +55,12 @@ class Work:
     tombstones: list[Tombstone] = field(default_factory=list)
     """Those to be written again, for a file that begins anew."""
     samples: int = 0
+    salvaged: Batch = field(default_factory=Batch)
+    """Samples of a damaged file: nobody waits for them."""
 
     def __bool__(self) -> bool:
         parts = self.intakes, self.rides, self.gaps, self.runs, self.bad, self.damage, self.refused
-        return any(parts)
+        return any(parts) or len(self.salvaged) > 0 or bool(self.tombstones)
 
     @property
     def others(self) -> int:

@@ -12,16 +12,19 @@ import threading
 from collections.abc import Callable
 
 from gateway.clock import Clock
-from gateway.model import Gap, NotStored
+from gateway.model import Batch, Gap, NotStored
 from gateway.store.budget import MemoryBudget
 from gateway.store.commit import Books, Counters, Done, run_commit, was_committed
 from gateway.store.compact import Compactor
 from gateway.store.disk import Disk
 from gateway.store.history import History
-from gateway.store.hotfile import HotFile, Loaded, read_epoch
+from gateway.store.hotfile import HotFile, Loaded
 from gateway.store.inbox import Inbox
-from gateway.store.outbox import Transaction
-from gateway.store.schema import is_corrupt, is_disk, is_full
+from gateway.store.mender import Mender
+from gateway.store.outbox import Transaction, keep_only
+from gateway.store.recovery import Mapping, Names
+from gateway.store.renew import left_unwritten, renew
+from gateway.store.schema import is_corrupt, is_disk, is_full, read_epoch
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
 from gateway.store.work import Ride, Work, fail, settle
@@ -43,13 +46,18 @@ class Writer(Inbox, threading.Thread):
 
     def __init__(
         self, hot: HotFile, history: History, settings: StoreSettings, clock: Clock, series: SeriesTable,
-        budget: MemoryBudget, boot: bytes,
+        budget: MemoryBudget, boot: bytes, adopt: Callable[[Names, Callable[[Mapping], None]], None],
     ) -> None:  # fmt: skip
         threading.Thread.__init__(self, name="store-writer", daemon=True)
         Inbox.__init__(self, clock)
         self._hot, self._clock, self._series, self._budget, self._boot = hot, clock, series, budget, boot
         self._history = history
         self.compactor = Compactor(history, series, clock, settings.chunk_minutes, boot)
+        self.mender = Mender(
+            hot, history, series, lambda found, known: self._tell(lambda: adopt(found, known))
+        )
+        self.uploads: tuple[str, ...] | None = None
+        """Those configured, once that is known."""
         self._interval_ns = int(settings.commit_interval_s * 1e9)
         self._max_bytes = settings.max_bytes
         self.disk = Disk(hot.path, settings, clock)
@@ -57,6 +65,7 @@ class Writer(Inbox, threading.Thread):
         self._conn: sqlite3.Connection | None = None
         self._doubt: Done | None = None
         self._corrupt_tries = 0
+        self._unwritten = False
         self._token = 0
         self._next_ns = 0
         self.turned_ns = clock.mono_ns()
@@ -70,6 +79,8 @@ class Writer(Inbox, threading.Thread):
         self._conn, loaded = self._hot.open(self._clock.wall_us(), self._history)
         for series, info in loaded.series:
             self._series.keep(series, info)
+        self._series.begin_at(loaded.series_from)
+        self.mender.begin(self.hurry)
         self._running_s, self._started_ns = loaded.running_s, self._clock.mono_ns()
         self._running_saved_ns = self._snapshot_ns = self._started_ns
         self.disk.flash.load(self._conn)
@@ -98,7 +109,7 @@ class Writer(Inbox, threading.Thread):
         self._close()
 
     def turn(self) -> None:
-        """Commit where it is due, and fold a little."""
+        """Commit where it is due, fold a little, take in a little of what is damaged."""
         due = self._due()
         self.turned_ns = now = self._clock.mono_ns()
         self.disk.look(None if self.refusing else self._conn, self.bytes_used)
@@ -107,6 +118,30 @@ class Writer(Inbox, threading.Thread):
             self._next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
         if self._stop_by_ns is None and not self.refusing:
             self._compact()
+            self._mend()
+
+    def _mend(self) -> None:
+        """Take in a slice of a damaged file where nothing else waits; set aside what is found damaged."""
+        if self._work or self._conn is None:
+            return
+        try:
+            work = self.mender.slice(self._conn, self._clock.mono_ns(), self._now_running_s(), self.hurry)
+        except Exception as error:  # noqa: BLE001  # the writer's boundary: the damaged file stays as it is
+            _log.error("a damaged file cannot be taken in: %s", error, exc_info=error)
+            self.mender.abandon(self._clock.mono_ns())
+            return
+        if self.mender.condemned:
+            self._disconnect()
+        if work or self.mender.condemned:
+            work = work or Work()
+            work.series = self._work.series
+            self._work = work
+            self._try_commit()
+
+    def suspect(self, why: str) -> None:
+        """Have the file looked over (any thread): SQLite found it malformed."""
+        self.mender.suspicion = why
+        self.hurry()
 
     def _compact(self) -> None:
         if self._conn is None:
@@ -121,7 +156,8 @@ class Writer(Inbox, threading.Thread):
         """Return how long there is nothing to do, unless something comes in; at most the idle time."""
         stopping, left_ns = self._stop_by_ns is not None, self._next_ns - self._clock.mono_ns()
         busy = self._busy()
-        longest_s = _SLICE_PAUSE_S if self.compactor.busy and not self.refusing else _IDLE_S
+        busy_between = self.compactor.busy or self.mender.busy
+        longest_s = _SLICE_PAUSE_S if busy_between and not self.refusing else _IDLE_S
         if stopping and self.refusing:
             return 0.1
         if stopping or (busy and (left_ns <= 0 or (self._hurry and not self.refusing))):
@@ -206,10 +242,16 @@ class Writer(Inbox, threading.Thread):
 
     def _open(self) -> sqlite3.Connection:
         """Return the connection, opened again after a failure; a malformed file is set aside first."""
+        malformed = self._corrupt_tries >= _CORRUPT_TRIES or self.mender.condemned
+        if self._unwritten and malformed:
+            self._disconnect()
+            self._unwritten = False
+        elif self._unwritten:
+            self._renew()
         if self._conn is not None:
             return self._conn
-        if self._corrupt_tries >= _CORRUPT_TRIES:
-            self._hot.set_aside(self.refusing, self._clock.wall_us())
+        if malformed:
+            self.mender.set_aside(self.refusing, self.oldest_seq, self.next_seq - 1, self._clock.wall_us())
             self._corrupt_tries = 0
         conn = self._hot.connect()
         self._conn = conn
@@ -221,7 +263,15 @@ class Writer(Inbox, threading.Thread):
             self.generation += 1
             self._work.series = self._series.rows()
             self._work.tombstones = list(self._history.deleted)
+            if (known := self.uploads) is not None:
+                self._work.rides.insert(0, Ride(lambda tx: keep_only(tx, known)))
         return conn
+
+    def _renew(self) -> None:
+        renew(self._hot.path, self._conn, self._turned)
+        self._disconnect()
+        self._unwritten = False
+        self.generation += 1
 
     def _committed(self, done: Done) -> None:
         self._doubt = None
@@ -239,6 +289,7 @@ class Writer(Inbox, threading.Thread):
         self._snapshot_ns = now if done.snapshot else self._snapshot_ns
         self._running_saved_ns = now if done.running else self._running_saved_ns
         self.counters.add(done.counted)
+        self.mender.committed(done.salvaged)
         self.last_commit_ns = now
         if self.refusing:
             _log.warning("the store takes samples again")
@@ -258,7 +309,8 @@ class Writer(Inbox, threading.Thread):
 
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
-        if not is_full(error):  # a full disk would not let a closed file be opened again
+        self._unwritten = self._unwritten or left_unwritten(error)
+        if not (is_full(error) or self._unwritten):  # a full disk would not let a closed file be opened again
             self._disconnect()
         if not is_disk(error):
             sentence = f"the store could not write a commit: {type(error).__name__}: {error}"
@@ -274,6 +326,10 @@ class Writer(Inbox, threading.Thread):
 
     def _single_out(self, sentence: str) -> None:
         """Find what cannot be written: halve the batches until one is alone, and give that up."""
+        if len(salvaged := self._work.salvaged):
+            self._work.salvaged = Batch()
+            self._work.gaps.append(Gap(min(salvaged.ts), max(salvaged.ts), sentence, count=len(salvaged)))
+            return
         if len(self._work.intakes) <= 1:
             self._give_up(sentence, all_pending=False)
             return
@@ -303,7 +359,11 @@ class Writer(Inbox, threading.Thread):
                 conn.close()
 
     def _close(self) -> None:
-        if self._conn is not None:
+        self.mender.close()
+        if self._unwritten:
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._renew()
+        if self._conn is not None and not self._unwritten:
             with contextlib.suppress(sqlite3.Error):
                 self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._disconnect()

@@ -87,6 +87,14 @@ async def judge_store(store: Store, acked: Iterable[int], issued: int) -> Verdic
     return verdict
 
 
+async def numbers(store: Store) -> set[int]:
+    """Return the numbers of the samples that an open store serves."""
+    found: set[int] = set()
+    async for batch in store.samples(list(store.series_of("plc").values()), *EVERYTHING):
+        found.update((ts - START_US) // 1000 for ts in batch.ts)
+    return found
+
+
 async def judge_folder(folder: Path, acked: Iterable[int], issued: int) -> Verdict:
     """Open the store of a folder and judge it."""
     async with Store.open(folder, SETTINGS, SystemClock()) as store:

@@ -108,11 +108,6 @@ async def test_io_errors_end_nothing_and_are_resumed_from_within_five_seconds(
     await io_errors(back, tmp_path)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="known: after an I/O error the log is appended to behind pages that the kernel counts as written; "
-    "docs/store.md, what is not good enough yet",
-)
 async def test_what_is_acknowledged_after_io_errors_survives_a_power_cut(back: Path, tmp_path: Path) -> None:
     assert await io_errors(back, tmp_path)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.store.records import row_crc
 from tests.store.conftest import NOW_US, Opener
 from tests.store.reading import everything, put
+from tests.store.searching import searched
 
 
 def edit(path: Path, sql: str) -> None:
@@ -29,13 +31,17 @@ async def test_a_store_with_rows_that_are_none_is_set_aside(
 ) -> None:
     async with opened() as store:
         await put(store, (store.series("plc", "a", "mm"), NOW_US, 1))
-    edit(tmp_path / "store" / "hot.db", "INSERT OR REPLACE INTO meta VALUES ('running_s', 1.0)")
+    edit(
+        tmp_path / "store" / "hot.db",
+        f"INSERT OR REPLACE INTO meta VALUES ('running_s', 1.0, {row_crc('running_s', 1.0)})",
+    )
     edit(tmp_path / "store" / "hot.db", damage)
     async with opened() as store:
         s = store.series("plc", "a")
-        assert await put(store, (s, NOW_US, 2)) == (1, 0, 0)
+        await searched(store)
+        assert await put(store, (s, NOW_US, 2)) == (0, 0, 1), "the sample that was there is there again"
         await store.flush()
-        assert "set aside as hot.db.corrupt-1" in (await store.gaps())[0][1].reason
+        assert "set aside as hot.db.corrupt-1" in (await store.gaps())[-1][1].reason
 
 
 async def test_a_block_without_bytes_is_a_damaged_block(opened: Opener, tmp_path: Path) -> None:
@@ -73,4 +79,4 @@ async def test_a_name_that_changed_is_not_served(opened: Opener, tmp_path: Path)
         assert store.find_series("plc", "a-lung-name") is None
         store.series("plc", "a-long-name")
         await store.flush()
-        assert "names of the series" in (await store.gaps())[0][1].reason
+        assert "name of series 1 and its record differ" in (await store.gaps())[-1][1].reason

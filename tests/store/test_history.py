@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from gateway.model import Batch, Flag, Sample
-from gateway.store import Store, commit, compact, outbox
+from gateway.store import Store, commit, compact, outbox, records, segment
 from gateway.store.buckets import Folder
 from gateway.store.chunk import HEADER_BYTES
 from tests.store.conftest import DAY_US, NOW_US, Opener
 from tests.store.folding import AT_ONCE, eager, folded, rows, segments
 from tests.store.reading import everything, put
+from tests.store.searching import searched
 from tests.store.test_retention import fill
 from tests.store.test_values import NASTY
 
@@ -323,11 +324,14 @@ async def test_a_segment_that_is_damaged_is_set_aside(
         await store.flush()
         reasons = [gap.reason for _, gap in await store.gaps()]
         assert any("set aside as 000001.db.corrupt" in reason for reason in reasons), reasons
+        await searched(store)
+        reasons = [gap.reason for _, gap in await store.gaps()]
+        assert any("000001.db.corrupt may have been lost" in reason for reason in reasons), reasons
         assert await put(store, (s, NOW_US + 1, 1)) == (1, 0, 0)
         await put(store, (s, NOW_US + 9001, 1))
         await folded(store)
         assert [x.value for x in await everything(store, [s])] == [1, 0, 1]
-    assert path.with_name("000001.db.corrupt").exists()
+    assert path.with_name("000001.db.salvaged").exists()
     assert [found.name for found in segments(tmp_path / "store")] == ["000002.db"]
 
 
@@ -353,7 +357,10 @@ async def test_the_history_outlives_the_hot_file(opened: Opener, tmp_path: Path)
 
 
 async def test_a_segment_of_another_store_is_set_aside(opened: Opener, tmp_path: Path) -> None:
-    s = await damaged(opened, tmp_path, "UPDATE series SET tag = 'strange' WHERE tag = '3'")
+    record = records.pack(records.SERIES, 4, "plc", "strange", "").hex()
+    s = await damaged(
+        opened, tmp_path, f"UPDATE series SET tag = 'strange', record = x'{record}' WHERE tag = '3'"
+    )
     async with opened() as store:
         assert [x.value for x in await everything(store, [s])] == [0]
         await store.flush()
@@ -471,7 +478,7 @@ async def test_blocks_are_not_deleted_under_a_reading_that_began_before_the_fold
 async def test_a_fold_whose_commit_said_it_failed_is_not_done_twice(
     opened: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    real = compact._committed
+    real = segment.committed
     failures = iter([sqlite3.OperationalError("disk I/O error")])
 
     def failing(writing: sqlite3.Connection) -> bool:
@@ -481,7 +488,7 @@ async def test_a_fold_whose_commit_said_it_failed_is_not_done_twice(
         return done
 
     monkeypatch.setattr(compact, "_PAUSE_NS", 100_000_000)
-    monkeypatch.setattr(compact, "_committed", failing)
+    monkeypatch.setattr(segment, "committed", failing)
     async with opened(**AT_ONCE) as store:
         s = store.series("plc", "a")
         samples = [Sample(s, NOW_US + n, n) for n in range(500)]

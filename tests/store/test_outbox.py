@@ -61,11 +61,11 @@ async def test_a_job_sees_the_block_of_its_commit_and_fails_alone(store: Store) 
     s = store.series("plc", "a")
 
     def bad(tx: Transaction) -> None:
-        tx.conn.execute("INSERT INTO meta VALUES ('bad', 1)")
+        tx.conn.execute("INSERT INTO meta VALUES ('bad', 1, 0)")
         raise KeyError("mine")
 
     def seen(tx: Transaction) -> tuple[int, int]:
-        tx.conn.execute("INSERT INTO meta VALUES ('good', 1)")
+        tx.conn.execute("INSERT INTO meta VALUES ('good', 1, 0)")
         return tx.newest_seq, tx.conn.execute(
             "SELECT n FROM block WHERE seq = ?", (tx.newest_seq,)
         ).fetchone()[0]

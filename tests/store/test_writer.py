@@ -88,7 +88,7 @@ async def test_a_commit_of_jobs_alone_is_settled_too(opened: Opener, disk: Fault
         for plan in (["after"], ["before"]):
             disk.plan[:] = plan
             await store.ride(
-                lambda tx: tx.conn.execute("INSERT INTO upload VALUES (hex(randomblob(8)), 0)") and None
+                lambda tx: tx.conn.execute("INSERT INTO upload VALUES (hex(randomblob(8)), 0, 0)") and None
             )
         count = await store.read(lambda conn: conn.execute("SELECT count(*) FROM upload").fetchone()[0])
         assert count == 2
