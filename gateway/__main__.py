@@ -6,17 +6,16 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway import control_socket, store_commands
+from gateway import control_socket, service_commands, store_commands
 from gateway.clock import SystemClock
 from gateway.model import GatewayError
 
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h: no valid configuration ever existed; systemd does not restart it."""
 _DEFAULT_STATE = "/var/lib/edge-gateway"
-_DEFAULT_CONFIG = "/etc/edge-gateway/gateway.yaml"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +36,7 @@ def command_line() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the gateway until SIGTERM")
-    run.add_argument("--config", type=Path, default=Path(_DEFAULT_CONFIG), metavar="FILE")
+    run.add_argument("--config", type=Path, default=service_commands.CONFIG, metavar="FILE")
     run.add_argument("--log-level", default="", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     _with_state(run, _run)
 
@@ -63,27 +62,7 @@ def command_line() -> argparse.ArgumentParser:
     token.add_argument("--role", choices=["read", "operate", "admin"], default="read")
     _with_state(token, _token)
 
-    dropin = commands.add_parser("systemd-dropin", help="write what the configuration needs of the service")
-    dropin.add_argument("--config", type=Path, default=Path(_DEFAULT_CONFIG), metavar="FILE")
-    dropin.add_argument("--print", action="store_true", dest="only_print", help="print it, write nothing")
-    dropin.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="NETWORK",
-        help="let the service talk to nothing but such networks (192.168.0.0/24) and the hosts of FILE",
-    )
-    dropin.set_defaults(command=_dropin)
-
-    bundle = commands.add_parser("support-bundle", help="collect what support needs, without secrets")
-    bundle.add_argument("out", type=Path, nargs="?", help="FILE.tar.gz (default: a new one in this folder)")
-    bundle.add_argument("--config", type=Path, default=Path(_DEFAULT_CONFIG), metavar="FILE")
-    _with_state(bundle, _support_bundle)
-
-    delivered = commands.add_parser(
-        "delivered", help="say whether a stopped gateway's store was all delivered"
-    )
-    _with_state(delivered, _delivered)
+    service_commands.add(commands, _with_state)
 
     demo = commands.add_parser("demo", help="a simulated plant, the gateway and a simulated dataspace")
     demo.add_argument("--folder", type=Path, default=Path(".demo"))
@@ -130,21 +109,13 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from gateway.config.check import check
 
-    checked = check(arguments.file, _with_secrets(arguments.file))
+    checked = check(arguments.file, service_commands.with_secrets(arguments.file))
     print(*checked.lines, sep="\n")
     with contextlib.suppress(control_socket.NotRunning):
         status = _ask(arguments, "status")
         if status.get("file") == str(arguments.file.absolute()):
             print(f"{arguments.file}: {status['flash']}")
     return checked.code
-
-
-def _with_secrets(file: Path) -> Mapping[str, str]:
-    """Return the environment with the credentials that the service gets (its unit's LoadCredential)."""
-    folder = file.absolute().parent / "secrets"
-    if "CREDENTIALS_DIRECTORY" in os.environ or not folder.is_dir():
-        return os.environ
-    return {**os.environ, "CREDENTIALS_DIRECTORY": str(folder)}
 
 
 def _ask(arguments: argparse.Namespace, command: str) -> dict[str, object]:
@@ -194,48 +165,6 @@ def _token(arguments: argparse.Namespace) -> int:
                 print(f"edge-gateway: no token has the id {arguments.name!r}", file=sys.stderr)
                 return 1
     return 0
-
-
-def _dropin(arguments: argparse.Namespace) -> int:
-    from gateway.config import load
-    from gateway.config.dropin import DROPIN, dropin, write
-
-    config = load(arguments.config, _with_secrets(arguments.config))
-    text = dropin(config, arguments.config.absolute(), arguments.allow)
-    if arguments.only_print:
-        print(text, end="")
-        return 0
-    write(text)
-    done = f"wrote {DROPIN}" if text else f"the unit needs no {DROPIN.name}"
-    print(f"{done}; now: systemctl restart edge-gateway")
-    return 0
-
-
-def _support_bundle(arguments: argparse.Namespace) -> int:
-    import socket
-    import time
-
-    from gateway.support_bundle import support_bundle
-
-    out = arguments.out or Path(
-        f"edge-gateway-{socket.gethostname()}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
-    )
-    try:
-        names = support_bundle(out, arguments.config, arguments.state, _with_secrets(arguments.config))
-    except OSError as error:
-        raise GatewayError(f"{out} cannot be written: {error.strerror}") from error
-    print(f"wrote {out}: {', '.join(names)}")
-    if os.geteuid() != 0:
-        print("edge-gateway: not run by root: it lacks what only root may read", file=sys.stderr)
-    return 0
-
-
-def _delivered(arguments: argparse.Namespace) -> int:
-    from gateway.delivered import undelivered
-
-    sentence = undelivered(arguments.state)
-    print(sentence or "everything was delivered")
-    return 1 if sentence else 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

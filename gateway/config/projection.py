@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from gateway.config.load import Config
 from gateway.store.flash import warning, years_left
 
-_COMMIT_BYTES = 25_000
-_SAMPLE_BYTES = 33
+_COMMIT_BYTES = 20_000
+_SAMPLE_BYTES = 20
 """Sectors written to ext4 for a sample's whole life, and for a commit whatever it holds: a line through what
-was measured at 10, 100 and 1000 samples a commit (docs/store.md)."""
+was measured at 100 and 1000 samples a commit (docs/store.md)."""
 _DAY_S = 86_400
 
 

@@ -42,13 +42,13 @@ def _credential(name: str, environ: Mapping[str, str]) -> Path:
     given = environ.get("CREDENTIALS_DIRECTORY")
     if not given:
         raise ValueError(
-            f"there are no credentials: $CREDENTIALS_DIRECTORY is not set; "
-            f"add LoadCredential={name} to the service, or use {{file: PATH}}"
+            "there are no credentials: $CREDENTIALS_DIRECTORY is not set; the packaged service, "
+            "and a command run with sudo, gets the files of /etc/edge-gateway/secrets"
         )
     folder = Path(given)
     # LoadCredential=secrets:FOLDER names each file of a folder with its prefix (systemd.exec(5)).
     for file in (folder / name, folder / f"secrets_{name}"):
-        if file.exists():
+        if os.access(file, os.F_OK):
             return file
     raise ValueError(
         f"there is no credential {name}: put the secret alone into /etc/edge-gateway/secrets/{name}, "

@@ -16,6 +16,7 @@ from gateway.store.codec import CorruptBlock, Kind, decode, decode_header
 from gateway.store.columns_of_fold import CHUNK_BYTES, Sorter, ordered, parts
 from gateway.store.history import History
 from gateway.store.release import Releaser
+from gateway.store.renew import left_unwritten
 from gateway.store.schema import put_meta
 from gateway.store.series import SeriesTable
 from gateway.store.work import Work
@@ -51,7 +52,7 @@ class Compactor:
         self.bad: list[int] = []
         """Seqs of blocks found unreadable."""
         self._offered: list[tuple[int, int]] = []
-        self.wants_commit = self._in_doubt = False
+        self.wants_commit = self._in_doubt = self._unwritten = False
         """There is something to delete, and nothing that keeps it."""
         self.folds = 0
         self.releaser = Releaser(history)
@@ -112,6 +113,9 @@ class Compactor:
         try:
             if self._steps is None and now >= self._look_ns:
                 self._look_ns = now + LOOK_NS
+                if self._unwritten:
+                    self._history.distrust()
+                    self._unwritten = False
                 if self._in_doubt:
                     self.load(conn)
                 seqs = [] if self.pending or self._in_doubt else self._due(conn)
@@ -124,6 +128,7 @@ class Compactor:
                 self._steps = None
         except (sqlite3.Error, OSError) as error:
             _log.warning("history cannot be written now, blocks are kept meanwhile: %s", error)
+            self._unwritten = self._unwritten or left_unwritten(error)
             self.abandon()
 
     def abandon(self) -> None:

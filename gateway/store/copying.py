@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -20,11 +21,18 @@ _SLICE_BYTES = 1024 * 1024
 _PAUSE_S = 0.001
 
 
-def copy_hot(source: Path, target: Path) -> int:
-    """Copy `hot.db`; return the seq of the newest block: all that was acknowledged before is up to there."""
+def _pause() -> None:
+    time.sleep(_PAUSE_S)
+
+
+def copy_hot(source: Path, target: Path, turn: Callable[[], object] = _pause) -> int:
+    """Copy `hot.db`; return the seq of the newest block: all that was acknowledged before is up to there.
+
+    `turn` is called between slices.
+    """
     with closing(connect_reader(source)) as conn:
         conn.isolation_level = None
-        newest = _copy(conn, target, "block")
+        newest = _copy(conn, target, "block", turn)
         floor = conn.execute("SELECT key, value, crc FROM meta WHERE key = 'seq_floor'").fetchall()
     with closing(sqlite3.connect(target, isolation_level=None)) as copy:  # blocks went while it was copied
         copy.executemany("INSERT OR REPLACE INTO meta(key, value, crc) VALUES (?, ?, ?)", floor)
@@ -48,10 +56,15 @@ def copy_history(source: Path, target: Path) -> list[str]:
     return notes
 
 
+def copy_segment(source: Path, target: Path) -> None:
+    """Copy a segment, row by row."""
+    with closing(segment.connect_reader(source)) as conn:
+        _copy(conn, target, "chunk", _pause)
+
+
 def _copy_newest(source: Path, copy: Path) -> str | None:
     try:
-        with closing(segment.connect_reader(source)) as conn:
-            _copy(conn, copy, "chunk")
+        copy_segment(source, copy)
     except sqlite3.Error as error:
         if not source.exists():
             raise FileNotFoundError(source) from error
@@ -63,7 +76,7 @@ def _copy_newest(source: Path, copy: Path) -> str | None:
     return None
 
 
-def _copy(source: sqlite3.Connection, path: Path, growing: str) -> int:
+def _copy(source: sqlite3.Connection, path: Path, growing: str, turn: Callable[[], object]) -> int:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with closing(sqlite3.connect(path, isolation_level=None)) as target:
         for pragma in (f"page_size={PAGE_BYTES}", "journal_mode=OFF", "synchronous=OFF", "cache_size=-4096"):
@@ -73,7 +86,7 @@ def _copy(source: sqlite3.Connection, path: Path, growing: str) -> int:
             newest, indexes = _begin(source, target, growing)
         finally:
             source.execute("ROLLBACK")
-        _copy_growing(source, target, growing, newest)
+        _copy_growing(source, target, growing, newest, turn)
         for sql in indexes:
             target.execute(sql)
         target.execute("COMMIT")
@@ -101,7 +114,13 @@ def _begin(source: sqlite3.Connection, target: sqlite3.Connection, growing: str)
     return int(newest), [sql for kind, _, sql in made if kind == "index"]
 
 
-def _copy_growing(source: sqlite3.Connection, target: sqlite3.Connection, table: str, newest: int) -> None:
+def _copy_growing(
+    source: sqlite3.Connection,
+    target: sqlite3.Connection,
+    table: str,
+    newest: int,
+    turn: Callable[[], object],
+) -> None:
     at = -1
     while at < newest:
         with closing(
@@ -118,7 +137,7 @@ def _copy_growing(source: sqlite3.Connection, target: sqlite3.Connection, table:
                     break
         if at == before:
             return
-        time.sleep(_PAUSE_S)
+        turn()
 
 
 def _marks(rows: sqlite3.Cursor) -> str:

@@ -13,6 +13,7 @@ from gateway.clock import Clock
 from gateway.model import Gap, SeriesInfo
 from gateway.store import segment
 from gateway.store.past import Damage, Past
+from gateway.store.renew import renew_segment
 from gateway.store.schema import is_corrupt
 from gateway.store.segment import Segment
 from gateway.store.tombstones import Tombstones
@@ -179,6 +180,15 @@ class History:
         """Open the newest segment for writing where it is not sealed: what was cut short is rolled back."""
         if self.segments and not self._sealed:
             self.writing()
+
+    def distrust(self) -> None:
+        """After an I/O error: write the newest segment anew, and end it. The disk may still refuse."""
+        if self.segments and not self._sealed:
+            self.recover()
+            self.rollback()
+            renew_segment(self.segments[-1].path)
+            self.wrote()
+            self.seal()
 
     def seal(self) -> None:
         """End the newest segment."""

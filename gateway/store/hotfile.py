@@ -15,6 +15,7 @@ from gateway.store import deletions
 from gateway.store.examine import AT_START_BYTES, look_over
 from gateway.store.history import CORRUPT, SALVAGED, History
 from gateway.store.newest import Newest, load_newest
+from gateway.store.renew import take_place
 from gateway.store.retention import used_bytes
 from gateway.store.schema import (
     Damaged,
@@ -99,7 +100,7 @@ class HotFile:
         """Take the folder for this process; raise StoreProblem where another has it, DiskRefuses."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._folder / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(self._folder / "store.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if error.errno in _PASSING:
                 self.give_reserve()
@@ -196,6 +197,7 @@ class HotFile:
 
     def connect(self) -> sqlite3.Connection:
         """Open the writing connection to a file of this version."""
+        take_place(self.path)
         conn = connect(self.path)
         try:
             migrate(conn, self.path)

@@ -23,6 +23,7 @@ from gateway.store.inbox import Inbox
 from gateway.store.mender import Mender
 from gateway.store.outbox import Transaction, keep_only
 from gateway.store.recovery import Mapping, Names
+from gateway.store.renew import left_unwritten, renew
 from gateway.store.schema import is_corrupt, is_disk, is_full, read_epoch
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
@@ -64,6 +65,7 @@ class Writer(Inbox, threading.Thread):
         self._conn: sqlite3.Connection | None = None
         self._doubt: Done | None = None
         self._corrupt_tries = 0
+        self._unwritten = False
         self._token = 0
         self._next_ns = 0
         self.turned_ns = clock.mono_ns()
@@ -239,9 +241,15 @@ class Writer(Inbox, threading.Thread):
 
     def _open(self) -> sqlite3.Connection:
         """Return the connection, opened again after a failure; a malformed file is set aside first."""
+        malformed = self._corrupt_tries >= _CORRUPT_TRIES or self.mender.condemned
+        if self._unwritten and malformed:
+            self._disconnect()
+            self._unwritten = False
+        elif self._unwritten:
+            self._renew()
         if self._conn is not None:
             return self._conn
-        if self._corrupt_tries >= _CORRUPT_TRIES or self.mender.condemned:
+        if malformed:
             self.mender.set_aside(self.refusing, self.oldest_seq, self.next_seq - 1, self._clock.wall_us())
             self._corrupt_tries = 0
         conn = self._hot.connect()
@@ -257,6 +265,12 @@ class Writer(Inbox, threading.Thread):
             if (known := self.uploads) is not None:
                 self._work.rides.insert(0, Ride(lambda tx: keep_only(tx, known)))
         return conn
+
+    def _renew(self) -> None:
+        renew(self._hot.path, self._conn, self._turned)
+        self._disconnect()
+        self._unwritten = False
+        self.generation += 1
 
     def _committed(self, done: Done) -> None:
         self._doubt = None
@@ -294,7 +308,8 @@ class Writer(Inbox, threading.Thread):
 
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
-        if not is_full(error):  # a full disk would not let a closed file be opened again
+        self._unwritten = self._unwritten or left_unwritten(error)
+        if not (is_full(error) or self._unwritten):  # a full disk would not let a closed file be opened again
             self._disconnect()
         if not is_disk(error):
             sentence = f"the store could not write a commit: {type(error).__name__}: {error}"
@@ -344,7 +359,10 @@ class Writer(Inbox, threading.Thread):
 
     def _close(self) -> None:
         self.mender.close()
-        if self._conn is not None:
+        if self._unwritten:
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._renew()
+        if self._conn is not None and not self._unwritten:
             with contextlib.suppress(sqlite3.Error):
                 self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._disconnect()

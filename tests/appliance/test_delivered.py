@@ -1,13 +1,12 @@
 """What a purge asks of a stopped gateway's store: was everything delivered?"""
 
 import asyncio
-import sqlite3
 from pathlib import Path
 
 from gateway.clock import SystemClock
 from gateway.delivered import remember_store, undelivered
 from gateway.model import Batch, Sample
-from gateway.store import Store, outbox
+from gateway.store import Store, Transaction, outbox
 from gateway.store.settings import StoreSettings
 
 
@@ -69,10 +68,12 @@ async def test_a_doubt_keeps_the_store(tmp_path: Path) -> None:
 
 async def test_a_quarantine_keeps_the_store(tmp_path: Path) -> None:
     await filled(tmp_path, upload=True, acknowledged=True)
-    conn = sqlite3.connect(tmp_path / "hot.db")
-    conn.execute(
-        "INSERT INTO quarantine(upload, at_us, reason, block, bytes) VALUES ('cloud', 0, '', x'00', 1)"
-    )
-    conn.commit()
-    conn.close()
+    async with Store.open(tmp_path, StoreSettings(commit_interval_s=0.05), SystemClock()) as store:
+        refused = [outbox.RefusedRow(Sample(1, 1_700_000_000_000_000, 1.0), "not to its taste")]
+
+        def refuse(tx: Transaction) -> None:
+            outbox.cut(tx, "cloud", "live", 1, 1, "{}")
+            outbox.settle(tx, "cloud", "live", refused)
+
+        await store.ride(refuse)
     assert "quarantine" in await asked(tmp_path)

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from gateway.__main__ import command_line
 from gateway.config import load
-from gateway.config.dropin import STATE
+from gateway.config.dropin import STATE, dropin
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "systemd" / "edge-gateway.service"
@@ -61,6 +61,15 @@ def test_with_device_nodes_it_is_exposed_no_more_than_2(tmp_path: Path) -> None:
     added = f"PrivateDevices=no\n{nodes}SupplementaryGroups=dialout\n"
     with_nodes.write_text(UNIT.read_text().replace("\n[Install]", added + "\n[Install]"))
     done = exposure(with_nodes, 20)
+    assert done.returncode == 0, done.stdout[-200:]
+
+
+@analyze
+def test_with_an_allow_list_it_is_exposed_no_more_than_1_2(tmp_path: Path) -> None:
+    allowing = tmp_path / UNIT.name
+    text = dropin(load(ROOT / "config" / "starter.yaml", {}), Path("f"), ["192.168.0.0/24"])
+    allowing.write_text(UNIT.read_text().replace("\n[Install]", text.split("[Service]")[1] + "\n[Install]"))
+    done = exposure(allowing, 12)
     assert done.returncode == 0, done.stdout[-200:]
 
 

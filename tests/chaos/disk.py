@@ -28,6 +28,9 @@ class Disk:
         """Removed files whose removal may not have reached the disk."""
         self.report = b""
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
     def take(self, operation: Operation) -> None:
         name = operation.file
         match operation.call:
@@ -39,6 +42,12 @@ class Disk:
                 gone = self._files.pop(name, None)
                 if gone is not None and gone.synced is not None:
                     self._ghosts[name] = gone.synced
+            case "rename":  # on the disk at once, with all that it moves: a journal keeps names in order
+                to = operation.data.decode()
+                self._files[to] = self._files.pop(name)
+                self._files[to].synced = self._files[to].synced or bytearray()
+                self._ghosts.pop(name, None)
+                self._ghosts.pop(to, None)
             case "sync" if not name or name.endswith("/"):
                 self._sync_folder(name.removesuffix("/"))
             case "sync":

@@ -6,11 +6,13 @@ random but by the generator that is handed in.
 """
 
 import ctypes
+import errno
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from gateway.store import renew
 from tests.chaos.disk import Disk, write_state
 from tests.chaos.traced import Operation
 
@@ -111,6 +113,8 @@ class SimulatedDisk:
         self._kept += [mine, real_open, real_delete]
         assert library.sqlite3_vfs_register(ctypes.byref(mine), 1) == _OK
         library.sqlite3_randomness(0, None)  # seeded anew, by us
+        for call in ("_sync", "_rename", "_remove"):
+            setattr(renew, call, self._past_sqlite(call, getattr(renew, call)))
 
     def _name(self, path: int) -> str:
         where = _path(path)
@@ -120,7 +124,7 @@ class SimulatedDisk:
         if not name:
             return
         self._names[file] = name
-        if fresh and Path(self.folder / name).exists():
+        if (fresh or name not in self._disk) and Path(self.folder / name).exists():
             self._take("create", name)
             if name.endswith(("-wal", "-journal")):  # SQLite syncs the folder with their first sync
                 self._fresh.add(name)
@@ -180,6 +184,29 @@ class SimulatedDisk:
             setattr(mine, slot, ctypes.cast(call, _P))
         self._kept += [real_write, real_truncate, real_sync]
         return mine
+
+    def _past_sqlite(self, call: str, real: Callable[..., None]) -> Callable[..., None]:
+        """What a file is made anew by, which is not for SQLite to do."""
+
+        def taken(path: Path, *to: Path) -> None:
+            name = str(path.relative_to(self.folder))
+            if (path.exists() or call == "_sync") and self._refuses():
+                raise OSError(errno.EIO, "simulated")
+            there = path.exists()
+            if call == "_rename":
+                path.rename(to[0])
+                new = str(to[0].relative_to(self.folder))
+                self._take("rename", name, data=new.encode())
+                self._sizes[new] = self._sizes.pop(name)
+            elif call == "_sync":
+                real(path)
+                self._take("sync", "" if name == "." else f"{name}/" if path.is_dir() else name)
+            elif there:
+                real(path)
+                self._take("unlink", name)
+                self._sizes.pop(name, None)
+
+        return taken
 
     def _take(self, call: str, name: str, at: int = 0, data: bytes = b"") -> None:
         if self.dead:

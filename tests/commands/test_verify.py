@@ -57,7 +57,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "the epoch": (sql("hot.db", "DELETE FROM meta WHERE key = 'epoch'"), "hot.db: its epoch is missing"),
     "acknowledged twice": (sql("hot.db", "INSERT INTO upload VALUES ('cloud', 0, 0)",
                                "INSERT INTO acked VALUES ('cloud', 0, 5, 0), ('cloud', 3, 9, 0)"),
-                           "overlap at 3"),
+        "overlap at 3"),
     "a unit of nothing": (sql("hot.db", "INSERT INTO unit VALUES ('cloud', 'live', 3, 9, '', 0, 0, 0)"),
         "unit 3-9"),
     "a deletion": (sql("hot.db", "INSERT INTO tombstone VALUES (1, x'00')"), "deletion 1 is damaged"),

@@ -68,26 +68,26 @@ def test_lintian_has_nothing_to_say(packages: Path) -> None:
     'VERSION_ID="12"' not in Path("/etc/os-release").read_text(), reason="this is not Debian 12"
 )
 def test_two_builds_are_the_same(tmp_path: Path) -> None:
+    # In folders and at times of their own, from trees whose files have other times and modes.
+    trees = [tmp_path / "tree", tmp_path / "another-tree"]
+    copy_tree(trees[0])
+    shutil.copytree(trees[0], trees[1], copy_function=shutil.copy)
     made = []
-    for number, umask in enumerate(("022", "077")):
-        # In folders and at times of their own, from a tree whose files have other times.
-        tree = tmp_path / f"tree-{'x' * number * 7}"
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "-co", "--exclude-standard"],
-            cwd=REPOSITORY,
-            check=True,
-            capture_output=True,
-        ).stdout
-        tree.mkdir()
-        for name in filter(None, listed.decode().split("\0")):
-            if (REPOSITORY / name).is_file() and not (REPOSITORY / name).is_symlink():
-                (tree / name).parent.mkdir(parents=True, exist_ok=True)
-                (tree / name).write_bytes((REPOSITORY / name).read_bytes())
-                shutil.copymode(REPOSITORY / name, tree / name)
+    for tree, umask in zip(trees, ("022", "077"), strict=True):
         subprocess.run(["sh", "-ec", f"umask {umask}; make deb"], cwd=tree, check=True, capture_output=True)
         (package,) = (tree / "dist").glob("*.deb")
         made.append(hashlib.sha256(package.read_bytes()).hexdigest())
     assert made[0] == made[1]
+
+
+def copy_tree(to: Path) -> None:
+    listing = ["git", "ls-files", "-z", "-co", "--exclude-standard"]
+    listed = subprocess.run(listing, cwd=REPOSITORY, check=True, capture_output=True).stdout
+    for name in filter(None, listed.decode().split("\0")):
+        source = REPOSITORY / name
+        if source.is_file() and not source.is_symlink():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, to / name)
 
 
 @pytest.mark.parametrize("arch", ["arm64"])

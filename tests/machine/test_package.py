@@ -173,6 +173,19 @@ def test_a_store_elsewhere_is_purged_without_its_neighbours(box: Machine, tmp_pa
     assert box.sh("ls -A /data/store").split() == ["mine"]
 
 
+def test_an_undelivered_store_elsewhere_is_kept_beside_its_neighbours(box: Machine, tmp_path: Path) -> None:
+    box.sh("install -d -o edge-gateway -g edge-gateway /data/store && touch /data/store/mine")
+    configure(box, UPLOADING + "store: /data/store\n")
+    box.sh("edge-gateway systemd-dropin && systemctl restart edge-gateway")
+    push_for(box, tmp_path / "acknowledged", 2)
+    said = box.sh("apt-get purge -y edge-gateway")
+    kept, mine = sorted(box.sh("ls -A /data/store").split())
+    assert mine == "mine"
+    assert f"/data/store/{kept}" in said
+    assert "hot.db" in box.sh(f"ls -A /data/store/{kept}").split()
+    assert box.sh(f"stat -c '%a %U' /data/store/{kept}").split() == ["700", "root"]
+
+
 @pytest.mark.parametrize("script", ["postinst configure", "prerm remove", "postrm purge"])
 def test_a_maintainer_script_may_be_run_again(box: Machine, script: str) -> None:
     name, *arguments = script.split()
@@ -186,13 +199,15 @@ def test_a_maintainer_script_may_be_run_again(box: Machine, script: str) -> None
 
 
 def test_an_installation_that_was_cut_is_completed(bare: Machine) -> None:
-    # dpkg is killed while it unpacks, and again at the postinst.
+    # dpkg is killed while it unpacks, and again before the postinst has ended.
     for at in ("Unpacking", "Setting up"):
-        bare.sh(
-            f"dpkg -i /packages/{package(bare)} > /tmp/log 2>&1 & pid=$!; "
-            f"while kill -0 $pid && ! grep -q '{at}' /tmp/log; do sleep 0.01; done; "
-            "kill -9 $pid; wait $pid || true"
+        said = bare.sh(
+            f"dpkg -i /packages/{package(bare)} > /root/log 2>&1 & pid=$!; "
+            f"while kill -0 $pid 2>/dev/null && ! grep -sq '{at}' /root/log; do sleep 0.01; done; "
+            "kill -9 $pid; cat /root/log"
         )
-    bare.sh(f"dpkg --configure -a || true; dpkg -i /packages/{package(bare)}")
+        assert at in said
+    bare.sh("dpkg --configure -a || true")
+    bare.sh(f"dpkg -i /packages/{package(bare)}")
     bare.until("active", 5, "systemctl is-active --quiet edge-gateway")
     assert bare.sh("dpkg --audit") == ""

@@ -139,6 +139,20 @@ def test_a_credential_is_read_at_start_and_a_reload_says_so(box: Machine) -> Non
     assert "cloud" in box.get("/v1/state")["uploads"]
     assert secret not in box.journal()
     assert secret not in box.sh("grep -r . /var/log/edge-gateway || true")
+    box.sh("cd /root; edge-gateway support-bundle b.tar.gz; tar -xzf b.tar.gz")
+    bundle = box.sh("find /root/b -type f -exec cat {} +")
+    assert "Started edge-gateway.service" in bundle
+    assert secret not in bundle
+    assert box.token() not in bundle
+
+
+def test_networkd_understands_the_examples_for_can(box: Machine) -> None:
+    box.sh("cp /usr/share/edge-gateway/networkd/*.network /etc/systemd/network/")
+    box.sh("systemctl restart systemd-networkd")
+    assert "/etc/systemd/network/" not in box.journal("systemd-networkd")
+    box.sh("echo 'Speed=1' >> /etc/systemd/network/80-can0.network")
+    box.sh("systemctl restart systemd-networkd")
+    assert "/etc/systemd/network/80-can0.network" in box.journal("systemd-networkd")
 
 
 def test_a_device_node_is_opened_after_the_drop_in_alone(box: Machine) -> None:
@@ -158,3 +172,8 @@ def test_a_device_node_is_opened_after_the_drop_in_alone(box: Machine) -> None:
     assert box.get("/v1/state")["devices"]["scale"]["state"] == "running"
     other = box.sh("systemctl show -P DeviceAllow edge-gateway")
     assert "/dev/node7" in other
+    # An allow list beside it: this machine and its loopback stay, and a network that is not in it does not.
+    box.sh("edge-gateway systemd-dropin --allow 192.0.2.0/24; systemctl restart edge-gateway")
+    assert box.get("/v1/state")["devices"]["scale"]["state"] == "running"
+    assert "192.0.2.0/24" in box.sh("systemctl show -P IPAddressAllow edge-gateway")
+    assert "stale" not in box.sh("edge-gateway check /etc/edge-gateway/gateway.yaml")
