@@ -153,6 +153,7 @@ class HotFile:
             raise DiskRefuses(f"the store {self.path} cannot be opened: {error}") from error
 
     def _open(self, now_us: int, history: History) -> tuple[sqlite3.Connection, Loaded]:
+        take_place(self.path)
         bad = self._look_over()
         conn = self.connect()
         try:
