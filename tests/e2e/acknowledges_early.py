@@ -3,15 +3,16 @@
 import sys
 
 from gateway.__main__ import main
-from gateway.model import Batch, Receipt, Ticket
+from gateway.model import Receipt, Ticket
 from gateway.store import Store
+from gateway.store.values import Checked
 
 _accept = Store._accept
 
 
-def _acknowledge_early(self: Store, batch: Batch, size: int) -> Ticket:
-    ticket = _accept(self, batch, size)
-    ticket.resolve(Receipt(len(batch), 0, 0))
+def _acknowledge_early(self: Store, rows: Checked) -> Ticket:
+    ticket = _accept(self, rows)
+    ticket.resolve(Receipt(len(rows), 0, 0))
     return ticket
 
 
