@@ -206,6 +206,9 @@ def verify(conn: sqlite3.Connection) -> None:
             conn.execute("BEGIN")
         if (version := conn.execute("PRAGMA user_version").fetchone()[0]) != VERSION:
             raise Damaged(f"its header says version {version}")
+        made = conn.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        if sorted(sql for (sql,) in made) != sorted(filter(None, map(str.strip, _SCHEMA.split(";")))):
+            raise Damaged("its schema was changed")
         for row in conn.execute("SELECT id, device, tag, record FROM series NOT INDEXED").fetchall():
             kind, fields = records.unpack(row[3])
             if kind != records.SERIES or tuple(fields[:3]) != row[:3]:

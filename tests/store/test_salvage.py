@@ -187,8 +187,9 @@ async def test_a_segment_gives_its_chunks_back_once(
     assert path.exists() and path.with_name("000001.db.salvaged").exists()
 
 
-async def test_a_segment_whose_schema_is_no_text_costs_the_hot_file_nothing(
-    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("where", "byte"), [(b"TABLE folded", b"\xc5"), (b"epoch TEXT", b"a")])
+async def test_a_segment_whose_schema_is_damaged_costs_the_hot_file_nothing(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: bytes, byte: bytes
 ) -> None:
     eager(monkeypatch)
     async with opened(**AT_ONCE) as store:
@@ -198,8 +199,7 @@ async def test_a_segment_whose_schema_is_no_text_costs_the_hot_file_nothing(
         await folded(store)
         epoch = store.epoch
     (path,) = segments(tmp_path / "store")
-    for text in (b"CREATE TABLE folded", b"CREATE TABLE chunk"):
-        overwrite(path, path.read_bytes().index(text) + 3, b"\xc5")
+    overwrite(path, path.read_bytes().index(where), byte)
     async with opened(**AT_ONCE) as store:
         await searched(store)
         assert store.epoch == epoch
