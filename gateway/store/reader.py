@@ -65,8 +65,8 @@ class Readers:
     def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return query(self._connection())
-        except sqlite3.Error as error:
-            if not is_disk(error):
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            if not (is_disk(error) or is_corrupt(error)):
                 raise
             self._local.generation = None
             if is_corrupt(error):

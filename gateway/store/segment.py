@@ -82,7 +82,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         conn.close()
         if new:  # one that is empty would look like one that lost all
             path.unlink(missing_ok=True)
-        if isinstance(error, sqlite3.Error) and not is_disk(error):
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError) and not is_disk(error):
             raise Damaged(f"{error}") from error
         raise
     return conn
@@ -101,7 +101,9 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         conn.execute("PRAGMA cache_size=-512")
     except BaseException as error:
         conn.close()
-        if isinstance(error, sqlite3.Error) and not is_disk(error):  # a damaged header has many words
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError) and not is_disk(
+            error
+        ):  # a damaged header has many words
             raise Damaged(f"{error}") from error
         raise
     return conn
@@ -204,6 +206,9 @@ def verify(conn: sqlite3.Connection) -> None:
             conn.execute("BEGIN")
         if (version := conn.execute("PRAGMA user_version").fetchone()[0]) != VERSION:
             raise Damaged(f"its header says version {version}")
+        made = conn.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        if sorted(sql for (sql,) in made) != sorted(filter(None, map(str.strip, _SCHEMA.split(";")))):
+            raise Damaged("its schema was changed")
         for row in conn.execute("SELECT id, device, tag, record FROM series NOT INDEXED").fetchall():
             kind, fields = records.unpack(row[3])
             if kind != records.SERIES or tuple(fields[:3]) != row[:3]:

@@ -187,6 +187,25 @@ async def test_a_segment_gives_its_chunks_back_once(
     assert path.exists() and path.with_name("000001.db.salvaged").exists()
 
 
+@pytest.mark.parametrize(("where", "byte"), [(b"TABLE folded", b"\xc5"), (b"epoch TEXT", b"a")])
+async def test_a_segment_whose_schema_is_damaged_costs_the_hot_file_nothing(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: bytes, byte: bytes
+) -> None:
+    eager(monkeypatch)
+    async with opened(**AT_ONCE) as store:
+        s = store.series("plc", "a")
+        for n in range(20):
+            await put(store, (s, NOW_US + n, n))
+        await folded(store)
+        epoch = store.epoch
+    (path,) = segments(tmp_path / "store")
+    overwrite(path, path.read_bytes().index(where), byte)
+    async with opened(**AT_ONCE) as store:
+        await searched(store)
+        assert store.epoch == epoch
+        assert [x.value for x in await everything(store, [s])] == list(range(20))
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 async def test_a_wal_that_lost_its_end_is_noticed_after_a_kill(
     opened: Opener, tmp_path: Path, damage: str
