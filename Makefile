@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-TEST_PACKAGES = chromium libatomic1 strace
+TEST_PACKAGES = chromium libatomic1 strace systemd shellcheck e2fsprogs
 APT = DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends
 
 MACHINE_PACKAGES = systemd-container mmdebstrap debhelper python3-pip
@@ -29,7 +29,8 @@ node_modules/.made: tests/package.json .venv/dev
 	$(BIN)/npm install --prefix . --no-save --no-audit --no-fund --no-package-lock $$($(BIN)/python -c 'import json; print(*(f"{n}@{v}" for n, v in json.load(open("tests/package.json"))["dependencies"].items()))')
 	@touch $@
 
-# A real browser, a library that the node of playwright's driver needs, and what makes system calls fail.
+# A real browser, a library that the node of playwright's driver needs, what makes system calls fail, what judges the
+# unit and the scripts, and what makes a disk to be broken.
 .venv/debian: Makefile .venv/dev
 	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(TEST_PACKAGES); }
 	@touch $@
