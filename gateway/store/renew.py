@@ -37,6 +37,12 @@ def renew(path: Path, conn: sqlite3.Connection | None, turn: Callable[[], object
     Where it cannot be copied, for want of room or because a part of it cannot be read, it is used as it is.
     sqlite3.Error, OSError: the disk still refuses; nothing has changed.
     """
+    if _beside(path, "renewed").exists():
+        # An earlier try ended between the copy and its place: the old log may be gone, so nothing is copied.
+        if conn is not None:
+            conn.close()
+        take_place(path)
+        return
     with closing(connect_reader(path)) as reading:
         # While somebody reads, closing does not move the log, all that is durable, into the file.
         reading.execute("SELECT count(*) FROM meta").fetchone()
