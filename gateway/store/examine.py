@@ -45,6 +45,7 @@ _GUARDED = {
 _SHM = struct.Struct("<IIIBBHII8s8s")
 _SHM_CHECKSUM = struct.Struct("<II")
 _SHM_BACKFILLED = 96
+_WAL_HEADER = struct.Struct(">16s8s8s")
 
 
 def look_over(path: Path, *, thorough: bool = True) -> list[int]:
@@ -149,7 +150,8 @@ def _published(path: Path) -> int:
     """Return the frames of the WAL that the last process had synced and not all written back; 0: not known.
 
     SQLite's shared memory is a file that outlives a kill, and it names a frame only once it is durable
-    (https://sqlite.org/walformat.html, 2.1).
+    (https://sqlite.org/walformat.html, 2.1). Nobody syncs it: after a power cut it may be half a minute old,
+    and tell of a round of the WAL before the one that its whole header begins.
     """
     try:
         raw = path.with_name(path.name + "-shm").read_bytes()[: _SHM_BACKFILLED + 4]
@@ -160,8 +162,24 @@ def _published(path: Path) -> int:
     head = raw[: _SHM.size]
     if checksum(head) != _SHM_CHECKSUM.unpack_from(raw, _SHM.size):
         return 0
-    there = int(_SHM.unpack(head)[6])
-    return there if there > int.from_bytes(raw[_SHM_BACKFILLED : _SHM_BACKFILLED + 4], "little") else 0
+    fields = _SHM.unpack(head)
+    there, salts = int(fields[6]), fields[9]
+    if there <= int.from_bytes(raw[_SHM_BACKFILLED : _SHM_BACKFILLED + 4], "little"):
+        return 0
+    return there if _salts(path) in (None, salts) else 0
+
+
+def _salts(path: Path) -> bytes | None:
+    """Return what tells this round of the WAL from others; None: its header is not whole."""
+    try:
+        with path.with_name(path.name + "-wal").open("rb") as wal:
+            header = wal.read(_WAL_HEADER.size)
+    except OSError:
+        return None
+    if len(header) < _WAL_HEADER.size:
+        return None
+    _, salts, found = _WAL_HEADER.unpack(header)
+    return salts if found == struct.pack(">II", *checksum(header[:24])) else None
 
 
 def _check_wal(path: Path, published: int) -> None:
