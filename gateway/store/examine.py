@@ -45,17 +45,16 @@ _GUARDED = {
 _SHM = struct.Struct("<IIIBBHII8s8s")
 _SHM_CHECKSUM = struct.Struct("<II")
 _SHM_BACKFILLED = 96
-_WAL_HEADER = struct.Struct(">16s8s8s")
 
 
-def look_over(path: Path, *, thorough: bool = True) -> list[int]:
+def look_over(path: Path, *, thorough: bool = True, same_boot: bool = True) -> list[int]:
     """Raise sqlite3.Error where a file or its WAL is not what was written; return seqs of damaged blocks.
 
-    `thorough`: read all of it. A file that does not exist, or of another version, is none of its business.
+    `thorough`: read all of it. `same_boot`: the machine has run since it was last used. A file that does not exist, or of another version, is none of its business.
     """
     if not path.exists():
         return []
-    published = _published(path)
+    published = _published(path, same_boot=same_boot)
     try:
         with closing(_connect(path)) as conn:
             if not _known(conn, path):
@@ -146,12 +145,12 @@ def _check_blocks(conn: sqlite3.Connection) -> list[int]:
     return bad
 
 
-def _published(path: Path) -> int:
+def _published(path: Path, *, same_boot: bool) -> int:
     """Return the frames of the WAL that the last process had synced and not all written back; 0: not known.
 
     SQLite's shared memory is a file that outlives a kill, and it names a frame only once it is durable
     (https://sqlite.org/walformat.html, 2.1). Nobody syncs it: after a power cut it may be half a minute old,
-    and tell of a round of the WAL before the one that its whole header begins.
+    and count only if it is of the round of the WAL that is there.
     """
     try:
         raw = path.with_name(path.name + "-shm").read_bytes()[: _SHM_BACKFILLED + 4]
@@ -166,20 +165,16 @@ def _published(path: Path) -> int:
     there, salts = int(fields[6]), fields[9]
     if there <= int.from_bytes(raw[_SHM_BACKFILLED : _SHM_BACKFILLED + 4], "little"):
         return 0
-    return there if _salts(path) in (None, salts) else 0
+    return there if same_boot or _salts(path) == salts else 0
 
 
-def _salts(path: Path) -> bytes | None:
-    """Return what tells this round of the WAL from others; None: its header is not whole."""
+def _salts(path: Path) -> bytes:
+    """Return what tells this round of the WAL from others."""
     try:
         with path.with_name(path.name + "-wal").open("rb") as wal:
-            header = wal.read(_WAL_HEADER.size)
+            return wal.read(24)[16:]
     except OSError:
-        return None
-    if len(header) < _WAL_HEADER.size:
-        return None
-    _, salts, found = _WAL_HEADER.unpack(header)
-    return salts if found == struct.pack(">II", *checksum(header[:24])) else None
+        return b""
 
 
 def _check_wal(path: Path, published: int) -> None:

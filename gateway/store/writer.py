@@ -76,7 +76,7 @@ class Writer(Inbox, threading.Thread):
 
     def load(self) -> None:
         """Open the file and rebuild the state in RAM; before `start`, on a thread that may block."""
-        self._conn, loaded = self._hot.open(self._clock.wall_us(), self._history)
+        self._conn, loaded = self._hot.open(self._clock.wall_us(), self._history, self._boot)
         for series, info in loaded.series:
             self._series.keep(series, info)
         self._series.begin_at(loaded.series_from)
