@@ -211,11 +211,15 @@ class History:
         """
         while self.segments:
             over = hot_bytes + self.bytes_used > max_bytes
-            if len(self.segments) == 1 and (busy or not over):
+            if not (self.spare(busy=busy) and (over or len(self.segments) > 1)):
                 return
             if not over and not self._expired(self.segments[0], running_s):
                 return
             self._unlink(self.segments[0])
+
+    def spare(self, *, busy: bool) -> bool:
+        """Say whether there is a segment that may go for room."""
+        return len(self.segments) > 1 or (bool(self.segments) and not busy)
 
     def _expired(self, oldest: Segment, running_s: float) -> bool:
         if not self._keep_s:
