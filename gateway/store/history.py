@@ -13,7 +13,7 @@ from gateway.clock import Clock
 from gateway.model import Gap, SeriesInfo
 from gateway.store import segment
 from gateway.store.past import Damage, Past
-from gateway.store.renew import renew_segment
+from gateway.store.renew import clear_drafts, make_segment, renew_segment
 from gateway.store.schema import is_corrupt
 from gateway.store.segment import Segment
 from gateway.store.tombstones import Tombstones
@@ -73,6 +73,7 @@ class History:
         self.close()
         self.segments, self._sizes, self.series_unknown = (), {}, []
         self._folder.mkdir(exist_ok=True)
+        clear_drafts(self._folder)
         by_number, by_name = dict(known), {info[:2]: number for number, info in known}
         found = segment.found(self._folder)
         for each in found:
@@ -91,7 +92,7 @@ class History:
     def _names(self, each: Segment, newest: bool, now_us: int) -> list[tuple[int, SeriesInfo]]:
         """Read a segment's series. It is opened for writing first where it may have to be rolled back.
 
-        That is the newest one, and one whose making or last fold the disk refused.
+        That is the newest one, and one whose last fold the disk refused.
         """
         try:
             if newest:
@@ -120,13 +121,13 @@ class History:
             each = self._path(number)._replace(made=self._refills)
         if self.segments and self.segments[-1] == each:
             self.seal()
+        if each not in self.segments:
+            make_segment(each.path)
+            if self._writing is None:
+                self._sealed = True
+            self._add(each)
         writing = segment.connect_writer(each.path)
         try:
-            if each not in self.segments:
-                _sync(self._folder)
-                if self._writing is None:
-                    self._sealed = True
-                self._add(each)
             yield writing
         finally:
             writing.close()
@@ -143,9 +144,9 @@ class History:
             self._writing = segment.connect_writer(self.segments[-1].path)
         if self._writing is None:
             each = self._path(self._free_number())
-            self._writing = segment.connect_writer(each.path)
-            _sync(self._folder)
+            make_segment(each.path)
             _sync(self._folder.parent)
+            self._writing = segment.connect_writer(each.path)
             self._add(each)
             self._sealed = False
         return self._writing

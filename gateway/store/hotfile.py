@@ -15,7 +15,7 @@ from gateway.store import deletions
 from gateway.store.examine import AT_START_BYTES, look_over
 from gateway.store.history import CORRUPT, SALVAGED, History
 from gateway.store.newest import Newest, load_newest
-from gateway.store.renew import take_place
+from gateway.store.renew import clear_drafts, take_place
 from gateway.store.retention import used_bytes
 from gateway.store.schema import (
     Damaged,
@@ -166,6 +166,7 @@ class HotFile:
             raise DiskRefuses(f"the store {self.path} cannot be opened: {error}") from error
 
     def _open(self, now_us: int, history: History, *, same_boot: bool) -> tuple[sqlite3.Connection, Loaded]:
+        clear_drafts(self._folder)
         take_place(self.path)
         bad = self._look_over(same_boot=same_boot)
         conn = self.connect()

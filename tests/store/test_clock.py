@@ -72,7 +72,7 @@ async def test_a_segment_that_the_disk_did_not_let_be_finished_harms_nobody(
 
 def _leave_half(made: Path, path: Path) -> None:
     """Copy a segment in the middle of a transaction that has reached its file."""
-    segment.connect_writer(made).close()
+    segment.make(made)
     conn = sqlite3.connect(made, isolation_level=None)
     conn.execute("PRAGMA cache_size=2")
     conn.execute("BEGIN IMMEDIATE")
