@@ -53,6 +53,8 @@ class History:
         self.epoch = ""
         self.searching = True
         """Damaged files may hold what deletions cover: these hold on."""
+        self.lingering = False
+        """A segment that was removed may be there again at the next start: deletions hold on."""
         self._refills = 0
         self.set_aside_any = False
         """There may be segments to be searched."""
@@ -234,7 +236,9 @@ class History:
         self._leave(gone)
         try:
             gone.path.unlink(missing_ok=True)
+            _sync(self._folder)
         except OSError as error:
+            self.lingering = True
             _log.error("history segment %s cannot be removed: %s", gone.path, error)
 
     def _leave(self, gone: Segment) -> None:
