@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import writers
-from tests.chaos.oracle import judge_folder
+from tests.chaos.life import PER_COMMIT, Life, hasten, judge_life
+from tests.chaos.report import Report, read_report, span
 
 SAMPLED = os.environ.get("CHAOS_ERRNO", "40")
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
@@ -31,7 +32,8 @@ _CALLS = {
     "EIO": ("pwrite64", "pread64", "fdatasync", "fsync", "openat", "ftruncate", "unlink"),
     "EROFS": ("openat",),
 }
-_FILES = ("hot.db", "hot.db-wal", "hot.db-shm", "reserve")
+_SEGMENTS = tuple(f"history/{n:06}.db{rest}" for n in range(1, 9) for rest in ("", "-journal", ".renewing"))
+_FILES = ("hot.db", "hot.db-wal", "hot.db-shm", "hot.db.renewing", "reserve", *_SEGMENTS)
 
 pytestmark = [
     pytest.mark.slow,
@@ -44,8 +46,7 @@ pytestmark = [
 class Outcome:
     """How a writer fared under one injection."""
 
-    acked: set[int] = field(default_factory=set)
-    issued: int = 0
+    report: Report = field(default_factory=Report)
     stalled: bool = False
     resumed_s: float = 0.0
     status: int = 0
@@ -82,7 +83,8 @@ class Injected:
         try:
             os.read(go, 1)
             writers.use("")
-            asyncio.run(writers.write(self._folder, told, 0, _COMMITS))
+            hasten()
+            asyncio.run(Life(self._folder, told, 0, random.Random(0)).live(_COMMITS))
             os._exit(0)
         except BaseException as error:  # noqa: BLE001  # a forked child must end here
             os.write(told, f"died: {type(error).__name__}: {error}\n".encode())
@@ -127,16 +129,16 @@ class Injected:
         outcome.injected = self._log.read_text().count("(INJECTED)")
         if b"died" in self._text:
             outcome.problem = self._text[self._text.index(b"died") :].decode()
-        outcome.acked, outcome.issued = writers.read_report(self._text.decode())
+        outcome.report = read_report(self._text.decode())
         return outcome
 
     def _judge_while_refused(self, report: int) -> str:
         """What is acknowledged now must be in the files as they are now."""
-        acked, issued = writers.read_report(self._text.decode())
+        report = read_report(self._text.decode())
         copy = self._folder.with_name("copy")
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(self._folder, copy, ignore=shutil.ignore_patterns("*-shm"))
-        verdict = asyncio.run(judge_folder(copy, acked, issued)) if acked else True
+        verdict = asyncio.run(judge_life(copy, report)) if report.acked else True
         return "" if verdict else f"while refused: {verdict}"
 
 
@@ -178,8 +180,8 @@ def test_no_refused_call_is_acknowledged_or_ends_the_writer(tmp_path: Path) -> N
         stalled += outcome.stalled
         hits += outcome.injected > 0
         slowest = max(slowest, outcome.resumed_s)
-        verdict = asyncio.run(judge_folder(tmp_path / "run" / "store", outcome.acked, outcome.issued))
-        whole = len(outcome.acked) == _COMMITS * writers.PER_COMMIT
+        verdict = asyncio.run(judge_life(tmp_path / "run" / "store", outcome.report))
+        whole = outcome.report.acked == span(0, _COMMITS * PER_COMMIT)
         if outcome.status or outcome.problem or not verdict or not whole or outcome.resumed_s > _RESUMES_S:
             failures.append(
                 f"{inject}: {outcome.problem or outcome.status} {outcome.resumed_s} {verdict}"[:500]
