@@ -50,7 +50,8 @@ _SHM_BACKFILLED = 96
 def look_over(path: Path, *, thorough: bool = True, same_boot: bool = True) -> list[int]:
     """Raise sqlite3.Error where a file or its WAL is not what was written; return seqs of damaged blocks.
 
-    `thorough`: read all of it. `same_boot`: the machine has run since it was last used. A file that does not exist, or of another version, is none of its business.
+    `thorough`: read all of it. `same_boot`: the machine has run since it was last used. A file that does not
+    exist, or of another version, is none of its business.
     """
     if not path.exists():
         return []

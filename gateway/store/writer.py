@@ -230,7 +230,8 @@ class Writer(Inbox, threading.Thread):
         self._token += 1
         return Books(
             self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
-            self._history.spare(busy=self.compactor.unsettled), closing or now - self._snapshot_ns > _SNAPSHOT_NS,
+            self._history.spare(busy=self.compactor.unsettled),
+            closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             self.disk.kept(self._now_running_s()) if due else [], self.disk.room.tight,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
             self.compactor.releaser.released, self._known_us,
