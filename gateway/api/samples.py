@@ -62,7 +62,7 @@ class _Window:
             async for batch in batches:
                 count = len(batch) if left is None else min(left, len(batch))
                 if count:
-                    yield batch if count == len(batch) else _first(batch, count)
+                    yield batch if count == len(batch) else batch.part(0, count)
                     last = batch.ts[count - 1], batch.series[count - 1]
                 if left is not None:
                     if len(batch) > left and last is not None:
@@ -86,10 +86,6 @@ class _Window:
             for series, ts, value, status, flags in zip(*batch.columns(), strict=True)
         )
         return _pieces(form, rows, between)
-
-
-def _first(batch: Batch, count: int) -> Batch:
-    return Batch(*(column[:count] for column in batch.columns()))  # type: ignore[arg-type]
 
 
 @endpoint(

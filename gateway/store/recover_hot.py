@@ -5,9 +5,8 @@ import sqlite3
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import compress
 from pathlib import Path
 
 from gateway.model import Batch, Gap, SeriesInfo
@@ -100,8 +99,7 @@ class HotRecovery:
             self._unnamed += numbers.count(0)
             self._unnamed_from_us = min(self._unnamed_from_us, header.wall_us, header.t0)
             self._unnamed_to_us = max(self._unnamed_to_us, header.wall_us, header.t1)
-        columns = (list(compress(column, numbers)) for column in (numbers, *batch.columns()[1:]))
-        return Batch(*columns)  # type: ignore[arg-type]
+        return replace(batch, series=numbers).chosen(numbers)
 
     def _other_work(self, others: Rows) -> Work:
         mapping, work = self._mapping, Work(gaps=others.gaps)
