@@ -1,7 +1,6 @@
 """The history's files: which there are, the newest one that is written, sealing, retention, damage."""
 
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from gateway.clock import Clock
+from gateway.durable import sync
 from gateway.model import Gap, SeriesInfo
 from gateway.store import segment
 from gateway.store.past import Damage, Past
@@ -123,7 +123,7 @@ class History:
         writing = segment.connect_writer(each.path)
         try:
             if each not in self.segments:
-                _sync(self._folder)
+                sync(self._folder)
                 if self._writing is None:
                     self._sealed = True
                 self._add(each)
@@ -144,8 +144,8 @@ class History:
         if self._writing is None:
             each = self._path(self._free_number())
             self._writing = segment.connect_writer(each.path)
-            _sync(self._folder)
-            _sync(self._folder.parent)
+            sync(self._folder)
+            sync(self._folder.parent)
             self._add(each)
             self._sealed = False
         return self._writing
@@ -290,11 +290,3 @@ class History:
         """Say whether somebody holds since before a time, but not for ages."""
         with self._lock:
             return any(mono_ns - _HELD_NS < since <= mono_ns for since in self._holds.values())
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
