@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from gateway.model import Gap
 from gateway.store import segment
-from gateway.store.chunk import HEADER_BYTES, ChunkHeader, PackedChunk, decode_header
+from gateway.store.chunk import HEADER_BYTES, ChunkHeader, PackedChunk, check, decode_header
 from gateway.store.columns import CorruptBlock
 from gateway.store.schema import Damaged, is_corrupt, is_disk
 from gateway.store.segment import Fold, Segment
@@ -164,7 +164,7 @@ class Past:
         for number, data in self._chunks(where, fold, series, column):
             try:
                 header = decode_header(data)
-                self._check(number, header)
+                _check_place(number, header)
             except CorruptBlock as error:
                 self._note(where, fold, number, data, error)
                 continue
@@ -180,7 +180,7 @@ class Past:
         for number, data in self._chunks(where, fold, series, "data"):
             try:
                 header = decode_header(data)
-                self._check(number, header)
+                _check_place(number, header)
                 if header.t1 < from_us or header.t0 > to_us:
                     continue
                 packed = PackedChunk(data)
@@ -233,11 +233,6 @@ class Past:
         with self._noting(where, Gap(fold.t0, fold.t1, "")):
             yield from segment.chunks(self._conn(where), fold, series, column)
 
-    @staticmethod
-    def _check(number: int, header: ChunkHeader) -> None:
-        if segment.series_of(number) != header.series:
-            raise CorruptBlock(f"it is a chunk of series {header.series}")
-
     def _note(self, where: Segment, fold: Fold, number: int, data: bytes, error: CorruptBlock) -> None:
         gap = _gap_of_chunk(where, data, error, (fold.t0, fold.t1))
         self.damage.append(Damage(where.number, number, gap))
@@ -257,12 +252,15 @@ class Past:
         return not self.damage
 
 
+def _check_place(number: int, header: ChunkHeader) -> None:
+    if segment.series_of(number) != header.series:
+        raise CorruptBlock(f"it is a chunk of series {header.series}")
+
+
 def damaged_chunk(where: Segment, fold: Fold, number: int, data: bytes) -> Gap | None:
     """Return the gap that a chunk leaves whose checksum fails, or which stands in another's place."""
     try:
-        packed = PackedChunk(data)
-        if segment.series_of(number) != packed.header.series:
-            raise CorruptBlock(f"it is a chunk of series {packed.header.series}")
+        _check_place(number, check(data))
     except CorruptBlock as error:
         return _gap_of_chunk(where, data, error, (fold.t0, fold.t1))
     return None

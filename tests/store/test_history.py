@@ -4,6 +4,7 @@ import asyncio
 import random
 import sqlite3
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,47 @@ async def test_a_chunk_that_was_changed_is_never_served(opened: Opener, tmp_path
             ((_, gap),) = await store.gaps()
             assert "000001.db is damaged" in gap.reason and gap.from_us == NOW_US
         assert await put(store, (s, NOW_US + 1, 1), (s + 1, NOW_US + 1, 1)) == (1, 1, 0)
+
+
+def unreadable(path: Path) -> None:
+    """Give the first chunk a body that cannot be unpacked, and the checksums to it."""
+    ((number, data),) = rows(path, "SELECT id, data FROM chunk ORDER BY id LIMIT 1")
+    body = b"\xff" * (len(data) - HEADER_BYTES)
+    head = data[: HEADER_BYTES - 8] + zlib.crc32(body).to_bytes(4, "little")
+    with sqlite3.connect(path) as conn:
+        whole = head + zlib.crc32(head).to_bytes(4, "little") + body
+        conn.execute("UPDATE chunk SET data = ? WHERE id = ?", (whole, number))
+    conn.close()
+
+
+async def test_a_chunk_that_cannot_be_unpacked_is_damaged_though_its_checksums_hold(
+    opened: Opener, tmp_path: Path
+) -> None:
+    s = await damaged(opened, tmp_path, "SELECT 1")
+    unreadable(segments(tmp_path / "store")[0])
+    async with opened() as store:
+        assert [x.value for x in await everything(store, [s])] == [0]
+        assert len(await everything(store, [s + 1])) == 200
+        await store.flush()
+        ((_, gap),) = await store.gaps()
+        assert "000001.db is damaged" in gap.reason and gap.count == 200
+
+
+async def test_a_search_passes_over_a_chunk_that_cannot_be_unpacked(opened: Opener, tmp_path: Path) -> None:
+    s = await damaged(opened, tmp_path, "SELECT 1")
+    async with opened() as store:  # a block of the same time: chunks are taken apart, not copied
+        await put(store, (s, NOW_US - 1, 1), (s, NOW_US + 5000, 1))
+    path = segments(tmp_path / "store")[0]
+    unreadable(path)
+    with sqlite3.connect(path) as conn:
+        conn.execute("UPDATE fold SET n = n - 1")
+    conn.close()
+    async with opened() as store:
+        await searched(store)
+        assert [x.value for x in await everything(store, [s])] == [1, 1, 0]
+        assert len(await everything(store, [s + 1])) == 200
+        gaps = [gap for _, gap in await store.gaps() if "may have been lost" in gap.reason]
+        assert [gap.count for gap in gaps] == [200]
 
 
 def overwrite(path: Path) -> None:
