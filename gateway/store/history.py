@@ -91,7 +91,7 @@ class History:
     def _names(self, each: Segment, newest: bool, now_us: int) -> list[tuple[int, SeriesInfo]]:
         """Read a segment's series. It is opened for writing first where it may have to be rolled back.
 
-        That is the newest one, and one whose making or last fold the disk refused.
+        That is the newest one, and one whose last fold the disk refused.
         """
         try:
             if newest:
@@ -102,7 +102,7 @@ class History:
             return segment.names(each.path)
         except sqlite3.Error as error:
             unreadable = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
-            if not (is_corrupt(error) or unreadable or "no such table" in str(error)):
+            if not (is_corrupt(error) or unreadable):
                 raise  # a full disk, say: it is tried again with the reserve given back
             self.set_aside(each, f"{error}", now_us)
             return []

@@ -216,15 +216,9 @@ class Past:
         if self._own is not None and (own := self._own(where)) is not None:
             return own
         if where not in self._open:
-            conn = segment.connect_reader(where.path)
-            if where not in self._verified:
-                try:
-                    segment.verify(conn)
-                except BaseException:
-                    conn.close()
-                    raise
-                self._verified.add(where)
-            self._open[where] = conn
+            opened = segment.connect_reader if where in self._verified else segment.connect_verified
+            self._open[where] = opened(where.path)
+            self._verified.add(where)
         return self._open[where]
 
     def _chunks(

@@ -89,8 +89,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Say whether a segment holds nothing yet, or was left in the middle of a transaction."""
-    return not path.stat().st_size or path.with_name(f"{path.name}-journal").exists()
+    """Say whether a segment was left in the middle of a transaction."""
+    return path.with_name(f"{path.name}-journal").exists()
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
