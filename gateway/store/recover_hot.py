@@ -15,7 +15,7 @@ from gateway.store.codec import BlockHeader, decode, encode
 from gateway.store.columns import CorruptBlock
 from gateway.store.history import History
 from gateway.store.outbox import Transaction
-from gateway.store.recovery import Ask, Mapping, changed_us, merged, restored, wanted
+from gateway.store.recovery import Ask, Mapping, changed_us, merged, restored
 from gateway.store.salvage import Letter, Remains, Rows, rows
 from gateway.store.tombstones import Tombstones
 from gateway.store.work import Ride, Work
@@ -81,8 +81,8 @@ class HotRecovery:
             self._walls.append(header.wall_us)
             if place < len(folded) and folded[place][0] <= header.seq:
                 continue  # it is in the history, and was deleted or about to be
-            mine = self._named(header, wanted(batch, header.seq, deleted))
-            joined.extend(wanted(mine, header.seq, self.history.deleted))
+            mine = self._named(header, deleted.filtered(batch, header.seq))
+            joined.extend(self.history.deleted.filtered(mine, header.seq))
             if len(joined) >= _SLICE_SAMPLES:
                 yield joined
                 joined = Batch()

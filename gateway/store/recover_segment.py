@@ -19,7 +19,7 @@ from gateway.store.chunk import ChunkHeader, PackedChunk
 from gateway.store.columns import CorruptBlock
 from gateway.store.history import History
 from gateway.store.outbox import Transaction
-from gateway.store.recovery import Ask, Mapping, changed_us, wanted
+from gateway.store.recovery import Ask, Mapping, changed_us
 from gateway.store.salvage import SegmentRemains
 from gateway.store.series import SeriesTable
 from gateway.store.work import Ride, Work
@@ -101,7 +101,7 @@ class SegmentRecovery:
                 self._found -= header.n
                 return
             batch.series[:] = [number] * len(batch)
-            self._joined.extend(wanted(batch, header.seq, self.history.deleted))
+            self._joined.extend(self.history.deleted.filtered(batch, header.seq))
             if len(self._joined) >= _SLICE_SAMPLES:
                 yield from self._write_group()
                 joined, self._joined = self._joined, Batch()
