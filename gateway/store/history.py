@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 _SEGMENT_BYTES = 256 * 1024 * 1024
 _LEAST_BYTES = 256 * 1024
-CORRUPT, SALVAGED = "corrupt", "salvaged"
-"""In the names of files set aside: still to be searched, and searched."""
+SET_ASIDE = CORRUPT, SALVAGED, FOREIGN = "corrupt", "salvaged", "foreign"
+"""In the names of files set aside: still to be searched, searched, and never to be."""
 _KEPT_ASIDE = 2
 """Files that were set aside and searched."""
 _HELD_NS = 600_000_000_000
@@ -80,7 +80,7 @@ class History:
             names = self._names(each, each is found[-1], now_us)
             for number, info in names:
                 if by_number.get(number, info)[:2] != info[:2] or by_name.get(info[:2], number) != number:
-                    self.set_aside(each, "it belongs to another store", now_us, mark="foreign")
+                    self.set_aside(each, "it belongs to another store", now_us, mark=FOREIGN)
                     break
             else:
                 fresh = [(number, info) for number, info in names if number not in by_number]
