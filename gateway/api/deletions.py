@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -55,7 +56,7 @@ async def delete_samples(request: web.Request) -> web.Response:
     if made is None:
         raise ApiError(404, f'Tag "{tag}" of device "{device.id}" has no such sample.')
     _log.info('device %s: "%s" deleted of tag %s: %s', device.id, name, tag, _words(made))
-    return json_answer(_row(made))
+    return json_answer(asdict(made))
 
 
 @endpoint(
@@ -74,7 +75,7 @@ async def list_deletions(request: web.Request) -> web.Response:
         device=query.get("device"), before_id=query.get("cursor"), limit=query["limit"]
     )
     following = made[-1].id if len(made) == query["limit"] else None
-    return json_answer({"deletions": [_row(each) for each in made], "next": following})
+    return json_answer({"deletions": [asdict(each) for each in made], "next": following})
 
 
 def _window(query: dict[str, Any]) -> tuple[int, int]:
@@ -101,19 +102,6 @@ def _words(made: Deletion) -> str:
     count = "an unknown number of" if made.count is None else made.count
     times = "all times" if made.from_us is None else f"{made.from_us} to {made.to_us}"
     return f"{count} samples, {times} (deletion {made.id})"
-
-
-def _row(made: Deletion) -> dict[str, Any]:
-    return {
-        "id": made.id,
-        "at_us": made.at_us,
-        "by": made.by,
-        "device": made.device,
-        "tag": made.tag,
-        "from_us": made.from_us,
-        "to_us": made.to_us,
-        "count": made.count,
-    }
 
 
 HANDLERS = (delete_samples, list_deletions)
