@@ -22,9 +22,10 @@ from gateway.config.projection import project
 from gateway.delivered import remember_store
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
-from gateway.intake import DeviceSession, OwnTime
+from gateway.intake import DeviceSession
 from gateway.logs import Logs
 from gateway.model import BatchListener, DeviceProblem, GatewayError
+from gateway.own_time import OwnTime
 from gateway.store import Store
 from gateway.supervise import Backoff, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s

@@ -11,8 +11,9 @@ from gateway.api.tokens import Role, Tokens
 from gateway.clock import SystemClock
 from gateway.controls import Node, NodePage
 from gateway.forward import Forwarder
-from gateway.intake import DeviceSession, OwnTime
+from gateway.intake import DeviceSession
 from gateway.model import Batch, BatchListener, Device, DeviceProblem, Link
+from gateway.own_time import OwnTime
 from gateway.protocols import push
 from gateway.store import Store, StoreSettings
 from gateway.supervise import Keeper, Supervisor
