@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.api.answers import json_answer
 from gateway.api.devices import device_of
-from gateway.api.errors import ApiError
+from gateway.api.errors import ApiError, wrong_parameter
 from gateway.api.keys import GATEWAY
 from gateway.api.queries import DeleteQuery, DeletionsQuery
 from gateway.api.routing import endpoint
@@ -85,17 +85,13 @@ def _window(query: dict[str, Any]) -> tuple[int, int]:
         message = (
             "say what to delete: ts (one sample), from and to (a window), or all=true (the whole series)"
         )
-        raise _wrong("ts", message)
+        raise wrong_parameter("ts", message)
     if one:
         return query["ts_us"], query["ts_us"]
     from_us, to_us = query.get("from_us", MIN_US), query.get("to_us", MAX_US)
     if from_us > to_us:
-        raise _wrong("from", "lies after `to`")
+        raise wrong_parameter("from", "lies after `to`")
     return from_us, to_us
-
-
-def _wrong(field: str, message: str) -> ApiError:
-    return ApiError(422, "A parameter is wrong; see details.", details=[{"field": field, "message": message}])
 
 
 def _words(made: Deletion) -> str:
