@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -56,7 +55,7 @@ async def delete_samples(request: web.Request) -> web.Response:
     if made is None:
         raise ApiError(404, f'Tag "{tag}" of device "{device.id}" has no such sample.')
     _log.info('device %s: "%s" deleted of tag %s: %s', device.id, name, tag, _words(made))
-    return json_answer(asdict(made))
+    return json_answer(made)
 
 
 @endpoint(
@@ -75,7 +74,7 @@ async def list_deletions(request: web.Request) -> web.Response:
         device=query.get("device"), before_id=query.get("cursor"), limit=query["limit"]
     )
     following = made[-1].id if len(made) == query["limit"] else None
-    return json_answer({"deletions": [asdict(each) for each in made], "next": following})
+    return json_answer({"deletions": made, "next": following})
 
 
 def _window(query: dict[str, Any]) -> tuple[int, int]:

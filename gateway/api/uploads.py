@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.answers import found, health_row, json_answer
+from gateway.api.answers import found, json_answer
 from gateway.api.contracts import UploadView
 from gateway.api.errors import ApiError, wrong_parameter
 from gateway.api.keys import GATEWAY
@@ -25,7 +25,7 @@ def upload_row(name: str, upload: UploadView) -> dict[str, Any]:
         "kind": upload.kind,
         "url": upload.url,
         "insecure": upload.insecure,
-        "health": health_row(upload.health),
+        "health": upload.health,
         "status": upload.status(),
     }
 
