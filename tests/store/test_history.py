@@ -257,12 +257,14 @@ async def test_segments_go_by_the_gateways_running_time(opened: Opener, tmp_path
 
 
 async def damaged(opened: Opener, tmp_path: Path, sql: str) -> int:
-    """Fold ten series' samples, then edit the segment; return the first series."""
-    async with opened(**AT_ONCE) as store:
+    """Fold ten series' samples, a chunk each, then edit the segment; return the first series."""
+    async with opened() as store:
         series = [store.series("plc", str(n)) for n in range(10)]
         await send(store, [Sample(s, NOW_US + n, n) for n in range(200) for s in series])
         await put(store, (series[0], NOW_US + 9000, 0))
+    async with opened(**AT_ONCE) as store:
         await folded(store)
+    assert rows(segments(tmp_path / "store")[0], "SELECT count(*) FROM chunk") == [(10,)]
     (path,) = segments(tmp_path / "store")
     with sqlite3.connect(path) as conn:
         conn.execute(sql)
