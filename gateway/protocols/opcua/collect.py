@@ -17,8 +17,9 @@ from gateway.protocols.opcua.nodes import resolve
 from gateway.protocols.opcua.opening import open_session
 from gateway.protocols.opcua.polling import Poller
 from gateway.protocols.opcua.public_subscription import PublicSubscription
+from gateway.protocols.opcua.selftest import fast_path_works
 from gateway.protocols.opcua.session import Session
-from gateway.protocols.opcua.subscription import Subscription, private_names_exist
+from gateway.protocols.opcua.subscription import Subscription
 
 _RETRY_S = 30.0
 """Tags that the server did not know are looked for again after this time."""
@@ -88,7 +89,7 @@ class _Acquisition:
         if self._settings.mode == "poll":
             self._poll_all()
             return
-        kind = Subscription if private_names_exist() else PublicSubscription
+        kind = Subscription if fast_path_works() else PublicSubscription
         subscription = kind(self._session, self._settings, self._link, self._condition)
         try:
             await subscription.create()

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from asyncua import Client, ua
-from asyncua.ua.ua_binary import struct_from_binary
 
 from gateway.model import DeviceProblem
 from gateway.protocols.opcua import Settings
+from gateway.protocols.opcua.bounded import decoded
 from gateway.protocols.opcua.faults import TOO_MUCH
 from gateway.protocols.opcua.security import Choice
 
@@ -47,7 +47,7 @@ class Session:
     async def call(self, request: Any, response_type: type) -> Any:
         """Send any request and decode its response; the service result is checked."""
         data = await self.services._send_request(request)
-        response = struct_from_binary(response_type, data)
+        response = await decoded(response_type, data)
         response.ResponseHeader.ServiceResult.check()
         self.heard()
         return response
