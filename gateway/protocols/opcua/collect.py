@@ -31,6 +31,7 @@ async def collect(device: Device, settings: Settings, link: Link) -> None:
     """Collect until cancelled; every failure leaves as a DeviceProblem."""
     # asyncua formats whole notifications below WARNING, at a cost that no small box can bear.
     logging.getLogger("asyncua").setLevel(logging.WARNING)
+    await asyncio.to_thread(fast_path_works)  # it takes some 50 ms, once
     try:
         async with open_session(device, settings, link) as session:
             await _Acquisition(session, device, settings, link).run()

@@ -57,13 +57,19 @@ class Session:
         self.heard()
         return response
 
+    async def ask(self, request_type: type, parameters: Any, response_type: type) -> Any:
+        """Call a service as asyncua does; a large answer is decoded beside the event loop."""
+        request = request_type()
+        request.Parameters = parameters
+        return await self.call(request, response_type)
+
     async def read(self, nodes: Sequence[ua.ReadValueId]) -> list[ua.DataValue]:
         """Read attributes, in one call."""
         parameters = ua.ReadParameters()
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
         parameters.NodesToRead = list(nodes)
-        results: list[ua.DataValue] = await self.services.read(parameters)
-        self.heard()
+        response = await self.ask(ua.ReadRequest, parameters, ua.ReadResponse)
+        results: list[ua.DataValue] = response.Results or []
         if len(results) != len(nodes):
             raise DeviceProblem(
                 f"device {self.device}: the server answered a read of {len(nodes)} nodes "
