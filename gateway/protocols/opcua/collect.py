@@ -16,8 +16,9 @@ from gateway.protocols.opcua.nodes import resolve
 from gateway.protocols.opcua.opening import open_session
 from gateway.protocols.opcua.polling import Poller
 from gateway.protocols.opcua.public_subscription import PublicSubscription
+from gateway.protocols.opcua.selftest import fast_path_works
 from gateway.protocols.opcua.session import Session
-from gateway.protocols.opcua.subscription import Subscription, private_names_exist
+from gateway.protocols.opcua.subscription import Subscription
 from gateway.protocols.opcua.trust_watch import TrustWatch
 
 _RETRY_S = 30.0
@@ -30,6 +31,7 @@ async def collect(device: Device, settings: Settings, link: Link) -> None:
     """Collect until cancelled; every failure leaves as a DeviceProblem."""
     # asyncua formats whole notifications below WARNING, at a cost that no small box can bear.
     logging.getLogger("asyncua").setLevel(logging.WARNING)
+    await asyncio.to_thread(fast_path_works)  # it takes some 50 ms, once
     try:
         async with open_session(device, settings, link) as session:
             await _Acquisition(session, device, settings, link).run()
@@ -89,7 +91,7 @@ class _Acquisition:
         if self._settings.mode == "poll":
             self._poll_all()
             return
-        kind = Subscription if private_names_exist() else PublicSubscription
+        kind = Subscription if fast_path_works() else PublicSubscription
         subscription = kind(self._session, self._settings, self._link, self._condition)
         try:
             await subscription.create()

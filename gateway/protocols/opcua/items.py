@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from gateway.model import Batch, Device, Link, Value
 from gateway.protocols.opcua import Settings, TagSettings, queue_size
 from gateway.protocols.opcua.values import Reading
 from gateway.scaling import Scaling
+
+Newest: TypeAlias = "dict[int, tuple[Value, int | None, int, int]]"
+"""By series the newest reading as the server gave it; the items of a session share one."""
 
 
 @dataclass(slots=True)
@@ -24,6 +27,7 @@ class Item:
     queue_size: int
     scaling: Scaling
     deadband: float
+    newest: Newest
     node: Any = None
     """Its asyncua NodeId in this session, once resolved."""
     polled: bool = False
@@ -31,10 +35,14 @@ class Item:
     problem: str = ""
     filtered: bool = False
     """The server applies the deadband."""
-    last: Reading | None = None
-    """The newest reading as the server gave it."""
     kept: Value = None
     """The value that the deadband compares with."""
+
+    @property
+    def last(self) -> Reading | None:
+        """The newest reading as the server gave it."""
+        found = self.newest.get(self.series)
+        return None if found is None else Reading(*found)
 
     def named(self) -> str:
         return f"{self.tag} ({self.where})" if self.where else self.tag
@@ -68,10 +76,10 @@ def _number(value: Value) -> bool:
 
 def take(item: Item, reading: Reading, link: Link, batch: Batch) -> None:
     """Add one reading to a batch as a sample, unless it lies within the deadband."""
-    if item.within_deadband(reading):
-        item.last = reading
+    small = item.within_deadband(reading)
+    item.newest[item.series] = reading
+    if small:
         return
-    item.last = reading
     value = item.scaling(reading.value)
     item.kept = value
     ts, flags = (reading.ts, reading.flags) if reading.ts is not None else link.stamp()
@@ -80,13 +88,16 @@ def take(item: Item, reading: Reading, link: Link, batch: Batch) -> None:
 
 def listed(device: Device, settings: Settings, link: Link) -> list[Item]:
     """Return the items of the tags in the YAML, not resolved yet."""
+    newest: Newest = {}
     return [
-        item(name, tag.node, tag, settings, link, where=device.where.get(name, ""))
+        item(name, tag.node, tag, settings, link, newest, where=device.where.get(name, ""))
         for name, tag in device.tags.items()
     ]
 
 
-def item(name: str, spec: str, tag: TagSettings, settings: Settings, link: Link, *, where: str = "") -> Item:
+def item(
+    name: str, spec: str, tag: TagSettings, settings: Settings, link: Link, newest: Newest, *, where: str = ""
+) -> Item:
     """Return a tag as an item, the device's settings standing in for those it does not give."""
     sampling_ms = tag.sampling_interval_ms
     if sampling_ms is None:
@@ -102,6 +113,7 @@ def item(name: str, spec: str, tag: TagSettings, settings: Settings, link: Link,
         queue_size=tag.queue_size or queue_size(settings, sampling_ms),
         scaling=Scaling(tag.scale, tag.offset),
         deadband=settings.deadband if tag.deadband is None else tag.deadband,
+        newest=newest,
     )
 
 

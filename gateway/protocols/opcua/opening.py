@@ -12,9 +12,9 @@ from asyncua import Client, ua
 from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, sentence
-from gateway.protocols.opcua.frames import guard, limit
 from gateway.protocols.opcua.pki import Identity, Pki
 from gateway.protocols.opcua.security import Choice, choices, insecure
+from gateway.protocols.opcua.selftest import guard
 from gateway.protocols.opcua.server_clock import asked_for_endpoints, clock_note
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.trusting import Vetted, user_login, vet
@@ -130,7 +130,6 @@ def _client(
 async def _connect(client: Client, device: Device, settings: Settings, choice: Choice) -> None:
     await client.connect_socket()
     await client.send_hello()
-    limit(client)
     try:
         await client.open_secure_channel()
     except (ConnectionError, AssertionError) as error:

@@ -1,23 +1,22 @@
 """A subscription: several publish requests under way, acknowledgements only after COMMIT."""
 
 import asyncio
-import inspect
 import math
 from collections import deque
 from collections.abc import Iterable
 
 from asyncua import ua
-from asyncua.client.ua_session import UaSession
 from asyncua.common.utils import Buffer
 
 from gateway.model import Batch, DeviceProblem, Link, Run, Ticket
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.faults import NO_SUCH_TAG, status_text
-from gateway.protocols.opcua.items import Condition, Item, take
+from gateway.protocols.opcua.items import Condition, Item
 from gateway.protocols.opcua.monitoring import Monitor
-from gateway.protocols.opcua.notifications import Published, converted, decode
+from gateway.protocols.opcua.notifications import Published, decode, decode_again
 from gateway.protocols.opcua.session import Session
-from gateway.protocols.opcua.values import overflowed, reading
+from gateway.protocols.opcua.taking import take_changes
+from gateway.protocols.opcua.values import Reading, overflowed
 
 _IN_FLIGHT = 3
 _PAUSE_S = 0.05
@@ -27,16 +26,6 @@ _MOST_A_MESSAGE = 1000
 _LAST_SEQUENCE = 2**32 - 1
 _MOST_REPUBLISHED = 100
 _OVERFLOW_REPORT_US = 10_000_000
-
-
-def private_names_exist() -> bool:
-    """Say whether asyncua still has the private names that the own publish loop stands on."""
-    send = getattr(UaSession, "_send_request", None)
-    return inspect.iscoroutinefunction(send) and list(inspect.signature(send).parameters)[:3] == [
-        "self",
-        "request",
-        "timeout",
-    ]
 
 
 class Subscription:
@@ -91,7 +80,7 @@ class Subscription:
                     continue
                 # The next request leaves before this answer is worked on, with what is committed by now.
                 flight.append(group.create_task(self._publish()))
-                await self.received(decode(answer), run)
+                await self.received(await decode(answer), run)
                 if not reported:
                     self._condition.report()
                     reported = True
@@ -175,10 +164,9 @@ class Subscription:
             number = expected
             while number != published.sequence:
                 try:
-                    message = await self._session.services.republish(self._id, number)
+                    again.append(await self._again(number))
                 except ua.UaStatusCodeError:
                     break
-                again.append(converted(self._id, message))
                 number = _after(number)
         if len(again) < count:
             self._link.gap(
@@ -189,16 +177,18 @@ class Subscription:
             )
         return again
 
+    async def _again(self, number: int) -> Published:
+        request = ua.RepublishRequest()
+        request.Parameters.SubscriptionId = self._id
+        request.Parameters.RetransmitSequenceNumber = number
+        return await decode_again(await self._session.services._send_request(request), self._id)
+
     async def _emit(self, published: Published, run: Run) -> Ticket | None:
         batch = Batch()
-        for handle, data in published.changes:
-            if handle < len(self._monitor.items):
-                item = self._monitor.items[handle]
-                new = reading(data)
-                if overflowed(new.status):
-                    self._overflow.add(item, new.ts)
-                self._judge(item, new.status)
-                take(item, new, self._link, batch)
+        for columns in published.changes:
+            take_changes(columns, self._monitor.items, self._link, batch, self._look)
+            if len(batch) > _MOST_A_MESSAGE:
+                await asyncio.sleep(0)  # more than it was asked for: the others get their turns
         for handle, lost, why in published.undecoded:
             self._undecoded(handle, lost, why, run)
         self._overflow.tell()
@@ -210,6 +200,12 @@ class Subscription:
         ticket = await self._link.emit(batch)
         ticket.add_done_callback(lambda kept: self._acks.append(published.sequence) if kept else None)
         return ticket
+
+    def _look(self, item: Item, new: Reading) -> bool:
+        if overflowed(new.status):
+            self._overflow.add(item, new.ts)
+        self._judge(item, new.status)
+        return True
 
     def _judge(self, item: Item, status: int) -> None:
         """Note a node that went away, or came back: PLC programs are loaded anew under live sessions."""
