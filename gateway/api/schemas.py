@@ -100,7 +100,9 @@ class SampleAnswer(Schema):
     )
     flags = fields.List(
         fields.String(
-            validate=validate.OneOf(["server_time", "own_time", "moved", "implausible", "unsynced"])
+            validate=validate.OneOf(
+                ["server_time", "own_time", "moved", "implausible", "unsynced", "history"]
+            )
         )
     )
 

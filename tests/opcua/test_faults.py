@@ -12,7 +12,7 @@ from asyncua.client.ua_session import UaSession
 
 from gateway.model import Device
 from gateway.protocols import opcua
-from gateway.protocols.opcua import collect, session, subscription
+from gateway.protocols.opcua import collect, publishing, session, subscriptions
 from tests.opcua.recording import RecordingLink, collecting, failure, supervised, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, Peer, running
 
@@ -268,8 +268,8 @@ async def test_an_overflow_at_the_server_is_a_gap(tmp_path: Path, free_port: Por
 async def test_the_public_path_brings_the_same(
     tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert subscription.private_names_exist()
-    monkeypatch.setattr(collect, "private_names_exist", lambda: False)
+    assert publishing.private_names_exist()
+    monkeypatch.setattr(subscriptions, "private_names_exist", lambda: False)
     async with running(NODE_OPCUA, free_port()) as server:
         link = RecordingLink("mill", tmp_path, commit_s=0.3)
         settings = opcua.Settings(

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.controls import TagState
 from gateway.model import Batch, Device, Link, Value
 from gateway.protocols.opcua import Settings, TagSettings, queue_size
 from gateway.protocols.opcua.values import Reading
@@ -28,6 +29,8 @@ class Item:
     """Its asyncua NodeId in this session, once resolved."""
     polled: bool = False
     """Read cyclically rather than subscribed."""
+    refusal: str = ""
+    """Why it is read cyclically though a subscription was wanted."""
     problem: str = ""
     filtered: bool = False
     """The server applies the deadband."""
@@ -35,6 +38,14 @@ class Item:
     """The newest reading as the server gave it."""
     kept: Value = None
     """The value that the deadband compares with."""
+    first: int | None = None
+    """Time of the first value in this session, or since a loss; `heard` where it gave none."""
+    heard: bool = False
+    """A value of it came in this session."""
+    queued: bool = False
+    """The server keeps more than one value of it, and says where it could not."""
+    historic: bool | None = None
+    """The server keeps its history, once asked."""
 
     def named(self) -> str:
         return f"{self.tag} ({self.where})" if self.where else self.tag
@@ -68,6 +79,9 @@ def _number(value: Value) -> bool:
 
 def take(item: Item, reading: Reading, link: Link, batch: Batch) -> None:
     """Add one reading to a batch as a sample, unless it lies within the deadband."""
+    item.heard = True
+    if item.first is None:
+        item.first = reading.ts
     if item.within_deadband(reading):
         item.last = reading
         return
@@ -123,12 +137,27 @@ class Condition:
         if bad:
             sentences.append(f"{len(bad)} of {len(self.items)} tags are bad: {_few(bad)}")
         state = "degraded" if sentences else "running"
-        polled = sum(item.polled for item in self.items)
+        polled = [item for item in self.items if item.polled]
         if self.auto and polled:
-            sentences.append(f"{polled} of {len(self.items)} tags are read cyclically, not subscribed")
+            reasons = ", ".join(dict.fromkeys(item.refusal for item in polled if item.refusal))
+            why = f" ({reasons})" if reasons else ""
+            sentences.append(
+                f"{len(polled)} of {len(self.items)} tags are read cyclically, not subscribed{why}"
+            )
         if self.insecure:
             sentences.append(self.insecure)
         self.link.report(state, "; ".join(sentences))
+
+    def tag_states(self) -> dict[str, TagState]:
+        """Return how each tag is (controls.TagStates)."""
+        return {item.tag: _state(item) for item in self.items}
+
+
+def _state(item: Item) -> TagState:
+    if item.problem:
+        return TagState("bad", item.spec, item.problem, alive=False)
+    way = "polled" if item.polled else "subscribed"
+    return TagState(way, item.spec, item.refusal, alive=item.heard)
 
 
 def _few(bad: Iterable[Item], most: int = 3) -> str:

@@ -12,26 +12,24 @@ from asyncua.crypto import uacrypto
 
 from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
 from gateway.protocols.opcua import Settings
-from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, sentence
+from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, cut_off, sentence
 from gateway.protocols.opcua.frames import guard, limit
+from gateway.protocols.opcua.kept import Kept, reactivated
+from gateway.protocols.opcua.learning import learn
 from gateway.protocols.opcua.pki import Identity, Pki, thumbprint
 from gateway.protocols.opcua.security import Choice, choices, insecure
 from gateway.protocols.opcua.session import Session
+
+_log = logging.getLogger(__name__)
 
 _LEAVE_S = 1.5
 _PORT = 4840
 """The registered port of OPC UA, where the address names none."""
 _CHANNEL_LIFETIME_MS = 3_600_000
-_LIMITS = {
-    "read": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
-    "browse": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerBrowse,
-    "translate": (
-        ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIds
-    ),
-    "monitor": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
-}
-_UNSAID = 500
-_MOST = 1000
+_CONNECT_S = 5.0
+"""A host that is off is given up sooner than a server that is slow."""
+KEPT = "opcua kept"
+"""Where the link remembers what was left at a server (kept.Kept)."""
 
 
 @asynccontextmanager
@@ -39,14 +37,18 @@ async def open_session(device: Device, settings: Settings, link: Link) -> AsyncI
     """Enter a session over the best endpoint that works; raises DeviceProblem or WaitingForTrust."""
     pki = Pki(link.state / "pki")
     identity = await asyncio.to_thread(pki.identity, link.gateway_id)
-    candidates = await _candidates(device, settings, pki, identity)
+    left: Kept | None = link.memory.get(KEPT)
+    if left is not None and left.url != settings.url:
+        left = None
+    ways = [left.choice] if left is not None else await _candidates(device, settings, pki, identity)
     refusals: list[str] = []
-    for choice in candidates:
+    for choice in ways:
         client = await _client(device, settings, link, pki, identity, choice)
         try:
-            await _connect(client, device, settings, choice)
+            resumed = await _connect(client, device, settings, choice, left, link)
         except ua.UaStatusCodeError as error:
             await _leave(client)
+            link.memory.pop(KEPT, None)
             if choice.secured and error.code in REFUSED_US:
                 raise _ours_refused(device, identity, choice, sentence(error)) from error
             if error.code in REFUSED_POLICY:
@@ -65,11 +67,17 @@ async def open_session(device: Device, settings: Settings, link: Link) -> AsyncI
             if choice.secured:
                 await asyncio.to_thread(pki.remember_secured, device.id, str(choice))
             session = Session(client, device.id, settings, choice, insecure(choice, settings))
+            session.resumed, session.kept = resumed, left
             session.heard()
-            await _learn(session)
+            await learn(session)
             yield session
-        finally:
-            await _leave(client)
+        except BaseException as error:
+            if cut_off(error):
+                _abort(client)  # the session may live on, and is taken up again
+            else:
+                await _leave(client)
+            raise
+        await _leave(client)
         return
     raise DeviceProblem(f"device {device.id}: no endpoint of the server works: {'; '.join(refusals)}")
 
@@ -77,7 +85,10 @@ async def open_session(device: Device, settings: Settings, link: Link) -> AsyncI
 async def _candidates(device: Device, settings: Settings, pki: Pki, identity: Identity) -> list[Choice]:
     asking = _bare_client(settings, identity)
     try:
-        endpoints = await asking.connect_and_get_server_endpoints()
+        await _open_socket(asking)
+        await asking.send_hello()
+        await asking.open_secure_channel()
+        endpoints = await asking.get_endpoints()
     finally:
         _abort(asking)
     remembered = pki.secured_file(device.id)
@@ -127,8 +138,11 @@ async def _client(
     return client
 
 
-async def _connect(client: Client, device: Device, settings: Settings, choice: Choice) -> None:
-    await client.connect_socket()
+async def _connect(
+    client: Client, device: Device, settings: Settings, choice: Choice, left: Kept | None, link: Link
+) -> bool:
+    """Open everything up to an active session; say whether it is the one that was `left` at the server."""
+    await _open_socket(client)
     await client.send_hello()
     limit(client)
     try:
@@ -138,6 +152,12 @@ async def _connect(client: Client, device: Device, settings: Settings, choice: C
             raise ConnectionError("the server refused the connection") from error
         # Many servers hang up on a certificate they do not trust, or answer what asyncua does not expect.
         raise ua.UaStatusCodeError(ua.StatusCodes.BadSecurityChecksFailed) from error
+    if left is not None:
+        why = await reactivated(client, left)
+        link.memory.pop(KEPT, None)
+        if not why:
+            return True
+        _log.info("%s: the session of before is not taken up again: %s", device.id, why)
     await _create_session(client)
     if settings.user and choice.mode == "Sign":
         token = client.server_policy(ua.UserTokenType.UserName)
@@ -146,6 +166,12 @@ async def _connect(client: Client, device: Device, settings: Settings, choice: C
                 f"device {device.id}: the server asks for the password unencrypted; it is not sent"
             )
     await client.activate_session(username=client._username, password=client._password)
+    return False
+
+
+async def _open_socket(client: Client) -> None:
+    async with asyncio.timeout(_CONNECT_S):
+        await client.connect_socket()
 
 
 async def _create_session(client: Client) -> None:
@@ -158,19 +184,6 @@ async def _create_session(client: Client) -> None:
             async with asyncio.timeout(_LEAVE_S):
                 await creating
         raise
-
-
-async def _learn(session: Session) -> None:
-    """Read what differs between sessions: the namespaces and the limits of the server."""
-    nodes = [ua.NodeId(ua.ObjectIds.Server_NamespaceArray), *(ua.NodeId(i) for i in _LIMITS.values())]
-    values = await session.read(
-        [ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value) for node in nodes]
-    )
-    names = values[0].Value.Value if values[0].Value is not None else None
-    session.namespaces = [str(name) for name in names or ["http://opcfoundation.org/UA/"]]
-    for name, data in zip(_LIMITS, values[1:], strict=True):
-        said = data.Value.Value if data.Value is not None else None
-        session.limits[name] = min(said, _MOST) if isinstance(said, int) and said > 0 else _UNSAID
 
 
 def _ours_refused(device: Device, identity: Identity, choice: Choice, why: str) -> WaitingForTrust:
@@ -188,7 +201,7 @@ async def _leave(client: Client) -> None:
             await client.close_session()
             await client.close_secure_channel()
     except (ua.UaError, OSError, TimeoutError) as error:
-        logging.getLogger(__name__).debug("closing a session: %s", sentence(error))
+        _log.debug("closing a session: %s", sentence(error))
     finally:
         _abort(client)
 

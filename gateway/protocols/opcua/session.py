@@ -11,7 +11,7 @@ from asyncua.ua.ua_binary import struct_from_binary
 
 from gateway.model import DeviceProblem
 from gateway.protocols.opcua import Settings
-from gateway.protocols.opcua.faults import TOO_MUCH
+from gateway.protocols.opcua.faults import TOO_MUCH, ServerSilent
 from gateway.protocols.opcua.security import Choice
 
 T = TypeVar("T")
@@ -19,6 +19,7 @@ R = TypeVar("R")
 
 _PROBE_S = 5.0
 """After this silence the server is asked whether it still lives."""
+_LEAST_WAIT_S = 0.1
 
 
 @dataclass(slots=True)
@@ -32,13 +33,29 @@ class Session:
     insecure: str
     namespaces: list[str] = field(default_factory=list)
     limits: dict[str, int] = field(default_factory=dict)
-    """Most operations in one call of read, browse, translate, monitor."""
+    """Most operations in one call of read, browse, translate, monitor, history."""
+    resumed: bool = False
+    """It is the session of before, taken up again over a new connection."""
+    started: Any = None
+    """When the server says that it started; it tells one life of it from the next."""
+    kept: Any = None
+    """What the session before left at the server (kept.Kept)."""
+    level: int = 255
+    """ServiceLevel (Part 4, 6.6.2.4.2): from 200 it is healthy, below it is degraded."""
+    profile: str = ""
+    """Which known kind of server it is (profiles.py)."""
+    most_items: int = 1_000_000
+    """Monitored items that the server takes in all."""
     heard_ns: int = 0
 
     @property
     def services(self) -> Any:
         """The session's services (asyncua's UaSession)."""
         return self.client.uaclient.session
+
+    def silent_s(self) -> float:
+        """Return for how long nothing came from the server."""
+        return (time.monotonic_ns() - self.heard_ns) / 1e9
 
     def heard(self) -> None:
         """Note a sign of life."""
@@ -91,8 +108,8 @@ class Session:
     async def watch(self) -> None:
         """Ask a server that is silent whether it still lives, for ever; raise when it does not answer."""
         while True:
-            await asyncio.sleep(_PROBE_S)
-            if time.monotonic_ns() - self.heard_ns >= _PROBE_S * 1e9:
+            await asyncio.sleep(max(_PROBE_S - self.silent_s(), _LEAST_WAIT_S))
+            if self.silent_s() >= _PROBE_S:
                 await self._probe()
 
     async def renew(self) -> None:
@@ -112,8 +129,4 @@ class Session:
             await self.read([state])
         except TimeoutError:
             if self.heard_ns < asked_ns:
-                silent_s = (time.monotonic_ns() - self.heard_ns) / 1e9
-                raise DeviceProblem(
-                    f"device {self.device}: the server has not answered for {silent_s:.0f} s "
-                    f"({self.settings.url}); it hangs, or the network between is cut"
-                ) from None
+                raise ServerSilent(self.device, self.settings.url, self.silent_s()) from None

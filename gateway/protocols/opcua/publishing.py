@@ -1,0 +1,95 @@
+"""The publish loop of a session: several requests under way for all its subscriptions."""
+
+import asyncio
+import inspect
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from asyncua import ua
+from asyncua.client.ua_session import UaSession
+from asyncua.common.utils import Buffer
+
+from gateway.model import Link, Run
+from gateway.protocols.opcua.notifications import decode
+from gateway.protocols.opcua.session import Session
+from gateway.protocols.opcua.subscription import Subscription
+
+_IN_FLIGHT = 3
+_MOST_IN_FLIGHT = 10
+_PAUSE_S = 0.05
+
+
+def private_names_exist() -> bool:
+    """Say whether asyncua still has the private names that the own publish loop stands on."""
+    send = getattr(UaSession, "_send_request", None)
+    return inspect.iscoroutinefunction(send) and list(inspect.signature(send).parameters)[:3] == [
+        "self",
+        "request",
+        "timeout",
+    ]
+
+
+class Publisher:
+    """Sends PublishRequests, with acknowledgements, and hands each answer to its subscription."""
+
+    def __init__(self, session: Session, link: Link, subscriptions: Sequence[Subscription]) -> None:
+        """`subscriptions` may grow meanwhile."""
+        self._session = session
+        self._link = link
+        self._subscriptions = subscriptions
+
+    async def run(self, run: Run) -> None:
+        """Receive until cancelled, or raise."""
+        # One more than there are subscriptions: each can answer while an answer is on its way.
+        wanted = min(max(_IN_FLIGHT, len(self._subscriptions) + 1), _MOST_IN_FLIGHT)
+        async with asyncio.TaskGroup() as group:
+            flight = deque(group.create_task(self._publish()) for _ in range(wanted))
+            while True:
+                answer = await self._answer(flight.popleft())
+                if isinstance(answer, int):
+                    # A server that refuses at once is not asked in a loop, nor more often than it likes.
+                    await self._link.clock.sleep(_PAUSE_S)
+                    if answer != ua.StatusCodes.BadTooManyPublishRequests or not flight:
+                        flight.append(group.create_task(self._publish()))
+                    continue
+                # The next request leaves before this answer is worked on, with what is committed by now.
+                flight.append(group.create_task(self._publish()))
+                published = decode(answer)
+                self._session.heard()
+                for subscription in self._subscriptions:
+                    if subscription.id == published.subscription:
+                        await subscription.received(published, run)
+                        break
+
+    async def _publish(self) -> Buffer | int:
+        """Send one PublishRequest; return the answer, or the status of a refusal that is no failure."""
+        request = ua.PublishRequest()
+        request.Parameters.SubscriptionAcknowledgements = [
+            ua.SubscriptionAcknowledgement(SubscriptionId=subscription.id, SequenceNumber=number)
+            for subscription in self._subscriptions
+            for number in subscription.acknowledged()
+        ]
+        try:
+            # A PublishRequest waits at the server until there is something to tell: it has no time-out.
+            return await self._session.services._send_request(request, timeout=0)
+        except ua.UaStatusCodeError as error:
+            if error.code in (ua.StatusCodes.BadTooManyPublishRequests, ua.StatusCodes.BadTimeout):
+                return int(error.code)
+            raise
+
+    async def _answer(self, request: "asyncio.Task[Buffer | int]") -> Buffer | int:
+        """Wait for an answer, as long as no subscription has been silent for too long.
+
+        Only waiting counts: while the store takes nothing, no subscription can be heard.
+        """
+        while True:
+            quietest = min(self._subscriptions, key=Subscription.patience_s)
+            if quietest.patience_s() <= 0:
+                raise quietest.silent()
+            began = time.monotonic()
+            done, _ = await asyncio.wait([request], timeout=quietest.patience_s())
+            for subscription in self._subscriptions:
+                subscription.waited_s += time.monotonic() - began
+            if done:
+                return request.result()
