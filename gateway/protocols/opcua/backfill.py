@@ -77,6 +77,7 @@ class Backfill:
         self._settings = settings
         self._link = link
         self._uncovered: list[Item] = []
+        self._ended = False
         self._losses: asyncio.Queue[_Loss] = asyncio.Queue()
         self._since: dict[str, int] = link.memory.setdefault(_MISSING, {})
         """By tag the time of the last value before what is missing; it outlives the session."""
@@ -96,7 +97,11 @@ class Backfill:
             for item in items:
                 self.begin(item)
             to_us = self._link.clock.wall_us()
-        self._losses.put_nowait(_Loss(list(items), from_us, to_us, reason))
+        loss = _Loss(list(items), from_us, to_us, reason)
+        if self._ended:
+            self._record(loss, "")
+        else:
+            self._losses.put_nowait(loss)
 
     def before(self, items: Sequence[Item]) -> None:
         """Note what may be missing of these tags from before this session; to be called before it brings any.
@@ -120,6 +125,7 @@ class Backfill:
             while True:
                 await self._fill_or_record(await self._losses.get())
         finally:
+            self._ended = True
             while not self._losses.empty():
                 self._record(self._losses.get_nowait(), "")
 

@@ -31,8 +31,9 @@ _log = logging.getLogger(__name__)
 
 async def collect(device: Device, settings: Settings, link: Link) -> None:
     """Collect until cancelled; every failure leaves as a DeviceProblem."""
-    # asyncua formats whole notifications below WARNING, at a cost that no small box can bear.
-    logging.getLogger("asyncua").setLevel(logging.WARNING)
+    # Below WARNING asyncua formats whole notifications, at a cost that no small box can bear; and what it
+    # warns of (refusals, broken connections) is met here and told in our words.
+    logging.getLogger("asyncua").setLevel(logging.ERROR)
     try:
         async with open_session(device, settings, link) as session:
             acquisition = _Acquisition(session, device, settings, link)

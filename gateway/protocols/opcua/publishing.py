@@ -2,21 +2,23 @@
 
 import asyncio
 import inspect
+import itertools
 import time
-from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from asyncua import ua
 from asyncua.client.ua_session import UaSession
 from asyncua.common.utils import Buffer
 
 from gateway.model import Link, Run
-from gateway.protocols.opcua.notifications import decode
+from gateway.protocols.opcua.notifications import Published, decode
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.subscription import Subscription
 
 _IN_FLIGHT = 3
 _MOST_IN_FLIGHT = 10
+_MOST_OVERTAKEN = 20
 _PAUSE_S = 0.05
 
 
@@ -28,6 +30,16 @@ def private_names_exist() -> bool:
         "request",
         "timeout",
     ]
+
+
+@dataclass(eq=False, slots=True)
+class _Sent:
+    """A PublishRequest that is under way."""
+
+    task: "asyncio.Task[Buffer | int]"
+    number: int = field(default_factory=itertools.count().__next__)
+    overtaken: int = 0
+    """Requests sent after it that were answered before it."""
 
 
 class Publisher:
@@ -44,23 +56,28 @@ class Publisher:
         # One more than there are subscriptions: each can answer while an answer is on its way.
         wanted = min(max(_IN_FLIGHT, len(self._subscriptions) + 1), _MOST_IN_FLIGHT)
         async with asyncio.TaskGroup() as group:
-            flight = deque(group.create_task(self._publish()) for _ in range(wanted))
+            flight = [_Sent(group.create_task(self._publish())) for _ in range(wanted)]
             while True:
-                answer = await self._answer(flight.popleft())
-                if isinstance(answer, int):
-                    # A server that refuses at once is not asked in a loop, nor more often than it likes.
-                    await self._link.clock.sleep(_PAUSE_S)
-                    if answer != ua.StatusCodes.BadTooManyPublishRequests or not flight:
-                        flight.append(group.create_task(self._publish()))
-                    continue
-                # The next request leaves before this answer is worked on, with what is committed by now.
-                flight.append(group.create_task(self._publish()))
-                published = decode(answer)
-                self._session.heard()
-                for subscription in self._subscriptions:
-                    if subscription.id == published.subscription:
-                        await subscription.received(published, run)
-                        break
+                for sent in await self._answered(flight):
+                    flight.remove(sent)
+                    answer = sent.task.result()
+                    if isinstance(answer, int):
+                        # A server that refuses at once is not asked in a loop, nor more often than it likes.
+                        await self._link.clock.sleep(_PAUSE_S)
+                        if answer != ua.StatusCodes.BadTooManyPublishRequests or not flight:
+                            flight.append(_Sent(group.create_task(self._publish())))
+                        continue
+                    # The next one leaves before this answer is worked on, with what is committed by now.
+                    count = 1 + _given_up(flight, sent)
+                    flight.extend(_Sent(group.create_task(self._publish())) for _ in range(count))
+                    await self._received(decode(answer), run)
+
+    async def _received(self, published: Published, run: Run) -> None:
+        self._session.heard()
+        for subscription in self._subscriptions:
+            if subscription.id == published.subscription:
+                await subscription.received(published, run)
+                return
 
     async def _publish(self) -> Buffer | int:
         """Send one PublishRequest; return the answer, or the status of a refusal that is no failure."""
@@ -78,8 +95,8 @@ class Publisher:
                 return int(error.code)
             raise
 
-    async def _answer(self, request: "asyncio.Task[Buffer | int]") -> Buffer | int:
-        """Wait for an answer, as long as no subscription has been silent for too long.
+    async def _answered(self, flight: Sequence[_Sent]) -> list[_Sent]:
+        """Wait for answers, as long as no subscription has been silent for too long.
 
         Only waiting counts: while the store takes nothing, no subscription can be heard.
         """
@@ -88,8 +105,25 @@ class Publisher:
             if quietest.patience_s() <= 0:
                 raise quietest.silent()
             began = time.monotonic()
-            done, _ = await asyncio.wait([request], timeout=quietest.patience_s())
+            await asyncio.wait(
+                [sent.task for sent in flight],
+                timeout=quietest.patience_s(),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             for subscription in self._subscriptions:
                 subscription.waited_s += time.monotonic() - began
-            if done:
-                return request.result()
+            if answered := [sent for sent in flight if sent.task.done()]:
+                return answered
+
+
+def _given_up(flight: list[_Sent], answered: _Sent) -> int:
+    """Drop requests that many later ones overtook: their answers are lost. Return how many there were."""
+    lost = []
+    for sent in flight:
+        sent.overtaken += sent.number < answered.number
+        if sent.overtaken > _MOST_OVERTAKEN and not sent.task.done():
+            lost.append(sent)
+    for sent in lost:
+        flight.remove(sent)
+        sent.task.cancel()
+    return len(lost)
