@@ -14,7 +14,7 @@ from gateway.api.routing import endpoint
 from gateway.api.schemas import DeviceDetail, DeviceList, NodeList, PollAnswer
 from gateway.api.tokens import Role
 from gateway.api.values import carry, last_row
-from gateway.controls import Browse, NotPollable, Push
+from gateway.controls import Browse, Channel, NotPollable, Push
 from gateway.store import Store
 
 POLL_WAIT_S: Final = 5
@@ -69,12 +69,24 @@ async def show_device(request: web.Request) -> web.Response:
         device_row(device)
         | {
             "tags": _tag_rows(gateway.store, device),
+            "channel": _channel_row(device.control(Channel)),
             "controls": [
                 name for name, contract in _CONTROLS.items() if device.control(contract) is not None
             ],
             "last_run": None if last_run is None else run_row(last_run),
         }
     )
+
+
+def _channel_row(channel: Channel | None) -> dict[str, Any] | None:
+    if channel is None:
+        return None
+    return {
+        "security": channel.security,
+        "thumbprint": channel.thumbprint,
+        "clock_offset_us": channel.clock_offset_us,
+        "warnings": list(channel.warnings),
+    }
 
 
 def _tag_rows(store: Store, device: DeviceView) -> list[dict[str, Any]]:

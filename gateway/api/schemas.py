@@ -153,7 +153,43 @@ class TagAnswer(Schema):
     last = fields.Nested(SampleAnswer, allow_none=True, required=True)
 
 
+class ChannelAnswer(Schema):
+    security = text('Such as "Basic256Sha256/SignAndEncrypt", or "none".', required=True)
+    thumbprint = text("SHA-1 of the device's certificate; empty for none.", required=True)
+    clock_offset_us = fields.Integer(
+        allow_none=True, required=True, metadata={"description": "What the device's clock is ahead of ours."}
+    )
+    warnings = fields.List(
+        fields.String(),
+        required=True,
+        metadata={"description": "Sentences: a certificate that expires, a clock that is wrong."},
+    )
+
+
+class CertificateAnswer(Schema):
+    place = text("own, trusted, issuers, trusted_expired or rejected.", required=True)
+    thumbprint = text("SHA-1 in hex, as OPC UA tools show it.", required=True)
+    sha256 = text("SHA-256 in hex.", required=True)
+    subject = text("Whose it is.", required=True)
+    issuer = text("Who signed it.", required=True)
+    application_uri = text("Of the application it is made out to, or empty.", required=True)
+    valid_from_us = whole("Valid from.", required=True)
+    valid_until_us = whole("Valid until.", required=True)
+    device = text("Which device showed it, where it was rejected; else empty.", required=True)
+    file = text("Where it lies on the gateway.", required=True)
+
+
+class CertificateList(Schema):
+    certificates = fields.List(fields.Nested(CertificateAnswer), required=True)
+
+
 class DeviceDetail(DeviceAnswer):
+    channel = fields.Nested(
+        ChannelAnswer,
+        allow_none=True,
+        required=True,
+        metadata={"description": "The live session; null where there is none, or no such thing."},
+    )
     tags = fields.List(fields.Nested(TagAnswer), required=True)  # type: ignore[assignment]
     controls = fields.List(
         fields.String(), required=True, metadata={"description": "What it offers now: browse, push."}

@@ -19,25 +19,9 @@
 //
 // Options: --tags N, --pki DIR, --security none|both|secure|sign, --user NAME:PASSWORD, --anonymous no,
 // --refuse subscriptions, --max-sessions N, --max-subscribed N, --per-subscription N, --max-subscriptions N,
-// --publish-queue N, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --skew SECONDS,
-// --uri URI (of the namespace of the tags), --before URI,URI (namespaces before it), --level N,
-// --manufacturer NAME, --product NAME
-
-const skew = process.argv.indexOf("--skew");
-if (skew > 0) {
-  // The whole process lives in a wrong time: its values, its channel and its certificates.
-  const offset = Number(process.argv[skew + 1]) * 1000;
-  const True = Date;
-  globalThis.Date = class extends True {
-    constructor(...words) {
-      if (words.length) super(...words);
-      else super(True.now() + offset);
-    }
-    static now() {
-      return True.now() + offset;
-    }
-  };
-}
+// --publish-queue N, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --level N,
+// --namespace URI (of the tags), --before URI,URI (namespaces before it), --manufacturer NAME, --product NAME,
+// --certificate FILE --key FILE --uri URI (PEM, perhaps a chain), --users-by-certificate yes, --clock-ahead SECONDS
 
 const fs = require("node:fs");
 const os = require("node:os");
@@ -50,6 +34,19 @@ const { DataType, MessageSecurityMode, SecurityPolicy, StatusCodes, Variant, Var
 const port = Number(process.argv[2]);
 const options = {};
 for (let i = 3; i < process.argv.length; i += 2) options[process.argv[i].slice(2)] = process.argv[i + 1];
+
+const ahead_ms = 1000 * Number(options["clock-ahead"] || 0);
+if (ahead_ms) {
+  const Real = Date;
+  globalThis.Date = class extends Real {
+    constructor(...given) {
+      given.length ? super(...given) : super(Real.now() + ahead_ms);
+    }
+    static now() {
+      return Real.now() + ahead_ms;
+    }
+  };
+}
 
 const say = (told) => process.stdout.write(JSON.stringify(told) + "\n");
 const pki = options.pki || fs.mkdtempSync(path.join(os.tmpdir(), "node-opcua-pki-"));
@@ -95,6 +92,11 @@ async function main() {
     automaticallyAcceptUnknownCertificate: options.accept === "yes",
   });
   await certificates.initialize();
+  const users = new opcua.OPCUACertificateManager({
+    rootFolder: path.join(pki, "users"),
+    automaticallyAcceptUnknownCertificate: options["users-by-certificate"] === "yes",
+  });
+  await users.initialize();
   const limit = Number(options["per-call"] || 0);
   const server = new opcua.OPCUAServer({
     port,
@@ -106,6 +108,10 @@ async function main() {
     allowAnonymous: options.anonymous !== "no",
     userManager: { isValidUser: (name, word) => Boolean(user) && name === user && word === password },
     serverCertificateManager: certificates,
+    userCertificateManager: users,
+    ...(options.certificate 
+      ? { certificateFile: options.certificate, privateKeyFile: options.key, serverInfo: { applicationUri: options.uri } }
+      : {}),
     serverCapabilities: {
       minSupportedSampleRate: 0, // every change is seen where a sampling interval of 0 is asked for
       maxSessions: Number(options["max-sessions"] || 10),
@@ -143,7 +149,7 @@ async function main() {
 function populate(server) {
   const space = server.engine.addressSpace;
   for (const uri of options.before ? options.before.split(",") : []) space.registerNamespace(uri);
-  const own = options.uri ? space.registerNamespace(options.uri) : space.getOwnNamespace();
+  const own = options.namespace ? space.registerNamespace(options.namespace) : space.getOwnNamespace();
   space.findNode("i=2267").bindVariable({ get: () => new Variant({ dataType: DataType.Byte, value: faults.level }) }, true);
   const line = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Line1", nodeId: "s=Line1" });
   for (let n = 0; n < Number(options.tags || 5); n++) {

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from asyncua import ua
 
-from gateway.controls import Channel
 from gateway.model import Device, DeviceProblem, Link
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.backfill import Backfill
@@ -20,6 +19,7 @@ from gateway.protocols.opcua.opening import KEPT, open_session
 from gateway.protocols.opcua.polling import Poller
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.subscriptions import Subscriptions
+from gateway.protocols.opcua.trust_watch import TrustWatch
 
 _RETRY_S = 30.0
 """Tags that the server did not know are looked for again after this time."""
@@ -68,12 +68,13 @@ class _Acquisition:
             await self._subscribe()
         if self._subscriptions is None and not self._polled():
             self._condition.report()  # all tags are bad: nothing else would say so
-        channel = Channel(str(self._session.choice), self._session.insecure)
+        trust = TrustWatch(self._session, self._device, self._settings, self._link)
         with (
             self._link.mending() as hole,
-            self._link.offer(Browser(self._session), channel, self._condition),
+            self._link.offer(Browser(self._session), trust.channel, self._condition),
         ):
             async with asyncio.TaskGroup() as group:
+                group.create_task(trust.run())
                 group.create_task(self._session.watch())
                 group.create_task(self._session.renew())
                 group.create_task(self._backfill.run(hole))

@@ -24,6 +24,7 @@ class Kept:
     nonce: bytes | None
     policies: Any
     certificate: bytes | None
+    clock_offset_us: int | None
     started: Any
     """When the server said that it started."""
     items: list[Item]
@@ -45,6 +46,7 @@ def kept(
         nonce=client._server_nonce,
         policies=client._policy_ids,
         certificate=client.security_policy.peer_certificate,
+        clock_offset_us=session.clock_offset_us,
         started=session.started,
         items=items,
         notes=notes,
@@ -60,7 +62,7 @@ async def reactivated(client: Client, left: Kept) -> str:
     services = client.uaclient.session
     services.restore_authentication_token(left.token)
     try:
-        await client.activate_session(username=client._username, password=client._password)
+        await client.activate_session(client._username, client._password, client.user_certificate)
     except ua.UaStatusCodeError as error:
         services.reset_authentication_token()
         return sentence(error)
