@@ -15,8 +15,9 @@ from gateway.protocols.opcua.faults import NO_SUBSCRIPTION, cut_off, problem, se
 from gateway.protocols.opcua.items import Condition, Item, listed
 from gateway.protocols.opcua.kept import Kept, kept, transferred
 from gateway.protocols.opcua.nodes import resolve
-from gateway.protocols.opcua.opening import KEPT, open_session
+from gateway.protocols.opcua.opening import KEPT
 from gateway.protocols.opcua.polling import Poller
+from gateway.protocols.opcua.redundancy import open_healthiest, watch_health
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.subscriptions import Subscriptions
 from gateway.protocols.opcua.trust_watch import TrustWatch
@@ -34,8 +35,10 @@ async def collect(device: Device, settings: Settings, link: Link) -> None:
     # Below WARNING asyncua formats whole notifications, at a cost that no small box can bear; and what it
     # warns of (refusals, broken connections) is met here and told in our words.
     logging.getLogger("asyncua").setLevel(logging.ERROR)
+    url = settings.url
     try:
-        async with open_session(device, settings, link) as session:
+        async with open_healthiest(device, settings, link) as session:
+            url = session.settings.url
             acquisition = _Acquisition(session, device, settings, link)
             try:
                 await acquisition.run()
@@ -44,7 +47,7 @@ async def collect(device: Device, settings: Settings, link: Link) -> None:
                     link.memory[KEPT] = acquisition.kept()
                 raise
     except (BaseExceptionGroup, ua.UaError, OSError, TimeoutError) as error:
-        raise problem(device.id, settings.url, error) from error
+        raise problem(device.id, url, error) from error
 
 
 class _Acquisition:
@@ -57,6 +60,8 @@ class _Acquisition:
         self._link = link
         self._items: list[Item] = []
         self._condition = Condition(link, [], [], session.insecure, auto=settings.mode == "auto")
+        if settings.urls:
+            self._condition.remark = f"at {session.settings.url}, ServiceLevel {session.level}"
         self._poller = Poller(session, link, self._condition)
         self._backfill = Backfill(session, settings, link)
         self._subscriptions: Subscriptions | None = None
@@ -84,6 +89,8 @@ class _Acquisition:
                     group.create_task(self._subscriptions.run())
                     group.create_task(self._unheard())
                 group.create_task(self._retry())
+                if self._settings.urls:
+                    group.create_task(watch_health(self._session, self._device, self._settings, self._link))
 
     def kept(self) -> Kept | None:
         """Return what may go on at the server although we were cut off."""

@@ -131,6 +131,9 @@ class Condition:
     auto: bool = False
     """Tags that are polled are so because the server does not subscribe them, which is said."""
 
+    remark: str = ""
+    """What is to be known besides."""
+
     def report(self) -> None:
         bad = [item for item in self.items if item.problem]
         sentences = list(self.notes)
@@ -144,8 +147,7 @@ class Condition:
             sentences.append(
                 f"{len(polled)} of {len(self.items)} tags are read cyclically, not subscribed{why}"
             )
-        if self.insecure:
-            sentences.append(self.insecure)
+        sentences.extend(filter(None, (self.remark, self.insecure)))
         self.link.report(state, "; ".join(sentences))
 
     def tag_states(self) -> dict[str, TagState]:
