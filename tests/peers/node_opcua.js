@@ -14,6 +14,7 @@
 //   lose N                     the next N answers to PublishRequests that carry values never leave
 //   forget yes|no              whether messages that were sent are forgotten at once (no Republish)
 //   mute yes|no                whether subscriptions stop sending anything at all
+//   hollow yes|no              whether subscriptions send keep-alives and no values
 //   forbid yes|no              whether no session may be taken up again, nor its subscriptions moved
 //   level N                    ServiceLevel
 //
@@ -62,7 +63,7 @@ const modes = {
 const [user, password] = (options.user || ":").split(":");
 
 const requests = {};
-const faults = { lose: 0, forget: false, mute: false, forbid: false, level: Number(options.level || 255) };
+const faults = { lose: 0, forget: false, mute: false, hollow: false, forbid: false, level: Number(options.level || 255) };
 const acks = [];
 const tags = [];
 let number = 0;
@@ -76,6 +77,7 @@ function sabotage() {
   layer.send_response = function (kind, response, ...rest) {
     if (response instanceof opcua.PublishResponse) {
       if (faults.mute) return undefined;
+      if (faults.hollow) response.notificationMessage.notificationData = [];
       if (faults.lose && (response.notificationMessage.notificationData || []).length) {
         faults.lose -= 1;
         return undefined;
@@ -281,7 +283,7 @@ function command(server, [verb, ...words]) {
   if (verb === "requests") say({ event: "requests", counts: requests, acks });
   if (verb === "trust") trust(server.serverCertificateManager);
   if (verb === "lose" || verb === "level") faults[verb] = Number(words[0]);
-  if (["forget", "mute", "forbid"].includes(verb)) faults[verb] = words[0] === "yes";
+  if (["forget", "mute", "hollow", "forbid"].includes(verb)) faults[verb] = words[0] === "yes";
   if (verb === "bad") {
     const variable = tags.find((one) => one.browseName.name === words[0]);
     const moment = new Date();

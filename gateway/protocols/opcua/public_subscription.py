@@ -37,7 +37,7 @@ class PublicSubscription(Subscription):
                 async with asyncio.timeout(self._silence_s):
                     published, taken = await self._answers.get()
             except TimeoutError:
-                raise self.silent() from None
+                raise await self.silent() from None
             self._session.heard()
             ticket = await self.received(published, run)
             if ticket is not None:

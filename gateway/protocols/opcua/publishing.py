@@ -103,7 +103,7 @@ class Publisher:
         while True:
             quietest = min(self._subscriptions, key=Subscription.patience_s)
             if quietest.patience_s() <= 0:
-                raise quietest.silent()
+                raise await quietest.silent()
             began = time.monotonic()
             await asyncio.wait(
                 [sent.task for sent in flight],

@@ -115,7 +115,7 @@ class Session:
         while True:
             await asyncio.sleep(max(_PROBE_S - self.silent_s(), _LEAST_WAIT_S))
             if self.silent_s() >= _PROBE_S:
-                await self._probe()
+                await self.probe()
 
     async def renew(self) -> None:
         """Keep the secure channel from running out, for ever (Part 4, 5.5.2: at 75 % of its lifetime)."""
@@ -125,9 +125,10 @@ class Session:
             self.client.uaclient.revolve_security_token()
             # A server may answer under the old token until it has seen the new one, and asyncua forgets the
             # old one at the end of its lifetime.
-            await self._probe()
+            await self.probe()
 
-    async def _probe(self) -> None:
+    async def probe(self) -> None:
+        """Ask the server whether it still lives. ServerSilent: nothing at all came since."""
         asked_ns = time.monotonic_ns()
         state = ua.ReadValueId(NodeId=ua.NodeId(ua.ObjectIds.Server_ServerStatus_State))
         try:

@@ -8,7 +8,7 @@ from asyncua import ua
 from gateway.model import Batch, DeviceProblem, Link, Run, Ticket
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.backfill import Backfill
-from gateway.protocols.opcua.faults import NO_SUCH_TAG, ServerSilent, status_text
+from gateway.protocols.opcua.faults import NO_SUCH_TAG, status_text
 from gateway.protocols.opcua.items import Condition, Item, take
 from gateway.protocols.opcua.monitoring import Monitor
 from gateway.protocols.opcua.notifications import Published, converted
@@ -43,7 +43,8 @@ class Subscription:
         self._silence_s = 0.0
         self.waited_s = 0.0
         """Waited in vain for a sign of life."""
-        self._reported = False
+        self.heard = False
+        """There was an answer in this session."""
 
     async def create(self) -> None:
         """Create the subscription. UaStatusCodeError: the server makes none."""
@@ -69,7 +70,7 @@ class Subscription:
         self.monitor.session = session
         self._overflow = Overflow(self._link, backfill)
         self.waited_s = 0.0
-        self._reported = False
+        self.heard = False
 
     async def catch_up(self, run: Run) -> None:
         """Have sent again what was sent while nobody listened (Part 4, 6.7)."""
@@ -107,9 +108,9 @@ class Subscription:
             )
         ticket = await self._emit(published, run)
         self._heard_us = self._link.clock.wall_us()
-        if not self._reported:
+        if not self.heard:
             self._condition.report()
-            self._reported = True
+            self.heard = True
         return ticket
 
     def close(self) -> None:
@@ -134,10 +135,9 @@ class Subscription:
         keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
         self._silence_s = keep_alive_s + self._settings.request_timeout_s
 
-    def silent(self) -> DeviceProblem:
-        """Return the failure that its silence is: of the whole server, or of it alone."""
-        if self._session.silent_s() >= self._silence_s:
-            return ServerSilent(self._session.device, self._session.settings.url, self._session.silent_s())
+    async def silent(self) -> DeviceProblem:
+        """Return the failure that its silence is. ServerSilent: the whole server is."""
+        await self._session.probe()
         return DeviceProblem(
             f"device {self._session.device}: the subscription has been silent for {self._silence_s:.0f} s, "
             "without even a keep-alive; it is made anew"

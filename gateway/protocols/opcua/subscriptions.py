@@ -43,8 +43,12 @@ class Subscriptions:
 
     @property
     def movable(self) -> bool:
-        """Whether they can go on in another session; asyncua's own publish loop cannot."""
-        return self._own and bool(self._all)
+        """Whether they can go on in another session.
+
+        asyncua's own publish loop cannot, and those that were moved and never said a word had better not.
+        """
+        silent = self._kept and not any(subscription.heard for subscription in self._all)
+        return self._own and bool(self._all) and not silent
 
     def covered(self) -> set[int]:
         """Return the series whose values the server queued while the session was cut off."""
