@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from gateway.controls import TagState
 from gateway.model import Batch, Device, Link, Value
 from gateway.protocols.opcua import Settings, TagSettings, queue_size
 from gateway.protocols.opcua.values import Reading
@@ -32,11 +33,21 @@ class Item:
     """Its asyncua NodeId in this session, once resolved."""
     polled: bool = False
     """Read cyclically rather than subscribed."""
+    refusal: str = ""
+    """Why it is read cyclically though a subscription was wanted."""
     problem: str = ""
     filtered: bool = False
     """The server applies the deadband."""
     kept: Value = None
     """The value that the deadband compares with."""
+    first: int | None = None
+    """Time of the first value in this session, or since a loss; `heard` where it gave none."""
+    heard: bool = False
+    """A value of it came in this session."""
+    queued: bool = False
+    """The server keeps more than one value of it, and says where it could not."""
+    historic: bool | None = None
+    """The server keeps its history, once asked."""
 
     @property
     def last(self) -> Reading | None:
@@ -46,6 +57,12 @@ class Item:
 
     def named(self) -> str:
         return f"{self.tag} ({self.where})" if self.where else self.tag
+
+    def begin(self, ts: int | None) -> None:
+        """Note that a value of that time came."""
+        self.heard = True
+        if self.first is None:
+            self.first = ts
 
     def unchanged(self, reading: Reading) -> bool:
         """Say whether a cyclic read found what the last one did.
@@ -76,6 +93,7 @@ def _number(value: Value) -> bool:
 
 def take(item: Item, reading: Reading, link: Link, batch: Batch) -> None:
     """Add one reading to a batch as a sample, unless it lies within the deadband."""
+    item.begin(reading.ts)
     small = item.within_deadband(reading)
     item.newest[item.series] = reading
     if small:
@@ -129,18 +147,35 @@ class Condition:
     auto: bool = False
     """Tags that are polled are so because the server does not subscribe them, which is said."""
 
+    remark: str = ""
+    """What is to be known besides."""
+
     def report(self) -> None:
         bad = [item for item in self.items if item.problem]
         sentences = list(self.notes)
         if bad:
             sentences.append(f"{len(bad)} of {len(self.items)} tags are bad: {_few(bad)}")
         state = "degraded" if sentences else "running"
-        polled = sum(item.polled for item in self.items)
+        polled = [item for item in self.items if item.polled]
         if self.auto and polled:
-            sentences.append(f"{polled} of {len(self.items)} tags are read cyclically, not subscribed")
-        if self.insecure:
-            sentences.append(self.insecure)
+            reasons = ", ".join(dict.fromkeys(item.refusal for item in polled if item.refusal))
+            why = f" ({reasons})" if reasons else ""
+            sentences.append(
+                f"{len(polled)} of {len(self.items)} tags are read cyclically, not subscribed{why}"
+            )
+        sentences.extend(filter(None, (self.remark, self.insecure)))
         self.link.report(state, "; ".join(sentences))
+
+    def tag_states(self) -> dict[str, TagState]:
+        """Return how each tag is (controls.TagStates)."""
+        return {item.tag: _state(item) for item in self.items}
+
+
+def _state(item: Item) -> TagState:
+    if item.problem:
+        return TagState("bad", item.spec, item.problem, alive=False)
+    way = "polled" if item.polled else "subscribed"
+    return TagState(way, item.spec, item.refusal, alive=item.heard)
 
 
 def _few(bad: Iterable[Item], most: int = 3) -> str:

@@ -10,7 +10,7 @@ from gateway.protocols.opcua.items import Item, take
 from gateway.protocols.opcua.values import Reading
 
 _SERIES, _PROBLEM, _DEADBAND = attrgetter("series"), attrgetter("problem"), attrgetter("deadband")
-_SCALING = attrgetter("scaling.identity")
+_SCALING, _FIRST = attrgetter("scaling.identity"), attrgetter("first")
 
 Special = Callable[[Item, Reading], bool]
 """Looks at a reading that is not plain; False: it is no sample."""
@@ -91,6 +91,9 @@ def _add(columns: Columns, items: Sequence[Item], batch: Batch) -> None:
     """Add plain readings: the columns as they are."""
     if not items:
         return
+    if None in map(_FIRST, items):
+        for item, ts in zip(items, columns.ts, strict=True):
+            item.begin(ts)
     series = list(map(_SERIES, items))
     readings = zip(columns.values, columns.ts, columns.statuses, columns.flags, strict=True)
     items[0].newest.update(zip(series, readings, strict=True))
