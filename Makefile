@@ -54,6 +54,8 @@ check: lint test
 bench: .venv/dev
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.reads
+	$(BIN)/python -m tests.bench.idle
+	$(BIN)/python -m tests.bench.start
 	$(BIN)/python -m tests.forward.bench
 	$(BIN)/python -m tests.revpi.bench
 
