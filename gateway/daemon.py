@@ -359,8 +359,8 @@ class Daemon:
             "file": str(self.file),
             "store": str(self.store.folder.absolute()),
             "flash": str(store.flash),
-            "newest_seq": store.newest_seq,
-            "samples": store.counters["added"],
+            "commits": store.newest_seq,
+            "delivered_units": {name: part.forwarder.counters.units for name, part in self._uploads.items()},
             "warnings": [each for each in (store.refusing, store.disk.warning, store.flash.warning) if each],
             "problems": list(self._problems),
             "parts": {

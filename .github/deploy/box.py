@@ -42,7 +42,7 @@ class Limits:
 
     well_s: float
     settle_s: float
-    """Values that came in within so long before must come in within so long after."""
+    """What came through within so long before must come through again after."""
 
 
 class Refused(Exception):
@@ -68,8 +68,13 @@ class Seen:
         return {name for name, state in parts.items() if state.split(":")[0] == "running"}
 
     @property
-    def seq(self) -> int:
-        return int(self.status.get("newest_seq", 0))
+    def counts(self) -> dict[str, int]:
+        """What grows while values come in and go out."""
+        units = self.status.get("delivered_units", {})
+        return {"the store": self.status.get("commits", 0)} | {f"upload {n}": c for n, c in units.items()}
+
+    def grown(self, since: "Seen") -> frozenset[str]:
+        return frozenset(name for name, count in self.counts.items() if count > since.counts.get(name, 0))
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ class Before:
     """What must not get worse."""
 
     running: frozenset[str]
-    flowing: bool
+    flowing: frozenset[str]
+    """Where something came through while it was looked at."""
     store: str
 
 
@@ -120,7 +126,7 @@ def before(limit: Limits) -> Before:
     first = look()
     time.sleep(limit.settle_s if first.status else 0)
     second = look()
-    return Before(frozenset(second.running), second.seq > first.seq, str(second.status.get("store", "")))
+    return Before(frozenset(second.running), second.grown(first), str(second.status.get("store", "")))
 
 
 def healthz(status: dict[str, Any]) -> str:
@@ -172,9 +178,10 @@ def watch(was: Before, version: str, limit: Limits) -> None:
         elif first is None or now.restarts != first.restarts:
             since, first = time.monotonic(), now
         elif time.monotonic() - since >= limit.settle_s:
-            if now.seq > first.seq or not was.flowing:
+            stuck = was.flowing - now.grown(first)
+            if not stuck:
                 return
-            why = "values came in before, and none does now"
+            why = f"{', '.join(sorted(stuck))}: nothing comes through any more"
         time.sleep(1)
     raise Failed(why or "it did not stay well")
 

@@ -82,7 +82,8 @@ def test_every_kind_of_push_is_checked_first() -> None:
         assert "check" in jobs[name]["jobs"]["packages"]["needs"]
     assert "packages" in jobs["main.yml"]["jobs"]["deploy"]["needs"]
     steps = [step.get("run", "") for job in jobs["check.yml"]["jobs"].values() for step in job["steps"]]
-    assert {".ci/run", "make machine-test"} <= set(steps)
+    assert ".ci/run" in steps
+    assert any(step.startswith("make machine-test ") for step in steps)
 
 
 BROKEN = """

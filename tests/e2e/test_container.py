@@ -1,6 +1,7 @@
 """What a container needs of the process: no file, a health check, and a stop that works as PID 1 too."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -28,6 +29,8 @@ async def test_the_environment_alone_configures_it(tmp_path: Path, free_port: Ca
             while not await running.pages("/v1/devices/press/samples", "samples"):
                 await asyncio.sleep(0.1)
         assert await running.run("health", "--state", str(running.state)) == (0, "alive\n")
+        _code, said = await running.run("status", "--state", str(running.state))
+        assert json.loads(said)["commits"] > 0
         assert (await running.reload())[0] == 0
         assert await running.stop() == 0
         code, said = await running.run("health", "--state", str(running.state))

@@ -102,7 +102,7 @@ class Container:
     """One container with the host's network, run as docs/appliance.md says: read-only but for its state."""
 
     ARGUMENTS = (
-        "--network=host", "--read-only", "--read-only-tmpfs=false", "--cap-drop=all",
+        "--network=host", "--read-only", "--cap-drop=all",
         "--security-opt=no-new-privileges", "--no-healthcheck",  # podman's timer for it is systemd's
     )  # fmt: skip
 
@@ -125,7 +125,7 @@ class Container:
 
     def health(self) -> int:
         """Run what the image's HEALTHCHECK says."""
-        test = self.containers.inspect(self.image)["HealthCheck"]["Test"]
+        test = self.containers.inspect(self.image)["Healthcheck"]["Test"]
         assert test[0] == "CMD"
         return self.inside(*test[1:], check=False).returncode
 

@@ -1,7 +1,7 @@
 """A ring of boxes: upgraded, gone back where it got worse, stopped where a box cannot be reached."""
 
-import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +12,7 @@ import pytest
 
 from tests.machine.conftest import variant
 from tests.machine.nspawn import REPOSITORY, Machine
-from tests.machine.test_package import PUSHING, configure, numbers
+from tests.machine.test_package import UPLOADING, configure, numbers, receiver
 
 DEPLOY = REPOSITORY / ".github/deploy/deploy.py"
 INTO = "nsenter -t {box} -m -u -i -n -p -C -- env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin"
@@ -53,6 +53,13 @@ def deaf(root: Path) -> None:
     )
 
 
+def hanging(root: Path) -> None:
+    code = (
+        "\n\nasync def _for_ever(*_a, **_m):\n    await asyncio.Event().wait()\n\n\nTarget.send = _for_ever\n"
+    )
+    append("uploaders/http.py", "\nimport asyncio\n" + code)(root)
+
+
 def further(root: Path) -> None:
     append("store/schema.py", MIGRATION)(root)
 
@@ -72,14 +79,22 @@ def now(packages: Path) -> Path:
     return packages / "edge-gateway-deb12.deb"
 
 
+@pytest.fixture(scope="module")
+def before(now: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the package that the box has: 0.0.5."""
+    made = tmp_path_factory.mktemp("before") / f"edge-gateway_0.0.5{MARK}"
+    variant(now, made, "0.0.5~deb12", lambda root: None)
+    return made
+
+
 class Ring:
     """One box with values flowing, the packages for it, and what the deployment said."""
 
     def __init__(self, box: Machine, now: Path, folder: Path) -> None:
         self.box, self.folder = box, folder
         self.new, self.previous = folder / "new", folder / "previous"
-        self.new.mkdir()
-        self.previous.mkdir()
+        for each in (self.new, self.previous):
+            each.mkdir(parents=True)
         self.acknowledged = folder / "acknowledged"
         self._now = now
 
@@ -123,31 +138,19 @@ class Ring:
 
 
 @pytest.fixture
-def ring(boot: Callable[[str], Machine], now: Path, tmp_path: Path) -> Iterator[Ring]:
-    """Yield a ring whose box has 0.0.5, and values that come in."""
+def ring(boot: Callable[[str], Machine], now: Path, before: Path, tmp_path: Path) -> Iterator[Ring]:
+    """Yield a ring whose box has 0.0.5, with values that come in and go out."""
     box = boot("bookworm")
     made = Ring(box, now, tmp_path / "deploy")
-    made.package(made.previous, "0.0.5", lambda root: None)
-    (previous,) = made.previous.iterdir()
-    (box.root / "root/previous.deb").write_bytes(previous.read_bytes())
-    box.sh("apt-get install -y /root/previous.deb")
-    configure(box, PUSHING)
+    shutil.copy(before, made.previous)
+    shutil.copy(before, box.root / "root/before.deb")
+    box.sh("apt-get install -y /root/before.deb")
+    configure(box, UPLOADING)
+    receiver(box, tmp_path / "receiver")
     box.sh("systemctl reload edge-gateway")
     box.client("push", box.token(), str(made.acknowledged))
-    box.until("a value", 10, "true")
-    time.sleep(2)
+    box.until("a delivery", 20, "edge-gateway status | grep -q '\"cloud\": [1-9]'")
     yield made
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "deploy").mkdir(exist_ok=True)
-    return tmp_path / "deploy"
-
-
-@pytest.fixture(autouse=True)
-def _folders(folder: Path) -> None:
-    """Made before the ring."""
 
 
 def test_a_good_package_is_taken_and_the_next_box_that_is_away_stops_the_ring(ring: Ring) -> None:
@@ -178,6 +181,7 @@ def test_a_good_package_is_taken_and_the_next_box_that_is_away_stops_the_ring(ri
     [
         (unwell, "", "/healthz does not answer: HTTP Error 503"),
         (deaf, "", "device scale was running, now: failed: "),
+        (hanging, "", "upload cloud: nothing comes through any more"),
         (ending, "", "it cannot be configured"),
         (further_and_deaf, "hot3", "device scale was running, now: failed: "),
     ],
@@ -230,17 +234,21 @@ def test_a_store_that_went_on_without_its_package_saying_so_is_called_broken(rin
 
 
 def test_without_a_way_back_nothing_is_changed(ring: Ring) -> None:
-    for each in ring.previous.iterdir():
-        each.unlink()
-    ring.package(ring.previous, "0.0.4", lambda root: None)
     ring.package(ring.new, "0.0.6", lambda root: None)
     pid = ring.box.property("MainPID")
+    (before,) = ring.previous.iterdir()
+    before.rename(ring.previous / f"edge-gateway_0.0.4{MARK}")
     code, said = ring.deploy()
     assert code == 1
-    assert "edge-gateway_0.0.5~deb12_amd64.deb" in said
-    ring.previous.joinpath(f"edge-gateway_0.0.4{MARK}").rename(ring.folder / "elsewhere.deb")
-    result = json.loads(ring.box.sh("cat /var/lib/edge-gateway-deploy/result.json 2>/dev/null || echo '{}'"))
-    assert result == {}
+    assert "previous has 0 packages edge-gateway_0.0.5~deb12_amd64.deb" in said
+    # One that is of another version than its name says is found out on the box.
+    (ring.previous / f"edge-gateway_0.0.4{MARK}").unlink()
+    ring.package(ring.previous, "0.0.4", lambda root: None)
+    (ring.previous / f"edge-gateway_0.0.4{MARK}").rename(before)
+    code, said = ring.deploy()
+    assert code == 1
+    assert ": refused, has 0.0.5~deb12" in said
+    assert "there is no package of 0.0.5~deb12 to go back to" in said
     assert ring.box.property("MainPID") == pid
 
 

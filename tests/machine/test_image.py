@@ -64,7 +64,7 @@ def test_it_runs_read_only_and_without_rights_and_keeps_store_and_identity_over_
     file.write_text(f"devices: {devices}\n")
     file.chmod(0o644)
     tmp_path.chmod(0o755)
-    container.run(f"--volume={tmp_path}:/etc/edge-gateway:ro")
+    container.run("--read-only-tmpfs=false", f"--volume={tmp_path}:/etc/edge-gateway:ro")
     container.until_healthy()
     first = until_newer(container, 0)
     status = container.inside("cat", "/proc/1/status").stdout
