@@ -19,14 +19,15 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/cache/ldconfig/* /var/log/* \
     && echo 'edge-gateway:x:10001:10001::/var/lib/edge-gateway:/usr/sbin/nologin' >> /etc/passwd \
     && echo 'edge-gateway:x:10001:' >> /etc/group \
+    && install -d /etc/edge-gateway/secrets \
     && install -d -o 10001 -g 10001 -m 700 /var/lib/edge-gateway
 COPY --from=build /build/debian/build/lib /usr/lib/edge-gateway
 COPY --from=build /build/debian/build/made/sbom.cdx.json /usr/share/edge-gateway/sbom.cdx.json
 COPY debian/copyright /usr/share/doc/edge-gateway/copyright
 COPY --chmod=755 debian/launcher /usr/bin/edge-gateway
 
-# {credential: NAME} is the file /run/secrets/NAME, where docker and podman put secrets.
-ENV LANG=C.UTF-8 CREDENTIALS_DIRECTORY=/run/secrets
+# {credential: NAME} is a file where the package has it too, so that one mounted folder brings both.
+ENV LANG=C.UTF-8 CREDENTIALS_DIRECTORY=/etc/edge-gateway/secrets
 USER 10001:10001
 VOLUME /var/lib/edge-gateway
 EXPOSE 8443

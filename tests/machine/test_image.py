@@ -103,22 +103,25 @@ def test_it_runs_read_only_and_without_rights_and_keeps_store_and_identity_over_
 
 
 def test_the_environment_and_a_secret_configure_it_without_a_file(
-    container: Container, free_port: Callable[[], int]
+    container: Container, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     devices = plc(container, free_port())
-    secret = f"{container.name}-cloud"
-    container.containers.run("podman", "secret", "create", secret, "-", input="s3cr3t-canary")
+    secret = tmp_path / "secrets/cloud"
+    secret.parent.mkdir()
+    secret.write_text("s3cr3t-canary\n")
+    secret.chmod(0o400)
+    for each in (secret, secret.parent):
+        os.chown(each, 10001, 10001)
     upload = "{cloud: {http: {url: 'https://127.0.0.1:1/x', token: {credential: cloud}}}}"
     container.run(
         f"--env=EDGE_GATEWAY__DEVICES={devices}",
         f"--env=EDGE_GATEWAY__UPLOADS={upload}",
-        f"--secret={secret},target=cloud,uid=10001,mode=0400",
+        f"--volume={secret.parent}:/etc/edge-gateway/secrets:ro",
     )
     container.until_healthy()
     until_newer(container, 0)
     assert "cloud" in container.get("/v1/state")["uploads"]
     assert "s3cr3t-canary" not in container.log()
-    container.containers.run("podman", "secret", "rm", secret)
 
 
 def test_without_a_configuration_it_ends_and_says_what_it_lacks(container: Container) -> None:
