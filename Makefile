@@ -82,6 +82,7 @@ image:
 	@dpkg -s $(IMAGE_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(IMAGE_PACKAGES); }
 	buildah bud --format docker --no-cache --timestamp $$(dpkg-parsechangelog -S Timestamp) \
 		--build-arg VERSION=$$(dpkg-parsechangelog -S Version) --build-arg REVISION=$$(git rev-parse HEAD) \
+		--build-arg BUILDPLATFORM=linux/$$(dpkg --print-architecture) \
 		$(if $(PLATFORMS),--platform $(PLATFORMS) --manifest,--tag) $(IMAGE) $(IMAGE_ARGS) .
 
 # On machines that really boot (systemd-nspawn), from the packages in dist/, made where they are not there.

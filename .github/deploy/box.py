@@ -236,21 +236,30 @@ def gone_back(was: Before, kept: str, why: str, limit: Limits) -> tuple[str, str
     return "rolled back", why
 
 
+def prepare(was: Before, version: str, kept: str) -> None:
+    """See to the way back. Refused: there is none."""
+    if kept != version:
+        raise Refused(f"there is no package of {version} to go back to: give it with --previous")
+    form = installed("Store-Form")
+    if not form or form != packaged(NEW, "Store-Form"):
+        back_up(was)
+
+
 def upgrade(limit: Limits) -> tuple[str, str]:
     """Return the outcome and the reason for it."""
     version, new = installed("Version"), packaged(NEW, "Version")
     kept = packaged(KEPT, "Version") if KEPT.exists() else ""
-    if not version or not new:
-        raise Refused("edge-gateway is not installed here" if new else f"{NEW} is no package")
+    if installed("db:Status-Status") in ("", "not-installed", "config-files"):
+        raise Refused("edge-gateway is not installed here")
+    if not new:
+        raise Refused(f"{NEW} is no package")
     was = before(limit)
-    if version != new:
-        if kept != version:
-            raise Refused(f"there is no package of {version} to go back to: give it with --previous")
-        form = installed("Store-Form")
-        if not form or form != packaged(NEW, "Store-Form"):
-            back_up(was)
+    if version == kept and (BACKUP / "store").exists() and not look().status:
+        go_back(was, kept, limit)
+        return "rolled back", "an earlier way back had not ended; now it has"
     try:
         if version != new:
+            prepare(was, version, kept)
             run("apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300",
                 "-o", "Dpkg::Options::=--force-confold", str(NEW))  # fmt: skip
         watch(was, new, limit)

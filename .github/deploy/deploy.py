@@ -91,7 +91,7 @@ def package_for(folder: Path, mark: str, version: str = "*") -> Path:
 def upgrade(box: Box, given: argparse.Namespace) -> dict[str, str]:
     """Upgrade a box; return its result. Problem: it could not be, or its state is not known."""
     said = box.sh(
-        ". /etc/os-release; dpkg --print-architecture; echo $VERSION_ID; "
+        ". /etc/os-release; dpkg --print-architecture; echo ${VERSION_ID:-none}; "
         f"install -d -m 700 {FOLDER}; rm -f {FOLDER}/result.json; "
         "dpkg-query -W -f '${Version}\\n' edge-gateway || echo none; "
         f"dpkg-deb -f {FOLDER}/installed.deb Version 2>/dev/null || echo none"
