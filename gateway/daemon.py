@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 from collections.abc import Iterator, Mapping
@@ -19,14 +20,16 @@ from gateway.clock import Clock
 from gateway.config import Config, ConfigProblems, DeviceConfig, UploadConfig, load_or_last_good, take
 from gateway.config.dropin import refused_by_sandbox
 from gateway.config.projection import project
+from gateway.controls import Certificates
 from gateway.delivered import remember_store
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
-from gateway.intake import DeviceSession, OwnTime
+from gateway.intake import DeviceSession
 from gateway.logs import Logs
 from gateway.model import BatchListener, DeviceProblem, GatewayError
+from gateway.own_time import OwnTime
 from gateway.store import Store
-from gateway.supervise import Backoff, Keeper, Supervisor, describe
+from gateway.supervise import Backoff, Health, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
@@ -80,6 +83,7 @@ class Daemon:
         self._api_address: tuple[str, int] | None = None
         self._api_up = asyncio.Event()
         self._notifier = Notifier()
+        self._watchdog = Watchdog(self._notifier, clock, self._watched)
         self._supervisor = Supervisor(clock)
         self._own_time: OwnTime
         self._reloading = asyncio.Lock()
@@ -94,6 +98,12 @@ class Daemon:
     @property
     def uploads(self) -> Mapping[str, Forwarder]:
         return {name: part.forwarder for name, part in self._uploads.items()}
+
+    @functools.cached_property
+    def certificates(self) -> Certificates:
+        from gateway.protocols.opcua.pki import Pki  # what the YAML does not name is not imported
+
+        return Pki(self.state / "pki")
 
     def config(self) -> ConfigInfo:
         return ConfigInfo(
@@ -323,8 +333,7 @@ class Daemon:
     def _start_watchdog(self) -> None:
         interval_s = watchdog_interval_s()
         if interval_s is not None:
-            watchdog = Watchdog(self._notifier, self.clock, self._watched)
-            self._supervisor.start("watchdog", watchdog.run(interval_s))
+            self._supervisor.start("watchdog", self._watchdog.run(interval_s))
 
     def _watched(self) -> Iterator[Watched]:
         yield Watched("the store's writer", self.store, _WRITER_LIMIT_S)
@@ -345,6 +354,8 @@ class Daemon:
                 return {"ok": True}
             case "status":
                 return self._status()
+            case "health":
+                return self._health()
         return {"ok": False, "problems": [f"unknown command {request.get('command')!r}"]}
 
     def _status(self) -> Mapping[str, Any]:
@@ -357,6 +368,8 @@ class Daemon:
             "file": str(self.file),
             "store": str(self.store.folder.absolute()),
             "flash": str(store.flash),
+            "commits": store.newest_seq,
+            "delivered_units": {name: part.forwarder.counters.units for name, part in self._uploads.items()},
             "warnings": [each for each in (store.refusing, store.disk.warning, store.flash.warning) if each],
             "problems": list(self._problems),
             "parts": {
@@ -364,6 +377,15 @@ class Daemon:
                 for keeper in self._keepers()
             },
         }
+
+    def _health(self) -> Mapping[str, Any]:
+        """Say what a new start could mend: a part that stands, an API that does not listen."""
+        standing = self._watchdog.standing()
+        api = self._api.health if self._api is not None else Health()
+        problems = [standing] if standing else []
+        if api.state != "running":
+            problems.append(f"the API does not listen: {api.detail or api.state}")
+        return {"ok": not problems, "problems": problems}
 
     def _keepers(self) -> list[Keeper]:
         devices = [part.keeper for part in self._devices.values()]

@@ -3,16 +3,16 @@
 import asyncio
 import contextlib
 import traceback
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gateway.clock import Clock
 from gateway.controls import Channel, NotPollable
-from gateway.model import Batch, BatchListener, Flag, Gap, RunRecord, Ticket
+from gateway.model import Batch, BatchListener, Gap, RunRecord, Sample, Ticket
+from gateway.own_time import OwnTime
 from gateway.store import Store
 from gateway.supervise import Health, Keeper, describe
 
@@ -21,62 +21,10 @@ RUNNING = "running"
 """Status of a run that has not ended; after a power cut, of one that never did."""
 _TELL_NS = 10_000_000_000
 _ROW_NS = 60_000_000_000  # a row of a subscription's run covers at most a minute
-_STEP_US = 1_000_000
 _TRACEBACK_CHARACTERS = 8_000
 # What the device had from us last was put together a little before it arrived: the hole begins there.
 _UNDER_WAY_US = 250_000
-_WITHOUT_GAPS = ("poll", "push", "connect")
-
-
-@dataclass(slots=True)
-class _Guess:
-    """What a stamp is ahead of monotonic time, and the stamps made with it, while nothing sets the clock."""
-
-    less_mono_us: int
-    first_us: int
-    last_us: int
-
-
-class OwnTime:
-    """The gateway's own stamps: wall time, but never before the newest stamp while nothing sets the clock.
-
-    What was stamped meanwhile stays as it is, for it is a key and may have been delivered. Once the clock is
-    set, a gap record says by how much these stamps are wrong.
-    """
-
-    def __init__(self, clock: Clock, newest_us: int, record: Callable[[Gap], None]) -> None:
-        self._clock = clock
-        self._newest_us = newest_us
-        self._record = record
-        self._wall_less_mono_us = 0
-        self._guesses: deque[_Guess] = deque(maxlen=1000)
-
-    def __call__(self) -> tuple[int, int]:
-        wall, mono = self._clock.wall_us(), self._clock.mono_ns() // 1000
-        if self._clock.synchronised():
-            self._correct(wall - mono)
-            self._newest_us = max(self._newest_us, wall)
-            return wall, Flag.OWN_TIME
-        if not self._guesses or abs(wall - mono - self._wall_less_mono_us) > _STEP_US:
-            # Somebody set the clock: what was added to a boot in 1970 must not be added to the right date.
-            self._wall_less_mono_us = wall - mono
-            start = max(wall, self._newest_us + 1)
-            self._guesses.append(_Guess(start - mono, start, start))
-        guess = self._guesses[-1]
-        self._newest_us = guess.last_us = stamp = max(mono + guess.less_mono_us, self._newest_us)
-        return stamp, Flag.OWN_TIME | Flag.UNSYNCED
-
-    def _correct(self, less_mono_us: int) -> None:
-        while self._guesses:
-            guess = self._guesses.popleft()
-            wrong_us = guess.less_mono_us - less_mono_us
-            if abs(wrong_us) > _STEP_US:
-                way = "late" if wrong_us > 0 else "early"
-                reason = (
-                    f"no hole: the clock was set, and the gateway's own stamps of this time "
-                    f"are {abs(wrong_us) / 1e6:.3f} s too {way}"
-                )
-                self._record(Gap(guess.first_us, guess.last_us, reason))
+_WITHOUT_GAPS = ("poll", "push", "connect", "backfill")
 
 
 class PollGate:
@@ -141,6 +89,9 @@ class _Run:
         self._samples += samples
         self._session.heard(ends_hole=self._kind not in _WITHOUT_GAPS)
         self._heard_ns = now = self._session.clock.mono_ns()
+        if self._session.held is not None:
+            # A power cut must find the row before the hole: what was missed in it is not fetched yet.
+            return
         if now - self._start_ns >= _ROW_NS:
             self.end(None)
             self._begin()
@@ -173,6 +124,20 @@ class _Run:
         return record
 
 
+class _HeldHole:
+    """A hole whose record waits until the protocol has fetched what it can (model.Hole)."""
+
+    def __init__(self, session: "DeviceSession", since_us: int, reason: str) -> None:
+        self.since_us, self.reason = since_us, reason
+        self.window: tuple[int, int] | None = None
+        """From when to when it was, once the device is heard again."""
+        self._session = session
+
+    def close(self, left: str = "") -> None:
+        if self._session.held is self:
+            self._session.release(left)
+
+
 class DeviceSession:
     """One device for as long as it is configured: the Link of its protocol, and what the API sees of it."""
 
@@ -203,6 +168,7 @@ class DeviceSession:
         self.last_heard_us: int | None = None
         self.polls = PollGate(store.next_run_id)
         self.stamp = own_time
+        self.memory: dict[str, Any] = {}
         self._listeners = listeners
         self._controls: list[object] = []
         self.hole: tuple[int, str] | None = None
@@ -210,6 +176,7 @@ class DeviceSession:
         self._heard_ns: int | None = None
         """When `last_heard_us` was, monotonic; None: in an earlier life."""
         self._hole_ns = 0
+        self.held: _HeldHole | None = None
         self._attempt_us, self._attempt_ns = 0, 0
         self._runs = 0
         self._last_failure: tuple[str, int] = ("", 0)
@@ -218,6 +185,9 @@ class DeviceSession:
 
     def tag(self, name: str, *, unit: str = "") -> int:
         return self.store.series(self.id, name, unit)
+
+    def last(self, series: int) -> Sample | None:
+        return self.store.last(series)
 
     async def emit(self, batch: Batch) -> Ticket:
         self._tell(batch)
@@ -234,6 +204,17 @@ class DeviceSession:
 
     def gap(self, from_us: int, to_us: int, reason: str, count: int | None = None) -> None:
         self.store.gap(Gap(from_us, max(from_us, to_us), reason, device=self.id, count=count))
+
+    @contextlib.contextmanager
+    def mending(self) -> Iterator[_HeldHole | None]:
+        self.held = held = _HeldHole(self, *self.hole) if self.hole is not None else None
+        try:
+            yield held
+        finally:
+            if held is not None and self.held is held:
+                if held.window is not None:
+                    self.release(held.reason)
+                self.held = None
 
     def report(self, state: str, detail: str = "") -> None:
         if self.keeper is not None:
@@ -271,7 +252,11 @@ class DeviceSession:
     def heard(self, *, ends_hole: bool) -> None:
         """The device gave a sign of life; data or a keep-alive of its acquisition also ends a hole."""
         if ends_hole and self.hole is not None:
-            self._close_hole(*self.hole)
+            if self.held is None:
+                since_us, reason = self.hole
+                self._close_hole(self._window(since_us), reason)
+            elif self.held.window is None:
+                self.held.window = self._window(self.held.since_us)
         self.last_heard_us, self._heard_ns = self.clock.wall_us(), self.clock.mono_ns()
 
     def was_heard(self, until_us: int, why_not_since: str) -> None:
@@ -332,11 +317,22 @@ class DeviceSession:
         for listener in self._listeners:
             listener(self.id, batch)
 
-    def _close_hole(self, since_us: int, reason: str) -> None:
+    def release(self, left: str) -> None:
+        """End the hole that is held back, with a record where something is `left` missing."""
+        held, self.held = self.held, None
+        if held is not None:
+            self._close_hole(held.window or self._window(held.since_us), left)
+
+    def _window(self, since_us: int) -> tuple[int, int]:
+        """Return from when to when the hole is that ends now."""
         now_us, now_ns = self.clock.wall_us(), self.clock.mono_ns()
         if self._heard_ns is not None:  # a clock that was set in between makes the hole no longer nor shorter
             since_us = now_us - (now_ns - self._heard_ns) // 1000 - _UNDER_WAY_US
-        self.gap(since_us, max(now_us, since_us + (now_ns - self._hole_ns) // 1000), reason)
+        return since_us, max(now_us, since_us + (now_ns - self._hole_ns) // 1000)
+
+    def _close_hole(self, window: tuple[int, int], reason: str) -> None:
+        if reason:
+            self.gap(*window, reason)
         self.hole = None
 
     @contextlib.asynccontextmanager

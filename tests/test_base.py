@@ -9,8 +9,8 @@ import pytest
 
 from gateway import identity
 from gateway.clock import SystemClock
-from gateway.intake import OwnTime
 from gateway.model import Batch, DeviceProblem, Flag, Gap, NotStored, Receipt, Sample, Ticket
+from gateway.own_time import OwnTime
 from gateway.scaling import Scaling
 from gateway.supervise import Backoff, Keeper, Supervisor
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateway.controls import Channel, NotPollable
-from gateway.intake import DeviceSession, OwnTime
+from gateway.intake import DeviceSession
 from gateway.model import Batch, DeviceProblem, Gap, Sample
+from gateway.own_time import OwnTime
 from gateway.store import Store, StoreSettings
 from gateway.supervise import Keeper
 from tests.test_base import HandClock

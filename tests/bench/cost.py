@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.clock import SystemClock
-from gateway.intake import DeviceSession, OwnTime
+from gateway.intake import DeviceSession
 from gateway.model import Batch
+from gateway.own_time import OwnTime
 from gateway.store import Store, StoreSettings
 
 _TICK_S = 0.001

@@ -22,8 +22,9 @@ from uuid import UUID
 
 from gateway import uploaders
 from gateway.forward import Forwarder
-from gateway.intake import DeviceSession, OwnTime
+from gateway.intake import DeviceSession
 from gateway.model import Batch, Flag, Sample
+from gateway.own_time import OwnTime
 from gateway.store import (
     Store,
     StoreProblem,

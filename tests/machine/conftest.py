@@ -1,6 +1,7 @@
 """Machines to test in, and the packages to install there."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -44,13 +45,25 @@ def packages(tmp_path_factory: pytest.TempPathFactory, able: None) -> Path:
 
 def older(package: Path, to: Path) -> None:
     """Make a package that differs in its version alone, an older one: there is no released one yet."""
+    variant(package, to, "0.0.1", lambda root: None)
+
+
+def variant(package: Path, to: Path, version: str, edit: Callable[[Path], None], form: str = "") -> None:
+    """Make a package of another version, of another Store-Form if given, with its files edited."""
     work = to.with_suffix("")
     subprocess.run(["dpkg-deb", "-R", package, work], check=True)
+    fields = {"Version": version} | ({"Store-Form": form} if form else {})
     control = work / "DEBIAN" / "control"
-    lines = control.read_text().splitlines()
-    control.write_text(
-        "\n".join("Version: 0.0.1" if line.startswith("Version:") else line for line in lines) + "\n"
-    )
+    for file, changed in (
+        (control, fields),
+        (next(work.glob("usr/lib/edge-gateway/edge_gateway-*.dist-info/METADATA")),
+         {"Version": version.partition("~deb")[0]}),
+    ):  # fmt: skip
+        text = file.read_text()
+        for name, value in changed.items():
+            text = re.sub(rf"^{name}: .*$", f"{name}: {value}", text, count=1, flags=re.MULTILINE)
+        file.write_text(text)
+    edit(work)
     subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "-b", work, to], check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(work)
 
