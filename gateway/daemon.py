@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ _STOP_UPLOADS_S = 1.5
 _API_UP_S = 5.0
 _WRITER_LIMIT_S = 60.0
 _FORWARDER_LIMIT_S = 120.0
+SWITCH_S = 0.001
+"""So long the loop waits for each thread of the store that is busy in Python; unset it is 5 ms."""
 
 
 @dataclass(slots=True)
@@ -126,6 +129,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
+        sys.setswitchinterval(SWITCH_S)
         loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
         self._took(loaded.config, loaded.problems)
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
