@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 
-from gateway.model import Batch, Gap
+from gateway.model import Batch, Flag, Gap
 from gateway.store.codec import BlockHeader, Kind, encode
 from gateway.store.schema import WIDE_US
 from gateway.store.values import Checked, checked, cut_out, value_bytes
@@ -109,22 +109,23 @@ def _by_time(batch: Checked) -> list[Checked]:
     for group, (start, end) in enumerate(zip([0, *edges], [*edges, len(order)], strict=True)):
         for place in order[start:end]:
             group_of[place] = group
-    turns = _in_turns(batch.series, group_of)
+    turns = _in_turns(batch, group_of)
     # A long backfill that came shuffled goes into narrow blocks.
     return [_pick(batch, sorted(t, key=ts.__getitem__) if len(t) > BLOCK_ROWS else t) for t in turns]
 
 
-def _in_turns(series: Sequence[int], group_of: Sequence[int]) -> list[list[int]]:
+def _in_turns(batch: Batch, group_of: Sequence[int]) -> list[list[int]]:
     """Return the places by turn and group: each series' samples stay in the order of their arrival.
 
-    A series goes to a new turn where it changes its group (the clock was set), some times in a commit.
+    A series goes to a new turn where it changes its group: each time that the clock was set for own stamps,
+    some times in a commit for others, which may come shuffled.
     """
     turns: dict[tuple[int, int], list[int]] = {}
     at: dict[int, tuple[int, int]] = {}
-    for place, (number, group) in enumerate(zip(series, group_of, strict=True)):
+    for place, (number, flags, group) in enumerate(zip(batch.series, batch.flags, group_of, strict=True)):
         turn, before = at.get(number, (0, group))
         if group != before:
-            turn = min(turn + 1, _TURNS - 1)
+            turn = turn + 1 if flags & Flag.OWN_TIME else min(turn + 1, _TURNS - 1)
         at[number] = turn, group
         turns.setdefault((turn, group), []).append(place)
     return [turns[key] for key in sorted(turns)]
