@@ -45,6 +45,7 @@ _GUARDED = {
 _SHM = struct.Struct("<IIIBBHII8s8s")
 _SHM_CHECKSUM = struct.Struct("<II")
 _SHM_BACKFILLED = 96
+_WAL_HEADER = 32
 
 
 def look_over(path: Path, *, thorough: bool = True) -> list[int]:
@@ -149,7 +150,8 @@ def _published(path: Path) -> int:
     """Return the frames of the WAL that the last process had synced and not all written back; 0: not known.
 
     SQLite's shared memory is a file that outlives a kill, and it names a frame only once it is durable
-    (https://sqlite.org/walformat.html, 2.1).
+    (https://sqlite.org/walformat.html, 2.1). A power cut leaves one of an earlier moment, which may be of the
+    WAL as it was before it was begun anew: the salts tell.
     """
     try:
         raw = path.with_name(path.name + "-shm").read_bytes()[: _SHM_BACKFILLED + 4]
@@ -160,8 +162,23 @@ def _published(path: Path) -> int:
     head = raw[: _SHM.size]
     if checksum(head) != _SHM_CHECKSUM.unpack_from(raw, _SHM.size):
         return 0
-    there = int(_SHM.unpack(head)[6])
+    there, salts = int(_SHM.unpack(head)[6]), _SHM.unpack(head)[9]
+    if _begun_anew(path, salts):
+        return 0
     return there if there > int.from_bytes(raw[_SHM_BACKFILLED : _SHM_BACKFILLED + 4], "little") else 0
+
+
+def _begun_anew(path: Path, salts: bytes) -> bool:
+    """Say whether the WAL is empty, or sound and not the one with these salts."""
+    try:
+        with path.with_name(path.name + "-wal").open("rb") as wal:
+            header = wal.read(_WAL_HEADER)
+    except OSError:
+        return False
+    if len(header) < _WAL_HEADER:
+        return True
+    sound = checksum(header[:24]) == struct.unpack(">II", header[24:])
+    return sound and header[16:24] != salts
 
 
 def _check_wal(path: Path, published: int) -> None:
