@@ -8,7 +8,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TEST_PACKAGES = chromium libatomic1 strace systemd shellcheck e2fsprogs
 APT = DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends
 
-MACHINE_PACKAGES = systemd-container mmdebstrap debhelper python3-pip
+MACHINE_PACKAGES = systemd-container mmdebstrap debhelper python3-pip lintian qemu-system-x86 qemu-utils \
+	qemu-user-static busybox-static kmod cpio e2fsprogs
 BUILD_PACKAGES = debhelper python3-pip
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --only-binary :all: \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
@@ -74,7 +75,8 @@ deb:
 	@dpkg -s $(BUILD_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(BUILD_PACKAGES); }
 	dpkg-architecture -a$(ARCH) --force -c $(MAKE) --no-print-directory -f debian/rules clean binary OUT=$(CURDIR)/dist
 
-# On machines that really boot (systemd-nspawn), from the packages in dist/, made where they are not there.
+# On machines that really boot (systemd-nspawn, QEMU), from the packages in dist/, made where they are not there.
+# CUTS=100 for the full count of power cuts, half a minute each.
 machine-test: .venv/dev
 	@dpkg -s $(MACHINE_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(MACHINE_PACKAGES); }
 	$(SUDO) $(BIN)/pytest -m machine tests/machine $(ARGS)

@@ -11,8 +11,9 @@ import random
 import socket
 import struct
 import threading
+from io import BufferedRWPair
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, NoReturn
 
 SECTOR_BYTES = 512
 _FIXED_NEWSTYLE, _NO_ZEROES = 1, 2
@@ -59,15 +60,23 @@ class VolatileDisk:
         self._size_bytes = os.fstat(self._fd).st_size
         self._unused = threading.Event()
         self._unused.set()
+        self._held, self._reached = threading.Event(), threading.Event()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(address))
         self._listener.listen(1)
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
+    def hold_flush(self, within_s: float) -> bool:
+        """Never answer the next flush; return when it has come, or that none came."""
+        self._held.set()
+        return self._reached.wait(within_s)
+
     def cut(self, chance: random.Random) -> Cut:
         """Lose the cache, or parts of it. The client has been killed."""
         assert self._unused.wait(10), "the machine still has its disk"
+        self._held.clear()
+        self._reached.clear()
         for write in reversed(self._cache):
             os.pwrite(self._fd, write.before, write.offset)
         likely = chance.random()  # one disk had nearly done, another had done next to nothing
@@ -107,7 +116,7 @@ class VolatileDisk:
             finally:
                 self._unused.set()
 
-    def _shake_hands(self, stream: BinaryIO) -> None:
+    def _shake_hands(self, stream: BufferedRWPair) -> None:
         _send(stream, b"NBDMAGICIHAVEOPT" + struct.pack(">H", _FIXED_NEWSTYLE | _NO_ZEROES))
         _exactly(stream, 4)
         while True:
@@ -120,7 +129,7 @@ class VolatileDisk:
                 return
             _reply(stream, option, _Reply.ACK if option == _Option.ABORT else _Reply.UNSUPPORTED)
 
-    def _answer(self, stream: BinaryIO) -> None:
+    def _answer(self, stream: BufferedRWPair) -> None:
         while True:
             magic, _flags, command, handle, offset, length = struct.unpack(">IHHQQI", _exactly(stream, 28))
             assert magic == _REQUEST, hex(magic)
@@ -131,6 +140,9 @@ class VolatileDisk:
                 case _Command.WRITE:
                     self._write(offset, _exactly(stream, length))
                 case _Command.FLUSH:
+                    if self._held.is_set():
+                        self._reached.set()
+                        _until_gone(stream)
                     self.flushes += 1
                     self._cache.clear()
                 case _Command.DISCONNECT:
@@ -144,17 +156,23 @@ class VolatileDisk:
         os.pwrite(self._fd, data, offset)
 
 
-def _exactly(stream: BinaryIO, length: int) -> bytes:
+def _exactly(stream: BufferedRWPair, length: int) -> bytes:
     data = stream.read(length)
     if len(data) < length:
         raise EOFError
     return data
 
 
-def _send(stream: BinaryIO, data: bytes) -> None:
+def _until_gone(stream: BufferedRWPair) -> NoReturn:
+    while stream.read1(1 << 20):
+        pass
+    raise EOFError
+
+
+def _send(stream: BufferedRWPair, data: bytes) -> None:
     stream.write(data)
     stream.flush()
 
 
-def _reply(stream: BinaryIO, option: int, kind: _Reply, data: bytes = b"") -> None:
+def _reply(stream: BufferedRWPair, option: int, kind: _Reply, data: bytes = b"") -> None:
     _send(stream, struct.pack(">QIII", _OPTION_REPLY, option, kind, len(data)) + data)

@@ -168,8 +168,10 @@ class Box:
         return self.serial.read_text(errors="replace") if self.serial.exists() else ""
 
     def cut(self, chance: random.Random) -> Cut:
-        """Take the power away: from the processor first, from the disk's cache with it."""
+        """Take the power away at once, or while the disk is asked to flush what it was given."""
         assert self._process is not None
+        if chance.random() < 0.7:
+            self._disk.hold_flush(10)
         self._process.kill()
         self._process.wait()
         return self._disk.cut(chance)
