@@ -13,7 +13,7 @@ import struct
 import threading
 from io import BufferedRWPair
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 SECTOR_BYTES = 512
 _FIXED_NEWSTYLE, _NO_ZEROES = 1, 2
@@ -60,38 +60,43 @@ class VolatileDisk:
         self._size_bytes = os.fstat(self._fd).st_size
         self._unused = threading.Event()
         self._unused.set()
-        self._held, self._reached = threading.Event(), threading.Event()
+        self._held, self._reached, self._released = (threading.Event() for _ in range(3))
+        self._dead = False
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(address))
         self._listener.listen(1)
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
-    def hold_flush(self, within_s: float) -> bool:
-        """Never answer the next flush; return when it has come, or that none came."""
+    def hold(self, within_s: float) -> bool:
+        """Answer nothing more from the next flush on; say whether there was one so soon."""
         self._held.set()
         return self._reached.wait(within_s)
 
-    def cut(self, chance: random.Random) -> Cut:
-        """Lose the cache, or parts of it. The client has been killed."""
-        assert self._unused.wait(10), "the machine still has its disk"
+    def go_on(self) -> None:
+        """Answer again."""
         self._held.clear()
         self._reached.clear()
-        for write in reversed(self._cache):
-            os.pwrite(self._fd, write.before, write.offset)
-        likely = chance.random()  # one disk had nearly done, another had done next to nothing
-        kept = torn = 0
-        for write in self._cache:
-            if chance.random() < likely:
-                os.pwrite(self._fd, write.data, write.offset)
-                kept += 1
-            elif len(write.data) > SECTOR_BYTES and chance.random() < 0.3:
-                first, last = sorted(chance.sample(range(len(write.data) // SECTOR_BYTES + 1), 2))
-                part = slice(first * SECTOR_BYTES, last * SECTOR_BYTES)
-                os.pwrite(self._fd, write.data[part], write.offset + part.start)
-                torn += 1
-        done = Cut(kept, torn, len(self._cache) - kept - torn)
+        self._released.set()
+
+    def leave(self, file: Path, chance: random.Random) -> Cut:
+        """Write what a power cut now would leave into another file. The disk is held."""
+        assert self._reached.is_set()
+        with Path(f"/proc/self/fd/{self._fd}").open("rb") as here, file.open("wb") as there:
+            there.truncate(self._size_bytes)
+            _copy(here.fileno(), there.fileno(), self._size_bytes)
+            return _lose(there.fileno(), self._cache, chance)
+
+    def cut(self, chance: random.Random) -> Cut:
+        """Lose the cache, or parts of it. The client has been killed."""
+        self._dead = True
+        self._released.set()
+        assert self._unused.wait(10), "the machine still has its disk"
+        done = _lose(self._fd, self._cache, chance)
         self._cache.clear()
+        self._dead = False
+        self.go_on()
+        self._released.clear()
         return done
 
     def close(self) -> None:
@@ -130,7 +135,7 @@ class VolatileDisk:
             _reply(stream, option, _Reply.ACK if option == _Option.ABORT else _Reply.UNSUPPORTED)
 
     def _answer(self, stream: BufferedRWPair) -> None:
-        while True:
+        while not self._dead:
             magic, _flags, command, handle, offset, length = struct.unpack(">IHHQQI", _exactly(stream, 28))
             assert magic == _REQUEST, hex(magic)
             error, answer = 0, b""
@@ -140,9 +145,9 @@ class VolatileDisk:
                 case _Command.WRITE:
                     self._write(offset, _exactly(stream, length))
                 case _Command.FLUSH:
-                    if self._held.is_set():
-                        self._reached.set()
-                        _until_gone(stream)
+                    self._wait()
+                    if self._dead:
+                        return
                     self.flushes += 1
                     self._cache.clear()
                 case _Command.DISCONNECT:
@@ -150,6 +155,12 @@ class VolatileDisk:
                 case _:
                     error = _EINVAL
             _send(stream, struct.pack(">IIQ", _ANSWER, error, handle) + answer)
+
+    def _wait(self) -> None:
+        if self._held.is_set():
+            self._released.clear()
+            self._reached.set()
+            self._released.wait()
 
     def _write(self, offset: int, data: bytes) -> None:
         self._cache.append(Write(offset, os.pread(self._fd, len(data), offset), data))
@@ -163,10 +174,33 @@ def _exactly(stream: BufferedRWPair, length: int) -> bytes:
     return data
 
 
-def _until_gone(stream: BufferedRWPair) -> NoReturn:
-    while stream.read1(1 << 20):
-        pass
-    raise EOFError
+def _lose(fd: int, cache: list[Write], chance: random.Random) -> Cut:
+    for write in reversed(cache):
+        os.pwrite(fd, write.before, write.offset)
+    likely = chance.random()  # one disk had nearly done, another had done next to nothing
+    kept = torn = 0
+    for write in cache:
+        if chance.random() < likely:
+            os.pwrite(fd, write.data, write.offset)
+            kept += 1
+        elif len(write.data) > SECTOR_BYTES and chance.random() < 0.3:
+            first, last = sorted(chance.sample(range(len(write.data) // SECTOR_BYTES + 1), 2))
+            part = slice(first * SECTOR_BYTES, last * SECTOR_BYTES)
+            os.pwrite(fd, write.data[part], write.offset + part.start)
+            torn += 1
+    return Cut(kept, torn, len(cache) - kept - torn)
+
+
+def _copy(source: int, target: int, size_bytes: int) -> None:
+    at = 0
+    while at < size_bytes:
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+        except OSError:
+            return  # a hole up to the end
+        end = os.lseek(source, at, os.SEEK_HOLE)
+        while at < end:
+            at += os.pwrite(target, os.pread(source, min(end - at, 1 << 22), at), at)
 
 
 def _send(stream: BufferedRWPair, data: bytes) -> None:

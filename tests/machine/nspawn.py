@@ -251,13 +251,31 @@ class Machine:
             raise AssertionError("the machine did not shut down within 30 s") from None
 
 
+class MachineOfImage(Machine):
+    """The disk of another machine, booted here."""
+
+    def __init__(self, image: Path, folder: Path) -> None:
+        super().__init__("", folder, folder)
+        self._image = image
+
+    def mount(self) -> None:
+        self.root.mkdir(parents=True)
+        subprocess.run(["mount", "-o", "loop", self._image, self.root], check=True)
+
+
 @contextlib.contextmanager
-def machine(suite: str, folder: Path, packages: Path, arch: str = "") -> Iterator[Machine]:
-    """Boot a fresh machine."""
-    made = Machine(suite, folder, packages, arch)
+def booted(made: Machine) -> Iterator[Machine]:
+    """Boot a machine; end it."""
     try:
         made.mount()
         made.boot()
         yield made
     finally:
         made.close()
+
+
+def machine(
+    suite: str, folder: Path, packages: Path, arch: str = ""
+) -> contextlib.AbstractContextManager[Machine]:
+    """Boot a fresh machine."""
+    return booted(Machine(suite, folder, packages, arch))

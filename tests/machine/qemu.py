@@ -4,6 +4,7 @@ Its disk has a cache that a power cut loses (disk.py). The gateway's port is for
 acknowledged is known outside of it.
 """
 
+import contextlib
 import http.client
 import json
 import random
@@ -12,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +128,8 @@ class Box:
         self.token = token
         self.serial = folder / "serial.log"
         self.port = free_port()
-        self._socket = folder / "disk.sock"
-        self._disk = VolatileDisk(disk, self._socket)
+        self._socket, self._monitor = folder / "disk.sock", folder / "qmp.sock"
+        self.disk = VolatileDisk(disk, self._socket)
         self._process: subprocess.Popen[bytes] | None = None
         self._log = (folder / "qemu.log").open("ab")
 
@@ -146,7 +148,8 @@ class Box:
             "qemu-system-x86_64", "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
             "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2", "-m", "1024",
             "-kernel", str(vmlinuz), "-initrd", str(initrd), "-append", append,
-            "-serial", f"file:{self.serial}", "-device", "virtio-rng-pci",
+            "-qmp", f"unix:{self._monitor},server=on,wait=off", "-serial", f"file:{self.serial}",
+            "-device", "virtio-rng-pci",
             "-drive", disk, "-device", "virtio-blk-pci,drive=disk",
             "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=",
         )  # fmt: skip
@@ -171,10 +174,27 @@ class Box:
         """Take the power away at once, or while the disk is asked to flush what it was given."""
         assert self._process is not None
         if chance.random() < 0.7:
-            self._disk.hold_flush(10)
+            self.disk.hold(10)
         self._process.kill()
         self._process.wait()
-        return self._disk.cut(chance)
+        return self.disk.cut(chance)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let its time stand still."""
+        self._command("stop")
+        yield
+        self._command("cont")
+
+    def _command(self, command: str) -> None:
+        with socket.socket(socket.AF_UNIX) as monitor, monitor.makefile("rw") as stream:
+            monitor.settimeout(60)
+            monitor.connect(str(self._monitor))
+            for request in ({"execute": "qmp_capabilities"}, {"execute": command}):
+                stream.write(json.dumps(request) + "\n")
+                stream.flush()
+                while "return" not in (answer := json.loads(stream.readline())):
+                    assert "error" not in answer, answer
 
     def connect(self) -> http.client.HTTPSConnection:
         context = ssl.create_default_context()
@@ -196,7 +216,7 @@ class Box:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._disk.close()
+        self.disk.close()
         self._log.close()
 
 
