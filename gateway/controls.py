@@ -44,14 +44,55 @@ class Browse(Protocol):
         """List the children of `node` (None: the root), `limit` at a time. KeyError: no such node."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Channel:
-    """How the live session with a device is secured."""
+    """How the live session with a device is secured, as far as that is known now."""
 
     security: str
     """"Basic256Sha256/SignAndEncrypt", "none"..."""
     insecure: str = ""
     """A sentence saying what is insecure about it, or ""."""
+    thumbprint: str = ""
+    """Of the device's certificate; "" for none."""
+    clock_offset_us: int | None = None
+    """What the device's clock is ahead of ours."""
+    warnings: tuple[str, ...] = ()
+    """Sentences: a certificate that expires, a clock that is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateEntry:
+    """A certificate in one of the folders of the gateway."""
+
+    place: str
+    """"own", "trusted", "issuers", "trusted_expired" or "rejected"."""
+    thumbprint: str
+    """SHA-1 in hex, as OPC UA tools show it."""
+    sha256: str
+    subject: str
+    issuer: str
+    application_uri: str
+    valid_from_us: int
+    valid_until_us: int
+    device: str
+    """Which device showed it, where it was rejected; else ""."""
+    file: str
+
+
+class Certificates(Protocol):
+    """Whom the gateway trusts. Blocking: files."""
+
+    def own(self) -> bytes | None:
+        """Return the gateway's application certificate, DER; None where it was never needed."""
+
+    def entries(self) -> Sequence[CertificateEntry]:
+        """List all certificates, the gateway's own first."""
+
+    def trust(self, name: str, *, expired: bool = False) -> object:
+        """Trust a rejected one, by thumbprint or device. KeyError: there is none; ValueError: several."""
+
+    def distrust(self, name: str) -> int:
+        """Remove one by its thumbprint; return how many files went."""
 
 
 @dataclass(frozen=True, slots=True)

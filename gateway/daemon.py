@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from gateway.clock import Clock
 from gateway.config import Config, ConfigProblems, DeviceConfig, UploadConfig, load_or_last_good, take
 from gateway.config.dropin import refused_by_sandbox
 from gateway.config.projection import project
+from gateway.controls import Certificates
 from gateway.delivered import remember_store
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
@@ -95,6 +97,12 @@ class Daemon:
     @property
     def uploads(self) -> Mapping[str, Forwarder]:
         return {name: part.forwarder for name, part in self._uploads.items()}
+
+    @functools.cached_property
+    def certificates(self) -> Certificates:
+        from gateway.protocols.opcua.pki import Pki  # what the YAML does not name is not imported
+
+        return Pki(self.state / "pki")
 
     def config(self) -> ConfigInfo:
         return ConfigInfo(

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.api.answers import found, health_row, json_answer, run_row
+from gateway.api.answers import found, json_answer
 from gateway.api.contracts import DeviceView
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
@@ -14,7 +14,7 @@ from gateway.api.routing import endpoint
 from gateway.api.schemas import DeviceDetail, DeviceList, NodeList, PollAnswer
 from gateway.api.tokens import Role
 from gateway.api.values import carry, last_row
-from gateway.controls import Browse, NotPollable, Push
+from gateway.controls import Browse, Channel, NotPollable, Push
 from gateway.store import Store
 
 POLL_WAIT_S: Final = 5
@@ -27,7 +27,7 @@ def device_row(device: DeviceView) -> dict[str, Any]:
         "kind": device.kind,
         "url": device.url,
         "insecure": device.insecure,
-        "health": health_row(device.health),
+        "health": device.health,
         "tags": len(device.tags),
         "last_heard_us": device.last_heard_us,
         "hole": _hole_row(device.hole),
@@ -69,12 +69,24 @@ async def show_device(request: web.Request) -> web.Response:
         device_row(device)
         | {
             "tags": _tag_rows(gateway.store, device),
+            "channel": _channel_row(device.control(Channel)),
             "controls": [
                 name for name, contract in _CONTROLS.items() if device.control(contract) is not None
             ],
-            "last_run": None if last_run is None else run_row(last_run),
+            "last_run": last_run,
         }
     )
+
+
+def _channel_row(channel: Channel | None) -> dict[str, Any] | None:
+    if channel is None:
+        return None
+    return {
+        "security": channel.security,
+        "thumbprint": channel.thumbprint,
+        "clock_offset_us": channel.clock_offset_us,
+        "warnings": list(channel.warnings),
+    }
 
 
 def _tag_rows(store: Store, device: DeviceView) -> list[dict[str, Any]]:
@@ -108,7 +120,7 @@ async def poll_device(request: web.Request) -> web.Response:
         raise ApiError(409, f'Device "{device.id}": {error}.') from None
     except TimeoutError:
         return json_answer({"run_id": run_id, "run": None}, 202)
-    return json_answer({"run_id": run_id, "run": run_row(run)})
+    return json_answer({"run_id": run_id, "run": run})
 
 
 @endpoint(

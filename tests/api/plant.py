@@ -15,6 +15,7 @@ from gateway.intake import DeviceSession
 from gateway.model import Batch, BatchListener, Device, DeviceProblem, Link
 from gateway.own_time import OwnTime
 from gateway.protocols import push
+from gateway.protocols.opcua.pki import Pki
 from gateway.store import Store, StoreSettings
 from gateway.supervise import Keeper, Supervisor
 
@@ -72,6 +73,10 @@ class Plant:
     started_ns: int = 0
     broken: tuple[str, ...] = ()
     texts: dict[Role, str] = field(default_factory=dict)
+
+    @property
+    def certificates(self) -> Pki:
+        return Pki(self.state / "pki")
 
     def config(self) -> ConfigInfo:
         return ConfigInfo("gateway.yaml", 0, ("a warning",), self.broken)

@@ -12,7 +12,8 @@
 //   bad NAME STATUS            write a bad status, without a value
 //
 // Options: --tags N, --pki DIR, --security none|both|secure|sign, --user NAME:PASSWORD, --anonymous no,
-// --refuse subscriptions, --max-sessions N, --max-subscribed N, --per-call N, --accept yes, --types yes
+// --refuse subscriptions, --max-sessions N, --max-subscribed N, --per-call N, --accept yes, --types yes,
+// --certificate FILE --key FILE --uri URI (PEM, perhaps a chain), --users-by-certificate yes, --clock-ahead SECONDS
 
 const fs = require("node:fs");
 const os = require("node:os");
@@ -25,6 +26,19 @@ const { DataType, MessageSecurityMode, SecurityPolicy, StatusCodes, Variant, Var
 const port = Number(process.argv[2]);
 const options = {};
 for (let i = 3; i < process.argv.length; i += 2) options[process.argv[i].slice(2)] = process.argv[i + 1];
+
+const ahead_ms = 1000 * Number(options["clock-ahead"] || 0);
+if (ahead_ms) {
+  const Real = Date;
+  globalThis.Date = class extends Real {
+    constructor(...given) {
+      given.length ? super(...given) : super(Real.now() + ahead_ms);
+    }
+    static now() {
+      return Real.now() + ahead_ms;
+    }
+  };
+}
 
 const say = (told) => process.stdout.write(JSON.stringify(told) + "\n");
 const pki = options.pki || fs.mkdtempSync(path.join(os.tmpdir(), "node-opcua-pki-"));
@@ -50,6 +64,11 @@ async function main() {
     automaticallyAcceptUnknownCertificate: options.accept === "yes",
   });
   await certificates.initialize();
+  const users = new opcua.OPCUACertificateManager({
+    rootFolder: path.join(pki, "users"),
+    automaticallyAcceptUnknownCertificate: options["users-by-certificate"] === "yes",
+  });
+  await users.initialize();
   const limit = Number(options["per-call"] || 0);
   const server = new opcua.OPCUAServer({
     port,
@@ -61,6 +80,10 @@ async function main() {
     allowAnonymous: options.anonymous !== "no",
     userManager: { isValidUser: (name, word) => Boolean(user) && name === user && word === password },
     serverCertificateManager: certificates,
+    userCertificateManager: users,
+    ...(options.certificate 
+      ? { certificateFile: options.certificate, privateKeyFile: options.key, serverInfo: { applicationUri: options.uri } }
+      : {}),
     serverCapabilities: {
       minSupportedSampleRate: 0, // every change is seen where a sampling interval of 0 is asked for
       maxSessions: Number(options["max-sessions"] || 10),

@@ -64,6 +64,9 @@ class Settings(Group):
     )
     user: str = setting("", help="User name; without one the session is anonymous.", example="gateway")
     password: Secret | None = setting(None, help="Password, by reference; never sent without encryption.")
+    user_certificate: Secret | None = setting(
+        None, help="Instead of a user name: PEM text with a certificate and its private key, by reference."
+    )
     publishing_interval_ms: int = setting(
         500, help="How often the server sends what it collected.", low=10, high=3_600_000, example="500ms"
     )
@@ -103,6 +106,8 @@ class Settings(Group):
     def __post_init__(self) -> None:
         if self.password is not None and not self.user:
             raise ValueError("there is a password but no user: add `user`, or remove `password`")
+        if self.user and self.user_certificate is not None:
+            raise ValueError("there are `user` and `user_certificate`: the server takes one of them")
 
     def most_samples_per_s(self, tags: Mapping[str, Any]) -> float | None:
         """Return what comes if each tag changes whenever it is looked at; None where none is listed."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from asyncua import ua
 
-from gateway.controls import Channel
 from gateway.model import Device, DeviceProblem, Link
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.browse import Browser
@@ -19,6 +18,7 @@ from gateway.protocols.opcua.polling import Poller
 from gateway.protocols.opcua.public_subscription import PublicSubscription
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.subscription import Subscription, private_names_exist
+from gateway.protocols.opcua.trust_watch import TrustWatch
 
 _RETRY_S = 30.0
 """Tags that the server did not know are looked for again after this time."""
@@ -55,9 +55,10 @@ class _Acquisition:
         await self._subscribe()
         if self._subscription is None and not self._polled():
             self._condition.report()  # all tags are bad: nothing else would say so
-        channel = Channel(str(self._session.choice), self._session.insecure)
-        with self._link.offer(Browser(self._session), channel):
+        trust = TrustWatch(self._session, self._device, self._settings, self._link)
+        with self._link.offer(Browser(self._session), trust.channel):
             async with asyncio.TaskGroup() as group:
+                group.create_task(trust.run())
                 group.create_task(self._session.watch())
                 group.create_task(self._session.renew())
                 group.create_task(self._poller.on_request(lambda: self._items))

@@ -8,15 +8,16 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from asyncua import Client, ua
-from asyncua.crypto import uacrypto
 
 from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, sentence
 from gateway.protocols.opcua.frames import guard, limit
-from gateway.protocols.opcua.pki import Identity, Pki, thumbprint
+from gateway.protocols.opcua.pki import Identity, Pki
 from gateway.protocols.opcua.security import Choice, choices, insecure
+from gateway.protocols.opcua.server_clock import asked_for_endpoints, clock_note
 from gateway.protocols.opcua.session import Session
+from gateway.protocols.opcua.trusting import Vetted, user_login, vet
 
 _LEAVE_S = 1.5
 _PORT = 4840
@@ -39,25 +40,19 @@ async def open_session(device: Device, settings: Settings, link: Link) -> AsyncI
     """Enter a session over the best endpoint that works; raises DeviceProblem or WaitingForTrust."""
     pki = Pki(link.state / "pki")
     identity = await asyncio.to_thread(pki.identity, link.gateway_id)
-    candidates = await _candidates(device, settings, pki, identity)
+    candidates, offset_us = await _candidates(device, settings, link, pki, identity)
     refusals: list[str] = []
     for choice in candidates:
-        client = await _client(device, settings, link, pki, identity, choice)
+        vetted = await asyncio.to_thread(vet, device, settings, link, pki, choice)
+        client = _client(device, settings, link, identity, choice, vetted)
         try:
             await _connect(client, device, settings, choice)
         except ua.UaStatusCodeError as error:
             await _leave(client)
-            if choice.secured and error.code in REFUSED_US:
-                raise _ours_refused(device, identity, choice, sentence(error)) from error
             if error.code in REFUSED_POLICY:
                 refusals.append(f"{choice}: {sentence(error)}")
                 continue
-            if error.code in REFUSED_PASSWORD:
-                who = f"user {settings.user!r}" if settings.user else "an anonymous session"
-                raise DeviceProblem(
-                    f"device {device.id}: the server refuses {who}: {sentence(error)}"
-                ) from error
-            raise
+            raise _refused(device, settings, link, identity, choice, error, offset_us) from error
         except BaseException:
             await _leave(client)
             raise
@@ -65,6 +60,8 @@ async def open_session(device: Device, settings: Settings, link: Link) -> AsyncI
             if choice.secured:
                 await asyncio.to_thread(pki.remember_secured, device.id, str(choice))
             session = Session(client, device.id, settings, choice, insecure(choice, settings))
+            session.vetted = vetted
+            session.clock_offset_us = offset_us
             session.heard()
             await _learn(session)
             yield session
@@ -74,15 +71,18 @@ async def open_session(device: Device, settings: Settings, link: Link) -> AsyncI
     raise DeviceProblem(f"device {device.id}: no endpoint of the server works: {'; '.join(refusals)}")
 
 
-async def _candidates(device: Device, settings: Settings, pki: Pki, identity: Identity) -> list[Choice]:
+async def _candidates(
+    device: Device, settings: Settings, link: Link, pki: Pki, identity: Identity
+) -> tuple[list[Choice], int | None]:
+    """Return the ways in, the best first, and what the server's clock is ahead of ours."""
     asking = _bare_client(settings, identity)
     try:
-        endpoints = await asking.connect_and_get_server_endpoints()
+        endpoints, offset_us = await asked_for_endpoints(asking, link.clock)
     finally:
         _abort(asking)
     remembered = pki.secured_file(device.id)
     once = str(remembered) if await asyncio.to_thread(remembered.exists) else ""
-    return choices(device.id, settings, endpoints, once_secured=once)
+    return choices(device.id, settings, endpoints, once_secured=once), offset_us
 
 
 def _bare_client(settings: Settings, identity: Identity) -> Client:
@@ -99,8 +99,13 @@ def _with_port(url: str) -> str:
     return url if parts.port is not None else parts._replace(netloc=f"{parts.netloc}:{_PORT}").geturl()
 
 
-async def _client(
-    device: Device, settings: Settings, link: Link, pki: Pki, identity: Identity, choice: Choice
+def _client(
+    device: Device,
+    settings: Settings,
+    link: Link,
+    identity: Identity,
+    choice: Choice,
+    vetted: Vetted | None,
 ) -> Client:
     client = _bare_client(settings, identity)
     client.name = "edge-gateway"
@@ -111,17 +116,12 @@ async def _client(
         client.set_user(settings.user)
     if settings.password is not None:
         client.set_password(settings.password.text)
-    if choice.secured:
-        theirs = uacrypto.x509_from_der(choice.certificate)
-        if not await asyncio.to_thread(pki.trusts, theirs):
-            file = await asyncio.to_thread(pki.reject, theirs, device.id)
-            raise WaitingForTrust(
-                f"device {device.id}: the server's certificate {thumbprint(theirs)} "
-                f"({theirs.subject.rfc4514_string()}) is not trusted: compare the thumbprint at the server "
-                f"and move {file} to {pki.trusted}, or write `security: none` on a network that you trust"
-            )
-        await asyncio.to_thread(pki.clear_rejected, theirs, device.id)
-        policy = choice.policy_class(theirs, identity.certificate, identity.key, choice.mode_value)
+    if settings.user_certificate is not None:
+        client.user_certificate, client.user_private_key = user_login(device.id, settings.user_certificate)
+    if vetted is not None:
+        policy = choice.policy_class(
+            vetted.certificate, identity.certificate, identity.key, choice.mode_value
+        )
         client.security_policy = policy
         client.uaclient.set_security(policy)
     return client
@@ -145,7 +145,7 @@ async def _connect(client: Client, device: Device, settings: Settings, choice: C
             raise DeviceProblem(
                 f"device {device.id}: the server asks for the password unencrypted; it is not sent"
             )
-    await client.activate_session(username=client._username, password=client._password)
+    await client.activate_session(client._username, client._password, client.user_certificate)
 
 
 async def _create_session(client: Client) -> None:
@@ -173,12 +173,31 @@ async def _learn(session: Session) -> None:
         session.limits[name] = min(said, _MOST) if isinstance(said, int) and said > 0 else _UNSAID
 
 
-def _ours_refused(device: Device, identity: Identity, choice: Choice, why: str) -> WaitingForTrust:
-    return WaitingForTrust(
-        f"device {device.id}: the server does not accept our certificate {identity.thumbprint} over {choice} "
-        f"({why}): trust it there (the file is {identity.path}, the server often keeps it under rejected), "
-        "or write `security: none` on a network that you trust"
-    )
+def _refused(
+    device: Device,
+    settings: Settings,
+    link: Link,
+    identity: Identity,
+    choice: Choice,
+    error: ua.UaStatusCodeError,
+    offset_us: int | None,
+) -> BaseException:
+    """Return a refusal of the session as what a person can do about it."""
+    clock = clock_note(error.code, offset_us, identity.certificate, link.clock)
+    if clock:
+        return DeviceProblem(f"device {device.id}: the server refuses us ({sentence(error)}): {clock}")
+    if choice.secured and error.code in REFUSED_US:
+        return WaitingForTrust(
+            f"device {device.id}: the server does not accept our certificate {identity.thumbprint} "
+            f"over {choice} ({sentence(error)}): trust it there (the file is {identity.path}, the server "
+            "often keeps it under rejected), or write `security: none` on a network that you trust"
+        )
+    if error.code in REFUSED_PASSWORD:
+        who = f"user {settings.user!r}" if settings.user else "an anonymous session"
+        who = "the certificate of `user_certificate`" if settings.user_certificate is not None else who
+        return DeviceProblem(f"device {device.id}: the server refuses {who}: {sentence(error)}")
+    refusal: BaseException = error
+    return refusal
 
 
 async def _leave(client: Client) -> None:

@@ -13,6 +13,7 @@ from gateway.model import DeviceProblem
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.faults import TOO_MUCH
 from gateway.protocols.opcua.security import Choice
+from gateway.protocols.opcua.trusting import Vetted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,6 +35,10 @@ class Session:
     limits: dict[str, int] = field(default_factory=dict)
     """Most operations in one call of read, browse, translate, monitor."""
     heard_ns: int = 0
+    vetted: Vetted | None = None
+    """The server's certificate as it was accepted; None over an open channel."""
+    clock_offset_us: int | None = None
+    """What the server's clock is ahead of ours."""
 
     @property
     def services(self) -> Any:
