@@ -100,6 +100,8 @@ class VolatileDisk:
         return done
 
     def close(self) -> None:
+        self._dead = True
+        self._released.set()
         self._listener.shutdown(socket.SHUT_RDWR)  # ends accept()
         self._listener.close()
         self._thread.join(10)
