@@ -39,8 +39,10 @@ node_modules/.made: tests/package.json .venv/dev
 demo: .venv/run
 	$(BIN)/edge-gateway demo
 
+# Two tests to a core: many of them wait for a process, a timer or a disk. One at a time: make test WORKERS=0
+test: WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 test: .venv/dev node_modules/.made .venv/debian
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -q -n $(WORKERS) --maxschedchunk 1 $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
@@ -53,6 +55,8 @@ check: lint test
 bench: .venv/dev
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.reads
+	$(BIN)/python -m tests.bench.idle
+	$(BIN)/python -m tests.bench.start
 	$(BIN)/python -m tests.forward.bench
 	$(BIN)/python -m tests.revpi.bench
 

@@ -96,6 +96,28 @@ class Certificates(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class TagState:
+    """How one tag is in the live session."""
+
+    way: str
+    """"subscribed", "polled" (read cyclically) or "bad" (it gives no values)."""
+    address: str
+    """Where the device has it, as the YAML would name it."""
+    detail: str = ""
+    """Why it is bad, or polled though it should be subscribed."""
+    alive: bool = False
+    """A value of it came in this session."""
+
+
+@runtime_checkable
+class TagStates(Protocol):
+    """Say how each tag is in the live session."""
+
+    def tag_states(self) -> Mapping[str, TagState]:
+        """Return the state of every tag, by its name."""
+
+
+@dataclass(frozen=True, slots=True)
 class PushedSample:
     """A sample as a client sent it; `ts` None means: now. `flags` of Flag, 0 for the client's own time."""
 

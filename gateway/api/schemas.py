@@ -100,7 +100,9 @@ class SampleAnswer(Schema):
     )
     flags = fields.List(
         fields.String(
-            validate=validate.OneOf(["server_time", "own_time", "moved", "implausible", "unsynced"])
+            validate=validate.OneOf(
+                ["server_time", "own_time", "moved", "implausible", "unsynced", "history"]
+            )
         )
     )
 
@@ -125,6 +127,13 @@ class HoleAnswer(Schema):
     reason = text("Why nothing came since.", required=True)
 
 
+class ItemsAnswer(Schema):
+    alive = whole("Tags of which a value came in this session.", required=True)
+    subscribed = whole("Tags that the device sends by itself.", required=True)
+    polled = whole("Tags that are read cyclically.", required=True)
+    bad = whole("Tags that give no values.", required=True)
+
+
 class DeviceAnswer(Schema):
     id = text("Device.", required=True)
     kind = text("Its protocol.", required=True)
@@ -132,6 +141,12 @@ class DeviceAnswer(Schema):
     insecure = text("Why its session is not secured, or empty.", required=True)
     health = fields.Nested(Running, required=True)
     tags = whole("Number of tags.", required=True)
+    items = fields.Nested(
+        ItemsAnswer,
+        allow_none=True,
+        required=True,
+        metadata={"description": "The tags of the live session; null where none tells."},
+    )
     last_heard_us = fields.Integer(allow_none=True, required=True)
     hole = fields.Nested(
         HoleAnswer,
@@ -145,10 +160,23 @@ class DeviceList(Schema):
     devices = fields.List(fields.Nested(DeviceAnswer), required=True)
 
 
+class TagStateAnswer(Schema):
+    way = text("subscribed, polled (read cyclically) or bad.", required=True)
+    address = text("Where the device has it: the node, say.", required=True)
+    detail = text("Why it is bad, or polled though it should be subscribed.", required=True)
+    alive = fields.Boolean(required=True, metadata={"description": "A value of it came in this session."})
+
+
 class TagAnswer(Schema):
     tag = text("Tag.", required=True)
     unit = text("Unit of measure, or empty.", required=True)
     last = fields.Nested(SampleAnswer, allow_none=True, required=True)
+    state = fields.Nested(
+        TagStateAnswer,
+        allow_none=True,
+        required=True,
+        metadata={"description": "How it is in the live session; null where none tells."},
+    )
 
 
 class ChannelAnswer(Schema):

@@ -112,12 +112,13 @@ def hosts(config: Config) -> list[str]:
     """Return the hosts that the configuration names: of devices and uploads, sorted."""
     devices = (each.settings for each in config.devices.values())
     uploads = (each.settings for each in config.uploads.values())
-    return sorted({host for each in (*devices, *uploads) if (host := _host(each))})
+    return sorted({host for each in (*devices, *uploads) for host in _hosts(each)} - {""})
 
 
-def _host(settings: Any) -> str:
-    url = str(getattr(settings, "url", "") or "")
-    return (urlsplit(url).hostname if "://" in url else str(getattr(settings, "host", "") or "")) or ""
+def _hosts(settings: Any) -> list[str]:
+    urls = [str(getattr(settings, "url", "") or ""), *getattr(settings, "urls", ())]
+    named = [urlsplit(url).hostname or "" for url in urls if "://" in url]
+    return named or [str(getattr(settings, "host", "") or "")]
 
 
 def _allow_list(config: Config, networks: Sequence[str]) -> Iterator[str]:

@@ -150,11 +150,13 @@ def decimals(values: "array[float]") -> tuple[int, list[float]] | None:
 
 def _scaled(values: "array[float]", digits: int) -> list[float] | None:
     factor = 10.0**digits
-    # Near MAGIC doubles are whole numbers. What is too large, or no number, does not come back the same.
+    # Near MAGIC doubles are whole numbers. What is too large does not come back the same; a NaN may.
     near = map(add, map(mul, values, repeat(factor)), repeat(lanes.MAGIC))
     wholes = list(map(sub, near, repeat(lanes.MAGIC)))
     back = packed("d", list(map(truediv, wholes, repeat(factor))))
-    return wholes if back == values.tobytes() and max(map(abs, (min(wholes), max(wholes)))) < _EXACT else None
+    if back != values.tobytes() or not math.isfinite(sum(wholes)):
+        return None
+    return wholes if max(map(abs, (min(wholes), max(wholes)))) < _EXACT else None
 
 
 def from_decimals(numbers: Sequence[int], digits: int) -> "array[float]":

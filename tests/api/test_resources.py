@@ -41,10 +41,21 @@ async def test_devices(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     assert box["health"]["state"] == "running"
     assert box["controls"] == ["push"]
     assert box["tags"] == [
-        {"tag": "speed", "unit": "", "last": {"tag": "speed", "ts": T0, "value": 2.5, "status": 0}}
+        {
+            "tag": "speed",
+            "unit": "",
+            "last": {"tag": "speed", "ts": T0, "value": 2.5, "status": 0},
+            "state": None,
+        }
     ]
+    assert box["items"] is None
     assert abs(box["last_heard_us"] - gateway.clock.wall_us()) < 5_000_000
-    assert (await get(admin, "/v1/devices/counter"))["controls"] == ["browse"]
+    counter = await get(admin, "/v1/devices/counter")
+    assert counter["controls"] == ["browse"]
+    assert counter["items"] == {"alive": 1, "subscribed": 0, "polled": 1, "bad": 1}
+    assert {row["tag"]: row["state"] for row in counter["tags"]} == {
+        "count": {"way": "polled", "address": "register 1", "detail": "", "alive": True}
+    }
 
 
 async def test_a_poll_gives_its_run_and_a_second_one_joins(admin: aiohttp.ClientSession) -> None:

@@ -4,15 +4,24 @@
 // commands on its input, a line each:
 //
 //   write ROUNDS INTERVAL_MS   every tag gets the next number in each round; "done" follows
+//   stop                       end the rounds; "done" follows
 //   sessions                   how many sessions there are
 //   subscriptions              how many subscriptions there are
 //   drop                       end all subscriptions, as an administrator would
 //   requests                   how often each service was asked, and the acknowledgements with their time
 //   trust                      trust every client certificate that was rejected
 //   bad NAME STATUS            write a bad status, without a value
+//   lose N                     the next N answers to PublishRequests that carry values never leave
+//   forget yes|no              whether messages that were sent are forgotten at once (no Republish)
+//   mute yes|no                whether subscriptions stop sending anything at all
+//   hollow yes|no              whether subscriptions send keep-alives and no values
+//   forbid yes|no              whether no session may be taken up again, nor its subscriptions moved
+//   level N                    ServiceLevel
 //
 // Options: --tags N, --pki DIR, --security none|both|secure|sign, --user NAME:PASSWORD, --anonymous no,
-// --refuse subscriptions, --max-sessions N, --max-subscribed N, --per-call N, --accept yes, --types yes,
+// --refuse subscriptions, --max-sessions N, --max-subscribed N, --per-subscription N, --max-subscriptions N,
+// --publish-queue N, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --level N,
+// --namespace URI (of the tags), --before URI,URI (namespaces before it), --manufacturer NAME, --product NAME,
 // --certificate FILE --key FILE --uri URI (PEM, perhaps a chain), --users-by-certificate yes, --clock-ahead SECONDS
 
 const fs = require("node:fs");
@@ -54,11 +63,32 @@ const modes = {
 const [user, password] = (options.user || ":").split(":");
 
 const requests = {};
+const faults = { lose: 0, forget: false, mute: false, hollow: false, forbid: false, level: Number(options.level || 255) };
 const acks = [];
 const tags = [];
 let number = 0;
+let writing = true;
+
+// Faults of a server and of what lies between.
+function sabotage() {
+  if (options["publish-queue"]) opcua.ServerSession.maxPublishRequestInQueue = Number(options["publish-queue"]);
+  const layer = opcua.ServerSecureChannelLayer.prototype;
+  const send = layer.send_response;
+  layer.send_response = function (kind, response, ...rest) {
+    if (response instanceof opcua.PublishResponse) {
+      if (faults.mute) return undefined;
+      if (faults.hollow) response.notificationMessage.notificationData = [];
+      if (faults.lose && (response.notificationMessage.notificationData || []).length) {
+        faults.lose -= 1;
+        return undefined;
+      }
+    }
+    return send.call(this, kind, response, ...rest);
+  };
+}
 
 async function main() {
+  sabotage();
   const certificates = new opcua.OPCUACertificateManager({
     rootFolder: pki,
     automaticallyAcceptUnknownCertificate: options.accept === "yes",
@@ -88,11 +118,13 @@ async function main() {
       minSupportedSampleRate: 0, // every change is seen where a sampling interval of 0 is asked for
       maxSessions: Number(options["max-sessions"] || 10),
       maxMonitoredItems: Number(options["max-subscribed"] || 100000),
-      maxMonitoredItemsPerSubscription: Number(options["max-subscribed"] || 100000),
+      maxMonitoredItemsPerSubscription: Number(options["per-subscription"] || options["max-subscribed"] || 100000),
+      maxSubscriptionsPerSession: Number(options["max-subscriptions"] || 10),
       operationLimits: limit
         ? { maxNodesPerRead: limit, maxNodesPerBrowse: limit, maxMonitoredItemsPerCall: limit, maxNodesPerTranslateBrowsePathsToNodeIds: limit }
         : {},
     },
+    buildInfo: { manufacturerName: options.manufacturer || "Tests", productName: options.product || "node-opcua" },
   });
   await server.initialize();
   populate(server);
@@ -103,6 +135,7 @@ async function main() {
       );
     };
   }
+  forbid(server);
   server.on("request", (request) => {
     const kind = request.constructor.name;
     requests[kind] = (requests[kind] || 0) + 1;
@@ -117,7 +150,9 @@ async function main() {
 
 function populate(server) {
   const space = server.engine.addressSpace;
-  const own = space.getOwnNamespace();
+  for (const uri of options.before ? options.before.split(",") : []) space.registerNamespace(uri);
+  const own = options.namespace ? space.registerNamespace(options.namespace) : space.getOwnNamespace();
+  space.findNode("i=2267").bindVariable({ get: () => new Variant({ dataType: DataType.Byte, value: faults.level }) }, true);
   const line = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Line1", nodeId: "s=Line1" });
   for (let n = 0; n < Number(options.tags || 5); n++) {
     const variable = own.addVariable({
@@ -128,9 +163,28 @@ function populate(server) {
       minimumSamplingInterval: 0,
     });
     tags.push(variable);
+    if (n < Number(options.history || 0)) space.installHistoricalDataNode(variable, { maxOnlineValues: 1000000 });
     write(variable, n);
   }
   if (options.types === "yes") populateTypes(space, own);
+}
+
+function forbid(server) {
+  const republish = server._on_RepublishRequest;
+  server._on_RepublishRequest = function (message, channel) {
+    if (!faults.forget) return republish.call(this, message, channel);
+    const gone = { responseHeader: { serviceResult: StatusCodes.BadMessageNotAvailable } };
+    return channel.send_response("MSG", new opcua.RepublishResponse(gone), message);
+  };
+  const activate = server._on_ActivateSessionRequest;
+  server._on_ActivateSessionRequest = function (message, channel) {
+    const session = this.getSession(message.request.requestHeader.authenticationToken);
+    if (faults.forbid && session && session.status === "active") {
+      const refused = { responseHeader: { serviceResult: StatusCodes.BadSessionIdInvalid } };
+      return channel.send_response("MSG", new opcua.ActivateSessionResponse(refused), message);
+    }
+    return activate.call(this, message, channel);
+  };
 }
 
 function populateTypes(space, own) {
@@ -192,7 +246,7 @@ function write(variable, value) {
 }
 
 function rounds(left, interval) {
-  if (!left) return say({ event: "done" });
+  if (!left || !writing) return say({ event: "done" });
   number += 1;
   tags.forEach((variable, place) => write(variable, number * 1000 + place));
   return setTimeout(() => rounds(left - 1, interval), interval);
@@ -212,7 +266,11 @@ async function trust(certificates) {
 }
 
 function command(server, [verb, ...words]) {
-  if (verb === "write") rounds(Number(words[0]), Number(words[1]));
+  if (verb === "write") {
+    writing = true;
+    rounds(Number(words[0]), Number(words[1]));
+  }
+  if (verb === "stop") writing = false;
   if (verb === "sessions") {
     const names = Object.values(server.engine._sessions).map((session) => session.sessionName);
     say({ event: "sessions", count: server.engine.currentSessionCount, names });
@@ -224,6 +282,8 @@ function command(server, [verb, ...words]) {
   }
   if (verb === "requests") say({ event: "requests", counts: requests, acks });
   if (verb === "trust") trust(server.serverCertificateManager);
+  if (verb === "lose" || verb === "level") faults[verb] = Number(words[0]);
+  if (["forget", "mute", "hollow", "forbid"].includes(verb)) faults[verb] = words[0] === "yes";
   if (verb === "bad") {
     const variable = tags.find((one) => one.browseName.name === words[0]);
     const moment = new Date();

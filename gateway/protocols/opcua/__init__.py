@@ -7,7 +7,7 @@ import asyncio
 import importlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -34,6 +34,11 @@ def _check_url(url: str) -> None:
         raise ValueError(f"{url!r} has the impossible port 0")
 
 
+def _check_urls(urls: Sequence[str]) -> None:
+    for url in urls:
+        _check_url(url)
+
+
 def _check_security(security: str) -> None:
     if not _SECURITY.fullmatch(security):
         raise ValueError(
@@ -56,6 +61,12 @@ class Settings(Group):
     SHORT = "url"
 
     url: str = setting(help="Address of the server.", check=_check_url, example="opc.tcp://plc-07:4840")
+    urls: tuple[str, ...] = setting(
+        (),
+        help="Further addresses: of redundant servers, of which the healthiest is used, or of the same one.",
+        check=_check_urls,
+        example="[opc.tcp://plc-08:4840]",
+    )
     security: str = setting(
         "auto",
         help="auto (the strongest that works), none, or a policy with or without a mode.",
@@ -94,10 +105,16 @@ class Settings(Group):
         1000, help="The most tags taken when none are listed.", low=1, high=100_000, example="1000"
     )
     session_timeout_s: float = setting(
-        60.0, help="How long the server keeps a lost session.", low=10, high=3600, example="60s"
+        30.0, help="How long the server keeps a lost session.", low=10, high=3600, example="60s"
     )
     request_timeout_s: float = setting(
         10.0, help="How long the server may take for an answer.", low=1, high=300, example="10s"
+    )
+    backfill_s: float = setting(
+        86_400.0,
+        help="How far back missed values are fetched from the server's history; 0 fetches none.",
+        low=0,
+        example="1d",
     )
     root: str = setting(
         "/Objects", help="Where the search begins when no tags are listed: a node or path.", check=_check_node
