@@ -210,6 +210,7 @@ def migrate(conn: sqlite3.Connection, path: Path) -> None:
         try:
             MIGRATIONS[number](sqlite_utils.Database(conn, execute_plugins=False))
             conn.execute(f"PRAGMA user_version={number + 1}")
+            # Each step: a cut may come before the next one, and the file must not look damaged then.
             _seal_schema(conn, number + 1)
             conn.execute("COMMIT")
         except BaseException:
