@@ -9,13 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway import control_socket, service_commands, store_commands, trust_commands
+from gateway import control_socket, places, service_commands, store_commands, trust_commands
 from gateway.clock import SystemClock
 from gateway.model import GatewayError
 
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h: no valid configuration ever existed; systemd does not restart it."""
-_DEFAULT_STATE = "/var/lib/edge-gateway"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +35,7 @@ def command_line() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the gateway until SIGTERM")
-    run.add_argument("--config", type=Path, default=service_commands.CONFIG, metavar="FILE")
+    run.add_argument("--config", type=Path, default=places.CONFIG, metavar="FILE")
     run.add_argument("--log-level", default="", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     _with_state(run, _run)
 
@@ -76,7 +75,7 @@ def _with_state(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
     parser.add_argument(
         "--state",
         type=Path,
-        default=Path(os.environ.get("STATE_DIRECTORY", _DEFAULT_STATE).split(":")[0]),
+        default=Path(os.environ.get("STATE_DIRECTORY", str(places.STATE)).split(":")[0]),
         metavar="DIR",
         help="state directory (default: $STATE_DIRECTORY, else %(default)s)",
     )

@@ -15,6 +15,7 @@ import enum
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -125,6 +126,26 @@ class Batch:
         self.values.extend(other.values)
         self.statuses.extend(other.statuses)
         self.flags.extend(other.flags)
+
+    def part(self, start: int, end: int) -> "Batch":
+        """Return the samples from one place up to before another, as `list[start:end]` does."""
+        return Batch(
+            self.series[start:end],
+            self.ts[start:end],
+            self.values[start:end],
+            self.statuses[start:end],
+            self.flags[start:end],
+        )
+
+    def chosen(self, yes: Sequence[object]) -> "Batch":
+        """Return the samples in whose places something true stands."""
+        return Batch(
+            list(compress(self.series, yes)),
+            list(compress(self.ts, yes)),
+            list(compress(self.values, yes)),
+            list(compress(self.statuses, yes)),
+            list(compress(self.flags, yes)),
+        )
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> "Batch":

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.api.answers import found, health_row, json_answer, run_row
+from gateway.api.answers import found, json_answer
 from gateway.api.contracts import DeviceView
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
@@ -30,7 +30,7 @@ def device_row(device: DeviceView) -> dict[str, Any]:
         "kind": device.kind,
         "url": device.url,
         "insecure": device.insecure,
-        "health": health_row(device.health),
+        "health": device.health,
         "tags": len(device.tags),
         "items": _items_row(device),
         "last_heard_us": device.last_heard_us,
@@ -86,7 +86,7 @@ async def show_device(request: web.Request) -> web.Response:
             "controls": [
                 name for name, contract in _CONTROLS.items() if device.control(contract) is not None
             ],
-            "last_run": None if last_run is None else run_row(last_run),
+            "last_run": last_run,
         }
     )
 
@@ -144,7 +144,7 @@ async def poll_device(request: web.Request) -> web.Response:
         raise ApiError(409, f'Device "{device.id}": {error}.') from None
     except TimeoutError:
         return json_answer({"run_id": run_id, "run": None}, 202)
-    return json_answer({"run_id": run_id, "run": run_row(run)})
+    return json_answer({"run_id": run_id, "run": run})
 
 
 @endpoint(

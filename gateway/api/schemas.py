@@ -291,6 +291,52 @@ class SessionAnswer(Schema):
     role = text("read, operate or admin.", required=True)
 
 
+class RoomAnswer(Schema):
+    used_percent = fields.Float(required=True, metadata={"description": "As df counts."})
+    free_bytes = whole("Free for the gateway.", required=True)
+    level = whole("The level that is passed, 85 or 95 %; 0: none.", required=True)
+    warning = text("A sentence where a level is passed, or empty.", required=True)
+
+
+class FlashAnswer(Schema):
+    source = text(
+        "What is counted: a disk with all that anybody writes, or this process alone.", required=True
+    )
+    written_bytes = whole("Since it is counted.", required=True)
+    counted_s = fields.Float(
+        required=True, metadata={"description": "Running time over which it is counted."}
+    )
+    bytes_per_day = whole("Null: counted for less than an hour.", allow_none=True, required=True)
+    endurance_bytes = whole("What the flash is said to endure.", required=True)
+    years_left = fields.Float(allow_none=True, required=True)
+    warning = text("A sentence where it is less than ten years, or empty.", required=True)
+
+
+class StoreAnswer(Schema):
+    bytes_used = whole("Of the hot file and the history.", required=True)
+    bytes_budget = whole("What it may use.", required=True)
+    history_bytes = whole("Of the history alone.", required=True)
+    segments = whole("Files of the history.", required=True)
+    blocks = whole("Commits in the hot file.", required=True)
+    oldest_seq = whole("Of the blocks.", required=True)
+    newest_seq = whole("Of the blocks.", required=True)
+    pending_samples = whole("Waiting for the next commit.", required=True)
+    pending_bytes = whole("Memory of what waits.", required=True)
+    refusing = text("A sentence while the disk refuses; nothing is acknowledged then.", required=True)
+    counters = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        required=True,
+        metadata={"description": "What came, went and was lost since the start."},
+    )
+    last_commit_mono_ns = whole("Monotonic time of the last commit.", required=True)
+    wal_bytes = whole("Of the write-ahead log.", required=True)
+    disk = fields.Nested(RoomAnswer, required=True)
+    flash = fields.Nested(FlashAnswer, required=True)
+    salvaging = text("The damaged file whose samples are being taken in, or empty.", required=True)
+    tombstones = whole("Deletions that hold still, of at most 10 000.", required=True)
+
+
 class StateAnswer(Schema):
     id = text("Gateway.", required=True)
     version = text("Version.", required=True)
@@ -303,7 +349,7 @@ class StateAnswer(Schema):
     insecure = fields.List(
         fields.String(), required=True, metadata={"description": "Every choice that weakens security."}
     )
-    store = fields.Dict(required=True, metadata={"description": "Sizes, budget, counters."})
+    store = fields.Nested(StoreAnswer, required=True)
     logs = fields.Dict(
         allow_none=True,
         required=True,

@@ -15,11 +15,10 @@ from urllib.parse import urlsplit
 from gateway.api.settings import split_address
 from gateway.config.load import Config
 from gateway.model import GatewayError
+from gateway.places import STATE
 from gateway.protocols import device_nodes
 
 DROPIN: Final = Path("/etc/systemd/system/edge-gateway.service.d/50-from-yaml.conf")
-STATE: Final = Path("/var/lib/edge-gateway")
-"""What the unit lets the service write to."""
 COMMANDS: Final = "sudo edge-gateway systemd-dropin && sudo systemctl restart edge-gateway"
 _UNITS: Final = tuple(
     Path(folder) / "edge-gateway.service"

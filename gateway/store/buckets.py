@@ -134,7 +134,7 @@ class Folder:
             if (total := sum(numbers)) == total:
                 self._add((start, series[0]), [min(numbers), max(numbers), total, len(numbers)])
             else:
-                fold(self._into, Batch(*(c[at:until] for c in batch.columns())), width_us)  # type: ignore[arg-type]
+                fold(self._into, batch.part(at, until), width_us)
             at = until
 
     def _add(self, key: tuple[int, int], sums: list[float]) -> None:

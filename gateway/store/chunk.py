@@ -107,6 +107,15 @@ def decode_header(data: bytes) -> ChunkHeader:
     return _open(data)[0]
 
 
+def check(data: bytes) -> ChunkHeader:
+    """Read the header of a chunk both of whose checksums hold, and unpack nothing; raise CorruptBlock."""
+    header, body_bytes, crc = _open(data)
+    body = memoryview(data)[HEADER_BYTES:]
+    if len(body) != body_bytes or zlib.crc32(body) != crc:
+        raise CorruptBlock("the checksum of the body does not hold")
+    return header
+
+
 def decode(data: bytes) -> tuple[ChunkHeader, Batch]:
     """Unpack a chunk; raise CorruptBlock where a single bit differs from what was written."""
     packed = PackedChunk(data)
@@ -117,11 +126,8 @@ class PackedChunk:
     """A chunk whose times are unpacked and whose other columns wait until they are asked for."""
 
     def __init__(self, data: bytes) -> None:
-        self.header, body_bytes, crc = _open(data)
-        body = data[HEADER_BYTES:]
-        if len(body) != body_bytes or zlib.crc32(body) != crc:
-            raise CorruptBlock("the checksum of the body does not hold")
-        self._source = Source(body)
+        self.header = check(data)
+        self._source = Source(data[HEADER_BYTES:])
         self.ts = decode_integers(self._source, self.header.n)
         self._kept: list[tuple[int, int]] | None = None
 

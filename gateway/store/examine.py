@@ -20,6 +20,7 @@ from gateway.store.schema import (
     APPLICATION_ID,
     MIGRATIONS,
     Damaged,
+    check_integrity,
     connect_reader,
     is_corrupt,
     is_disk,
@@ -109,9 +110,7 @@ def _check(conn: sqlite3.Connection) -> list[int]:
     if expected != schema_crc(conn):
         raise Damaged("its schema was changed")
     load_series(conn)
-    found = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if found != "ok":
-        raise Damaged(str(found).replace("\n", ": "))
+    check_integrity(conn)
     return _check_blocks(conn)
 
 
@@ -151,10 +150,7 @@ def _published(path: Path) -> int:
     SQLite's shared memory is a file that outlives a kill, and it names a frame only once it is durable
     (https://sqlite.org/walformat.html, 2.1).
     """
-    try:
-        raw = path.with_name(path.name + "-shm").read_bytes()[: _SHM_BACKFILLED + 4]
-    except OSError:
-        return 0
+    raw = _shared_memory(path)
     if len(raw) < _SHM_BACKFILLED + 4:
         return 0
     head = raw[: _SHM.size]
@@ -184,11 +180,15 @@ def _check_wal(path: Path, published: int) -> None:
 
 
 def _published_now(path: Path) -> int:
+    raw = _shared_memory(path)
+    return int(_SHM.unpack_from(raw)[6]) if len(raw) >= _SHM.size else 0
+
+
+def _shared_memory(path: Path) -> bytes:
     try:
-        raw = path.with_name(path.name + "-shm").read_bytes()[: _SHM.size]
+        return path.with_name(path.name + "-shm").read_bytes()
     except OSError:
-        return 0
-    return int(_SHM.unpack(raw)[6]) if len(raw) == _SHM.size else 0
+        return b""
 
 
 class Examination:

@@ -1,7 +1,6 @@
 """The history's files: which there are, the newest one that is written, sealing, retention, damage."""
 
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from gateway.clock import Clock
+from gateway.durable import sync
 from gateway.model import Gap, SeriesInfo
 from gateway.store import segment
 from gateway.store.past import Damage, Past
@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 _SEGMENT_BYTES = 256 * 1024 * 1024
 _LEAST_BYTES = 256 * 1024
-CORRUPT, SALVAGED = "corrupt", "salvaged"
-"""In the names of files set aside: still to be searched, and searched."""
+SET_ASIDE = CORRUPT, SALVAGED, FOREIGN = "corrupt", "salvaged", "foreign"
+"""In the names of files set aside: still to be searched, searched, and never to be."""
 _KEPT_ASIDE = 2
 """Files that were set aside and searched."""
 _HELD_NS = 600_000_000_000
@@ -80,7 +80,7 @@ class History:
             names = self._names(each, each is found[-1], now_us)
             for number, info in names:
                 if by_number.get(number, info)[:2] != info[:2] or by_name.get(info[:2], number) != number:
-                    self.set_aside(each, "it belongs to another store", now_us, mark="foreign")
+                    self.set_aside(each, "it belongs to another store", now_us, mark=FOREIGN)
                     break
             else:
                 fresh = [(number, info) for number, info in names if number not in by_number]
@@ -91,7 +91,7 @@ class History:
     def _names(self, each: Segment, newest: bool, now_us: int) -> list[tuple[int, SeriesInfo]]:
         """Read a segment's series. It is opened for writing first where it may have to be rolled back.
 
-        That is the newest one, and one whose making or last fold the disk refused.
+        That is the newest one, and one whose last fold the disk refused.
         """
         try:
             if newest:
@@ -102,7 +102,7 @@ class History:
             return segment.names(each.path)
         except sqlite3.Error as error:
             unreadable = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
-            if not (is_corrupt(error) or unreadable or "no such table" in str(error)):
+            if not (is_corrupt(error) or unreadable):
                 raise  # a full disk, say: it is tried again with the reserve given back
             self.set_aside(each, f"{error}", now_us)
             return []
@@ -123,7 +123,7 @@ class History:
         writing = segment.connect_writer(each.path)
         try:
             if each not in self.segments:
-                _sync(self._folder)
+                sync(self._folder)
                 if self._writing is None:
                     self._sealed = True
                 self._add(each)
@@ -144,8 +144,8 @@ class History:
         if self._writing is None:
             each = self._path(self._free_number())
             self._writing = segment.connect_writer(each.path)
-            _sync(self._folder)
-            _sync(self._folder.parent)
+            sync(self._folder)
+            sync(self._folder.parent)
             self._add(each)
             self._sealed = False
         return self._writing
@@ -290,11 +290,3 @@ class History:
         """Say whether somebody holds since before a time, but not for ages."""
         with self._lock:
             return any(mono_ns - _HELD_NS < since <= mono_ns for since in self._holds.values())
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -170,11 +170,8 @@ class HotFile:
 
     def _look_over(self) -> list[int]:
         """Raise where the file is damaged, as far as that can be told soon; return damaged blocks."""
-        size = sum(
-            part.stat().st_size
-            for part in self.path.parent.glob(f"{self.path.name}*")
-            if part in (self.path, self.path.with_name(f"{self.path.name}-wal"))
-        )
+        parts = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        size = sum(part.stat().st_size for part in parts if part.exists())
         self.look_later = size > AT_START_BYTES
         return look_over(self.path, thorough=not self.look_later)
 

@@ -54,11 +54,10 @@ class Reads:
             )
             self._damaged(bad, damage)
             if len(batch) > left:
-                batch = Batch(*(column[:left] for column in batch.columns()))  # type: ignore[arg-type]
+                batch = batch.part(0, left)
             left -= len(batch)
             for start in range(0, len(batch), _ROWS):
-                part = slice(start, start + _ROWS)
-                yield Batch(*(column[part] for column in batch.columns()))  # type: ignore[arg-type]
+                yield batch.part(start, start + _ROWS)
             if len(batch):
                 after = batch.ts[-1], batch.series[-1]
 

@@ -8,12 +8,12 @@ only other places on the disk can be trusted. Rows are copied; seqs, acknowledge
 
 import errno
 import logging
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from gateway.durable import sync
 from gateway.store.copying import copy_hot, copy_segment
 from gateway.store.schema import connect_reader
 
@@ -66,7 +66,7 @@ def _copied(path: Path, copy: Callable[[Path], object]) -> Path | None:
     _remove(draft)
     try:
         copy(draft)
-        _sync(draft)
+        sync(draft)
     except (sqlite3.Error, OSError) as error:
         _remove(draft)
         code = getattr(error, "sqlite_errorcode", 0) or getattr(error, "errno", 0)
@@ -87,7 +87,7 @@ def take_place(path: Path) -> None:
         return
     for suffix in ("-wal", "-shm"):
         _remove(path.with_name(path.name + suffix))
-    _sync(path.parent)
+    sync(path.parent)
     _rename(renewed, path)
 
 
@@ -97,16 +97,8 @@ def _beside(path: Path, word: str) -> Path:
 
 def _rename(old: Path, new: Path) -> None:
     old.rename(new)
-    _sync(new.parent)
+    sync(new.parent)
 
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from gateway.model import Gap
 from gateway.store import outbox
-from gateway.store.schema import PAGE_BYTES, put_meta
+from gateway.store.pages import PAGE_BYTES
+from gateway.store.schema import put_meta
 
 _MORE_BYTES = 256 * 1024
 _MOST_BLOCKS = 256

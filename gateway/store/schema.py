@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.model import GatewayError
+from gateway.store.pages import PAGE_BYTES
 from gateway.store.records import row_crc
 
-PAGE_BYTES = 1024
 APPLICATION_ID = 0x45475700
 """Of the hot file, with its version in the last byte: a version that came about by a damaged byte shows."""
 WIDE_US = 600_000_000
@@ -184,6 +184,13 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     )
     conn.execute("PRAGMA cache_size=-2048")
     return conn
+
+
+def check_integrity(conn: sqlite3.Connection) -> None:
+    """Read all of a file; raise Damaged where SQLite's own check finds a fault."""
+    found = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found != "ok":
+        raise Damaged(str(found).replace("\n", ": "))
 
 
 def migrate(conn: sqlite3.Connection, path: Path) -> None:

@@ -61,6 +61,8 @@ class StoreState:
     flash: FlashState
     salvaging: str
     """The damaged file whose samples are being taken in."""
+    tombstones: int
+    """Deletions that hold still."""
 
 
 class Store(Deletes):
@@ -293,6 +295,7 @@ class Store(Deletes):
             disk=writer.disk.room.state,
             flash=writer.disk.flash.state(),
             salvaging=writer.mender.busy,
+            tombstones=len(self._history.deleted),
         )
 
 

@@ -7,7 +7,7 @@ for again and again is what came last, and that is still in blocks.
 import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from itertools import compress, groupby
+from itertools import groupby
 from typing import NamedTuple
 
 from gateway.model import Batch
@@ -102,7 +102,7 @@ class Taker:
         if True not in chosen:
             return None
         batch = self._unpacked(packed, seq) if packed is not None else batch
-        return batch and Batch(*(list(compress(column, chosen)) for column in batch.columns()))  # type: ignore[arg-type]
+        return batch and batch.chosen(chosen)
 
     def _remembered(self, seq: int) -> Batch | None:
         """Return what is not deleted of a block, out of memory where it is there."""
@@ -217,7 +217,7 @@ def _places(series: int, ts: Sequence[int], low: Key, high: Key) -> tuple[int, i
 def _cut_chunk(packed: PackedChunk, low: Key, high: Key) -> Iterator[Batch]:
     start, end = _places(packed.header.series, packed.ts, low, high)
     if start < end:
-        yield Batch(*(column[start:end] for column in packed.batch().columns()))  # type: ignore[arg-type]
+        yield packed.batch().part(start, end)
 
 
 def _cut(stretch: Stretch, low: Key, high: Key) -> Iterator[Batch]:

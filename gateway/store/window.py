@@ -4,7 +4,7 @@ import sqlite3
 import time
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
-from itertools import compress, islice
+from itertools import islice
 from operator import and_, eq, le, lt, not_
 from typing import Any
 
@@ -99,14 +99,11 @@ class _Kept:
 
     def add(self, part: Batch) -> None:
         """Take some samples that are in the step."""
-        if len(self._samples):
-            self._samples.extend(part)
-        else:
-            self._samples = Batch(*(list(column) for column in part.columns()))  # type: ignore[arg-type]
+        self._samples.extend(part)
         if len(self._samples) > 2 * _KEPT_ROWS:
             self._samples = self.finished()
             if len(self._samples) > _KEPT_ROWS:
-                self._samples = Batch(*(column[:_KEPT_ROWS] for column in self._samples.columns()))  # type: ignore[arg-type]
+                self._samples = self._samples.part(0, _KEPT_ROWS)
                 self.high = self._samples.ts[-1], self._samples.series[-1]
                 self.complete = False
 
@@ -117,7 +114,7 @@ class _Kept:
             end = bisect_right(batch.ts, self.high[0])
             while end and (batch.ts[end - 1], batch.series[end - 1]) > self.high:
                 end -= 1
-            batch = Batch(*(column[:end] for column in batch.columns()))  # type: ignore[arg-type]
+            batch = batch.part(0, end)
         return batch
 
 
@@ -138,8 +135,7 @@ def in_order(batch: Batch) -> Batch:
     series, ts = batch.series, batch.ts
     twice = list(map(and_, map(eq, ts, islice(ts, 1, None)), map(eq, series, islice(series, 1, None))))
     if True in twice:
-        once = [*map(not_, twice), True]
-        batch = Batch(*(list(compress(column, once)) for column in batch.columns()))  # type: ignore[arg-type]
+        batch = batch.chosen([*map(not_, twice), True])
     return batch
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.api.schemas import StoreAnswer
 from gateway.api.tokens import Role
 from gateway.controls import Channel
 from gateway.forward import Forwarder
@@ -170,6 +171,8 @@ async def test_state(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     assert state["config"]["problems"] == ["gateway.yaml:1:1: broken"]
     assert state["config"]["warnings"] == ["a warning"]
     assert state["store"]["bytes_budget"] > 0
+    assert (state["store"]["salvaging"], state["store"]["tombstones"]) == ("", 0)
+    assert StoreAnswer().validate(state["store"]) == {}, "it is what the documentation says, all of it"
     assert set(state["devices"]) == {"box", "counter"}
     assert 0 < state["uptime_s"] < 60
 

@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 
 from gateway.__main__ import command_line
 from gateway.config import load
-from gateway.config.dropin import STATE, dropin
+from gateway.config.dropin import dropin
+from gateway.places import STATE
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "systemd" / "edge-gateway.service"

@@ -13,6 +13,7 @@ from gateway.store import Store, StoreProblem, Transaction
 from gateway.store.codec import MAGIC, decode
 from gateway.store.schema import APPLICATION_ID
 from tests.store.conftest import NOW_US, Opener
+from tests.store.damaging import edit, no_database, truncate, zero_pages
 from tests.store.reading import everything, put
 from tests.store.searching import searched
 
@@ -20,11 +21,6 @@ from tests.store.searching import searched
 def rows_of(path: Path) -> list[tuple[int, bytes]]:
     with closing(sqlite3.connect(path)) as conn:
         return conn.execute("SELECT seq, data FROM block ORDER BY seq").fetchall()
-
-
-def edit(path: Path, sql: str, *parameters: object) -> None:
-    with closing(sqlite3.connect(path)) as conn, conn:
-        conn.execute(sql, parameters)
 
 
 async def test_a_second_daemon_is_refused(opened: Opener, store: Store) -> None:
@@ -53,21 +49,7 @@ async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, opened: Open
             pass
 
 
-def overwrite_head(path: Path) -> None:
-    path.write_bytes(b"no database at all " * 1000)
-
-
-def zero_pages(path: Path) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[1024:] = bytes(len(raw) - 1024)
-    path.write_bytes(raw)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:3000])
-
-
-@pytest.mark.parametrize("damage", [overwrite_head, zero_pages, truncate])
+@pytest.mark.parametrize("damage", [no_database, zero_pages, truncate])
 async def test_a_damaged_file_is_set_aside_and_a_new_epoch_begins(
     opened: Opener, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -100,7 +82,7 @@ async def test_a_file_that_breaks_while_open_is_set_aside(opened: Opener, tmp_pa
         epoch = store.epoch
 
         def malformed(tx: Transaction) -> None:
-            overwrite_head(path)
+            no_database(path)
             path.with_name("hot.db-wal").write_bytes(b"")
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ

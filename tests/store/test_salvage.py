@@ -18,11 +18,6 @@ from tests.store.searching import searched
 _PAGE = 1024
 
 
-def edit(path: Path, sql: str) -> None:
-    with closing(sqlite3.connect(path)) as conn, conn:
-        conn.execute(sql)
-
-
 def page_of(path: Path, name: str) -> int:
     """Return the offset of the root page of a table."""
     with closing(sqlite3.connect(path)) as conn:

@@ -10,7 +10,7 @@ from gateway.model import Batch, Sample
 from gateway.store import Store, commit, compact, taking, window, writer
 from gateway.store.memo import Memo, Stretch
 from tests.store.conftest import NOW_US, Opener
-from tests.store.folding import AT_ONCE, folded
+from tests.store.folding import AT_ONCE, folded, keeping_blocks
 from tests.store.reading import everything, put
 
 SECOND_US = 1_000_000
@@ -114,9 +114,7 @@ async def test_any_window_is_what_was_told(
             if turn > 5 and turn % 3 == 0:
                 await compare(store, told, rng, series)
             if turn % 60 == 50:
-                monkeypatch.setattr(
-                    commit, "delete_folded", lambda conn, ranges, newest_seq: (0, list(ranges))
-                )
+                keeping_blocks(monkeypatch)
                 await one_fold(store)
             elif turn % 60 == 5:
                 monkeypatch.setattr(commit, "delete_folded", real)
@@ -204,7 +202,7 @@ async def test_buckets_count_once_where_a_group_of_blocks_is_folded_in_part(
     monkeypatch.setattr(taking, "_GROUP", 4)
     monkeypatch.setattr(compact, "LOOK_NS", 0)
     monkeypatch.setattr(writer, "_SNAPSHOT_NS", -1)
-    monkeypatch.setattr(commit, "delete_folded", lambda conn, ranges, newest_seq: (0, list(ranges)))
+    keeping_blocks(monkeypatch)
     async with opened(commit_interval_s=0.001) as store:
         s = store.series("plc", "a")
         for n in range(20 + extra):

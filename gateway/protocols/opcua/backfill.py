@@ -146,7 +146,7 @@ class Backfill:
             return None
         able = await self._able(items)
         fills = [
-            _Fill(replace(item, last=None, filtered=False), item, self._since[item.tag]) for item in able
+            _Fill(replace(item, newest={}, filtered=False), item, self._since[item.tag]) for item in able
         ]
         if fills:
             await self._settled(able)

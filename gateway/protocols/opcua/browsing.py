@@ -25,14 +25,13 @@ async def children(
         parameters.RequestedMaxReferencesPerNode = 1 if one_will_do else _REFERENCES_A_PAGE
         parameters.NodesToBrowse = [description(parents[place]) for place in chunk]
         try:
-            results = await session.services.browse(parameters)
+            response = await session.ask(ua.BrowseRequest, parameters, ua.BrowseResponse)
         except ua.UaStatusCodeError as error:
             if error.code not in TOO_MUCH or len(chunk) == 1:
                 raise
             session.limits["browse"] = len(chunk) // 2
             continue
-        session.heard()
-        again = await _follow(session, chunk, results, found, one_will_do=one_will_do)
+        again = await _follow(session, chunk, response.Results or [], found, one_will_do=one_will_do)
         places = again + places[len(chunk) :]
         if again:
             session.limits["browse"] = max(1, len(chunk) // 2)
@@ -65,8 +64,8 @@ async def _follow(
         further = ua.BrowseNextParameters()
         further.ReleaseContinuationPoints = one_will_do
         further.ContinuationPoints = [point for _, point in going]
-        results = await session.services.browse_next(further)
-        session.heard()
+        response = await session.ask(ua.BrowseNextRequest, further, ua.BrowseNextResponse)
+        results = response.Parameters.Results or []
         if one_will_do:
             break
         pending = [(place, result) for (place, _), result in zip(going, results, strict=True)]

@@ -18,6 +18,7 @@ from gateway.protocols.opcua.nodes import resolve
 from gateway.protocols.opcua.opening import KEPT
 from gateway.protocols.opcua.polling import Poller
 from gateway.protocols.opcua.redundancy import open_healthiest, watch_health
+from gateway.protocols.opcua.selftest import fast_path_works
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.subscriptions import Subscriptions
 from gateway.protocols.opcua.trust_watch import TrustWatch
@@ -35,6 +36,7 @@ async def collect(device: Device, settings: Settings, link: Link) -> None:
     # Below WARNING asyncua formats whole notifications, at a cost that no small box can bear; and what it
     # warns of (refusals, broken connections) is met here and told in our words.
     logging.getLogger("asyncua").setLevel(logging.ERROR)
+    await asyncio.to_thread(fast_path_works)  # it takes some 50 ms, once
     url = settings.url
     try:
         async with open_healthiest(device, settings, link) as session:

@@ -11,7 +11,7 @@ from asyncua import ua
 from gateway.model import DeviceProblem, Link
 from gateway.protocols.opcua import Settings, TagSettings
 from gateway.protocols.opcua.browsing import children, local
-from gateway.protocols.opcua.items import Item, item
+from gateway.protocols.opcua.items import Item, Newest, item
 from gateway.protocols.opcua.nodes import BadNode, find, spelled
 from gateway.protocols.opcua.session import Session
 
@@ -42,8 +42,9 @@ async def discovered(session: Session, settings: Settings, link: Link) -> tuple[
     found = await search(session, root, settings.max_tags)
     plain = TagSettings(node="-")
     items = []
+    newest: Newest = {}
     for name, node in _named(found.variables, session.namespaces):
-        new = item(name, spelled(node, session.namespaces), plain, settings, link)
+        new = item(name, spelled(node, session.namespaces), plain, settings, link, newest)
         new.node = node
         items.append(new)
     if found.total <= len(items) and found.complete:

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from gateway.controls import TagState
 from gateway.model import Batch, Device, Link, Value
 from gateway.protocols.opcua import Settings, TagSettings, queue_size
 from gateway.protocols.opcua.values import Reading
 from gateway.scaling import Scaling
+
+Newest: TypeAlias = "dict[int, tuple[Value, int | None, int, int]]"
+"""By series the newest reading as the server gave it; the items of a session share one."""
 
 
 @dataclass(slots=True)
@@ -25,6 +28,7 @@ class Item:
     queue_size: int
     scaling: Scaling
     deadband: float
+    newest: Newest
     node: Any = None
     """Its asyncua NodeId in this session, once resolved."""
     polled: bool = False
@@ -34,8 +38,6 @@ class Item:
     problem: str = ""
     filtered: bool = False
     """The server applies the deadband."""
-    last: Reading | None = None
-    """The newest reading as the server gave it."""
     kept: Value = None
     """The value that the deadband compares with."""
     first: int | None = None
@@ -47,8 +49,20 @@ class Item:
     historic: bool | None = None
     """The server keeps its history, once asked."""
 
+    @property
+    def last(self) -> Reading | None:
+        """The newest reading as the server gave it."""
+        found = self.newest.get(self.series)
+        return None if found is None else Reading(*found)
+
     def named(self) -> str:
         return f"{self.tag} ({self.where})" if self.where else self.tag
+
+    def begin(self, ts: int | None) -> None:
+        """Note that a value of that time came."""
+        self.heard = True
+        if self.first is None:
+            self.first = ts
 
     def unchanged(self, reading: Reading) -> bool:
         """Say whether a cyclic read found what the last one did.
@@ -79,13 +93,11 @@ def _number(value: Value) -> bool:
 
 def take(item: Item, reading: Reading, link: Link, batch: Batch) -> None:
     """Add one reading to a batch as a sample, unless it lies within the deadband."""
-    item.heard = True
-    if item.first is None:
-        item.first = reading.ts
-    if item.within_deadband(reading):
-        item.last = reading
+    item.begin(reading.ts)
+    small = item.within_deadband(reading)
+    item.newest[item.series] = reading
+    if small:
         return
-    item.last = reading
     value = item.scaling(reading.value)
     item.kept = value
     ts, flags = (reading.ts, reading.flags) if reading.ts is not None else link.stamp()
@@ -94,13 +106,16 @@ def take(item: Item, reading: Reading, link: Link, batch: Batch) -> None:
 
 def listed(device: Device, settings: Settings, link: Link) -> list[Item]:
     """Return the items of the tags in the YAML, not resolved yet."""
+    newest: Newest = {}
     return [
-        item(name, tag.node, tag, settings, link, where=device.where.get(name, ""))
+        item(name, tag.node, tag, settings, link, newest, where=device.where.get(name, ""))
         for name, tag in device.tags.items()
     ]
 
 
-def item(name: str, spec: str, tag: TagSettings, settings: Settings, link: Link, *, where: str = "") -> Item:
+def item(
+    name: str, spec: str, tag: TagSettings, settings: Settings, link: Link, newest: Newest, *, where: str = ""
+) -> Item:
     """Return a tag as an item, the device's settings standing in for those it does not give."""
     sampling_ms = tag.sampling_interval_ms
     if sampling_ms is None:
@@ -116,6 +131,7 @@ def item(name: str, spec: str, tag: TagSettings, settings: Settings, link: Link,
         queue_size=tag.queue_size or queue_size(settings, sampling_ms),
         scaling=Scaling(tag.scale, tag.offset),
         deadband=settings.deadband if tag.deadband is None else tag.deadband,
+        newest=newest,
     )
 
 

@@ -159,11 +159,19 @@ async def _step(session: Session, walks: list[_Walk]) -> None:
         for name in walk.rest[0]:
             questions.setdefault((walk.at, name.Name, name.NamespaceIndex), _question(walk.at, name))
     results: list[ua.BrowsePathResult] = await session.chunked(
-        "translate", list(questions.values()), session.services.translate_browsepaths_to_nodeids
+        "translate", list(questions.values()), lambda asked: _translated(session, asked)
     )
     answers = dict(zip(questions, results, strict=True))
     for walk in walks:
         _advance(walk, answers)
+
+
+async def _translated(session: Session, asked: list[ua.BrowsePath]) -> list[ua.BrowsePathResult]:
+    parameters = ua.TranslateBrowsePathsToNodeIdsParameters()
+    parameters.BrowsePaths = asked
+    kinds = ua.TranslateBrowsePathsToNodeIdsRequest, ua.TranslateBrowsePathsToNodeIdsResponse
+    response = await session.ask(kinds[0], parameters, kinds[1])
+    return list(response.Results or ())
 
 
 def _advance(walk: _Walk, answers: dict[tuple[ua.NodeId, str, int], ua.BrowsePathResult]) -> None:

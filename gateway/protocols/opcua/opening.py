@@ -12,11 +12,11 @@ from asyncua import Client, ua
 from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, cut_off, sentence
-from gateway.protocols.opcua.frames import guard, limit
 from gateway.protocols.opcua.kept import Kept, reactivated
 from gateway.protocols.opcua.learning import learn
 from gateway.protocols.opcua.pki import Identity, Pki
 from gateway.protocols.opcua.security import Choice, choices, insecure
+from gateway.protocols.opcua.selftest import guard
 from gateway.protocols.opcua.server_clock import asked_for_endpoints, clock_note
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.trusting import Vetted, user_login, vet
@@ -144,7 +144,6 @@ async def _connect(
 ) -> bool:
     """Open everything up to an active session; say whether it is the one that was `left` at the server."""
     await _open_socket(client)
-    limit(client)
     try:
         await client.open_secure_channel()
     except (ConnectionError, AssertionError) as error:

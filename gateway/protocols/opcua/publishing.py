@@ -1,14 +1,12 @@
 """The publish loop of a session: several requests under way for all its subscriptions."""
 
 import asyncio
-import inspect
 import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from asyncua import ua
-from asyncua.client.ua_session import UaSession
 from asyncua.common.utils import Buffer
 
 from gateway.model import Link, Run
@@ -20,16 +18,6 @@ _IN_FLIGHT = 3
 _MOST_IN_FLIGHT = 10
 _MOST_OVERTAKEN = 20
 _PAUSE_S = 0.05
-
-
-def private_names_exist() -> bool:
-    """Say whether asyncua still has the private names that the own publish loop stands on."""
-    send = getattr(UaSession, "_send_request", None)
-    return inspect.iscoroutinefunction(send) and list(inspect.signature(send).parameters)[:3] == [
-        "self",
-        "request",
-        "timeout",
-    ]
 
 
 @dataclass(eq=False, slots=True)
@@ -70,7 +58,7 @@ class Publisher:
                     # The next one leaves before this answer is worked on, with what is committed by now.
                     count = 1 + _given_up(flight, sent)
                     flight.extend(_Sent(group.create_task(self._publish())) for _ in range(count))
-                    await self._received(decode(answer), run)
+                    await self._received(await decode(answer), run)
 
     async def _received(self, published: Published, run: Run) -> None:
         self._session.heard()

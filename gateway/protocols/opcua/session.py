@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from asyncua import Client, ua
-from asyncua.ua.ua_binary import struct_from_binary
 
 from gateway.model import DeviceProblem
 from gateway.protocols.opcua import Settings
+from gateway.protocols.opcua.bounded import decoded
 from gateway.protocols.opcua.faults import TOO_MUCH, ServerSilent
 from gateway.protocols.opcua.security import Choice
 from gateway.protocols.opcua.trusting import Vetted
@@ -69,18 +69,24 @@ class Session:
     async def call(self, request: Any, response_type: type) -> Any:
         """Send any request and decode its response; the service result is checked."""
         data = await self.services._send_request(request)
-        response = struct_from_binary(response_type, data)
+        response = await decoded(response_type, data)
         response.ResponseHeader.ServiceResult.check()
         self.heard()
         return response
+
+    async def ask(self, request_type: type, parameters: Any, response_type: type) -> Any:
+        """Call a service as asyncua does; a large answer is decoded beside the event loop."""
+        request = request_type()
+        request.Parameters = parameters
+        return await self.call(request, response_type)
 
     async def read(self, nodes: Sequence[ua.ReadValueId]) -> list[ua.DataValue]:
         """Read attributes, in one call."""
         parameters = ua.ReadParameters()
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
         parameters.NodesToRead = list(nodes)
-        results: list[ua.DataValue] = await self.services.read(parameters)
-        self.heard()
+        response = await self.ask(ua.ReadRequest, parameters, ua.ReadResponse)
+        results: list[ua.DataValue] = response.Results or []
         if len(results) != len(nodes):
             raise DeviceProblem(
                 f"device {self.device}: the server answered a read of {len(nodes)} nodes "

@@ -1,5 +1,6 @@
 """One subscription: its life, the sequence of its messages, what it emits."""
 
+import asyncio
 import math
 from collections.abc import Sequence
 
@@ -9,12 +10,13 @@ from gateway.model import Batch, DeviceProblem, Link, Run, Ticket
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.backfill import Backfill
 from gateway.protocols.opcua.faults import NO_SUCH_TAG, status_text
-from gateway.protocols.opcua.items import Condition, Item, take
+from gateway.protocols.opcua.items import Condition, Item
 from gateway.protocols.opcua.monitoring import Monitor
-from gateway.protocols.opcua.notifications import Published, converted
+from gateway.protocols.opcua.notifications import Published, decode_again
 from gateway.protocols.opcua.overflow import Overflow
 from gateway.protocols.opcua.session import Session
-from gateway.protocols.opcua.values import overflowed, reading
+from gateway.protocols.opcua.taking import take_changes
+from gateway.protocols.opcua.values import Reading, overflowed
 
 _KEEP_ALIVE_S = 5.0
 _MOST_A_MESSAGE = 1000
@@ -76,13 +78,13 @@ class Subscription:
         """Have sent again what was sent while nobody listened (Part 4, 6.7)."""
         while True:
             try:
-                message = await self._session.services.republish(self.id, self._expected)
+                message = await self._again(self._expected)
             except ua.UaStatusCodeError as error:
                 if error.code == ua.StatusCodes.BadMessageNotAvailable:
                     return
                 raise
             self._session.heard()
-            await self._emit(converted(self.id, message), run)
+            await self._emit(message, run)
             self._expected = _after(self._expected)
 
     def acknowledged(self) -> list[int]:
@@ -158,8 +160,7 @@ class Subscription:
             number = expected
             while number != published.sequence:
                 try:
-                    message = await self._session.services.republish(self.id, number)
-                    again.append(converted(self.id, message))
+                    again.append(await self._again(number))
                 except ua.UaStatusCodeError as error:
                     if error.code != ua.StatusCodes.BadMessageNotAvailable:
                         break
@@ -173,16 +174,18 @@ class Subscription:
             )
         return again
 
+    async def _again(self, number: int) -> Published:
+        request = ua.RepublishRequest()
+        request.Parameters.SubscriptionId = self.id
+        request.Parameters.RetransmitSequenceNumber = number
+        return await decode_again(await self._session.services._send_request(request), self.id)
+
     async def _emit(self, published: Published, run: Run) -> Ticket | None:
         batch = Batch()
-        for handle, data in published.changes:
-            if handle < len(self.monitor.items):
-                item = self.monitor.items[handle]
-                new = reading(data)
-                if overflowed(new.status):
-                    self._overflow.add(item, new.ts)
-                self._judge(item, new.status)
-                take(item, new, self._link, batch)
+        for columns in published.changes:
+            take_changes(columns, self.monitor.items, self._link, batch, self._look)
+            if len(batch) > _MOST_A_MESSAGE:
+                await asyncio.sleep(0)  # more than it was asked for: the others get their turns
         for handle, lost, why in published.undecoded:
             self._undecoded(handle, lost, why, run)
         self._overflow.tell()
@@ -194,6 +197,12 @@ class Subscription:
         ticket = await self._link.emit(batch)
         ticket.add_done_callback(lambda kept: self._acks.append(published.sequence) if kept else None)
         return ticket
+
+    def _look(self, item: Item, new: Reading) -> bool:
+        if overflowed(new.status):
+            self._overflow.add(item, new.ts)
+        self._judge(item, new.status)
+        return True
 
     def _judge(self, item: Item, status: int) -> None:
         """Note a node that went away, or came back: PLC programs are loaded anew under live sessions."""

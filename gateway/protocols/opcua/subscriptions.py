@@ -12,7 +12,8 @@ from gateway.protocols.opcua.backfill import Backfill
 from gateway.protocols.opcua.faults import NO_SUBSCRIPTION, status_text
 from gateway.protocols.opcua.items import Condition, Item
 from gateway.protocols.opcua.public_subscription import PublicSubscription
-from gateway.protocols.opcua.publishing import Publisher, private_names_exist
+from gateway.protocols.opcua.publishing import Publisher
+from gateway.protocols.opcua.selftest import fast_path_works
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.subscription import Subscription
 
@@ -33,7 +34,7 @@ class Subscriptions:
         self._condition = condition
         self._backfill = backfill
         self._all: list[Subscription] = []
-        self._own = private_names_exist()
+        self._own = fast_path_works()
         self._kept = False
         """They were made in an earlier session."""
 
