@@ -72,6 +72,19 @@ async def _follow(
     return again
 
 
+async def read_each(session: Session, nodes: list[ua.ReadValueId]) -> list[ua.DataValue]:
+    """Read attributes in one call; what cannot be decoded is bad, and leaves the others alone."""
+    try:
+        return await session.read(nodes)
+    except ua.UaStatusCodeError:
+        raise
+    except ua.UaError:
+        if len(nodes) == 1:
+            return [ua.DataValue(StatusCode=ua.StatusCode(ua.StatusCodes.BadDecodingError))]
+        half = len(nodes) // 2
+        return await read_each(session, nodes[:half]) + await read_each(session, nodes[half:])
+
+
 def description(node: ua.NodeId) -> ua.BrowseDescription:
     """Return the question for the objects and variables below a node."""
     asked = ua.BrowseDescription()

@@ -2,26 +2,28 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from asyncua import ua
 
 from gateway.model import Device, DeviceProblem, Link
-from gateway.protocols.opcua import Settings
+from gateway.protocols.opcua import Settings, TagSettings
 from gateway.protocols.opcua.backfill import Backfill
 from gateway.protocols.opcua.browse import Browser
 from gateway.protocols.opcua.discovery import discovered
 from gateway.protocols.opcua.faults import NO_SUBSCRIPTION, cut_off, problem, sentence
-from gateway.protocols.opcua.items import Condition, Item, listed
+from gateway.protocols.opcua.items import Condition, Item, Newest, listed
 from gateway.protocols.opcua.kept import Kept, kept, transferred
 from gateway.protocols.opcua.nodes import resolve
 from gateway.protocols.opcua.opening import KEPT
+from gateway.protocols.opcua.patterns import is_pattern
 from gateway.protocols.opcua.polling import Poller
 from gateway.protocols.opcua.redundancy import open_healthiest, watch_health
 from gateway.protocols.opcua.selftest import fast_path_works
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.subscriptions import Subscriptions
 from gateway.protocols.opcua.trust_watch import TrustWatch
+from gateway.protocols.opcua.wildcards import matched, wildcards
 
 _RETRY_S = 30.0
 """Tags that the server did not know are looked for again after this time."""
@@ -61,6 +63,7 @@ class _Acquisition:
         self._settings = settings
         self._link = link
         self._items: list[Item] = []
+        self._newest: Newest = {}
         self._condition = Condition(link, [], [], session.insecure, auto=settings.mode == "auto")
         if settings.urls:
             self._condition.remark = f"at {session.settings.url}, ServiceLevel {session.level}"
@@ -104,6 +107,7 @@ class _Acquisition:
         if left is None or not (self._session.resumed or await transferred(self._session, left)):
             return False
         self._items = self._condition.items = left.items
+        self._newest = left.items[0].newest
         self._condition.notes.extend(left.notes)
         covered: set[int] = set()
         if left.subscriptions is not None:
@@ -118,8 +122,11 @@ class _Acquisition:
 
     async def _find(self) -> None:
         if self._device.tags:
-            self._items = listed(self._device, self._settings, self._link)
+            self._items = listed(self._device, self._settings, self._link, self._newest)
             await resolve(self._session, self._items)
+            wild, notes = await self._matched(wildcards(self._device))
+            self._items += wild
+            self._condition.notes += notes
         else:
             self._items, note = await discovered(self._session, self._settings, self._link)
             if note:
@@ -129,6 +136,19 @@ class _Acquisition:
                 f"device {self._device.id}: the server has no readable variable below {self._settings.root}"
             )
         self._condition.items = self._items
+
+    async def _matched(self, wanted: Mapping[str, TagSettings]) -> tuple[list[Item], list[str]]:
+        return await matched(self._session, self._device, self._settings, self._link, self._newest, wanted)
+
+    async def _matched_now(self, bad: Sequence[Item]) -> list[Item]:
+        """Return the new items of wildcards that matched nothing before."""
+        wanted = {item.tag: self._device.tags[item.tag] for item in bad}
+        items, notes = await self._matched(wanted)
+        found = [item for item in items if item.node is not None]
+        kept = [item for item in self._items if item.tag not in wanted]
+        self._items[:] = kept + items
+        self._condition.notes += notes
+        return found
 
     async def _subscribe(self) -> None:
         """Subscribe what can be, and mark the rest to be polled."""
@@ -157,8 +177,9 @@ class _Acquisition:
             bad = [item for item in self._items if item.problem and not item.polled]
             if not bad:
                 continue
-            await resolve(self._session, bad)
+            await resolve(self._session, [item for item in bad if not is_pattern(item.spec)])
             found = [item for item in bad if item.node is not None]
+            found += await self._matched_now([item for item in bad if is_pattern(item.spec)])
             if self._subscriptions is not None:
                 await self._subscriptions.add(found)
             else:

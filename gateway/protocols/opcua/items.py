@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from gateway.controls import TagState
 from gateway.model import Batch, Device, Link, Value
 from gateway.protocols.opcua import Settings, TagSettings, queue_size
+from gateway.protocols.opcua.patterns import is_pattern
 from gateway.protocols.opcua.values import Reading
 from gateway.scaling import Scaling
 
@@ -104,12 +105,12 @@ def take(item: Item, reading: Reading, link: Link, batch: Batch) -> None:
     batch.add(item.series, ts, value, reading.status, flags)
 
 
-def listed(device: Device, settings: Settings, link: Link) -> list[Item]:
-    """Return the items of the tags in the YAML, not resolved yet."""
-    newest: Newest = {}
+def listed(device: Device, settings: Settings, link: Link, newest: Newest) -> list[Item]:
+    """Return the items of the tags that the YAML names one by one, not resolved yet."""
     return [
         item(name, tag.node, tag, settings, link, newest, where=device.where.get(name, ""))
         for name, tag in device.tags.items()
+        if not is_pattern(tag.node)
     ]
 
 
