@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 # Together with the store's close (3.5 s where the disk refuses) less than the 10 s that a stop may take.
 _STOP_DEVICES_S = 4.0
 _STOP_UPLOADS_S = 1.5
+# With an attempt that leads nowhere, given up after 4 s, a device that is back is in use within 10 s.
+_DEVICE_BACKOFF_S = 5.0
 _API_UP_S = 5.0
 _WRITER_LIMIT_S = 60.0
 _FORWARDER_LIMIT_S = 120.0
@@ -305,7 +307,12 @@ class Daemon:
                     raise DeviceProblem(f"{describe(error)}; {hint}") from error
                 raise
 
-        keeper = self._supervisor.keep(f"device {config.id}", attempt, ended=session.attempt_ended)
+        keeper = self._supervisor.keep(
+            f"device {config.id}",
+            attempt,
+            backoff=Backoff(cap_s=_DEVICE_BACKOFF_S),
+            ended=session.attempt_ended,
+        )
         session.keeper = keeper
         return _DevicePart(config, session, keeper)
 

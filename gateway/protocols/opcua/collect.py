@@ -93,9 +93,11 @@ class _Acquisition:
                 if self._subscriptions is not None:
                     group.create_task(self._subscriptions.run())
                     group.create_task(self._unheard())
-                group.create_task(self._retry())
                 if self._settings.urls:
                     group.create_task(watch_health(self._session, self._device, self._settings, self._link))
+                # In the body: where a child fails while Python 3.11 waits in __aexit__, the task stays marked
+                # as cancelled, and what leaves the session after that could have no time-out.
+                await self._retry()
 
     def kept(self) -> Kept | None:
         """Return what may go on at the server although we were cut off."""

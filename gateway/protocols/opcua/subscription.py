@@ -40,7 +40,7 @@ class Subscription:
         self._acks: list[int] = []
         self._expected = 1  # the first message of a subscription (Part 4, 7.22)
         self._heard_us = link.clock.wall_us()
-        self._overflow = Overflow(link, backfill)
+        self._overflow = Overflow(link, backfill, session.clock_offset_us)
         self.id = 0
         self._silence_s = 0.0
         self.waited_s = 0.0
@@ -70,7 +70,7 @@ class Subscription:
         """Go on in another session, to which the server has moved it."""
         self._session, self._condition, self._backfill = session, condition, backfill
         self.monitor.session = session
-        self._overflow = Overflow(self._link, backfill)
+        self._overflow = Overflow(self._link, backfill, session.clock_offset_us)
         self.waited_s = 0.0
         self.heard = False
 

@@ -120,6 +120,7 @@ class Subscriptions:
             for subscription in self._all:
                 if isinstance(subscription, PublicSubscription):
                     group.create_task(subscription.receive(run))
+            await asyncio.Event().wait()  # in the body, as in collect.py
 
     async def _made(self) -> Subscription:
         kind = Subscription if self._own else PublicSubscription
