@@ -114,13 +114,15 @@ def _lines(found: "Tree") -> Iterator[str]:
 
     everything = all_of(found.top)
     name_width = min(max((_indented(each) for each in everything), default=0), _WIDEST_NAME)
-    type_width = max((len(each.type) for each in everything), default=0)
+    type_width = max((len(each.about.type) for each in everything), default=0)
     for branch in _in_order(found.top):
         name = "  " * (branch.depth - 1) + _printable(branch.name)
         if not branch.variable:
             yield name
             continue
-        columns = f"{name:<{name_width}}  {_printable(branch.type):<{type_width}}  {branch.access or '-':<2}"
+        columns = (
+            f"{name:<{name_width}}  {_printable(branch.about.type):<{type_width}}  {branch.access or '-':<2}"
+        )
         yield f"{columns}  {_shown(branch)}".rstrip()
 
 
@@ -140,6 +142,8 @@ def _shown(branch: "Branch") -> str:
     if branch.status >> 30:  # uncertain or bad
         return f"[{status_text(branch.status)}]"
     text = _text(branch.value)
+    enum, unit = branch.about.enum.get(str(branch.value)), branch.about.unit
+    text += f" ({_printable(enum)})" if enum else f" {_printable(unit)}" if unit else ""
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 
 
@@ -173,7 +177,7 @@ def _yaml(found: "Tree") -> Iterator[str]:
     yield "    tags:"
     names = unique_names([(branch.path.strip(), branch.id) for branch in variables])
     for name, branch in zip(names, variables, strict=True):
-        what = ", ".join(filter(None, (_printable(branch.type), _shown(branch))))
+        what = ", ".join(filter(None, (_printable(branch.about.type), _shown(branch))))
         yield f"      {_quoted(name)}: {_quoted(branch.id)}" + (f"  # {what}" if what else "")
 
 

@@ -8,6 +8,7 @@ from asyncua import ua
 
 from gateway.model import Device, DeviceProblem, Link
 from gateway.protocols.opcua import Settings, TagSettings
+from gateway.protocols.opcua.abouts import Abouts
 from gateway.protocols.opcua.backfill import Backfill
 from gateway.protocols.opcua.browse import Browser
 from gateway.protocols.opcua.discovery import discovered
@@ -68,6 +69,7 @@ class _Acquisition:
         if settings.urls:
             self._condition.remark = f"at {session.settings.url}, ServiceLevel {session.level}"
         self._poller = Poller(session, link, self._condition)
+        self._abouts = Abouts(session, link)
         self._backfill = Backfill(session, settings, link)
         self._subscriptions: Subscriptions | None = None
 
@@ -88,6 +90,7 @@ class _Acquisition:
                 group.create_task(self._session.watch())
                 group.create_task(self._session.renew())
                 group.create_task(self._backfill.run(hole))
+                group.create_task(self._abouts.run())
                 group.create_task(self._poller.on_request(lambda: self._items))
                 group.create_task(self._poller.cycle(self._settings.poll_interval_ms, self._polled))
                 if self._subscriptions is not None:
@@ -117,6 +120,8 @@ class _Acquisition:
             self._subscriptions = left.subscriptions
             covered = left.subscriptions.covered()
         self._backfill.before([item for item in self._items if item.series not in covered])
+        if unasked := [item for item in self._items if item.about is None]:
+            await self._abouts.learn(unasked)
         return True
 
     def _polled(self) -> Sequence[Item]:
@@ -138,6 +143,7 @@ class _Acquisition:
                 f"device {self._device.id}: the server has no readable variable below {self._settings.root}"
             )
         self._condition.items = self._items
+        await self._abouts.learn(self._items)
 
     async def _matched(self, wanted: Mapping[str, TagSettings]) -> tuple[list[Item], list[str]]:
         return await matched(self._session, self._device, self._settings, self._link, self._newest, wanted)
@@ -182,6 +188,7 @@ class _Acquisition:
             await resolve(self._session, [item for item in bad if not is_pattern(item.spec)])
             found = [item for item in bad if item.node is not None]
             found += await self._matched_now([item for item in bad if is_pattern(item.spec)])
+            await self._abouts.learn(found)
             if self._subscriptions is not None:
                 await self._subscriptions.add(found)
             else:

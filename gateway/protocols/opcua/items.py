@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from gateway.controls import TagState
+from gateway.controls import TagAbout, TagState
 from gateway.model import Batch, Device, Link, Value
 from gateway.protocols.opcua import Settings, TagSettings, queue_size
 from gateway.protocols.opcua.patterns import is_pattern
@@ -30,6 +30,8 @@ class Item:
     scaling: Scaling
     deadband: float
     newest: Newest
+    unit: str = ""
+    """As the YAML gives it."""
     node: Any = None
     """Its asyncua NodeId in this session, once resolved."""
     polled: bool = False
@@ -49,6 +51,8 @@ class Item:
     """The server keeps more than one value of it, and says where it could not."""
     historic: bool | None = None
     """The server keeps its history, once asked."""
+    about: TagAbout | None = None
+    """What the server says of it beside its values, once asked."""
 
     @property
     def last(self) -> Reading | None:
@@ -125,7 +129,9 @@ def item(
         sampling_ms = settings.publishing_interval_ms
     return Item(
         tag=name,
-        series=link.tag(name, unit=tag.unit),
+        # Without one in the YAML the series keeps the unit that the server told last, until it tells again.
+        series=link.tag(name, unit=tag.unit or None),
+        unit=tag.unit,
         spec=spec,
         where=where,
         sampling_ms=sampling_ms,
@@ -174,9 +180,9 @@ class Condition:
 
 def _state(item: Item) -> TagState:
     if item.problem:
-        return TagState("bad", item.spec, item.problem, alive=False)
+        return TagState("bad", item.spec, item.problem, alive=False, about=item.about)
     way = "polled" if item.polled else "subscribed"
-    return TagState(way, item.spec, item.refusal, alive=item.heard)
+    return TagState(way, item.spec, item.refusal, alive=item.heard, about=item.about)
 
 
 def _few(bad: Iterable[Item], most: int = 3) -> str:

@@ -6,12 +6,16 @@ from typing import Any
 
 from asyncua import ua
 
+from gateway.controls import TagAbout
 from gateway.model import DeviceProblem, Value
 from gateway.protocols.opcua.browsing import read_each
+from gateway.protocols.opcua.datatypes import DataTypes
 from gateway.protocols.opcua.discovery import SERVER, path_of
+from gateway.protocols.opcua.metadata import described
 from gateway.protocols.opcua.nodes import BadNode, find, spelled
 from gateway.protocols.opcua.patterns import Pattern, Places
 from gateway.protocols.opcua.session import Session
+from gateway.protocols.opcua.structures import AsJson
 from gateway.protocols.opcua.values import reading
 from gateway.protocols.opcua.walking import Place, Walk
 
@@ -29,7 +33,7 @@ class Branch:
     id: str
     depth: int
     variable: bool
-    type: str = ""
+    about: TagAbout = field(default_factory=TagAbout)
     access: str = ""
     """Of "r", "w", "rw", "" where it is no variable or nobody may use it."""
     value: Value = None
@@ -123,34 +127,16 @@ async def _read(session: Session, variables: Sequence[tuple[Place, Branch]]) -> 
     ]
     data = await session.chunked("read", asked, lambda nodes: read_each(session, nodes))
     width = len(_ATTRIBUTES)
-    kinds: dict[ua.NodeId, list[Branch]] = {}
-    for number, (_, branch) in enumerate(variables):
-        level, kind, value = data[number * width : (number + 1) * width]
+    kinds = [_plain(each, None) for each in data[1::width]]
+    types = DataTypes()
+    await types.learn(session, [kind for kind in kinds if kind is not None])
+    as_json = AsJson(structures=types.by_encoding)
+    abouts = await described(session, [place.node for place, _ in variables], kinds, types)
+    for number, ((_, branch), about) in enumerate(zip(variables, abouts, strict=True)):
+        level, _kind, value = data[number * width : (number + 1) * width]
         branch.access = _ACCESS[int(_plain(level, 0)) & 3]
         found = reading(value)
-        branch.value, branch.status = found.value, found.status
-        if (node := _plain(kind, None)) is not None:
-            kinds.setdefault(node, []).append(branch)
-    names = await type_names(session, list(kinds))
-    for node, branches in kinds.items():
-        for branch in branches:
-            branch.type = names[node]
-
-
-async def type_names(session: Session, kinds: Sequence[ua.NodeId]) -> dict[ua.NodeId, str]:
-    """Return what data types are called: as the standard does, else as the server does."""
-    names: dict[ua.NodeId, str] = {}
-    for kind in kinds:
-        if kind.NamespaceIndex == 0 and isinstance(kind.Identifier, int):
-            names[kind] = str(ua.ObjectIdNames.get(kind.Identifier, f"i={kind.Identifier}"))
-    own = [kind for kind in kinds if kind not in names]
-    asked = [ua.ReadValueId(NodeId=kind, AttributeId=ua.AttributeIds.BrowseName) for kind in own]
-    for kind, data in zip(
-        own, await session.chunked("read", asked, lambda nodes: read_each(session, nodes)), strict=True
-    ):
-        name = _plain(data, None)
-        names[kind] = (name.Name if name is not None else "") or spelled(kind, session.namespaces)
-    return names
+        branch.value, branch.status, branch.about = as_json(found.value), found.status, about
 
 
 def _plain(data: ua.DataValue, default: Any) -> Any:
