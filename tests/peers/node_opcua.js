@@ -17,11 +17,14 @@
 //   hollow yes|no              whether subscriptions send keep-alives and no values
 //   forbid yes|no              whether no session may be taken up again, nor its subscriptions moved
 //   level N                    ServiceLevel
+//   event SEVERITY TEXT        the server raises an event; "raised" follows
+//   overflow                   the server says that a queue of events overflowed; "raised" follows
+//   heat VALUE                 sets Space/Temperature, which has an alarm above 80
 //
 // Options: --tags N, --pki DIR, --security none|both|secure|sign, --user NAME:PASSWORD, --anonymous no,
 // --refuse subscriptions, --max-sessions N, --max-subscribed N, --per-subscription N, --max-subscriptions N,
 // --publish-queue N, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --level N,
-// --space yes (units, ranges, enumerations, structures), --namespace URI (of the tags), --before URI,URI (namespaces before it), --manufacturer NAME, --product NAME,
+// --space yes (units, ranges, enumerations, structures, an alarm), --namespace URI (of the tags), --before URI,URI (namespaces before it), --manufacturer NAME, --product NAME,
 // --certificate FILE --key FILE --uri URI (PEM, perhaps a chain), --users-by-certificate yes, --clock-ahead SECONDS
 
 const fs = require("node:fs");
@@ -66,6 +69,7 @@ const requests = {};
 const faults = { lose: 0, forget: false, mute: false, hollow: false, forbid: false, level: Number(options.level || 255) };
 const acks = [];
 const tags = [];
+let heat = () => undefined;
 let number = 0;
 let writing = true;
 
@@ -244,7 +248,8 @@ function populateTypes(space, own) {
 
 function populateSpace(space, own) {
   const folder = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Space", nodeId: "s=Space" });
-  own.addAnalogDataItem({
+  space.installAlarmsAndConditionsService();
+  const temperature = own.addAnalogDataItem({
     componentOf: folder,
     browseName: "Temperature",
     nodeId: "s=Space.Temperature",
@@ -254,6 +259,21 @@ function populateSpace(space, own) {
     engineeringUnits: opcua.standardUnits.degree_celsius,
     value: new Variant({ dataType: DataType.Double, value: 21.5 }),
   });
+  folder.setEventNotifier(1);
+  folder.addReference({ referenceType: "HasEventSource", nodeId: temperature.nodeId });
+  space.rootFolder.objects.server.addReference({ referenceType: "HasNotifier", nodeId: folder.nodeId });
+  own.instantiateNonExclusiveLimitAlarm("NonExclusiveLimitAlarmType", {
+    browseName: "TooHot",
+    conditionName: "TooHot",
+    componentOf: folder,
+    conditionSource: temperature,
+    inputNode: temperature,
+    highLimit: 80,
+    lowLimit: -5,
+    lowLowLimit: -9,
+    highHighLimit: 89,
+  });
+  heat = (value) => temperature.setValueFromSource(new Variant({ dataType: DataType.Double, value }), StatusCodes.Good, new Date());
   own.addMultiStateDiscrete({ componentOf: folder, browseName: "Switch", nodeId: "s=Space.Switch", enumStrings: ["Off", "On"], value: 1 });
   own.addTwoStateDiscrete({ componentOf: folder, browseName: "Door", nodeId: "s=Space.Door", falseState: "closed", trueState: "open", value: true });
   const types = space.getNamespaceIndex("urn:edge-gateway:types");
@@ -336,6 +356,19 @@ function command(server, [verb, ...words]) {
   if (verb === "trust") trust(server.serverCertificateManager);
   if (verb === "lose" || verb === "level") faults[verb] = Number(words[0]);
   if (["forget", "mute", "hollow", "forbid"].includes(verb)) faults[verb] = words[0] === "yes";
+  if (verb === "heat") heat(Number(words[0]));
+  if (verb === "overflow") {
+    server.engine.addressSpace.rootFolder.objects.server.raiseEvent("EventQueueOverflowEventType", {});
+    say({ event: "raised" });
+  }
+  if (verb === "event") {
+    const message = words.slice(1).join(" ");
+    server.engine.addressSpace.rootFolder.objects.server.raiseEvent("SystemEventType", {
+      message: { dataType: DataType.LocalizedText, value: { text: message } },
+      severity: { dataType: DataType.UInt16, value: Number(words[0]) },
+    });
+    say({ event: "raised" });
+  }
   if (verb === "bad") {
     const variable = tags.find((one) => one.browseName.name === words[0]);
     const moment = new Date();

@@ -138,11 +138,11 @@ class Settings(Group):
         if not tags or any(is_pattern(tag.node) for tag in tags.values()):
             return None
         if self.mode == "poll":
-            return len(tags) * 1000 / self.poll_interval_ms
+            return sum(bool(tag.node) for tag in tags.values()) * 1000 / self.poll_interval_ms
         usual = (
             self.publishing_interval_ms if self.sampling_interval_ms is None else self.sampling_interval_ms
         )
-        own = (tag.sampling_interval_ms for tag in tags.values())
+        own = (tag.sampling_interval_ms for tag in tags.values() if tag.node)
         return sum(1000 / ((usual if ms is None else ms) or _FASTEST_MS) for ms in own)
 
 
@@ -153,10 +153,22 @@ class TagSettings(Group):
     SHORT = "node"
 
     node: str = setting(
+        "",
         help="Node id by namespace URI or index, or a browse path from Objects; one with *, ? or ** makes a "
         "tag of each variable that it matches.",
         check=_check_node,
         example="nsu=urn:plc;s=Line1.Speed",
+    )
+    events: str = setting(
+        "",
+        help="Instead of `node`: the node whose events and alarms are kept, i=2253 for all of the server.",
+        example="i=2253",
+    )
+    least_severity: int = setting(1, help="Events below it are left out.", low=1, high=1000)
+    event_types: tuple[str, ...] = setting(
+        (),
+        help="Only events of these types: node ids, or names of the standard.",
+        example="[AlarmConditionType]",
     )
     unit: str = setting("", help="Unit of measure.", example="rpm")
     scale: float = setting(1.0, help="Factor from the raw to the stored value.")
@@ -166,6 +178,12 @@ class TagSettings(Group):
         None, help="As at the device, for this tag.", low=0, high=86_400_000, example="100ms"
     )
     queue_size: int | None = setting(None, help="As at the device, for this tag.", low=1, high=100_000)
+
+    def __post_init__(self) -> None:
+        if bool(self.node) == bool(self.events):
+            raise ValueError("a tag has a `node`, or `events` of one; exactly one of them")
+        if not self.events and (self.least_severity > 1 or self.event_types):
+            raise ValueError("`least_severity` and `event_types` are for tags with `events`")
 
 
 def queue_size(settings: Settings, sampling_ms: int) -> int:

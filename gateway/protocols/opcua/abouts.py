@@ -30,7 +30,7 @@ class Abouts:
 
     async def learn(self, items: Sequence[Item]) -> None:
         """Have structures decoded where their types can be read; to be called before they are subscribed."""
-        resolved = [item for item in items if item.node is not None]
+        resolved = [item for item in items if item.node is not None and item.events is None]
         kinds: Sequence[ua.NodeId | None] = [None] * len(resolved)
         try:
             kinds = await data_types(self._session, [item.node for item in resolved])

@@ -12,6 +12,7 @@ from gateway.protocols.opcua.abouts import Abouts
 from gateway.protocols.opcua.backfill import Backfill
 from gateway.protocols.opcua.browse import Browser
 from gateway.protocols.opcua.discovery import discovered
+from gateway.protocols.opcua.events import event_items
 from gateway.protocols.opcua.faults import NO_SUBSCRIPTION, cut_off, problem, sentence
 from gateway.protocols.opcua.items import Condition, Item, Newest, listed
 from gateway.protocols.opcua.kept import Kept, kept, transferred
@@ -91,7 +92,7 @@ class _Acquisition:
                 group.create_task(self._session.renew())
                 group.create_task(self._backfill.run(hole))
                 group.create_task(self._abouts.run())
-                group.create_task(self._poller.on_request(lambda: self._items))
+                group.create_task(self._poller.on_request(self._readable))
                 group.create_task(self._poller.cycle(self._settings.poll_interval_ms, self._polled))
                 if self._subscriptions is not None:
                     group.create_task(self._subscriptions.run())
@@ -124,12 +125,16 @@ class _Acquisition:
             await self._abouts.learn(unasked)
         return True
 
+    def _readable(self) -> Sequence[Item]:
+        return [item for item in self._items if item.events is None]
+
     def _polled(self) -> Sequence[Item]:
         return [item for item in self._items if item.polled]
 
     async def _find(self) -> None:
         if self._device.tags:
             self._items = listed(self._device, self._settings, self._link, self._newest)
+            self._items += event_items(self._device, self._settings, self._link, self._newest)
             await resolve(self._session, self._items)
             wild, notes = await self._matched(wildcards(self._device))
             self._items += wild
@@ -176,7 +181,8 @@ class _Acquisition:
 
     def _poll_all(self, why: str) -> None:
         for item in self._items:
-            item.polled, item.refusal = item.node is not None, why
+            if item.node is not None:
+                item.poll(why)
 
     async def _retry(self) -> None:
         """Look again for the tags that the server did not have: it may still be starting."""
@@ -193,7 +199,7 @@ class _Acquisition:
                 await self._subscriptions.add(found)
             else:
                 for item in found:
-                    item.polled = True
+                    item.poll("")
             self._condition.report()
 
     async def _unheard(self) -> None:
@@ -202,14 +208,18 @@ class _Acquisition:
         suspects: set[int] = set()
         while True:
             await self._link.clock.sleep(patience_s)
-            mute = [item for item in self._items if not (item.heard or item.polled or item.problem)]
+            mute = [
+                item
+                for item in self._items
+                if not (item.heard or item.polled or item.problem or item.events is not None)
+            ]
             for item in mute:
                 if item.series not in suspects:
                     continue
                 if self._settings.mode == "subscribe":
                     item.problem = f"node {item.spec}: {_MUTE}"
                 else:
-                    item.polled, item.refusal = True, _MUTE
+                    item.poll(_MUTE)
             if suspects.intersection(item.series for item in mute):
                 self._condition.report()
             suspects = {item.series for item in mute}

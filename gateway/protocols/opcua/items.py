@@ -51,6 +51,8 @@ class Item:
     """The server keeps more than one value of it, and says where it could not."""
     historic: bool | None = None
     """The server keeps its history, once asked."""
+    events: Any = None
+    """What it takes of a node's events (events.Wanted); None for a variable."""
     about: TagAbout | None = None
     """What the server says of it beside its values, once asked."""
 
@@ -59,6 +61,13 @@ class Item:
         """The newest reading as the server gave it."""
         found = self.newest.get(self.series)
         return None if found is None else Reading(*found)
+
+    def poll(self, why: str) -> None:
+        """Have it read cyclically, for that reason; events cannot be."""
+        if self.events is not None:
+            self.problem = f"node {self.spec}: its events come by subscription only" + f" ({why})" * bool(why)
+        else:
+            self.polled, self.refusal = True, why
 
     def named(self) -> str:
         return f"{self.tag} ({self.where})" if self.where else self.tag
@@ -114,7 +123,7 @@ def listed(device: Device, settings: Settings, link: Link, newest: Newest) -> li
     return [
         item(name, tag.node, tag, settings, link, newest, where=device.where.get(name, ""))
         for name, tag in device.tags.items()
-        if not is_pattern(tag.node)
+        if tag.node and not is_pattern(tag.node)
     ]
 
 
