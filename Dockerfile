@@ -1,5 +1,5 @@
 # The container's image; `make image` gives the arguments. How it is to be run: docs/appliance.md.
-ARG BASE=docker.io/library/debian:12-slim
+ARG BASE=debian:12-slim
 
 # What the package holds, made as for the package: by hash, for either processor, without running anything of it.
 FROM --platform=$BUILDPLATFORM ${BASE} AS build

@@ -8,7 +8,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TEST_PACKAGES = chromium libatomic1 strace systemd shellcheck e2fsprogs
 APT = DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends
 
-MACHINE_PACKAGES = systemd-container mmdebstrap debhelper python3-pip $(IMAGE_PACKAGES) podman runc
+MACHINE_PACKAGES = systemd-container mmdebstrap debhelper python3-pip lintian $(IMAGE_PACKAGES) podman runc \
+	qemu-system-x86 qemu-utils qemu-user-static busybox-static kmod cpio e2fsprogs
 BUILD_PACKAGES = debhelper python3-pip
 IMAGE_PACKAGES = buildah dpkg-dev
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --only-binary :all: \
@@ -89,7 +90,8 @@ image:
 		--build-arg BUILDPLATFORM=linux/$$(dpkg --print-architecture) \
 		$(if $(PLATFORMS),--platform $(PLATFORMS) --manifest,--tag) $(IMAGE) $(IMAGE_ARGS) .
 
-# On machines that really boot (systemd-nspawn), from the packages in dist/, made where they are not there.
+# On machines that really boot (systemd-nspawn, QEMU), from the packages in dist/, made where they are not there.
+# CUTS=100 for the full count of power cuts, half a minute each.
 machine-test: .venv/dev
 	@dpkg -s $(MACHINE_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(MACHINE_PACKAGES); }
 	$(SUDO) $(BIN)/pytest -m machine tests/machine $(ARGS)

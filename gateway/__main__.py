@@ -1,4 +1,4 @@
-"""The command line: run, check, reload, status, backup, restore, verify, export, settings, trust, demo..."""
+"""The command line: run, check, reload, status, backup, restore, export, settings, trust, browse..."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway import control_socket, places, service_commands, store_commands, trust_commands
+from gateway import browse_command, control_socket, places, service_commands, store_commands, trust_commands
 from gateway.clock import SystemClock
 from gateway.model import GatewayError
 
@@ -67,6 +67,7 @@ def command_line() -> argparse.ArgumentParser:
 
     service_commands.add(commands, _with_state)
     trust_commands.add(commands, _with_state)
+    browse_command.add(commands, _with_state)
 
     demo = commands.add_parser("demo", help="a simulated plant, the gateway and a simulated dataspace")
     demo.add_argument("--folder", type=Path, default=Path(".demo"))

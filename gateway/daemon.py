@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -36,9 +37,13 @@ _log = logging.getLogger(__name__)
 # Together with the store's close (3.5 s where the disk refuses) less than the 10 s that a stop may take.
 _STOP_DEVICES_S = 4.0
 _STOP_UPLOADS_S = 1.5
+# With an attempt that leads nowhere, given up after 4 s, a device that is back is in use within 10 s.
+_DEVICE_BACKOFF_S = 5.0
 _API_UP_S = 5.0
 _WRITER_LIMIT_S = 60.0
 _FORWARDER_LIMIT_S = 120.0
+SWITCH_S = 0.001
+"""So long the loop waits for each thread of the store that is busy in Python; unset it is 5 ms."""
 
 
 @dataclass(slots=True)
@@ -126,6 +131,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
+        sys.setswitchinterval(SWITCH_S)
         loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
         self._took(loaded.config, loaded.problems)
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
@@ -306,7 +312,12 @@ class Daemon:
                     raise DeviceProblem(f"{describe(error)}; {hint}") from error
                 raise
 
-        keeper = self._supervisor.keep(f"device {config.id}", attempt, ended=session.attempt_ended)
+        keeper = self._supervisor.keep(
+            f"device {config.id}",
+            attempt,
+            backoff=Backoff(cap_s=_DEVICE_BACKOFF_S),
+            ended=session.attempt_ended,
+        )
         session.keeper = keeper
         return _DevicePart(config, session, keeper)
 

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from gateway.model import Batch, Flag, Gap
 from gateway.store.codec import BlockHeader, Kind, encode
@@ -47,14 +47,28 @@ def overlapping(conn: sqlite3.Connection, from_us: int, to_us: int) -> Iterator[
 def seqs_overlapping(conn: sqlite3.Connection, from_us: int, to_us: int) -> list[int]:
     """Return the seqs of the sample blocks that may hold samples of the range."""
     window = {"from": from_us, "to": to_us, "kind": Kind.SAMPLES}
-    parts = (f"SELECT seq {part} AND kind = :kind" for part in (_NARROW, _WIDE))
-    return sorted(row[0] for query in parts for row in conn.execute(query, window))
+    narrow, wide = (
+        conn.execute(f"SELECT seq {part} AND kind = :kind", window).fetchall() for part in (_NARROW, _WIDE)
+    )
+    return sorted(chain.from_iterable(narrow + wide))
 
 
-def ends(conn: sqlite3.Connection, from_us: int, to_us: int, limit: int) -> list[tuple[int, int]]:
-    """Return (t1, n) of up to `limit` narrow blocks of the range, by t1: to choose a step by."""
-    window = {"from": from_us, "to": to_us, "limit": limit}
-    return conn.execute(f"SELECT t1, n {_NARROW} ORDER BY t1 LIMIT :limit", window).fetchall()
+def nth_end(conn: sqlite3.Connection, from_us: int, to_us: int, n: int) -> int | None:
+    """Return the last time of the n-th narrow block of the range, by that time; None: there are fewer."""
+    window = {"from": from_us, "to": to_us, "before": n - 1}
+    row = conn.execute(f"SELECT t1 {_NARROW} ORDER BY t1 LIMIT 1 OFFSET :before", window).fetchone()
+    return row and int(row[0])
+
+
+def end_of(conn: sqlite3.Connection, from_us: int, to_us: int, blocks: int, rows: int) -> int | None:
+    """Return until when the narrow blocks of the range, by that time, are so many or have so many samples."""
+    window, n = {"from": from_us, "to": to_us, "blocks": blocks}, 0
+    found = conn.execute(f"SELECT t1, n {_NARROW} ORDER BY t1 LIMIT :blocks", window).fetchall()
+    for count, (t1, block_n) in enumerate(found, 1):
+        n += block_n
+        if n >= rows or count == blocks:
+            return int(t1)
+    return None
 
 
 def mark_bad(conn: sqlite3.Connection, seqs: Sequence[int]) -> list[Gap]:

@@ -108,7 +108,7 @@ def test_a_ring_without_a_box_is_nothing_to_do_and_an_unknown_one_is_a_mistake(t
 
 
 def test_a_release_has_its_sboms_its_image_and_checksums_of_all_of_it(tmp_path: Path) -> None:
-    image = "ghcr.io/Plant/edge-gateway@sha256:00"
+    image = "registry.example/Plant/edge-gateway@sha256:00"
     for suite in ("deb12", "deb13"):
         for architecture in ("amd64", "arm64"):
             name = f"edge-gateway_1.2.3~{suite}_{architecture}"
@@ -129,7 +129,7 @@ def test_a_release_has_its_sboms_its_image_and_checksums_of_all_of_it(tmp_path: 
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "dist").iterdir()}
     assert len(names) == 4 + 4 + 2
-    assert (tmp_path / "dist/image.txt").read_text() == "ghcr.io/plant/edge-gateway@sha256:00\n"
+    assert (tmp_path / "dist/image.txt").read_text() == "registry.example/plant/edge-gateway@sha256:00\n"
     assert (tmp_path / "dist/edge-gateway_1.2.3~deb13_arm64.cdx.json").read_text().endswith("deb13_arm64")
     listed = {line.split()[1] for line in (tmp_path / "dist/SHA256SUMS").read_text().splitlines()}
     assert listed == names - {"SHA256SUMS"}

@@ -1,6 +1,7 @@
 """A client of the gateway in a machine, run in that machine's network.
 
 python -m tests.machine.client get TOKEN PATH       prints the JSON
+python -m tests.machine.client post TOKEN SAMPLES   pushes once; prints the answer
 python -m tests.machine.client push TOKEN FILE      pushes; what is acknowledged goes to FILE
 """
 
@@ -50,4 +51,7 @@ if __name__ == "__main__":
     command, token, argument = sys.argv[1:]
     if command == "push":
         push(token, Path(argument))
-    sys.stdout.write(ask(token, argument).decode())
+    elif command == "post":
+        sys.stdout.write(ask(token, f"/v1/devices/{DEVICE}/samples", json.loads(argument)).decode())
+    else:
+        sys.stdout.write(ask(token, argument).decode())

@@ -18,7 +18,7 @@ from typing import Any
 from tests.machine.nspawn import REPOSITORY, ROOTS, mirror
 
 TOOLS = ("buildah", "podman", "runc", "mmdebstrap", "dpkg-parsechangelog")
-BASE = "docker.io/library/debian:12-slim"
+BASE = "localhost/debian:12-slim"
 STATE = "/var/lib/edge-gateway"
 _CONTAINERS = """\
 [containers]
@@ -75,7 +75,7 @@ class Containers:
         (self.folder / "pip.conf").write_text(f"[global]\ncert = /etc/host.crt\n{_registry()}")
         more = (
             f"--isolation chroot --network host --volume {certificates}:/etc/host.crt:ro "
-            f"--volume {self.folder}/pip.conf:/etc/pip.conf:ro"
+            f"--volume {self.folder}/pip.conf:/etc/pip.conf:ro --build-arg BASE={BASE}"
         )
         self.run("make", "image", f"IMAGE={image}", f"IMAGE_ARGS={more}", timeout_s=600)
 

@@ -48,9 +48,12 @@ def cgroups() -> list[Path]:
     ]
 
 
-def pristine(suite: str) -> Path:
-    """Return the unpacked root of a suite, made where it is not there yet (half a minute)."""
-    name = f"{suite}-{zlib.crc32(INCLUDED.encode()):x}"
+def pristine(suite: str, arch: str = "") -> Path:
+    """Return the unpacked root of a suite, made where it is not there yet (half a minute).
+
+    `arch`: of another processor, emulated by qemu-user (two minutes).
+    """
+    name = f"{suite}{arch}-{zlib.crc32(INCLUDED.encode()):x}"
     tar, folder = ROOTS / f"{name}.tar", ROOTS / name
     if not folder.is_dir():
         ROOTS.mkdir(parents=True, exist_ok=True)
@@ -62,6 +65,7 @@ def pristine(suite: str) -> Path:
                 "--quiet",
                 "--variant=minbase",
                 f"--include={INCLUDED}",
+                *([f"--arch={arch}"] if arch else []),
                 suite,
                 str(draft),
             ]
@@ -87,15 +91,15 @@ def mirror() -> str:
 class Machine:
     """One booted root. Its network is its own loopback."""
 
-    def __init__(self, suite: str, folder: Path, packages: Path) -> None:
-        self.suite, self.folder, self.packages = suite, folder, packages
+    def __init__(self, suite: str, folder: Path, packages: Path, arch: str = "") -> None:
+        self.suite, self.arch, self.folder, self.packages = suite, arch, folder, packages
         self.root = folder / "root"
         self.name = f"egw-{os.getpid()}-{folder.name}"[:60]
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._beside: list[subprocess.Popen[str]] = []
 
     def mount(self) -> None:
-        lower, upper, work = pristine(self.suite), self.folder / "upper", self.folder / "work"
+        lower, upper, work = pristine(self.suite, self.arch), self.folder / "upper", self.folder / "work"
         for each in (upper, work, self.root):
             each.mkdir(parents=True)
         options = f"lowerdir={lower},upperdir={upper},workdir={work}"
@@ -250,13 +254,31 @@ class Machine:
             raise AssertionError("the machine did not shut down within 30 s") from None
 
 
+class MachineOfImage(Machine):
+    """The disk of another machine, booted here."""
+
+    def __init__(self, image: Path, folder: Path) -> None:
+        super().__init__("", folder, folder)
+        self._image = image
+
+    def mount(self) -> None:
+        self.root.mkdir(parents=True)
+        subprocess.run(["mount", "-o", "loop", self._image, self.root], check=True)
+
+
 @contextlib.contextmanager
-def machine(suite: str, folder: Path, packages: Path) -> Iterator[Machine]:
-    """Boot a fresh machine."""
-    made = Machine(suite, folder, packages)
+def booted(made: Machine) -> Iterator[Machine]:
+    """Boot a machine; end it."""
     try:
         made.mount()
         made.boot()
         yield made
     finally:
         made.close()
+
+
+def machine(
+    suite: str, folder: Path, packages: Path, arch: str = ""
+) -> contextlib.AbstractContextManager[Machine]:
+    """Boot a fresh machine."""
+    return booted(Machine(suite, folder, packages, arch))

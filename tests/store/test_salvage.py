@@ -243,6 +243,29 @@ async def test_an_old_shared_memory_of_the_wal_is_no_damage_after_a_power_cut(
         assert [x.value for x in await everything(store, [s])] == list(range(10))
 
 
+@pytest.mark.parametrize("after", [0, 5])
+async def test_shared_memory_that_a_power_cut_left_behind_tells_nothing_of_a_newer_wal(
+    opened: Opener, tmp_path: Path, after: int
+) -> None:
+    def copy(name: str, to: Path) -> None:
+        (to / name).write_bytes((tmp_path / "store" / name).read_bytes())
+
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    async with opened() as store:
+        s = store.series("plc", "a")
+        for n in range(30):
+            await put(store, (s, NOW_US + n, n))
+        await asyncio.to_thread(copy, "hot.db-shm", cut)
+    async with opened() as store:  # it begins a new WAL
+        for n in range(after):
+            await put(store, (s, NOW_US + 30 + n, n))
+        for name in ("hot.db", "hot.db-wal"):
+            await asyncio.to_thread(copy, name, cut)
+    await asyncio.to_thread(examine.look_over, cut / "hot.db", same_boot=False)
+    assert await asyncio.to_thread(found_in, cut / "hot.db") == 30 + after
+
+
 def check_killed(path: Path, damage: str) -> None:
     wal = path.with_name("hot.db-wal")
     content = bytearray(wal.read_bytes())

@@ -26,8 +26,7 @@ _LATE: Final = frozenset(
 async def asked_for_endpoints(
     client: Client, clock: Clock
 ) -> tuple[list[ua.EndpointDescription], int | None]:
-    """Ask over an open socket; return the endpoints, and what the server's clock is ahead of ours."""
-    await client.send_hello()
+    """Ask over a socket that said hello; return the endpoints, and what the server's clock is ahead."""
     await client.open_secure_channel()
     request = ua.GetEndpointsRequest()
     request.Parameters.EndpointUrl = client.server_url.geturl()
