@@ -26,7 +26,7 @@ from gateway.store import Store
 T = TypeVar("T")
 
 JSON_LIMIT: Final = 10_000
-MAX_BUCKETS: Final = 100_000
+MAX_BUCKETS: Final = 20_000
 _DEFAULT_BUCKETS: Final = 100
 _SLICE: Final = 1000
 _PIECE_BYTES: Final = 256 * 1024
