@@ -1,7 +1,7 @@
 """Typed contracts of what may be asked of a live session; the API looks them up by type."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -44,14 +44,95 @@ class Browse(Protocol):
         """List the children of `node` (None: the root), `limit` at a time. KeyError: no such node."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Channel:
-    """How the live session with a device is secured."""
+    """How the live session with a device is secured, as far as that is known now."""
 
     security: str
     """"Basic256Sha256/SignAndEncrypt", "none"..."""
     insecure: str = ""
     """A sentence saying what is insecure about it, or ""."""
+    thumbprint: str = ""
+    """Of the device's certificate; "" for none."""
+    clock_offset_us: int | None = None
+    """What the device's clock is ahead of ours."""
+    warnings: tuple[str, ...] = ()
+    """Sentences: a certificate that expires, a clock that is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateEntry:
+    """A certificate in one of the folders of the gateway."""
+
+    place: str
+    """"own", "trusted", "issuers", "trusted_expired" or "rejected"."""
+    thumbprint: str
+    """SHA-1 in hex, as OPC UA tools show it."""
+    sha256: str
+    subject: str
+    issuer: str
+    application_uri: str
+    valid_from_us: int
+    valid_until_us: int
+    device: str
+    """Which device showed it, where it was rejected; else ""."""
+    file: str
+
+
+class Certificates(Protocol):
+    """Whom the gateway trusts. Blocking: files."""
+
+    def own(self) -> bytes | None:
+        """Return the gateway's application certificate, DER; None where it was never needed."""
+
+    def entries(self) -> Sequence[CertificateEntry]:
+        """List all certificates, the gateway's own first."""
+
+    def trust(self, name: str, *, expired: bool = False) -> object:
+        """Trust a rejected one, by thumbprint or device. KeyError: there is none; ValueError: several."""
+
+    def distrust(self, name: str) -> int:
+        """Remove one by its thumbprint; return how many files went."""
+
+
+@dataclass(frozen=True, slots=True)
+class TagAbout:
+    """What the device says of a tag beside its values; all of raw values, before any scaling."""
+
+    type: str = ""
+    format: str = ""
+    """"json" where structures are decoded to JSON text."""
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    """Low and high of normal operation."""
+    instrument_range: tuple[float, float] | None = None
+    """Low and high of what the instrument can measure."""
+    enum: Mapping[str, str] = field(default_factory=dict)
+    """Texts of the integers that a value may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class TagState:
+    """How one tag is in the live session."""
+
+    way: str
+    """"subscribed", "polled" (read cyclically) or "bad" (it gives no values)."""
+    address: str
+    """Where the device has it, as the YAML would name it."""
+    detail: str = ""
+    """Why it is bad, or polled though it should be subscribed."""
+    alive: bool = False
+    """A value of it came in this session."""
+    about: TagAbout | None = None
+    """What the device says of it, where it was asked."""
+
+
+@runtime_checkable
+class TagStates(Protocol):
+    """Say how each tag is in the live session."""
+
+    def tag_states(self) -> Mapping[str, TagState]:
+        """Return the state of every tag, by its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from aiohttp import web
 from aiohttp_apispec import validation_middleware
 
 from gateway.api import (
+    certificates,
     deletions,
     devices,
     history,
@@ -27,7 +28,20 @@ from gateway.api.routing import add_routes, refuse_undeclared
 from gateway.api.settings import HttpSettings
 from gateway.api.stream import Streams
 
-_MODULES = (state, devices, samples, push, deletions, history, uploads, websocket, session, metrics, pages)
+_MODULES = (
+    state,
+    devices,
+    samples,
+    push,
+    deletions,
+    history,
+    uploads,
+    certificates,
+    websocket,
+    session,
+    metrics,
+    pages,
+)
 
 
 def build_app(gateway: GatewayView, settings: HttpSettings) -> web.Application:

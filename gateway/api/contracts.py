@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
+from gateway.controls import Certificates
 from gateway.model import BatchListener, Quarantined, RunRecord
 from gateway.store import Store
 from gateway.supervise import Health
@@ -121,6 +122,9 @@ class GatewayView(Protocol):
     def devices(self) -> Mapping[str, DeviceView]: ...
     @property
     def uploads(self) -> Mapping[str, UploadView]: ...
+
+    @property
+    def certificates(self) -> Certificates: ...
 
     def config(self) -> ConfigInfo: ...
     def log_files(self) -> LogFilesInfo | None: ...

@@ -29,6 +29,13 @@ class NoQuery(Closed):
     pass
 
 
+class TrustQuery(Closed):
+    expired = fields.Boolean(
+        load_default=False,
+        metadata={"description": "Trust it as it is, though it has expired or will."},
+    )
+
+
 class SamplesQuery(Closed):
     from_us = Instant(data_key="from", help="Start of the window, inclusive.")
     to_us = Instant(data_key="to", help="End of the window, inclusive.")

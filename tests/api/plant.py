@@ -9,12 +9,13 @@ from pathlib import Path
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Role, Tokens
 from gateway.clock import SystemClock
-from gateway.controls import Node, NodePage
+from gateway.controls import Node, NodePage, TagAbout, TagState
 from gateway.forward import Forwarder
 from gateway.intake import DeviceSession
 from gateway.model import Batch, BatchListener, Device, DeviceProblem, Link
 from gateway.own_time import OwnTime
 from gateway.protocols import push
+from gateway.protocols.opcua.pki import Pki
 from gateway.store import Store, StoreSettings
 from gateway.supervise import Keeper, Supervisor
 
@@ -38,10 +39,20 @@ class Tree:
         return NodePage(nodes[start:end], str(end) if end < len(nodes) else None)
 
 
+class States:
+    """One tag that is read, one that is wrong (controls.TagStates)."""
+
+    def tag_states(self) -> dict[str, TagState]:
+        return {
+            "count": TagState("polled", "register 1", alive=True, about=TagAbout("word", range=(0, 9))),
+            "ghost": TagState("bad", "register 9", "the device has no such register"),
+        }
+
+
 async def polled(device: Device, step_s: float, link: Link) -> None:
     """Count polls: tag `count` holds the number of each, taken `step_s` after the request."""
     series, number = link.tag("count", unit="1"), 0
-    with link.offer(Tree()):
+    with link.offer(Tree(), States()):
         link.report("running")
         while True:
             run_id = await link.polls.next()
@@ -72,6 +83,10 @@ class Plant:
     started_ns: int = 0
     broken: tuple[str, ...] = ()
     texts: dict[Role, str] = field(default_factory=dict)
+
+    @property
+    def certificates(self) -> Pki:
+        return Pki(self.state / "pki")
 
     def config(self) -> ConfigInfo:
         return ConfigInfo("gateway.yaml", 0, ("a warning",), self.broken)

@@ -30,7 +30,9 @@ def routes(gateway: Plant) -> list[Endpoint]:
 
 
 async def status(client: aiohttp.ClientSession, route: Endpoint, **more: Any) -> int:
-    path = route.path.replace("{id}", "counter").replace("{name}", "app.js")
+    path = (
+        route.path.replace("{id}", "counter").replace("{name}", "app.js").replace("{thumbprint}", "AB" * 20)
+    )
     async with client.request(route.method, path, **more) as answer:
         if answer.status >= 400:
             assert set((await answer.json())["error"]) == {"code", "message", "details"}

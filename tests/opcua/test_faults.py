@@ -12,7 +12,8 @@ from asyncua.client.ua_session import UaSession
 
 from gateway.model import Device
 from gateway.protocols import opcua
-from gateway.protocols.opcua import collect, session, subscription
+from gateway.protocols.opcua import collect, reads, selftest, session, subscriptions
+from gateway.protocols.opcua.subscription import Subscription
 from tests.opcua.recording import RecordingLink, collecting, failure, supervised, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, Peer, running
 
@@ -214,7 +215,7 @@ async def test_a_lost_message_is_sent_again(
 async def test_a_message_lost_for_good_is_a_gap(
     tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def forgotten(_self: UaSession, _subscription: int, number: int) -> Any:
+    async def forgotten(_self: Subscription, _number: int) -> Any:
         raise ua.UaStatusCodeError(ua.StatusCodes.BadMessageNotAvailable)
 
     async with running(NODE_OPCUA, free_port()) as server:
@@ -224,7 +225,7 @@ async def test_a_message_lost_for_good_is_a_gap(
             await link.until(lambda: len(link.emitted) >= 5)
             swallow = Swallow(1)
             monkeypatch.setattr(UaSession, "_send_request", lambda self, *a, **k: swallow(self, *a, **k))
-            monkeypatch.setattr(UaSession, "republish", forgotten)
+            monkeypatch.setattr(Subscription, "_again", forgotten)
             await server.ask("write", 20, 30, answer="done")
             await link.until(lambda: server.ledger[-1] in link.rows())
         from_us, to_us, reason, _ = link.gaps[0]
@@ -268,8 +269,9 @@ async def test_an_overflow_at_the_server_is_a_gap(tmp_path: Path, free_port: Por
 async def test_the_public_path_brings_the_same(
     tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert subscription.private_names_exist()
-    monkeypatch.setattr(collect, "private_names_exist", lambda: False)
+    assert selftest.fast_path_works()
+    for module in (subscriptions, reads, selftest):
+        monkeypatch.setattr(module, "fast_path_works", lambda: False)
     async with running(NODE_OPCUA, free_port()) as server:
         link = RecordingLink("mill", tmp_path, commit_s=0.3)
         settings = opcua.Settings(

@@ -60,7 +60,7 @@ async def test_trust_has_to_be_given_both_ways(tmp_path: Path, free_port: Port) 
         await server.ask("trust", answer="trusted")
 
         channel = await flowing(link, settings)
-        assert channel == Channel("Aes256_Sha256_RsaPss/SignAndEncrypt")
+        assert (channel.security, channel.insecure) == ("Aes256_Sha256_RsaPss/SignAndEncrypt", "")
         assert link.reports[-1] == ("running", "")
         assert not list((tmp_path / "pki" / "rejected").iterdir())
 

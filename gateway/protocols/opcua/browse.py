@@ -49,7 +49,8 @@ class Browser:
         parameters = ua.BrowseParameters()
         parameters.RequestedMaxReferencesPerNode = limit
         parameters.NodesToBrowse = [description(parent)]
-        (result,) = await self._session.services.browse(parameters)
+        response = await self._session.ask(ua.BrowseRequest, parameters, ua.BrowseResponse)
+        (result,) = response.Results
         if result.StatusCode.value in _NO_NODE:
             raise KeyError(f"the server has no node {node!r}")
         result.StatusCode.check()
@@ -59,7 +60,8 @@ class Browser:
         parameters = ua.BrowseNextParameters()
         parameters.ReleaseContinuationPoints = False
         parameters.ContinuationPoints = [point]
-        (result,) = await self._session.services.browse_next(parameters)
+        response = await self._session.ask(ua.BrowseNextRequest, parameters, ua.BrowseNextResponse)
+        (result,) = response.Parameters.Results
         if not result.StatusCode.is_good():
             raise ValueError("the server has forgotten this cursor: begin again without it")
         return result

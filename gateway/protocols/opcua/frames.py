@@ -1,39 +1,214 @@
-"""Guards asyncua's receive path: what a server says of sizes is not believed beyond what was agreed."""
+"""Stands between the socket and asyncua: what a server says of sizes is held against what was agreed.
 
-from asyncua import Client
+The limits are those of the Hello and the Acknowledge (Part 6, 7.1.2). A frame that breaks one cuts the
+connection at once, with a sentence. A server that sends more than can be worked on gets its turns, and the
+others theirs.
+"""
+
+import asyncio
+import struct
+import time
+from typing import Any
+
+from asyncua import Client, ua
+from asyncua.client.ua_client import UaClient, UASocketProtocol
+from asyncua.common.connection import MessageChunk, SecureConnection, TransportLimits
+from asyncua.common.utils import Buffer
+from asyncua.ua.ua_binary import header_from_binary, nodeid_to_binary, struct_from_binary, struct_to_binary
+
+from gateway.protocols.opcua.bounded import BROKEN, Bounded, bound_decoders, why
+from gateway.protocols.opcua.encoded import Encoded
 
 _MOST_FRAME = 65_535
 """Our receive buffer, as the Hello says it."""
-_MOST_MESSAGE = 64 * 1024 * 1024
+_MOST_MESSAGE = 16 * 1024 * 1024
 _MOST_CHUNKS = 4096
+_LEAST_BUFFER = 1024
+"""A server may not take smaller frames; it is 8192 but for the smallest devices (Part 6, 7.1.2.4)."""
+_TURN_S = 0.01
+_HEADER = struct.Struct("<3scI")
+_LEAST_FRAME = {b"ACK": 28, b"ERR": 16, b"OPN": 32, b"MSG": 24}
+"""What a server may send, and how short it can be (Part 6, 6.7.2 and 7.1.2)."""
+_CHUNKED = b"MSG"
+_FINAL, _CHUNK_TYPES = b"F", (b"F", b"C", b"A")
+
+
+class BadFrame(ua.UaError):  # type: ignore[misc]
+    """The server sent what no server may send; the connection is cut."""
 
 
 def guard(client: Client) -> None:
-    """Cut the connection at a frame larger than our buffer; asyncua would gather it for ever.
-
-    To be called before the socket is opened.
-    """
-    make = client.uaclient._make_protocol
+    """Put the guard into a client, before its socket is opened."""
+    bound_decoders()
+    client.max_messagesize = _MOST_MESSAGE
+    client.max_chunkcount = _MOST_CHUNKS
+    inner: UaClient = client.uaclient
+    make = inner._make_protocol
 
     def guarded() -> object:
-        protocol = make()
-        receive = protocol.data_received
-
-        def data_received(data: bytes) -> None:
-            receive(data)
-            rest = protocol.receive_buffer
-            if rest and len(rest) >= 8 and int.from_bytes(rest[4:8], "little") > _MOST_FRAME:
-                protocol.receive_buffer = None
-                protocol.transport.abort()
-
-        protocol.data_received = data_received
+        plain = make()
+        protocol = GuardedProtocol(plain.timeout, inner.security_policy)
+        for hook in ("pre_request_hook", "on_connection_lost", "is_session_closing"):
+            setattr(protocol, hook, getattr(plain, hook))
+        inner.protocol = protocol
         return protocol
 
-    client.uaclient._make_protocol = guarded
+    inner._make_protocol = guarded
 
 
-def limit(client: Client) -> None:
-    """Set our own limits anew: the server's Acknowledge has overwritten them with its own."""
-    limits = client.uaclient.protocol._connection._limits
-    limits.max_message_size = _MOST_MESSAGE
-    limits.max_chunk_count = _MOST_CHUNKS
+class _Connection(SecureConnection):  # type: ignore[misc]
+    """Sends no request that is larger than the server takes: refused here, it can be halved."""
+
+    most_request = most_chunks = 0
+
+    def message_to_binary(
+        self, message: bytes, message_type: ua.MessageType = ua.MessageType.SecureMessage, request_id: int = 0
+    ) -> bytes:
+        if message_type == ua.MessageType.SecureMessage and self._exceeds(len(message)):
+            raise ua.UaStatusCodeError(ua.StatusCodes.BadRequestTooLarge)
+        return super().message_to_binary(message, message_type, request_id)  # type: ignore[no-any-return]
+
+    def _exceeds(self, size: int) -> bool:
+        if 0 < self.most_request < size:
+            return True
+        cryptography = self.security_policy.symmetric_cryptography
+        chunk = MessageChunk.max_body_size(cryptography, self._limits.max_send_buffer)
+        return bool(0 < self.most_chunks < -(-size // chunk))
+
+
+class GuardedProtocol(UASocketProtocol):  # type: ignore[misc]
+    """asyncua's protocol with a reception of its own."""
+
+    def __init__(self, timeout: float, security_policy: Any) -> None:
+        super().__init__(timeout, security_policy)
+        self._limits = TransportLimits(_MOST_FRAME, _MOST_FRAME, _MOST_CHUNKS, _MOST_MESSAGE)
+        self._connection = _Connection(security_policy, self._limits)
+        self._open_secure_channel_exchange: Any = None
+        self._waiting = bytearray()
+        self._resting = False
+
+    def data_received(self, data: bytes) -> None:
+        self._waiting += data
+        if not self._resting:
+            self._work()
+
+    def _work(self) -> None:
+        """Take the frames that are complete, for one turn."""
+        until = time.perf_counter() + _TURN_S
+        at = 0
+        try:
+            while frame := self._frame(at):
+                at += len(frame)
+                self._take(frame)
+                if time.perf_counter() > until:
+                    self._rest()
+                    break
+        except ua.UaError as error:
+            self._cut(error)
+        except BROKEN as error:
+            self._cut(BadFrame(f"the server sent a frame that cannot be decoded: {why(error)}"))
+        del self._waiting[:at]
+
+    def _rest(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self._resting = True
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = False
+        if self.transport is None or self.transport.is_closing():
+            return
+        self._work()
+        if not self._resting and self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _frame(self, at: int) -> bytes | None:
+        """Return the frame that begins there, None while it is not complete. BadFrame: it never will be."""
+        waiting = self._waiting
+        if len(waiting) - at < _HEADER.size:
+            return None
+        kind, chunk, size = _HEADER.unpack_from(waiting, at)
+        least = _LEAST_FRAME.get(kind)
+        if least is None:
+            raise BadFrame(f"the server sent {bytes(waiting[at : at + 8])!r}, which begins no OPC UA message")
+        if chunk not in _CHUNK_TYPES or (kind != _CHUNKED and chunk != _FINAL):
+            raise BadFrame(f"the server sent a {kind.decode()} frame of the unknown chunk type {chunk!r}")
+        if not least <= size <= _MOST_FRAME:
+            raise BadFrame(
+                f"the server sent a frame of {size} bytes, where {least} to {_MOST_FRAME} were agreed"
+            )
+        return bytes(waiting[at : at + size]) if len(waiting) - at >= size else None
+
+    def _take(self, frame: bytes) -> None:
+        buffer = Bounded(frame)
+        header = header_from_binary(buffer)
+        message = self._connection.receive_from_header_and_body(header, buffer)
+        if isinstance(message, ua.Acknowledge):
+            self._agree(message)
+            self._answer(0, message)
+        elif isinstance(message, ua.ErrorMessage):
+            raise ua.UaStatusCodeError(message.Error.value)
+        elif message is not None:
+            body = Bounded(message.body()._data)
+            if header.MessageType == ua.MessageType.SecureOpen:
+                self._open(body.copy())
+            self._answer(message.request_id(), body)
+
+    def _agree(self, acknowledge: ua.Acknowledge) -> None:
+        """Take the server's limits for what we send, and keep ours for what it sends."""
+        takes = acknowledge.ReceiveBufferSize
+        if takes < _LEAST_BUFFER:
+            raise BadFrame(f"the server says that it takes frames of {takes} bytes, which is too little")
+        self._connection.most_request = acknowledge.MaxMessageSize
+        self._connection.most_chunks = acknowledge.MaxChunkCount
+        # asyncua has overwritten all of them.
+        self._limits.max_send_buffer = min(takes, _MOST_FRAME)
+        self._limits.max_recv_buffer = _MOST_FRAME
+        self._limits.max_message_size = _MOST_MESSAGE
+        self._limits.max_chunk_count = _MOST_CHUNKS
+
+    def _open(self, body: Buffer) -> None:
+        asked: Any = self._open_secure_channel_exchange
+        if not isinstance(asked, ua.OpenSecureChannelParameters):
+            raise BadFrame("the server opened a secure channel that nobody asked for")
+        try:
+            self.check_answer(body, " in response to OpenSecureChannelRequest")
+            response = struct_from_binary(ua.OpenSecureChannelResponse, body)
+        except ua.UaStatusCodeError:
+            raise
+        except BROKEN as error:
+            raise BadFrame(f"the server opened the secure channel with nonsense: {why(error)}") from error
+        response.ResponseHeader.ServiceResult.check()
+        self._open_secure_channel_exchange = response
+        self._connection.set_channel(response.Parameters, asked.RequestType, asked.ClientNonce)
+
+    def _answer(self, request_id: int, body: Any) -> None:
+        if request_id not in self._callbackmap:
+            raise BadFrame(f"the server answered the request {request_id}, which is not open")
+        self._call_callback(request_id, body)
+
+    def _cut(self, error: ua.UaError) -> None:
+        self._waiting.clear()
+        self._fail_all_pending(error)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _send_request(
+        self, request: Any, timeout: float = 1, message_type: ua.MessageType = ua.MessageType.SecureMessage
+    ) -> "asyncio.Future[Any]":
+        if not isinstance(request, Encoded):
+            return super()._send_request(request, timeout, message_type)  # type: ignore[no-any-return]
+        if self.transport is None:
+            raise ConnectionError("Connection is not open")
+        self._setup_request_header(request.RequestHeader, timeout)
+        self.revolve_security_token()
+        header = nodeid_to_binary(request.type_id) + struct_to_binary(request.RequestHeader)
+        message = self._connection.message_to_binary(
+            header + request.parameters, message_type, self._request_id + 1
+        )
+        self._request_id += 1
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._callbackmap[self._request_id] = answer
+        self.transport.write(message)
+        return answer

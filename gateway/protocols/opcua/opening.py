@@ -5,33 +5,30 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 from asyncua import Client, ua
-from asyncua.crypto import uacrypto
 
 from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
 from gateway.protocols.opcua import Settings
-from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, sentence
-from gateway.protocols.opcua.frames import guard, limit
-from gateway.protocols.opcua.pki import Identity, Pki, thumbprint
+from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, cut_off, sentence
+from gateway.protocols.opcua.greeting import with_port
+from gateway.protocols.opcua.kept import Kept, reactivated
+from gateway.protocols.opcua.learning import learn
+from gateway.protocols.opcua.pki import Identity, Pki
 from gateway.protocols.opcua.security import Choice, choices, insecure
+from gateway.protocols.opcua.selftest import guard
+from gateway.protocols.opcua.server_clock import asked_for_endpoints, clock_note
 from gateway.protocols.opcua.session import Session
+from gateway.protocols.opcua.trusting import Vetted, user_login, vet
+
+_log = logging.getLogger(__name__)
 
 _LEAVE_S = 1.5
-_PORT = 4840
-"""The registered port of OPC UA, where the address names none."""
 _CHANNEL_LIFETIME_MS = 3_600_000
-_LIMITS = {
-    "read": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
-    "browse": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerBrowse,
-    "translate": (
-        ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIds
-    ),
-    "monitor": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
-}
-_UNSAID = 500
-_MOST = 1000
+_CONNECT_S = 4.0
+"""A host that is off, or a connection that leads nowhere, is given up sooner than a server that is slow."""
+KEPT = "opcua kept"
+"""Where the link remembers what was left at a server (kept.Kept)."""
 
 
 @asynccontextmanager
@@ -39,25 +36,26 @@ async def open_session(device: Device, settings: Settings, link: Link) -> AsyncI
     """Enter a session over the best endpoint that works; raises DeviceProblem or WaitingForTrust."""
     pki = Pki(link.state / "pki")
     identity = await asyncio.to_thread(pki.identity, link.gateway_id)
-    candidates = await _candidates(device, settings, pki, identity)
+    left: Kept | None = link.memory.get(KEPT)
+    if left is not None and left.url != settings.url:
+        left = None
+    if left is not None:
+        ways, offset_us = [left.choice], left.clock_offset_us
+    else:
+        ways, offset_us = await _candidates(device, settings, link, pki, identity)
     refusals: list[str] = []
-    for choice in candidates:
-        client = await _client(device, settings, link, pki, identity, choice)
+    for choice in ways:
+        vetted = await asyncio.to_thread(vet, device, settings, link, pki, choice)
+        client = _client(device, settings, link, identity, choice, vetted)
         try:
-            await _connect(client, device, settings, choice)
+            resumed = await _connect(client, device, settings, choice, left, link)
         except ua.UaStatusCodeError as error:
             await _leave(client)
-            if choice.secured and error.code in REFUSED_US:
-                raise _ours_refused(device, identity, choice, sentence(error)) from error
+            link.memory.pop(KEPT, None)
             if error.code in REFUSED_POLICY:
                 refusals.append(f"{choice}: {sentence(error)}")
                 continue
-            if error.code in REFUSED_PASSWORD:
-                who = f"user {settings.user!r}" if settings.user else "an anonymous session"
-                raise DeviceProblem(
-                    f"device {device.id}: the server refuses {who}: {sentence(error)}"
-                ) from error
-            raise
+            raise _refused(device, settings, link, identity, choice, error, offset_us) from error
         except BaseException:
             await _leave(client)
             raise
@@ -65,42 +63,54 @@ async def open_session(device: Device, settings: Settings, link: Link) -> AsyncI
             if choice.secured:
                 await asyncio.to_thread(pki.remember_secured, device.id, str(choice))
             session = Session(client, device.id, settings, choice, insecure(choice, settings))
+            session.resumed, session.kept = resumed, left
+            session.vetted = vetted
+            session.clock_offset_us = offset_us
             session.heard()
-            await _learn(session)
+            await learn(session)
             yield session
-        finally:
-            await _leave(client)
+        except BaseException as error:
+            if cut_off(error):
+                _abort(client)  # the session may live on, and is taken up again
+            else:
+                await _leave(client)
+            raise
+        await _leave(client)
         return
     raise DeviceProblem(f"device {device.id}: no endpoint of the server works: {'; '.join(refusals)}")
 
 
-async def _candidates(device: Device, settings: Settings, pki: Pki, identity: Identity) -> list[Choice]:
+async def _candidates(
+    device: Device, settings: Settings, link: Link, pki: Pki, identity: Identity
+) -> tuple[list[Choice], int | None]:
+    """Return the ways in, the best first, and what the server's clock is ahead of ours."""
     asking = _bare_client(settings, identity)
     try:
-        endpoints = await asking.connect_and_get_server_endpoints()
+        await _open_socket(asking)
+        endpoints, offset_us = await asked_for_endpoints(asking, link.clock)
     finally:
         _abort(asking)
     remembered = pki.secured_file(device.id)
     once = str(remembered) if await asyncio.to_thread(remembered.exists) else ""
-    return choices(device.id, settings, endpoints, once_secured=once)
+    return choices(device.id, settings, endpoints, once_secured=once), offset_us
 
 
 def _bare_client(settings: Settings, identity: Identity) -> Client:
     # asyncua's supervisor, watchdog and reconnection run only after Client.connect(), which is not used.
-    client = Client(_with_port(settings.url), timeout=settings.request_timeout_s)
+    client = Client(with_port(settings.url), timeout=settings.request_timeout_s)
     guard(client)
     client.application_uri = identity.application_uri
     client.product_uri = "urn:edge-gateway"
     return client
 
 
-def _with_port(url: str) -> str:
-    parts = urlsplit(url)
-    return url if parts.port is not None else parts._replace(netloc=f"{parts.netloc}:{_PORT}").geturl()
-
-
-async def _client(
-    device: Device, settings: Settings, link: Link, pki: Pki, identity: Identity, choice: Choice
+def _client(
+    device: Device,
+    settings: Settings,
+    link: Link,
+    identity: Identity,
+    choice: Choice,
+    vetted: Vetted | None,
 ) -> Client:
     client = _bare_client(settings, identity)
     client.name = "edge-gateway"
@@ -111,26 +121,22 @@ async def _client(
         client.set_user(settings.user)
     if settings.password is not None:
         client.set_password(settings.password.text)
-    if choice.secured:
-        theirs = uacrypto.x509_from_der(choice.certificate)
-        if not await asyncio.to_thread(pki.trusts, theirs):
-            file = await asyncio.to_thread(pki.reject, theirs, device.id)
-            raise WaitingForTrust(
-                f"device {device.id}: the server's certificate {thumbprint(theirs)} "
-                f"({theirs.subject.rfc4514_string()}) is not trusted: compare the thumbprint at the server "
-                f"and move {file} to {pki.trusted}, or write `security: none` on a network that you trust"
-            )
-        await asyncio.to_thread(pki.clear_rejected, theirs, device.id)
-        policy = choice.policy_class(theirs, identity.certificate, identity.key, choice.mode_value)
+    if settings.user_certificate is not None:
+        client.user_certificate, client.user_private_key = user_login(device.id, settings.user_certificate)
+    if vetted is not None:
+        policy = choice.policy_class(
+            vetted.certificate, identity.certificate, identity.key, choice.mode_value
+        )
         client.security_policy = policy
         client.uaclient.set_security(policy)
     return client
 
 
-async def _connect(client: Client, device: Device, settings: Settings, choice: Choice) -> None:
-    await client.connect_socket()
-    await client.send_hello()
-    limit(client)
+async def _connect(
+    client: Client, device: Device, settings: Settings, choice: Choice, left: Kept | None, link: Link
+) -> bool:
+    """Open everything up to an active session; say whether it is the one that was `left` at the server."""
+    await _open_socket(client)
     try:
         await client.open_secure_channel()
     except (ConnectionError, AssertionError) as error:
@@ -138,6 +144,12 @@ async def _connect(client: Client, device: Device, settings: Settings, choice: C
             raise ConnectionError("the server refused the connection") from error
         # Many servers hang up on a certificate they do not trust, or answer what asyncua does not expect.
         raise ua.UaStatusCodeError(ua.StatusCodes.BadSecurityChecksFailed) from error
+    if left is not None:
+        why = await reactivated(client, left)
+        link.memory.pop(KEPT, None)
+        if not why:
+            return True
+        _log.info("%s: the session of before is not taken up again: %s", device.id, why)
     await _create_session(client)
     if settings.user and choice.mode == "Sign":
         token = client.server_policy(ua.UserTokenType.UserName)
@@ -145,7 +157,14 @@ async def _connect(client: Client, device: Device, settings: Settings, choice: C
             raise DeviceProblem(
                 f"device {device.id}: the server asks for the password unencrypted; it is not sent"
             )
-    await client.activate_session(username=client._username, password=client._password)
+    await client.activate_session(client._username, client._password, client.user_certificate)
+    return False
+
+
+async def _open_socket(client: Client) -> None:
+    async with asyncio.timeout(_CONNECT_S):
+        await client.connect_socket()
+        await client.send_hello()
 
 
 async def _create_session(client: Client) -> None:
@@ -160,25 +179,31 @@ async def _create_session(client: Client) -> None:
         raise
 
 
-async def _learn(session: Session) -> None:
-    """Read what differs between sessions: the namespaces and the limits of the server."""
-    nodes = [ua.NodeId(ua.ObjectIds.Server_NamespaceArray), *(ua.NodeId(i) for i in _LIMITS.values())]
-    values = await session.read(
-        [ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value) for node in nodes]
-    )
-    names = values[0].Value.Value if values[0].Value is not None else None
-    session.namespaces = [str(name) for name in names or ["http://opcfoundation.org/UA/"]]
-    for name, data in zip(_LIMITS, values[1:], strict=True):
-        said = data.Value.Value if data.Value is not None else None
-        session.limits[name] = min(said, _MOST) if isinstance(said, int) and said > 0 else _UNSAID
-
-
-def _ours_refused(device: Device, identity: Identity, choice: Choice, why: str) -> WaitingForTrust:
-    return WaitingForTrust(
-        f"device {device.id}: the server does not accept our certificate {identity.thumbprint} over {choice} "
-        f"({why}): trust it there (the file is {identity.path}, the server often keeps it under rejected), "
-        "or write `security: none` on a network that you trust"
-    )
+def _refused(
+    device: Device,
+    settings: Settings,
+    link: Link,
+    identity: Identity,
+    choice: Choice,
+    error: ua.UaStatusCodeError,
+    offset_us: int | None,
+) -> BaseException:
+    """Return a refusal of the session as what a person can do about it."""
+    clock = clock_note(error.code, offset_us, identity.certificate, link.clock)
+    if clock:
+        return DeviceProblem(f"device {device.id}: the server refuses us ({sentence(error)}): {clock}")
+    if choice.secured and error.code in REFUSED_US:
+        return WaitingForTrust(
+            f"device {device.id}: the server does not accept our certificate {identity.thumbprint} "
+            f"over {choice} ({sentence(error)}): trust it there (the file is {identity.path}, the server "
+            "often keeps it under rejected), or write `security: none` on a network that you trust"
+        )
+    if error.code in REFUSED_PASSWORD:
+        who = f"user {settings.user!r}" if settings.user else "an anonymous session"
+        who = "the certificate of `user_certificate`" if settings.user_certificate is not None else who
+        return DeviceProblem(f"device {device.id}: the server refuses {who}: {sentence(error)}")
+    refusal: BaseException = error
+    return refusal
 
 
 async def _leave(client: Client) -> None:
@@ -188,7 +213,7 @@ async def _leave(client: Client) -> None:
             await client.close_session()
             await client.close_secure_channel()
     except (ua.UaError, OSError, TimeoutError) as error:
-        logging.getLogger(__name__).debug("closing a session: %s", sentence(error))
+        _log.debug("closing a session: %s", sentence(error))
     finally:
         _abort(client)
 

@@ -1,9 +1,8 @@
-"""The certificates of the OPC UA client: its own, those trusted, those refused. Blocking: files and keys."""
+"""The OPC UA client's own certificate, and which devices were reached securely. Blocking: files and keys."""
 
-import os
+import contextlib
 import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,12 +19,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from gateway.controls import CertificateEntry
 from gateway.model import DeviceProblem
+from gateway.protocols.opcua.trust import TrustLists, entry, thumbprint, write
 
 # A box may boot in 1970: the certificate is valid from before the first of them was sold, so that neither
 # a clock that is not set yet nor a server that is late makes it "not yet valid".
 _VALID_FROM = datetime(2024, 1, 1, tzinfo=UTC)
 _VALID_YEARS = 25
+_CERTIFICATE = "certificate.der"
 
 # Devices connect side by side: only one of them makes the pair that all of them share.
 _MAKING = threading.Lock()
@@ -49,20 +51,29 @@ class Identity:
         return thumbprint(self.certificate)
 
 
-def thumbprint(certificate: x509.Certificate) -> str:
-    """Return the SHA-1 of a certificate in hex, which is what OPC UA tools show."""
-    return certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303  # a name, not a proof
-
-
-class Pki:
-    """The folder `pki` of the state directory."""
+class Pki(TrustLists):
+    """The folder `pki` of the state directory: whom we trust, who we are, who was reached securely."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.folder = folder
-        self.own = folder / "own"
-        self.trusted = folder / "trusted"
-        self.rejected = folder / "rejected"
+        self._own = folder / "own"
         self._secured = folder / "secured"
+
+    def own(self) -> bytes | None:
+        """Return our application certificate, DER; None where none was needed yet."""
+        try:
+            return (self._own / _CERTIFICATE).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def entries(self) -> list[CertificateEntry]:
+        """List our own certificate and those in the folders."""
+        listed = super().entries()
+        if own := self.own():
+            with contextlib.suppress(ValueError):  # `identity` says what is wrong with it
+                listed.insert(0, entry(x509.load_der_x509_certificate(own), "own", self._own / _CERTIFICATE))
+        return listed
 
     def identity(self, gateway_id: str) -> Identity:
         """Return our certificate and key; they are made at first start and kept. DeviceProblem if not."""
@@ -73,9 +84,9 @@ class Pki:
             raise DeviceProblem(f"the certificates in {self.folder} cannot be used: {error}") from error
 
     def _identity(self, gateway_id: str) -> Identity:
-        for folder in (self.own, self.trusted, self.rejected, self._secured):
+        for folder in (self._own, self._secured, *self.folders):
             folder.mkdir(parents=True, exist_ok=True)
-        certificate_file, key_file = self.own / "certificate.der", self.own / "key.pem"
+        certificate_file, key_file = self._own / _CERTIFICATE, self._own / "key.pem"
         if key_file.exists():
             key = load_pem_private_key(key_file.read_bytes(), password=None)
             if not isinstance(key, rsa.RSAPrivateKey):
@@ -83,34 +94,16 @@ class Pki:
         else:
             key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
             pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            _write(key_file, pem, mode=0o600)
+            write(key_file, pem, mode=0o600)
         if not certificate_file.exists():
             made = _certificate(key, gateway_id)
-            _write(certificate_file, made.public_bytes(Encoding.DER), mode=0o644)
+            write(certificate_file, made.public_bytes(Encoding.DER), mode=0o644)
         certificate = x509.load_der_x509_certificate(certificate_file.read_bytes())
         if certificate.public_key() != key.public_key():
             raise ValueError(
                 f"{certificate_file} does not belong to {key_file}: remove both to have new ones made"
             )
         return Identity(certificate, key, certificate_file)
-
-    def trusts(self, certificate: x509.Certificate) -> bool:
-        """Say whether the certificate lies in the folder of trusted ones."""
-        return any(certificate == known for known in _certificates(self.trusted))
-
-    def reject(self, certificate: x509.Certificate, device: str) -> Path:
-        """Put a certificate where a person finds it to trust it; return its file."""
-        file = self.rejected / f"{quote(device, safe='')}-{thumbprint(certificate)}.der"
-        try:
-            if not file.exists():
-                _write(file, certificate.public_bytes(Encoding.DER), mode=0o644)
-        except OSError as error:
-            raise DeviceProblem(f"device {device}: {file} cannot be written: {error}") from error
-        return file
-
-    def clear_rejected(self, certificate: x509.Certificate, device: str) -> None:
-        """Take a certificate off the rejected ones: it is trusted now."""
-        (self.rejected / f"{quote(device, safe='')}-{thumbprint(certificate)}.der").unlink(missing_ok=True)
 
     def secured_file(self, device: str) -> Path:
         """Return the file that remembers that a device was once reached securely."""
@@ -121,25 +114,9 @@ class Pki:
         file = self.secured_file(device)
         try:
             if not file.exists():
-                _write(file, security.encode(), mode=0o644)
+                write(file, security.encode(), mode=0o644)
         except OSError as error:
             raise DeviceProblem(f"device {device}: {file} cannot be written: {error}") from error
-
-
-def _certificates(folder: Path) -> Iterator[x509.Certificate]:
-    if not folder.is_dir():
-        return
-    for file in sorted(folder.iterdir()):
-        if not file.is_file():
-            continue
-        data = file.read_bytes()
-        try:
-            if b"-----BEGIN" in data:
-                yield from x509.load_pem_x509_certificates(data)
-            else:
-                yield x509.load_der_x509_certificate(data)
-        except ValueError:
-            continue  # some other file; the certificate it should hold is then reported as not trusted
 
 
 def _certificate(key: rsa.RSAPrivateKey, gateway_id: str) -> x509.Certificate:
@@ -175,14 +152,3 @@ def _certificate(key: rsa.RSAPrivateKey, gateway_id: str) -> x509.Certificate:
         .add_extension(both, critical=False)
         .sign(key, hashes.SHA256())
     )
-
-
-def _write(file: Path, data: bytes, *, mode: int) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(file)

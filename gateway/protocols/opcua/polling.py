@@ -1,15 +1,19 @@
 """Cyclic reads on an absolute schedule, and reads on request."""
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 
 from asyncua import ua
 
 from gateway.model import Batch, Link, Run
+from gateway.protocols.opcua.datavalues import Decoded
 from gateway.protocols.opcua.faults import NO_SUCH_TAG, TOO_MUCH, sentence, status_text
-from gateway.protocols.opcua.items import Condition, Item, take
+from gateway.protocols.opcua.items import Condition, Item
+from gateway.protocols.opcua.reads import Reads
 from gateway.protocols.opcua.session import Session
-from gateway.protocols.opcua.values import reading
+from gateway.protocols.opcua.taking import take_read
+from gateway.protocols.opcua.values import Reading
 
 
 class Poller:
@@ -19,6 +23,7 @@ class Poller:
         self._session = session
         self._link = link
         self._condition = condition
+        self._reads = Reads(session)
 
     async def cycle(self, interval_ms: int, items: Callable[[], Sequence[Item]]) -> None:
         """Read the items of the moment every interval, for ever; a late cycle leaves out missed slots."""
@@ -52,41 +57,56 @@ class Poller:
             await self._read_chunk(readable[start : start + size], run)
 
     async def _read_chunk(self, items: Sequence[Item], run: Run) -> None:
-        nodes = [ua.ReadValueId(NodeId=item.node, AttributeId=ua.AttributeIds.Value) for item in items]
         try:
-            values = await self._session.read(nodes)
+            decoded = await self._reads.read(items)
         except ua.UaStatusCodeError as error:
             if error.code not in TOO_MUCH or len(items) == 1:
                 raise
             half = len(items) // 2
             self._session.limits["read"] = min(self._session.limits["read"], max(1, half))
-            await self._read_chunk(items[:half], run)
-            await self._read_chunk(items[half:], run)
+            await self._halves(items, run)
             return
         except (ua.UaError, ValueError, TypeError) as error:
             # One value that asyncua cannot decode spoils the whole answer: it is found by halving.
             if len(items) == 1:
-                items[0].problem = f"its value cannot be decoded: {sentence(error)}"
-                run.problem(f"{items[0].named()}: {items[0].problem}")
-                return
-            half = len(items) // 2
-            await self._read_chunk(items[:half], run)
-            await self._read_chunk(items[half:], run)
+                self._undecodable(items[0], sentence(error), run)
+            else:
+                await self._halves(items, run)
             return
-        await self._keep(items, values, run)
+        await self._keep(items, decoded, run)
 
-    async def _keep(self, items: Sequence[Item], values: Sequence[ua.DataValue], run: Run) -> None:
+    async def _halves(self, items: Sequence[Item], run: Run) -> None:
+        half = len(items) // 2
+        await self._read_chunk(items[:half], run)
+        await self._read_chunk(items[half:], run)
+
+    async def _keep(self, items: Sequence[Item], decoded: Decoded, run: Run) -> None:
         batch = Batch()
-        for item, value in zip(items, values, strict=True):
-            new = reading(value)
-            if new.status & 0xFFFF0000 in NO_SUCH_TAG:
-                item.problem = f"node {item.spec}: {status_text(new.status)}"
-                run.problem(f"{item.named()}: {item.problem}")
-                continue
-            if item.polled:
-                item.problem = ""
-            if not item.unchanged(new):
-                take(item, new, self._link, batch)
+        special = functools.partial(self._look, run)
+        start = 0
+        for columns in decoded.slices:
+            end = start + len(columns)
+            take_read(columns, items[start:end], self._link, batch, special)
+            start = end
         run.add(len(batch))
         if len(batch):
             await self._link.emit(batch)
+        if decoded.broken is not None:
+            # Where the broken value ends is not known: what follows is asked for again.
+            self._undecodable(items[start], decoded.broken.why, run)
+            if rest := items[start + 1 :]:
+                await self._read_chunk(rest, run)
+
+    def _look(self, run: Run, item: Item, new: Reading) -> bool:
+        """Look at a reading that is not plain; False: the server has no such tag."""
+        if new.status & 0xFFFF0000 in NO_SUCH_TAG:
+            item.problem = f"node {item.spec}: {status_text(new.status)}"
+            run.problem(f"{item.named()}: {item.problem}")
+            return False
+        if item.polled:
+            item.problem = ""
+        return True
+
+    def _undecodable(self, item: Item, reason: str, run: Run) -> None:
+        item.problem = f"its value cannot be decoded: {reason}"
+        run.problem(f"{item.named()}: {item.problem}")

@@ -28,6 +28,8 @@ class Choice:
     mode: str
     certificate: bytes
     """The server's, DER, perhaps with its chain; empty for none."""
+    application_uri: str = ""
+    """What the server calls itself."""
 
     @property
     def secured(self) -> bool:
@@ -100,16 +102,18 @@ def _secured(settings: Settings, offered: list[ua.EndpointDescription]) -> list[
                 continue
             for endpoint in offered:
                 if _is(endpoint, policy, mode) and _takes(endpoint, settings):
-                    found.append(Choice(policy, mode, endpoint.ServerCertificate))
+                    uri = endpoint.Server.ApplicationUri or ""
+                    found.append(Choice(policy, mode, endpoint.ServerCertificate, uri))
                     break
     return found
 
 
 def _open(device: str, settings: Settings, offered: list[ua.EndpointDescription], names: str) -> Choice:
-    if settings.user:
+    if settings.user or settings.user_certificate is not None:
         raise DeviceProblem(
-            f"device {device}: a user and password are never sent over an unencrypted session; "
-            f"the server offers {names}: choose a secured one (`security: auto`), or leave `user` away"
+            f"device {device}: a user and password are never sent over an unencrypted session, nor is a "
+            f"certificate; the server offers {names}: choose a secured one (`security: auto`), or leave "
+            "`user` and `user_certificate` away"
         )
     plain = [e for e in offered if e.SecurityMode == ua.MessageSecurityMode.None_]
     if not plain:
@@ -132,15 +136,21 @@ def _is(endpoint: ua.EndpointDescription, policy: str, mode: str) -> bool:
 
 def _takes(endpoint: ua.EndpointDescription, settings: Settings) -> bool:
     """Say whether a session of our kind may be opened there, its password encrypted if it has one."""
-    kind = ua.UserTokenType.UserName if settings.user else ua.UserTokenType.Anonymous
+    kind = _login(settings)
     tokens = [t for t in endpoint.UserIdentityTokens or [] if t.TokenType == kind]
     if not tokens:
         # Some servers list no tokens at all: anonymous is then worth a try.
-        return not endpoint.UserIdentityTokens and not settings.user
-    if kind == ua.UserTokenType.Anonymous or endpoint.SecurityMode == ua.MessageSecurityMode.SignAndEncrypt:
+        return not endpoint.UserIdentityTokens and kind == ua.UserTokenType.Anonymous
+    if kind != ua.UserTokenType.UserName or endpoint.SecurityMode == ua.MessageSecurityMode.SignAndEncrypt:
         return True
     # asyncua uses the first token of its kind; a token policy of None would send the password in the clear.
     return bool(tokens[0].SecurityPolicyUri != _NONE_URI)
+
+
+def _login(settings: Settings) -> ua.UserTokenType:
+    if settings.user_certificate is not None:
+        return ua.UserTokenType.Certificate
+    return ua.UserTokenType.UserName if settings.user else ua.UserTokenType.Anonymous
 
 
 def _name(endpoint: ua.EndpointDescription) -> str:
@@ -150,6 +160,8 @@ def _name(endpoint: ua.EndpointDescription) -> str:
 
 
 def _for_user(settings: Settings) -> str:
+    if settings.user_certificate is not None:
+        return " with a login by certificate"
     if settings.user:
         return " with an encrypted password"
     return " without a login (set `user` and `password`, if that is why)"

@@ -28,7 +28,7 @@ class Reading(NamedTuple):
 def reading(data: ua.DataValue) -> Reading:
     """Convert; picoseconds are dropped, 100 ns are cut to microseconds."""
     status = 0 if data.StatusCode is None else data.StatusCode.value
-    value = _value(data.Value.Value) if data.Value is not None else None
+    value = plain(data.Value.Value) if data.Value is not None else None
     ts = microseconds(data.SourceTimestamp)
     if ts is not None:
         return Reading(value, ts, status, 0)
@@ -47,7 +47,8 @@ def overflowed(status: int) -> bool:
     return status & 0x0C80 == 0x0480
 
 
-def _value(raw: Any) -> Value:
+def plain(raw: Any) -> Value:
+    """Return a value as asyncua decodes it in our terms."""
     kind = type(raw)
     if kind in _UNCHANGED:
         return raw  # type: ignore[no-any-return]
@@ -57,12 +58,20 @@ def _value(raw: Any) -> Value:
     # Enumerations and asyncua's own subclasses of the plain types.
     if isinstance(raw, datetime):
         return _time(raw)
-    for plain in (int, float, str):
-        if isinstance(raw, plain):
-            return _value(plain(raw))
+    for base in (int, float, str):
+        if isinstance(raw, base):
+            return plain(base(raw))
     if isinstance(raw, ua.NodeId):
         return _text(raw.to_string())
     return bytes(extensionobject_to_binary(raw))
+
+
+def text_of(raw: bytes) -> Value:
+    """Return UTF-8 as text, and what is none as the bytes that it is."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 def _text(raw: str) -> Value:
@@ -90,8 +99,8 @@ def _localized(raw: ua.LocalizedText) -> Value:
 _UNCHANGED = frozenset({bool, int, float, bytes, type(None)})
 _CONVERT: dict[type, Callable[[Any], Value]] = {
     str: _text,
-    list: lambda raw: [_value(item) for item in raw],
-    tuple: lambda raw: [_value(item) for item in raw],
+    list: lambda raw: [plain(item) for item in raw],
+    tuple: lambda raw: [plain(item) for item in raw],
     datetime: _time,
     UUID: str,
     ua.NodeId: lambda raw: _text(raw.to_string()),
@@ -99,7 +108,7 @@ _CONVERT: dict[type, Callable[[Any], Value]] = {
     ua.LocalizedText: _localized,
     ua.XmlElement: lambda raw: None if raw.Value is None else _text(raw.Value),
     ua.StatusCode: lambda raw: int(raw.value),
-    ua.Variant: lambda raw: _value(raw.Value),
+    ua.Variant: lambda raw: plain(raw.Value),
     ua.DataValue: lambda raw: reading(raw).value,
     ua.DiagnosticInfo: lambda raw: bytes(struct_to_binary(raw)),
 }

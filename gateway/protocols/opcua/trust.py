@@ -1,0 +1,223 @@
+"""The folders of certificates that a person trusts, or has yet to. Blocking: files."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from gateway.controls import CertificateEntry
+from gateway.model import DeviceProblem
+from gateway.protocols.opcua.validation import Lists, application_uris
+
+_MOST_REJECTED: Final = 100
+"""Files; a server that shows another certificate at each attempt must not fill the disk."""
+_LARGEST_BYTES: Final = 1 << 20
+_CRL_PEM: Final = b"-----BEGIN X509 CRL"
+_PEM: Final = b"-----BEGIN"
+
+
+class TrustLists:
+    """The folders `trusted`, `issuers`, `trusted_expired` and `rejected` below `pki`.
+
+    Any file in them that holds a certificate, a chain (PEM) or a revocation list counts, whatever its name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.trusted = folder / "trusted"
+        self.issuers = folder / "issuers"
+        self.expired = folder / "trusted_expired"
+        self.rejected = folder / "rejected"
+
+    @property
+    def folders(self) -> Sequence[Path]:
+        return self.trusted, self.issuers, self.expired, self.rejected
+
+    def lists(self) -> Lists:
+        """Read what is trusted now."""
+        revocations = [each for place in (self.trusted, self.issuers) for each in _revocations(place)]
+        return Lists(
+            [each for each, _ in _certificates(self.trusted)],
+            [each for each, _ in _certificates(self.issuers)],
+            [each for each, _ in _certificates(self.expired)],
+            revocations,
+        )
+
+    def version(self) -> tuple[int, ...]:
+        """Return what changes when a person adds or removes a file."""
+        return tuple(_changed_ns(place) for place in (self.trusted, self.issuers, self.expired))
+
+    def entries(self) -> list[CertificateEntry]:
+        """List every certificate in the folders."""
+        return self._listed()
+
+    def _listed(self) -> list[CertificateEntry]:
+        return [
+            _entry(certificate, file) for place in self.folders for certificate, file in _certificates(place)
+        ]
+
+    def reject(self, certificate: x509.Certificate, device: str) -> Path:
+        """Put a certificate where a person finds it to trust it; return its file."""
+        file = self._rejected_file(certificate, device)
+        try:
+            if not file.exists():
+                self._forget_oldest()
+                write(file, certificate.public_bytes(Encoding.DER), mode=0o644)
+        except OSError as error:
+            raise DeviceProblem(f"device {device}: {file} cannot be written: {error}") from error
+        return file
+
+    def clear_rejected(self, certificate: x509.Certificate, device: str) -> None:
+        """Take a certificate off the rejected ones: it is trusted now."""
+        self._rejected_file(certificate, device).unlink(missing_ok=True)
+
+    def trust(self, name: str, *, expired: bool = False) -> Path:
+        """Trust a rejected certificate, named by its thumbprint or by its device; return its file.
+
+        `expired`: as it is, though it has expired or will. KeyError: there is none; ValueError: several.
+        """
+        found = {
+            entry.thumbprint: entry for entry in self._listed() if name in (entry.device, entry.thumbprint)
+        }
+        # One that is trusted and has expired can be accepted as it is.
+        known = [e for e in found.values() if e.place == "rejected" or (expired and e.place == "trusted")]
+        if not known:
+            raise KeyError(name)
+        if len(known) > 1:
+            several = ", ".join(entry.thumbprint for entry in known)
+            raise ValueError(f"it showed several certificates, say which one: {several}")
+        certificate = next(
+            each
+            for each, _ in _certificates(Path(known[0].file).parent)
+            if thumbprint(each) == known[0].thumbprint
+        )
+        return self._keep(certificate, self.expired if expired else self.trusted)
+
+    def add(self, data: bytes, *, issuer: bool = False) -> list[Path]:
+        """Trust the certificates of a file, DER or PEM; ValueError: it holds none."""
+        found = list(_parsed(data))
+        if not found:
+            raise ValueError("it holds no certificate, neither DER nor PEM")
+        return [self._keep(certificate, self.issuers if issuer else self.trusted) for certificate in found]
+
+    def distrust(self, name: str) -> int:
+        """Remove a certificate, named by its thumbprint, from all folders; return how many files went."""
+        files = [Path(entry.file) for entry in self._listed() if entry.thumbprint == name]
+        for file in files:
+            file.unlink(missing_ok=True)
+        return len(files)
+
+    def _keep(self, certificate: x509.Certificate, place: Path) -> Path:
+        place.mkdir(parents=True, exist_ok=True)
+        name = thumbprint(certificate)
+        file = place / f"{name}.der"
+        write(file, certificate.public_bytes(Encoding.DER), mode=0o644)
+        _belongs_as(file, place)
+        for entry in self._listed():
+            if entry.thumbprint == name and entry.place == "rejected":
+                Path(entry.file).unlink(missing_ok=True)
+        return file
+
+    def _rejected_file(self, certificate: x509.Certificate, device: str) -> Path:
+        return self.rejected / f"{quote(device, safe='')}-{thumbprint(certificate)}.der"
+
+    def _forget_oldest(self) -> None:
+        files = sorted(self.rejected.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+        for file in files[: max(0, len(files) - _MOST_REJECTED + 1)]:
+            file.unlink()
+
+
+def thumbprint(certificate: x509.Certificate) -> str:
+    """Return the SHA-1 of a certificate in hex, which is what OPC UA tools show."""
+    return certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303  # a name, not a proof
+
+
+def write(file: Path, data: bytes, *, mode: int) -> None:
+    """Write a file durably, all of it or nothing."""
+    part = file.with_name(f".{file.name}.part")
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(file)
+
+
+def entry(certificate: x509.Certificate, place: str, file: Path, device: str = "") -> CertificateEntry:
+    """Return what people are shown of a certificate."""
+    return CertificateEntry(
+        place=place,
+        thumbprint=thumbprint(certificate),
+        sha256=certificate.fingerprint(hashes.SHA256()).hex().upper(),
+        subject=certificate.subject.rfc4514_string(),
+        issuer=certificate.issuer.rfc4514_string(),
+        application_uri=next(iter(application_uris(certificate)), ""),
+        valid_from_us=_us(certificate.not_valid_before_utc),
+        valid_until_us=_us(certificate.not_valid_after_utc),
+        device=device,
+        file=str(file),
+    )
+
+
+def _entry(certificate: x509.Certificate, file: Path) -> CertificateEntry:
+    place = file.parent.name
+    device, _, name = file.stem.rpartition("-")
+    ours = place == "rejected" and name == thumbprint(certificate)
+    return entry(certificate, place, file, unquote(device) if ours else "")
+
+
+def _us(moment: datetime) -> int:
+    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1_000_000
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    with contextlib.suppress(FileNotFoundError):
+        for file in sorted(folder.iterdir()):
+            with contextlib.suppress(OSError):  # it went meanwhile, or may not be read: then it trusts nobody
+                if not file.name.startswith(".") and file.is_file() and file.stat().st_size <= _LARGEST_BYTES:
+                    yield file, file.read_bytes()
+
+
+def _certificates(folder: Path) -> Iterator[tuple[x509.Certificate, Path]]:
+    for file, data in _files(folder):
+        for certificate in _parsed(data):
+            yield certificate, file
+
+
+def _parsed(data: bytes) -> list[x509.Certificate]:
+    """Return the certificates in a file's bytes: none where it is some other file."""
+    try:
+        if _PEM in data:
+            return x509.load_pem_x509_certificates(data)
+        return [x509.load_der_x509_certificate(data)]
+    except ValueError:
+        return []
+
+
+def _revocations(folder: Path) -> Iterator[x509.CertificateRevocationList]:
+    for _, data in _files(folder):
+        with contextlib.suppress(ValueError):
+            pem = _CRL_PEM in data
+            if pem or _PEM not in data:
+                yield x509.load_pem_x509_crl(data) if pem else x509.load_der_x509_crl(data)
+
+
+def _changed_ns(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _belongs_as(file: Path, folder: Path) -> None:
+    """Give a file that root wrote to whoever the folder belongs to: the service reads it."""
+    owner = folder.stat()
+    if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
+        os.chown(file, owner.st_uid, owner.st_gid)

@@ -1,0 +1,67 @@
+"""The command `trust`: which certificates of OPC UA servers are trusted."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gateway.controls import CertificateEntry
+from gateway.model import GatewayError
+
+_Command = Callable[[argparse.Namespace], int]
+_WithState = Callable[[argparse.ArgumentParser, _Command], None]
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", with_state: _WithState) -> None:
+    """Add the command; `with_state` gives it its --state."""
+    trust = commands.add_parser(
+        "trust",
+        help="list certificates, and trust one that a server showed; the daemon may run",
+        description="Without a name: lists the certificates. With one: trusts what that device showed, or "
+        "the rejected certificate of that thumbprint, or those in a file. No restart is needed: the next "
+        "attempt of the device, within 15 s, finds it.",
+    )
+    trust.add_argument("name", nargs="?", help="a device, a thumbprint, or a file (DER or PEM)")
+    how = trust.add_mutually_exclusive_group()
+    how.add_argument("--expired", action="store_true", help="trust it as it is, though it has expired")
+    how.add_argument("--issuer", action="store_true", help="the file only completes chains of others")
+    how.add_argument("--remove", action="store_true", help="trust the one of that thumbprint no more")
+    with_state(trust, _trust)
+
+
+def _trust(arguments: argparse.Namespace) -> int:
+    from gateway.protocols.opcua.pki import Pki
+
+    pki, name = Pki(arguments.state / "pki"), arguments.name
+    try:
+        if name is None:
+            return _list(pki.entries())
+        if arguments.remove:
+            removed = pki.distrust(name.upper())
+            print(f"removed {removed} files" if removed else f"nothing has the thumbprint {name}")
+            return 0 if removed else 1
+        if arguments.issuer or Path(name).is_file():
+            files = pki.add(Path(name).read_bytes(), issuer=arguments.issuer)
+        else:
+            files = [pki.trust(name, expired=arguments.expired)]
+    except KeyError:
+        raise GatewayError(
+            f"no server showed a certificate as device or thumbprint {name!r}, and there is no such file; "
+            "`edge-gateway trust` lists what there is"
+        ) from None
+    except ValueError as error:
+        raise GatewayError(f"{name}: {error}") from error
+    except OSError as error:
+        raise GatewayError(f"{error.filename}: {error.strerror}; try it as root") from error
+    print(*(f"trusted: {file}" for file in files), sep="\n")
+    return 0
+
+
+def _list(entries: list[CertificateEntry]) -> int:
+    for entry in entries:
+        until = datetime.fromtimestamp(entry.valid_until_us / 1e6, UTC).date()
+        print(entry.place, entry.thumbprint, entry.device or "-", f"until {until}", entry.subject, sep="\t")
+    if not entries:
+        print("there is no certificate yet", file=sys.stderr)
+    return 0

@@ -1,0 +1,266 @@
+"""Our decoding beside asyncua's, for every built-in type; and what no decoder may be made to do."""
+
+import math
+import struct
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from asyncua import ua
+from asyncua.common.utils import Buffer
+from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.protocols.opcua import datavalues, selftest
+from gateway.protocols.opcua import variants as variant_module
+from gateway.protocols.opcua.bounded import bound_decoders
+from gateway.protocols.opcua.datavalues import decode_at_once
+from gateway.protocols.opcua.values import Reading, reading
+
+bound_decoders()
+
+_INTEGERS = {
+    "SByte": (-(2**7), 2**7 - 1), "Byte": (0, 2**8 - 1), "Int16": (-(2**15), 2**15 - 1),
+    "UInt16": (0, 2**16 - 1), "Int32": (-(2**31), 2**31 - 1), "UInt32": (0, 2**32 - 1),
+    "Int64": (-(2**63), 2**63 - 1), "UInt64": (0, 2**64 - 1),
+}  # fmt: skip
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+_FILETIMES = st.one_of(
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(0, 40),
+    st.integers(133_000_000_000_000_000, 134_000_000_000_000_000),
+    st.integers(datavalues._END_OF_TIME - 20, datavalues._END_OF_TIME + 20),
+)
+_NODES = st.one_of(
+    st.builds(ua.NodeId, st.integers(0, 2**32 - 1), st.integers(0, 2**16 - 1)),
+    st.builds(ua.NodeId, _TEXT, st.integers(0, 9)),
+    st.builds(ua.NodeId, st.uuids(), st.integers(0, 9)),
+    st.builds(ua.NodeId, st.binary(max_size=9), st.integers(0, 9)),
+)
+SCALARS: dict[str, st.SearchStrategy[Any]] = {
+    "Boolean": st.booleans(),
+    **{name: st.integers(*bounds) for name, bounds in _INTEGERS.items()},
+    "Float": st.floats(width=32),
+    "Double": st.floats(),
+    "String": st.one_of(
+        st.none(), _TEXT, st.binary(max_size=9).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+    ),
+    "DateTime": st.datetimes(timezones=st.just(UTC)),
+    "Guid": st.uuids(),
+    "ByteString": st.one_of(st.none(), st.binary(max_size=9)),
+    "XmlElement": st.builds(ua.XmlElement, st.one_of(st.none(), _TEXT)),
+    "NodeId": _NODES,
+    "ExpandedNodeId": st.one_of(_NODES, st.builds(
+        lambda node, uri, server: ua.ExpandedNodeId(
+            node.Identifier, node.NamespaceIndex, node.NodeIdType, uri, server
+        ),
+        _NODES, st.one_of(st.none(), _TEXT), st.one_of(st.none(), st.integers(0, 2**32 - 1)),
+    )),
+    "StatusCode": st.builds(ua.StatusCode, st.integers(0, 2**32 - 1)),
+    "QualifiedName": st.builds(ua.QualifiedName, _TEXT, st.integers(0, 2**15 - 1)),
+    "LocalizedText": st.builds(ua.LocalizedText, st.one_of(st.none(), _TEXT), st.one_of(st.none(), _TEXT)),
+    "ExtensionObject": st.one_of(
+        st.builds(lambda low, high: ua.Range(low, high), st.floats(), st.floats()),
+        st.builds(
+            ua.ExtensionObject, _NODES.filter(lambda node: node.NamespaceIndex > 0), st.binary(max_size=9)
+        ),
+    ),
+    "DataValue": st.builds(
+        lambda value: ua.DataValue(ua.Variant(value, ua.VariantType.Int32)), st.integers(0, 9)
+    ),
+    "DiagnosticInfo": st.builds(
+        ua.DiagnosticInfo, SymbolicId=st.one_of(st.none(), st.integers(0, 99)), AdditionalInfo=_TEXT
+    ),
+}  # fmt: skip
+
+
+@st.composite
+def variants(draw: st.DrawFn, kinds: Sequence[str] = tuple(SCALARS)) -> ua.Variant:
+    name = draw(st.sampled_from(kinds))
+    kind, one = ua.VariantType[name], SCALARS[name]
+    form = draw(st.sampled_from(("scalar", "scalar", "array", "none", "matrix")))
+    if form == "scalar":
+        value = draw(one)
+        if value is not None or name in ("String", "ByteString"):
+            return ua.Variant(value, kind)
+    if form == "none":
+        return ua.Variant(None, kind, is_array=True)
+    if form == "matrix":
+        rows, columns = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+        flat = draw(st.lists(one, min_size=rows * columns, max_size=rows * columns))
+        return ua.Variant(flat, kind, Dimensions=[rows, columns], is_array=True)
+    return ua.Variant(draw(st.lists(one, max_size=5)), kind, is_array=True)
+
+
+@st.composite
+def encoded(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """Return a DataValue as the standard lays it down, and as asyncua does: with picoseconds they differ."""
+    mask, fields = 0, {}
+    if draw(st.booleans()) or draw(st.booleans()):
+        mask |= 1
+        nested = draw(st.integers(0, 9)) == 0
+        variant = (
+            ua.Variant(draw(st.lists(variants(), max_size=3)), ua.VariantType.Variant, is_array=True)
+            if nested
+            else draw(variants())
+        )
+        fields[1] = ua.ua_binary.variant_to_binary(variant)
+    for bit, code, values in (
+        (2, "<I", st.sampled_from((0, 0x80310000, 0x40000480, 2**32 - 1))),
+        (4, "<q", _FILETIMES), (8, "<q", _FILETIMES),
+        (16, "<H", st.integers(0, 2**16 - 1)), (32, "<H", st.integers(0, 2**16 - 1)),
+    ):  # fmt: skip
+        if draw(st.booleans()):
+            mask |= bit
+            fields[bit] = struct.pack(code, draw(values))
+    lead = bytes([mask])
+    return tuple(
+        lead + b"".join(fields.get(bit, b"") for bit in order)
+        for order in ((1, 2, 4, 16, 8, 32), (1, 2, 4, 8, 16, 32))
+    )  # type: ignore[return-value]
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    if type(one) is not type(other):
+        return False
+    return struct.pack("<d", one) == struct.pack("<d", other) if isinstance(one, float) else one == other
+
+
+def theirs(raw: bytes) -> Reading:
+    found = reading(struct_from_binary(ua.DataValue, Buffer(raw)))
+    return found._replace(flags=int(found.flags))
+
+
+def of(decoded: datavalues.Decoded) -> list[tuple[int, Reading]]:
+    """Return what was decoded, one by one; the flags as plain integers."""
+    return [(key, one._replace(flags=int(one.flags))) for columns in decoded.slices for key, one in columns]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(encoded(), min_size=1, max_size=8), st.booleans(), st.integers(1, 3))
+def test_values_are_those_that_asyncua_decodes(
+    pairs: list[tuple[bytes, bytes]], keyed: bool, repeat: int
+) -> None:
+    wanted, parts, keys = [], [], []
+    for place, (ours, asyncua) in enumerate(pair for pair in pairs for _ in range(repeat)):
+        keys.append(place * 7 if keyed else place)
+        parts.append((struct.pack("<I", keys[-1]) if keyed else b"") + ours)
+        wanted.append(theirs(asyncua))
+    data = b"before" + b"".join(parts) + b"after"
+    decoded = decode_at_once(data, 6, len(data) - 5, len(parts), keyed=keyed)
+    assert decoded.broken is None
+    got = of(decoded)
+    assert [key for key, _ in got] == keys
+    for (_, one), other in zip(got, wanted, strict=True):
+        assert same(tuple(one), tuple(other)), (one, other)
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_every_type_takes_part(name: str) -> None:
+    """A long run of one type: the cached structs, or asyncua's own decoding for each value."""
+    moment = datetime(2026, 11, 21, tzinfo=UTC)
+    raw = []
+
+    @settings(max_examples=1, deadline=None, database=None)
+    @given(st.lists(SCALARS[name].filter(lambda value: value is not None), min_size=3, max_size=3))
+    def gather(values: list[Any]) -> None:
+        values = [*_INTEGERS.get(name, values[:2]), values[2]]
+        raw[:] = [
+            struct_to_binary(
+                ua.DataValue(
+                    ua.Variant(values[n % 3], ua.VariantType[name]),
+                    SourceTimestamp=moment + timedelta(microseconds=n),
+                    ServerTimestamp=moment,
+                )
+            )
+            for n in range(151)
+        ]
+
+    gather()
+    data = b"".join(raw)
+    decoded = decode_at_once(data, 0, len(data), len(raw), keyed=False)
+    got = of(decoded)
+    assert len(got) == 151
+    assert all(same(tuple(one), tuple(theirs(other))) for (_, one), other in zip(got, raw, strict=True))
+
+
+def forget() -> None:
+    for cached in (datavalues._shape, datavalues._mask, variant_module._element):
+        cached.cache_clear()
+
+
+def test_the_mutant_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(variant_module.FIXED, 5, "h")
+    forget()
+    with pytest.raises(AssertionError):
+        test_every_type_takes_part("UInt16")
+    with pytest.raises(ValueError, match="not decoded as asyncua"):
+        selftest._decoding()
+    monkeypatch.undo()
+    forget()
+
+
+def test_picoseconds_as_the_standard_says() -> None:
+    one = struct.pack("<BBdqHqH", 1 | 4 | 8 | 16 | 32, 11, 0.5, 133_000_000_000_000_000, 9999, 7, 8888)
+    unknown = struct.pack("<BBdqHqH", 1 | 4 | 8 | 16 | 32, 11, 0.5, 0, 9999, 133_000_000_000_000_000, 8888)
+    data = (one + unknown) * 3
+    decoded = decode_at_once(data, 0, len(data), 6, keyed=False)
+    us = 133_000_000_000_000_000 // 10 - 11_644_473_600_000_000
+    assert [tuple(one) for _, one in of(decoded)] == [
+        (0.5, us, 0, 0),
+        (0.5, us, 0, 1),
+    ] * 3
+
+
+def value(variant: bytes) -> bytes:
+    return struct.pack("<IB", 1, 1) + variant
+
+
+HOSTILE = {
+    "Nulls without end": b"\x80" + struct.pack("<i", 2**31 - 1),
+    "Nulls without end in a Variant": b"\x98" + struct.pack("<i", 1) + b"\x80" + struct.pack("<i", 2**31 - 1),
+    "texts that go back": b"\x8c" + struct.pack("<ii", 2**31 - 1, -4),
+    "names that go back": b"\x94" + struct.pack("<iHi", 2**31 - 1, 0, -6),
+    "a text larger than all": b"\x0c" + struct.pack("<i", 2**31 - 1),
+    "an array larger than all": b"\x8b" + struct.pack("<i", 2**31 - 1),
+    "an array that multiplied is small": b"\x8b" + struct.pack("<i", 2**29),
+    "a matrix larger than its array": b"\xc6" + struct.pack("<iiii", 1, 0, 1, 1_000_000),
+    "Variants in Variants": b"\x18" * 50_000,
+    "a matrix of many dimensions": b"\xc6" + struct.pack("<iii", 1, 0, 5000) + struct.pack("<i", 1) * 5000,
+    "a type that is none": b"\x3f" + struct.pack("<i", -7),
+    "many small Variants": b"\x98" + struct.pack("<i", 500_000) + bytes(500_001),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_hostile_values_end_soon(name: str) -> None:
+    data = value(HOSTILE[name]) + bytes(100)
+    began = time.process_time()
+    decoded = await datavalues.decode(data, 0, len(data), 1, keyed=True)
+    assert time.process_time() - began < 6
+    assert decoded.broken is not None and decoded.broken[:2] == (1, 1)
+    assert not any(len(columns) for columns in decoded.slices)
+
+
+async def test_a_large_value_is_decoded_on_a_thread() -> None:
+    texts = [ua.LocalizedText(f"text {n}", "en") for n in range(3000)]
+    raw = struct_to_binary(ua.DataValue(ua.Variant(texts, ua.VariantType.LocalizedText)))
+    one = struct_to_binary(ua.DataValue(ua.Variant(1, ua.VariantType.Int16)))
+    data = one + raw + one
+    decoded = await datavalues.decode(data, 0, len(data), 3, keyed=False)
+    assert decoded.broken is None
+    got = [one.value for _, one in of(decoded)]
+    assert got == [1, [f"text {n}" for n in range(3000)], 1]
+
+
+def test_nan_and_minus_zero_bit_for_bit() -> None:
+    odd = struct.pack("<Q", 0x7FF8_0000_0000_1234)
+    data = b"".join(struct.pack("<BB", 1, 11) + raw for raw in (odd, struct.pack("<d", -0.0)))
+    decoded = decode_at_once(data, 0, len(data), 2, keyed=False)
+    nan, zero = decoded.slices[0].values
+    assert struct.pack("<d", nan) == odd and math.copysign(1, zero) == -1

@@ -1,0 +1,148 @@
+"""Every way in which a server's certificate can be wrong, and the few in which it is right."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from gateway.protocols.opcua.validation import Lists, Peer, fault
+from tests.opcua.certificates import DAY, NOW, URI, Pair, key, made, revocations
+
+PEER = Peer("Basic256Sha256", "127.0.0.1", URI)
+ROOT = made("plant authority", authority=True, start=NOW - 1000 * DAY)
+LINE = made("line authority", ROOT, authority=True, start=NOW - 900 * DAY)
+NAMESAKE = made("plant authority", authority=True, own_key=key("namesake"))
+OTHER = made("other authority", authority=True)
+SELF = made("plc")
+FROM_LINE = made("plc", LINE)
+FROM_ROOT = made("plc", ROOT)
+OLD_LINE = made("line authority", ROOT, authority=True, start=NOW - 900 * DAY, end=NOW - DAY)
+
+
+def trusted(*pairs: Pair, **more: object) -> Lists:
+    return Lists([pair.certificate for pair in pairs], **more)  # type: ignore[arg-type]
+
+
+def judge(lists: Lists, *chain: Pair, peer: Peer = PEER, now: datetime | None = NOW) -> str | None:
+    found = fault([pair.certificate for pair in chain], lists, peer, now)
+    return found.symbol if found else None
+
+
+@pytest.mark.parametrize(
+    ("lists", "chain"),
+    [
+        pytest.param(trusted(SELF), [SELF], id="its own certificate is trusted"),
+        pytest.param(trusted(FROM_LINE), [FROM_LINE], id="itself trusted, its authority unknown"),
+        pytest.param(trusted(ROOT), [FROM_ROOT], id="its authority is trusted"),
+        pytest.param(trusted(ROOT), [FROM_LINE, LINE], id="it brings its chain"),
+        pytest.param(trusted(ROOT, issuers=[LINE.certificate]), [FROM_LINE], id="its chain lies in issuers"),
+        pytest.param(trusted(LINE), [FROM_LINE], id="an authority below the root is trusted"),
+        pytest.param(
+            trusted(ROOT, revocations=[revocations(ROOT, OTHER)]), [FROM_ROOT], id="another one was revoked"
+        ),
+        pytest.param(
+            trusted(ROOT, revocations=[revocations(NAMESAKE, FROM_ROOT)]), [FROM_ROOT],
+            id="a stranger of that name revoked it",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_trusted(lists: Lists, chain: list[Pair]) -> None:
+    assert judge(lists, *chain) is None
+
+
+EXPIRED = made("plc", end=NOW - DAY)
+EARLY = made("plc", start=NOW + timedelta(hours=1))
+NO_AUTHORITY = made("just a device")
+ELLIPTIC = made("plc", own_key=ec.generate_private_key(ec.SECP256R1()))
+
+
+@pytest.mark.parametrize(
+    ("lists", "chain", "symbol"),
+    [
+        pytest.param(trusted(), [SELF], "BadCertificateUntrusted", id="nobody is trusted"),
+        pytest.param(trusted(made("plc")), [SELF], "BadCertificateUntrusted", id="a twin is trusted"),
+        pytest.param(trusted(OTHER), [SELF], "BadCertificateUntrusted", id="somebody else is trusted"),
+        pytest.param(trusted(OTHER), [FROM_ROOT], "BadCertificateChainIncomplete", id="foreign authority"),
+        pytest.param(trusted(NAMESAKE), [FROM_ROOT], "BadCertificateChainIncomplete", id="its namesake"),
+        pytest.param(trusted(ROOT), [FROM_LINE], "BadCertificateChainIncomplete", id="a link is missing"),
+        pytest.param(trusted(ROOT), [FROM_LINE, OTHER], "BadCertificateChainIncomplete", id="a wrong link"),
+        pytest.param(
+            Lists(issuers=[ROOT.certificate]), [FROM_ROOT], "BadCertificateChainIncomplete",
+            id="only an issuer",
+        ),
+        pytest.param(
+            trusted(NO_AUTHORITY), [made("plc", NO_AUTHORITY)], "BadCertificateChainIncomplete",
+            id="a trusted device plays authority",
+        ),
+        pytest.param(trusted(EXPIRED), [EXPIRED], "BadCertificateTimeInvalid", id="trusted, but expired"),
+        pytest.param(trusted(EARLY), [EARLY], "BadCertificateTimeInvalid", id="trusted, but of tomorrow"),
+        pytest.param(
+            trusted(ROOT), [made("plc", ROOT, end=NOW - DAY)], "BadCertificateTimeInvalid", id="expired"
+        ),
+        pytest.param(
+            trusted(ROOT), [made("plc", ROOT, start=NOW + DAY)], "BadCertificateTimeInvalid", id="of tomorrow"
+        ),
+        pytest.param(
+            trusted(ROOT), [made("plc", OLD_LINE), OLD_LINE], "BadCertificateIssuerTimeInvalid",
+            id="its issuer expired",
+        ),
+        pytest.param(
+            trusted(ROOT, revocations=[revocations(ROOT, FROM_ROOT)]), [FROM_ROOT], "BadCertificateRevoked",
+            id="revoked",
+        ),
+        pytest.param(
+            trusted(FROM_ROOT, issuers=[ROOT.certificate], revocations=[revocations(ROOT, FROM_ROOT)]),
+            [FROM_ROOT], "BadCertificateRevoked", id="trusted itself, then revoked",
+        ),
+        pytest.param(
+            trusted(ROOT, revocations=[revocations(ROOT, LINE)]), [FROM_LINE, LINE], "BadCertificateRevoked",
+            id="its issuer was revoked",
+        ),
+        pytest.param(
+            trusted(ROOT), [made("plc", ROOT, host="10.0.0.7")], "BadCertificateHostNameInvalid",
+            id="of another host",
+        ),
+        pytest.param(
+            trusted(ROOT), [made("plc", ROOT, host="plc-08")], "BadCertificateHostNameInvalid",
+            id="of another host name",
+        ),
+        pytest.param(
+            trusted(ROOT), [made("plc", ROOT, uri="urn:plc-08:mill")], "BadCertificateUriInvalid",
+            id="of another application",
+        ),
+        pytest.param(
+            trusted(ROOT), [made("plc", ROOT, uri=None)], "BadCertificateUriInvalid", id="of no application"
+        ),
+        pytest.param(
+            trusted(ROOT), [made("plc", ROOT, usage=ExtendedKeyUsageOID.CLIENT_AUTH)],
+            "BadCertificateUseNotAllowed", id="made for clients",
+        ),
+        pytest.param(
+            trusted(made("plc", own_key=key("short", 1024))), [made("plc", own_key=key("short", 1024))],
+            "BadCertificatePolicyCheckFailed", id="a short key",
+        ),
+        pytest.param(trusted(ELLIPTIC), [ELLIPTIC], "BadCertificatePolicyCheckFailed", id="no RSA key"),
+    ],
+)  # fmt: skip
+def test_what_is_not(lists: Lists, chain: list[Pair], symbol: str) -> None:
+    assert judge(lists, *chain) == symbol
+
+
+@pytest.mark.parametrize("pair", [EXPIRED, EARLY])
+def test_without_a_clock_no_certificate_is_too_old_or_too_new(pair: Pair) -> None:
+    assert judge(trusted(pair), pair, now=None) is None
+
+
+def test_what_is_accepted_as_it_is_may_have_expired() -> None:
+    assert judge(Lists(expired=[EXPIRED.certificate]), EXPIRED) is None
+
+
+def test_a_host_by_its_name() -> None:
+    pair = made("plc", ROOT, host="PLC-07")
+    assert judge(trusted(ROOT), pair, peer=PEER._replace(host="plc-07")) is None
+
+
+def test_an_outdated_policy_takes_a_short_key() -> None:
+    pair = made("plc", own_key=key("short", 1024))
+    assert judge(trusted(pair), pair, peer=PEER._replace(policy="Basic256")) is None
