@@ -14,6 +14,7 @@ from tests.opcua.recording import RecordingLink, collecting, supervised, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, Peer, running
 
 Port = Callable[[], int]
+pytestmark = pytest.mark.timeout(30)
 
 
 def alarms(**extra: Any) -> dict[str, opcua.TagSettings]:

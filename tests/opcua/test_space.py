@@ -12,6 +12,7 @@ from tests.opcua.recording import RecordingLink, collecting, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, running
 
 Port = Callable[[], int]
+pytestmark = pytest.mark.timeout(30)
 NAMES = ("Temperature", "Switch", "Door", "Mode", "Point", "Points", "Path", "Maybe", "Either")
 SPACE = {name: f"Space/{name}" for name in NAMES}
 
