@@ -5,13 +5,13 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 from asyncua import Client, ua
 
 from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, cut_off, sentence
+from gateway.protocols.opcua.greeting import with_port
 from gateway.protocols.opcua.kept import Kept, reactivated
 from gateway.protocols.opcua.learning import learn
 from gateway.protocols.opcua.pki import Identity, Pki
@@ -24,8 +24,6 @@ from gateway.protocols.opcua.trusting import Vetted, user_login, vet
 _log = logging.getLogger(__name__)
 
 _LEAVE_S = 1.5
-_PORT = 4840
-"""The registered port of OPC UA, where the address names none."""
 _CHANNEL_LIFETIME_MS = 3_600_000
 _CONNECT_S = 4.0
 """A host that is off, or a connection that leads nowhere, is given up sooner than a server that is slow."""
@@ -99,16 +97,11 @@ async def _candidates(
 
 def _bare_client(settings: Settings, identity: Identity) -> Client:
     # asyncua's supervisor, watchdog and reconnection run only after Client.connect(), which is not used.
-    client = Client(_with_port(settings.url), timeout=settings.request_timeout_s)
+    client = Client(with_port(settings.url), timeout=settings.request_timeout_s)
     guard(client)
     client.application_uri = identity.application_uri
     client.product_uri = "urn:edge-gateway"
     return client
-
-
-def _with_port(url: str) -> str:
-    parts = urlsplit(url)
-    return url if parts.port is not None else parts._replace(netloc=f"{parts.netloc}:{_PORT}").geturl()
 
 
 def _client(

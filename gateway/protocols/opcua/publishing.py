@@ -44,20 +44,25 @@ class Publisher:
         # One more than there are subscriptions: each can answer while an answer is on its way.
         wanted = min(max(_IN_FLIGHT, len(self._subscriptions) + 1), _MOST_IN_FLIGHT)
         async with asyncio.TaskGroup() as group:
-            flight = [_Sent(group.create_task(self._publish())) for _ in range(wanted)]
+            flight: list[_Sent] = []
             while True:
-                for sent in await self._answered(flight):
+                flight.extend(_Sent(group.create_task(self._publish())) for _ in range(wanted - len(flight)))
+                answered = await self._answered(flight)
+                if not answered:
+                    # Nothing comes though it should: the answers may be lost, but not the subscription.
+                    flight.extend(_Sent(group.create_task(self._publish())) for _ in range(wanted))
+                for sent in answered:
                     flight.remove(sent)
                     answer = sent.task.result()
                     if isinstance(answer, int):
-                        # A server that refuses at once is not asked in a loop, nor more often than it likes.
-                        await self._link.clock.sleep(_PAUSE_S)
-                        if answer != ua.StatusCodes.BadTooManyPublishRequests or not flight:
-                            flight.append(_Sent(group.create_task(self._publish())))
+                        if answer == ua.StatusCodes.BadTooManyPublishRequests:
+                            wanted = max(1, min(wanted, len(flight)))
+                        await self._link.clock.sleep(_PAUSE_S)  # it refuses at once: not asked in a loop
                         continue
-                    # The next one leaves before this answer is worked on, with what is committed by now.
-                    count = 1 + _given_up(flight, sent)
-                    flight.extend(_Sent(group.create_task(self._publish())) for _ in range(count))
+                    _give_up_lost(flight, sent)
+                    if len(flight) < wanted:
+                        # It leaves before this answer is worked on, with what is committed by now.
+                        flight.append(_Sent(group.create_task(self._publish())))
                     await self._received(await decode(answer), run)
 
     async def _received(self, published: Published, run: Run) -> None:
@@ -84,15 +89,20 @@ class Publisher:
             raise
 
     async def _answered(self, flight: Sequence[_Sent]) -> list[_Sent]:
-        """Wait for answers, as long as no subscription has been silent for too long.
+        """Wait for answers; return none, once, where a subscription has been silent for too long.
 
-        Only waiting counts: while the store takes nothing, no subscription can be heard.
+        Only waiting counts: while the store takes nothing, no subscription can be heard. Raises where one
+        stays silent.
         """
         while True:
             quietest = min(self._subscriptions, key=Subscription.patience_s)
             if quietest.patience_s() <= 0:
-                raise await quietest.silent()
+                if quietest.reminded:
+                    raise await quietest.silent()
+                quietest.reminded = True
+                return []
             began = time.monotonic()
+            self._session.publishing = len(flight)
             await asyncio.wait(
                 [sent.task for sent in flight],
                 timeout=quietest.patience_s(),
@@ -104,14 +114,10 @@ class Publisher:
                 return answered
 
 
-def _given_up(flight: list[_Sent], answered: _Sent) -> int:
-    """Drop requests that many later ones overtook: their answers are lost. Return how many there were."""
-    lost = []
-    for sent in flight:
+def _give_up_lost(flight: list[_Sent], answered: _Sent) -> None:
+    """Drop requests that many later ones overtook: their answers are lost."""
+    for sent in list(flight):
         sent.overtaken += sent.number < answered.number
         if sent.overtaken > _MOST_OVERTAKEN and not sent.task.done():
-            lost.append(sent)
-    for sent in lost:
-        flight.remove(sent)
-        sent.task.cancel()
-    return len(lost)
+            flight.remove(sent)
+            sent.task.cancel()

@@ -19,7 +19,9 @@ from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.taking import take_changes
 from gateway.protocols.opcua.values import Reading, overflowed
 
-_KEEP_ALIVE_S = 5.0
+_KEEP_ALIVE_S = 2.5
+_LATE_S = 1.5
+"""A keep-alive that is later than this is missed."""
 _MOST_A_MESSAGE = 1000
 """Values in one notification: decoding them holds the event loop some 10 ms, not more."""
 _LAST_SEQUENCE = 2**32 - 1
@@ -44,9 +46,11 @@ class Subscription:
         self._overflow = Overflow(link, backfill, session.clock_offset_us)
         self._events = Taker(link)
         self.id = 0
-        self._silence_s = 0.0
+        self._keep_alive_s = self._silence_s = 0.0
         self.waited_s = 0.0
         """Waited in vain for a sign of life."""
+        self.reminded = False
+        """More PublishRequests were sent because it was silent."""
         self.heard = False
         """There was an answer in this session."""
 
@@ -78,7 +82,7 @@ class Subscription:
         self.monitor.session = session
         self._overflow = Overflow(self._link, backfill, session.clock_offset_us)
         self.waited_s = 0.0
-        self.heard = False
+        self.reminded = self.heard = False
 
     async def catch_up(self, run: Run) -> None:
         """Have sent again what was sent while nobody listened (Part 4, 6.7)."""
@@ -99,12 +103,12 @@ class Subscription:
         return acks
 
     def patience_s(self) -> float:
-        """Return for how long it may still be silent."""
-        return self._silence_s - self.waited_s
+        """Return for how long it may still be silent, until it is reminded or else given up."""
+        return (self._silence_s if self.reminded else self._keep_alive_s + _LATE_S) - self.waited_s
 
     async def received(self, published: Published, run: Run) -> Ticket | None:
         """Take one answer: fill a hole in the sequence first, then emit its values."""
-        self.waited_s = 0.0
+        self.waited_s, self.reminded = 0.0, False
         if not self._late(published):
             for missed in await self._missed(published):
                 await self._emit(missed, run)
@@ -143,8 +147,9 @@ class Subscription:
 
     def _created(self, result: ua.CreateSubscriptionResult) -> None:
         self.id = result.SubscriptionId
-        keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
-        self._silence_s = keep_alive_s + self._settings.request_timeout_s
+        interval_s = result.RevisedPublishingInterval / 1000
+        self._keep_alive_s = interval_s * max(1, result.RevisedMaxKeepAliveCount)
+        self._silence_s = 2 * self._keep_alive_s + _LATE_S + self._settings.request_timeout_s
 
     async def silent(self) -> DeviceProblem:
         """Return the failure that its silence is. ServerSilent: the whole server is."""
