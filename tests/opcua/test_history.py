@@ -26,7 +26,7 @@ def fast(url: str, **extra: object) -> opcua.Settings:
     usual = {
         "publishing_interval_ms": 50,
         "sampling_interval_ms": 0,
-        "queue_size": 3,
+        "queue_size": 1000,
         "session_timeout_s": 10.0,
         "request_timeout_s": 1.0,
     }
@@ -66,7 +66,7 @@ async def test_a_session_taken_up_again_misses_nothing(tmp_path: Path, free_port
     async with (
         running(NODE_OPCUA, free_port(), "--tags", "10") as server,
         proxy(server.url) as between,
-        plant(tmp_path, fast(between.url, queue_size=1000), tags(TEN)) as run,
+        plant(tmp_path, fast(between.url), tags(TEN)) as run,
     ):
         for _ in range(3):
             await cut(run, between, server, 0.5)
@@ -125,7 +125,7 @@ async def test_an_overflow_is_filled(
     monkeypatch.setattr(overflow, "_REPORT_US", 200_000)
     async with (
         running(NODE_OPCUA, free_port(), "--history", "5") as server,
-        plant(tmp_path, fast(server.url, publishing_interval_ms=500), tags(FIVE)) as run,
+        plant(tmp_path, fast(server.url, publishing_interval_ms=500, queue_size=3), tags(FIVE)) as run,
     ):
         await run.until(run.running)
         await server.ask("write", 50, 20, answer="done")
