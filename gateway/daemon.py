@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from gateway.logs import Logs
 from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.own_time import OwnTime
 from gateway.store import Store
-from gateway.supervise import Backoff, Keeper, Supervisor, describe
+from gateway.supervise import Backoff, Health, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ _DEVICE_BACKOFF_S = 5.0
 _API_UP_S = 5.0
 _WRITER_LIMIT_S = 60.0
 _FORWARDER_LIMIT_S = 120.0
+SWITCH_S = 0.001
+"""So long the loop waits for each thread of the store that is busy in Python; unset it is 5 ms."""
 
 
 @dataclass(slots=True)
@@ -85,6 +88,7 @@ class Daemon:
         self._api_address: tuple[str, int] | None = None
         self._api_up = asyncio.Event()
         self._notifier = Notifier()
+        self._watchdog = Watchdog(self._notifier, clock, self._watched)
         self._supervisor = Supervisor(clock)
         self._own_time: OwnTime
         self._reloading = asyncio.Lock()
@@ -127,6 +131,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
+        sys.setswitchinterval(SWITCH_S)
         loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
         self._took(loaded.config, loaded.problems)
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
@@ -339,8 +344,7 @@ class Daemon:
     def _start_watchdog(self) -> None:
         interval_s = watchdog_interval_s()
         if interval_s is not None:
-            watchdog = Watchdog(self._notifier, self.clock, self._watched)
-            self._supervisor.start("watchdog", watchdog.run(interval_s))
+            self._supervisor.start("watchdog", self._watchdog.run(interval_s))
 
     def _watched(self) -> Iterator[Watched]:
         yield Watched("the store's writer", self.store, _WRITER_LIMIT_S)
@@ -361,6 +365,8 @@ class Daemon:
                 return {"ok": True}
             case "status":
                 return self._status()
+            case "health":
+                return self._health()
         return {"ok": False, "problems": [f"unknown command {request.get('command')!r}"]}
 
     def _status(self) -> Mapping[str, Any]:
@@ -373,6 +379,8 @@ class Daemon:
             "file": str(self.file),
             "store": str(self.store.folder.absolute()),
             "flash": str(store.flash),
+            "commits": store.newest_seq,
+            "delivered_units": {name: part.forwarder.counters.units for name, part in self._uploads.items()},
             "warnings": [each for each in (store.refusing, store.disk.warning, store.flash.warning) if each],
             "problems": list(self._problems),
             "parts": {
@@ -380,6 +388,15 @@ class Daemon:
                 for keeper in self._keepers()
             },
         }
+
+    def _health(self) -> Mapping[str, Any]:
+        """Say what a new start could mend: a part that stands, an API that does not listen."""
+        standing = self._watchdog.standing()
+        api = self._api.health if self._api is not None else Health()
+        problems = [standing] if standing else []
+        if api.state != "running":
+            problems.append(f"the API does not listen: {api.detail or api.state}")
+        return {"ok": not problems, "problems": problems}
 
     def _keepers(self) -> list[Keeper]:
         devices = [part.keeper for part in self._devices.values()]

@@ -65,23 +65,27 @@ def series_of(chunk: int) -> int:
     return chunk >> _PARTS & (1 << _SERIES) - 1
 
 
+def make(path: Path) -> None:
+    """Make a segment that holds nothing, under a name that is not yet a segment's."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        for pragma in (f"page_size={PAGE_BYTES}", "journal_mode=OFF"):
+            conn.execute(f"PRAGMA {pragma}").fetchall()
+        conn.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
+
+
 def connect_writer(path: Path) -> sqlite3.Connection:
-    """Open the newest segment for writing, made where it is missing."""
-    new = not path.exists()
-    conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
+    """Open the newest segment for writing."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
         for pragma in (
-            f"page_size={PAGE_BYTES}", "journal_mode=DELETE", "synchronous=EXTRA", "secure_delete=OFF",
-            "cache_spill=OFF", "trusted_schema=OFF",
+            "journal_mode=DELETE", "synchronous=EXTRA", "secure_delete=OFF", "cache_spill=OFF",
+            "trusted_schema=OFF",
         ):  # fmt: skip
             conn.execute(f"PRAGMA {pragma}").fetchall()
-        if new:
-            conn.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
         verify(conn)
     except BaseException as error:
         conn.close()
-        if new:  # one that is empty would look like one that lost all
-            path.unlink(missing_ok=True)
         if isinstance(error, sqlite3.Error | UnicodeDecodeError) and not is_disk(error):
             raise Damaged(f"{error}") from error
         raise

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model import Sample
-from gateway.store import Store, StoreProblem, Transaction
+from gateway.store import Store, StoreProblem, Transaction, schema
 from gateway.store.codec import MAGIC, decode
 from gateway.store.schema import APPLICATION_ID
 from tests.store.conftest import NOW_US, Opener
@@ -40,6 +40,28 @@ async def test_a_store_of_a_newer_version_is_refused_and_left_alone(opened: Open
         async with opened():
             pass
     assert len(rows_of(path)) == 1
+
+
+async def test_a_store_whose_making_was_cut_between_two_versions_is_no_damage(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    path = tmp_path / "store" / "hot.db"
+
+    def cut(_db: object) -> None:
+        raise KeyboardInterrupt
+
+    def begin() -> None:
+        with closing(schema.connect(path)) as conn, pytest.raises(KeyboardInterrupt):
+            schema.migrate(conn, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "MIGRATIONS", (schema.MIGRATIONS[0], cut))
+        await asyncio.to_thread(begin)
+    async with opened() as store:
+        assert await put(store, (store.series("plc", "a"), NOW_US, 1)) == (1, 0, 0)
+        assert await store.gaps() == []
+    assert not list(path.parent.glob("hot.db.*-*"))
 
 
 async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, opened: Opener) -> None:

@@ -14,6 +14,7 @@ from gateway.model import Batch, Flag, Sample
 from gateway.store import Store, commit, compact, outbox, records, segment
 from gateway.store.buckets import Folder
 from gateway.store.chunk import HEADER_BYTES
+from gateway.store.schema import APPLICATION_ID
 from tests.store.conftest import DAY_US, NOW_US, Opener
 from tests.store.damaging import no_database, truncate, zero_pages
 from tests.store.folding import AT_ONCE, eager, folded, in_both, keeping_blocks, rows, segments
@@ -240,6 +241,19 @@ async def test_segments_go_when_the_bytes_are_used_up(opened: Opener, tmp_path: 
     assert disk < 2_600_000
 
 
+async def test_segments_go_before_blocks_that_are_not_folded_yet(opened: Opener) -> None:
+    async with opened(max_bytes=2_000_000, **AT_ONCE) as store:
+        await fill(store, store.series("plc", "a"), 100)
+        await folded(store)
+    async with opened(max_bytes=2_000_000) as store:
+        s = store.series("plc", "a")
+        for n in range(100, 250, 10):
+            await fill(store, s, 10, n)
+            kept = [x.ts - NOW_US for x in await everything(store, [s])]
+            assert kept == list(range(n + 10 - len(kept), n + 10)), "what is gone is the oldest"
+            assert store.state().bytes_used <= 2_100_000
+
+
 async def test_segments_go_by_the_gateways_running_time(opened: Opener, tmp_path: Path) -> None:
     async with opened(keep_days=1, **AT_ONCE) as store:
         s = store.series("plc", "a")
@@ -398,13 +412,16 @@ async def test_a_store_without_history_is_brought_to_this_version(opened: Opener
         await send(store, [Sample(s, NOW_US + n, n) for n in range(3000)])
     path = tmp_path / "store" / "hot.db"
     with sqlite3.connect(path) as conn:
-        conn.executescript("DROP TABLE bad_chunk; PRAGMA user_version=1;")
+        conn.executescript(
+            f"DROP TABLE bad_chunk; PRAGMA user_version=1; PRAGMA application_id={APPLICATION_ID | 1};"
+        )
     conn.close()
     (tmp_path / "store" / "history").rmdir()
     async with opened(**AT_ONCE) as store:
         await put(store, (s, NOW_US + 9000, 1))
         await folded(store)
         assert [x.value for x in await everything(store, [s])] == [*range(3000), 1]
+        assert await store.gaps() == []
 
 
 async def test_without_a_snapshot_the_newest_are_found_in_chunks(opened: Opener, tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ class Monitor:
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
         first = len(self.items)
         self.items.extend(items)
-        parameters.ItemsToCreate = [_request(first + place, item) for place, item in enumerate(items)]
+        namespaces = self.session.namespaces
+        parameters.ItemsToCreate = [
+            _request(first + place, item, namespaces) for place, item in enumerate(items)
+        ]
         try:
             results = await self.session.services.create_monitored_items(parameters)
         except ua.UaStatusCodeError as error:
@@ -69,6 +72,8 @@ class Monitor:
             code = result.StatusCode.value
             if code in NO_ROOM:
                 full.append(item)
+            elif code in NO_FILTER and item.events is not None and item.events.loosen():
+                again.append(item)
             elif code in NO_FILTER and item.filtered:
                 item.filtered = False
                 again.append(item)
@@ -88,13 +93,15 @@ class Monitor:
 
     def _refused(self, item: Item, code: int) -> None:
         item.filtered = False
-        if code in NO_SUCH_TAG or self._strict:
+        if item.events is not None:
+            item.problem = f"node {item.spec}: it gives no events: {status_text(code)}"
+        elif code in NO_SUCH_TAG or self._strict:
             item.problem = f"node {item.spec}: {status_text(code)}"
         else:
             item.polled, item.refusal = True, status_text(code)
 
 
-def _request(handle: int, item: Item) -> ua.MonitoredItemCreateRequest:
+def _request(handle: int, item: Item, namespaces: Sequence[str]) -> ua.MonitoredItemCreateRequest:
     request = ua.MonitoredItemCreateRequest()
     request.ItemToMonitor.NodeId = item.node
     request.ItemToMonitor.AttributeId = ua.AttributeIds.Value
@@ -104,6 +111,10 @@ def _request(handle: int, item: Item) -> ua.MonitoredItemCreateRequest:
     parameters.SamplingInterval = float(item.sampling_ms)
     parameters.QueueSize = item.queue_size
     parameters.DiscardOldest = True
+    if item.events is not None:
+        request.ItemToMonitor.AttributeId = ua.AttributeIds.EventNotifier
+        parameters.SamplingInterval = 0.0
+        parameters.Filter = item.events.filter(namespaces)
     if item.filtered:
         wanted = ua.DataChangeFilter()
         wanted.Trigger = ua.DataChangeTrigger.StatusValue

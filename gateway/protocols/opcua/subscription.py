@@ -9,6 +9,7 @@ from asyncua import ua
 from gateway.model import Batch, DeviceProblem, Link, Run, Ticket
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.backfill import Backfill
+from gateway.protocols.opcua.events import Taker, judged, refresh
 from gateway.protocols.opcua.faults import NO_SUCH_TAG, status_text
 from gateway.protocols.opcua.items import Condition, Item
 from gateway.protocols.opcua.monitoring import Monitor
@@ -53,6 +54,7 @@ class Subscription:
         self._expected = 1  # the first message of a subscription (Part 4, 7.22)
         self._heard_us = link.clock.wall_us()
         self._overflow = Overflow(link, backfill, session.clock_offset_us)
+        self._events = Taker(link)
         self.id = 0
         self._keep_alive_s = self._silence_s = 0.0
         self.waited_s = 0.0
@@ -78,7 +80,11 @@ class Subscription:
         """Subscribe items that are resolved; return those that the server has no room for."""
         for item in items:
             item.filtered = item.deadband > 0 and item.scaling.scale != 0
-        return await self.monitor.add(self.id, items)
+        items = [item for item in items if judged(item, self._session.namespaces)]
+        left = await self.monitor.add(self.id, items)
+        if any(item.events is not None and not item.problem for item in items):
+            await refresh(self._session, self.id)
+        return left
 
     def move(self, session: Session, condition: Condition, backfill: Backfill) -> None:
         """Go on in another session, to which the server has moved it."""
@@ -127,6 +133,9 @@ class Subscription:
             )
         ticket = await self._emit(published, run)
         self._heard_us = arrived_us - _UNDER_WAY_US
+        if self._events.refresh_due:
+            self._events.refresh_due = False
+            await refresh(self._session, self.id)
         if not self.heard:
             self._condition.report()
             self.heard = True
@@ -204,6 +213,9 @@ class Subscription:
             take_changes(columns, self.monitor.items, self._link, batch, self._look)
             if len(batch) > _MOST_A_MESSAGE:
                 await asyncio.sleep(0)  # more than it was asked for: the others get their turns
+        for handle, fields in published.events:
+            if handle < len(self.monitor.items):
+                self._events.take(self.monitor.items[handle], fields, self._session.namespaces, batch)
         for handle, lost, why in published.undecoded:
             self._undecoded(handle, lost, why, run)
         self._overflow.tell()

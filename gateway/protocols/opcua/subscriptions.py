@@ -136,5 +136,5 @@ class Subscriptions:
             if self._settings.mode == "subscribe":
                 item.problem = f"node {item.spec}: {why}"
             else:
-                item.polled, item.refusal = True, why
+                item.poll(why)
         _log.info("%s: %d tags are read cyclically: %s", self._session.device, len(items), why)
