@@ -1,7 +1,7 @@
 """A server that answers with what a real one answered: `python -m tests.peers.replay PORT --capture FILE`.
 
-Answers come from a capture (tests/opcua/capture.py) with the numbers of the live connection. Notifications and
-reads of many values carry new values and times: in round n value k is 1000 * n + k, n counting from 1.
+Answers come from a capture (tests/opcua/capture.py) with the numbers of the live connection. Notifications
+and reads of many values carry new values and times: in round n value k is 1000 * n + k, n counting from 1.
 Unacknowledged messages are kept and listed, as a server does. A command on its input:
 
     write ROUNDS INTERVAL_MS    a notification of all items each interval; "done" follows, and what came of it
@@ -126,7 +126,9 @@ class Replay(asyncio.Protocol):
         self._capture = capture
         self._frames = Frames()
         self._sequence = 0
-        self._exact = {(one.kind, one.asked): one.answer for one in capture.exchanges}
+        self._exact: dict[tuple[int, bytes], deque[bytes]] = {}
+        for one in capture.exchanges:
+            self._exact.setdefault((one.kind, _key(one.kind, one.asked)), deque()).append(one.answer)
         self._by_kind: dict[int, list[bytes]] = {}
         for one in capture.exchanges:
             self._by_kind.setdefault(one.kind, []).append(one.answer)
@@ -139,6 +141,7 @@ class Replay(asyncio.Protocol):
         self._handles: list[int] = []
         self._number = 0
         self._message_number = 1
+        self._asked_before = False
         self.counts = {"sent": 0, "lost": 0, "refused acknowledgements": 0, "reads": 0}
 
     def connection_made(self, transport: Any) -> None:
@@ -182,7 +185,10 @@ class Replay(asyncio.Protocol):
             same = [
                 one for one in answers if kind != CREATE_ITEMS or _results(one) == _results(parameters, 8)
             ]
-            self._send(number, handle, self._exact.get((kind, parameters)) or (same or answers)[0])
+            exact = self._exact.get((kind, _key(kind, parameters)))
+            if exact:
+                exact.rotate(-1)  # the same question again: a further page
+            self._send(number, handle, exact[-1] if exact else (same or answers)[0])
 
     def _take_handles(self, body: bytes) -> None:
         asked = struct_from_binary(ua.CreateMonitoredItemsRequest, Buffer(body))
@@ -191,6 +197,9 @@ class Replay(asyncio.Protocol):
             self._form.name(self._handles)
 
     def _publish(self, number: int, handle: int, body: bytes) -> None:
+        if not self._asked_before:
+            self._asked_before = True
+            say(event="subscribed")
         asked = struct_from_binary(ua.PublishRequest, Buffer(body))
         for acknowledged in asked.Parameters.SubscriptionAcknowledgements:
             known = self._kept.pop(acknowledged.SequenceNumber, None) is not None
@@ -255,12 +264,12 @@ class Reads:
         self._number = 0
         self._values: Values | None = None
         count = int.from_bytes(largest[_HEADER_BYTES : _HEADER_BYTES + 4], "little")
-        if count >= MANY:
+        if count >= MANY and largest[_HEADER_BYTES + 5 : _HEADER_BYTES + 6] == _DOUBLE:
             self._body = bytearray(largest)
             self._values = Values(self._body, _HEADER_BYTES + 4, count, len(largest) - 4, 0)
         self._answers = answers
 
-    def answer(self, parameters: bytes, exact: dict[tuple[int, bytes], bytes]) -> bytes | None:
+    def answer(self, parameters: bytes, exact: dict[tuple[int, bytes], deque[bytes]]) -> bytes | None:
         count = int.from_bytes(parameters[12:16], "little")
         if self._values is not None and count == self._values.count:
             self._number += 1
@@ -268,7 +277,12 @@ class Reads:
             return bytes(self._body)
         found = exact.get((READ, parameters))
         same = (one for one in self._answers if _results(one) == count)
-        return found if found is not None else next(same, None)
+        return found[0] if found is not None else next(same, None)
+
+
+def _key(kind: int, asked: bytes) -> bytes:
+    """Return what tells one request from another; a Browse begins with the time of its view."""
+    return asked[10:] if kind == BROWSE else asked
 
 
 def _results(body: bytes, at: int = _HEADER_BYTES) -> int:

@@ -64,6 +64,10 @@ class Bounded(Buffer):  # type: ignore[misc]
         """Return what is left of it with so many reads of its own."""
         return Bounded(self._data, self._cur_pos, self._size, [reads])
 
+    def start(self, size: int) -> bytes:
+        """Return the next bytes without reading them."""
+        return self._data[self._cur_pos : self._cur_pos + min(size, self._size)]  # type: ignore[no-any-return]
+
     def rest(self) -> tuple[bytes, int, int]:
         """Return the bytes, and where in them what is left begins and ends."""
         return self._data, self._cur_pos, self._cur_pos + self._size

@@ -262,7 +262,10 @@ class _Decoder(VariantReader):
             if min(times) < _FIRST_MOMENT or max(times) >= _END_OF_TIME:
                 self._one_by_one = run
                 return False
-            columns.ts += [time // 10 - _BEFORE_1970_US for time in times]
+            if times[0] == times[-1] and times.count(times[0]) == run:  # of one scan of a PLC
+                columns.ts += [times[0] // 10 - _BEFORE_1970_US] * run
+            else:
+                columns.ts += [time // 10 - _BEFORE_1970_US for time in times]
         else:
             columns.ts += [None] * run
             columns.timed = False

@@ -1,7 +1,7 @@
 """The tags of a session: what each reads, how it is read, and what is wrong with it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from gateway.model import Batch, Device, Link, Value
@@ -9,6 +9,7 @@ from gateway.protocols.opcua import Settings, TagSettings, queue_size
 from gateway.protocols.opcua.values import Reading
 from gateway.scaling import Scaling
 
+AS_IT_IS, SCALED, A_LOOK = range(3)
 Newest: TypeAlias = "dict[int, tuple[Value, int | None, int, int]]"
 """By series the newest reading as the server gave it; the items of a session share one."""
 
@@ -32,11 +33,26 @@ class Item:
     """Its asyncua NodeId in this session, once resolved."""
     polled: bool = False
     """Read cyclically rather than subscribed."""
-    problem: str = ""
     filtered: bool = False
     """The server applies the deadband."""
     kept: Value = None
     """The value that the deadband compares with."""
+    care: int = field(init=False)
+    """What a reading of it takes: AS_IT_IS, SCALED or A_LOOK."""
+    _problem: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        self.problem = ""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the tag, or ""."""
+        return self._problem
+
+    @problem.setter
+    def problem(self, problem: str) -> None:
+        self._problem = problem
+        self.care = A_LOOK if problem or self.deadband else AS_IT_IS if self.scaling.identity else SCALED
 
     @property
     def last(self) -> Reading | None:

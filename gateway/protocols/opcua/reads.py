@@ -11,14 +11,13 @@ from gateway.protocols.opcua import datavalues
 from gateway.protocols.opcua.bounded import BROKEN, why
 from gateway.protocols.opcua.columns import Columns
 from gateway.protocols.opcua.datavalues import Decoded
-from gateway.protocols.opcua.encoded import Encoded
+from gateway.protocols.opcua.encoded import read_request
 from gateway.protocols.opcua.items import Item
 from gateway.protocols.opcua.notifications import body
 from gateway.protocols.opcua.selftest import fast_path_works
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.values import reading
 
-_REQUEST = ua.FourByteNodeId(ua.ObjectIds.ReadRequest_Encoding_DefaultBinary)
 _MOST_REQUESTS = 256
 """Encoded requests kept; there are as many as chunks of the tags that are read."""
 
@@ -34,7 +33,7 @@ class Reads:
         """Read the items in one call: slices in their order, up to the first that cannot be decoded."""
         if not fast_path_works():
             return await self._as_asyncua(items)
-        answer = await self._session.services._send_request(Encoded(_REQUEST, self._parameters(items)))
+        answer = await self._session.services._send_request(read_request(self._parameters(items)))
         self._session.heard()
         try:
             data = body(answer)

@@ -10,6 +10,7 @@ from asyncua.common.utils import Buffer
 
 from gateway.model import Batch, DeviceProblem, Link, Run, Ticket
 from gateway.protocols.opcua import Settings
+from gateway.protocols.opcua.encoded import publish_request
 from gateway.protocols.opcua.faults import NO_SUCH_TAG, status_text
 from gateway.protocols.opcua.items import Condition, Item
 from gateway.protocols.opcua.monitoring import Monitor
@@ -123,11 +124,8 @@ class Subscription:
 
     async def _publish(self) -> Buffer | int:
         """Send one PublishRequest; return the answer, or the status of a refusal that is no failure."""
-        request = ua.PublishRequest()
         acks, self._acks = self._acks, []
-        request.Parameters.SubscriptionAcknowledgements = [
-            ua.SubscriptionAcknowledgement(SubscriptionId=self._id, SequenceNumber=ack) for ack in acks
-        ]
+        request = publish_request([(self._id, ack) for ack in acks])
         try:
             # A PublishRequest waits at the server until there is something to tell: it has no time-out.
             return await self._session.services._send_request(request, timeout=0)
