@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from asyncua import ua
 
+from gateway.protocols.opcua.encoded import browse_request
 from gateway.protocols.opcua.faults import TOO_MUCH
+from gateway.protocols.opcua.selftest import fast_path_works
 from gateway.protocols.opcua.session import Session
 
 _REFERENCES_A_PAGE = 1000
@@ -21,11 +23,9 @@ async def children(
     places = list(range(len(parents)))
     while places:
         chunk = places[: session.limits["browse"]]
-        parameters = ua.BrowseParameters()
-        parameters.RequestedMaxReferencesPerNode = 1 if one_will_do else _REFERENCES_A_PAGE
-        parameters.NodesToBrowse = [description(parents[place]) for place in chunk]
+        most = 1 if one_will_do else _REFERENCES_A_PAGE
         try:
-            response = await session.ask(ua.BrowseRequest, parameters, ua.BrowseResponse)
+            response = await _browse(session, [parents[place] for place in chunk], most)
         except ua.UaStatusCodeError as error:
             if error.code not in TOO_MUCH or len(chunk) == 1:
                 raise
@@ -36,6 +36,15 @@ async def children(
         if again:
             session.limits["browse"] = max(1, len(chunk) // 2)
     return found
+
+
+async def _browse(session: Session, nodes: Sequence[ua.NodeId], most: int) -> ua.BrowseResponse:
+    if fast_path_works():
+        return await session.call(browse_request(nodes, most), ua.BrowseResponse)
+    parameters = ua.BrowseParameters()
+    parameters.RequestedMaxReferencesPerNode = most
+    parameters.NodesToBrowse = [description(node) for node in nodes]
+    return await session.ask(ua.BrowseRequest, parameters, ua.BrowseResponse)
 
 
 async def _follow(
@@ -86,6 +95,8 @@ def description(node: ua.NodeId) -> ua.BrowseDescription:
 
 def local(node: ua.NodeId) -> ua.NodeId | None:
     """Return an expanded node id as a plain one; None where it lies in another server."""
+    if type(node) is ua.NodeId:
+        return node
     if getattr(node, "ServerIndex", 0) or getattr(node, "NamespaceUri", None):
         return None
     return ua.NodeId(node.Identifier, node.NamespaceIndex, node.NodeIdType)

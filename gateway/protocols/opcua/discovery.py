@@ -13,6 +13,7 @@ from gateway.protocols.opcua import Settings, TagSettings
 from gateway.protocols.opcua.browsing import children, local
 from gateway.protocols.opcua.items import Item, Newest, item
 from gateway.protocols.opcua.nodes import BadNode, find, spelled
+from gateway.protocols.opcua.reads import access_levels
 from gateway.protocols.opcua.session import Session
 
 _PARENTS_A_CALL = 50
@@ -84,13 +85,10 @@ async def search(session: Session, root: ua.NodeId, most: int) -> Found:
 
 
 async def _readable(session: Session, variables: list[tuple[str, ua.NodeId]]) -> list[tuple[str, ua.NodeId]]:
-    nodes = [
-        ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.UserAccessLevel) for _, node in variables
-    ]
-    levels = await session.chunked("read", nodes, session.read)
+    nodes = [node for _, node in variables]
+    levels = await session.chunked("read", nodes, lambda asked: access_levels(session, asked))
     kept = []
-    for variable, level in zip(variables, levels, strict=True):
-        value = level.Value.Value if level.Value is not None else None
+    for variable, value in zip(variables, levels, strict=True):
         # A server that does not tell is tried.
         if not isinstance(value, int) or value & _CURRENT_READ:
             kept.append(variable)
