@@ -122,7 +122,8 @@ class Notification:
 class Replay(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, capture: Capture) -> None:
+    def __init__(self, capture: Capture, *, renewing: bool = True) -> None:
+        """`renewing`: notifications and large reads get new values."""
         self._capture = capture
         self._frames = Frames()
         self._sequence = 0
@@ -132,8 +133,9 @@ class Replay(asyncio.Protocol):
         self._by_kind: dict[int, list[bytes]] = {}
         for one in capture.exchanges:
             self._by_kind.setdefault(one.kind, []).append(one.answer)
-        self._form = Notification(max(self._by_kind[PUBLISH], key=len)) if PUBLISH in self._by_kind else None
-        self._read = Reads(self._by_kind.get(READ, []))
+        published = self._by_kind.get(PUBLISH, []) if renewing else []
+        self._form = Notification(max(published, key=len)) if published else None
+        self._read = Reads(self._by_kind.get(READ, []) if renewing else [])
         self._waiting: deque[tuple[int, int]] = deque()
         self._behind: deque[bytes] = deque()
         self._kept: dict[int, bytes] = {}

@@ -6,7 +6,8 @@ no bytes, so that a few of them decode for hours. Each of its decoders reads fro
 
 import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from asyncua import ua
@@ -16,8 +17,8 @@ from asyncua.ua.ua_binary import struct_from_binary
 
 AT_ONCE = 2_000
 """Reads from a buffer that may be spent in the event loop: some milliseconds."""
-AT_MOST = 400_000
-"""Reads that one answer may take on a thread: about a second."""
+AT_MOST = 50_000
+"""Reads that a value, or an answer, may take on a thread: each can become an object of some hundred bytes."""
 _SMALL_ANSWER = 20_000
 """Reads that an answer may take which asyncua itself decodes: of CreateSession, of GetEndpoints."""
 
@@ -94,6 +95,17 @@ def bound_decoders() -> None:
         ua_binary.MAX_RESHAPE_ELEMENTS = 10_000
 
 
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """Turn what asyncua stumbles over in an answer that it decodes itself into UaError."""
+    try:
+        yield
+    except ua.UaError:
+        raise
+    except (*BROKEN, AttributeError) as error:
+        raise ua.UaError(f"{what} of the server cannot be decoded: {why(error)}") from error
+
+
 def by_asyncua(decoder: Callable[..., Any], *arguments: Any) -> Any:
     """Let asyncua decode; what it stumbles over raises one of `BROKEN`."""
     try:
@@ -102,7 +114,7 @@ def by_asyncua(decoder: Callable[..., Any], *arguments: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
-async def decoded(kind: Any, data: Buffer) -> Any:
+async def decoded(kind: Any, data: Buffer, most: int = AT_MOST) -> Any:
     """Decode an answer; a large one on a thread. UaError: it is not what it should be."""
     try:
         if not isinstance(data, Bounded):
@@ -110,7 +122,7 @@ async def decoded(kind: Any, data: Buffer) -> Any:
         try:
             return by_asyncua(struct_from_binary, kind, data.again(AT_ONCE))
         except Spent:
-            return await asyncio.to_thread(by_asyncua, struct_from_binary, kind, data.again(AT_MOST))
+            return await asyncio.to_thread(by_asyncua, struct_from_binary, kind, data.again(most))
     except BROKEN as error:
         raise ua.UaError(
             f"an answer of the server ({kind.__name__}) cannot be decoded: {why(error)}"

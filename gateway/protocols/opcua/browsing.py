@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 from asyncua import ua
 
+from gateway.model import DeviceProblem
 from gateway.protocols.opcua.encoded import browse_request
 from gateway.protocols.opcua.faults import TOO_MUCH
 from gateway.protocols.opcua.selftest import fast_path_works
 from gateway.protocols.opcua.session import Session
 
 _REFERENCES_A_PAGE = 1000
+MOST_READS = 2_000_000
+"""Of an answer (bounded.py): a page of references for each of some dozen nodes."""
 
 
 async def children(
@@ -40,11 +43,11 @@ async def children(
 
 async def _browse(session: Session, nodes: Sequence[ua.NodeId], most: int) -> ua.BrowseResponse:
     if fast_path_works():
-        return await session.call(browse_request(nodes, most), ua.BrowseResponse)
+        return await session.call(browse_request(nodes, most), ua.BrowseResponse, MOST_READS)
     parameters = ua.BrowseParameters()
     parameters.RequestedMaxReferencesPerNode = most
     parameters.NodesToBrowse = [description(node) for node in nodes]
-    return await session.ask(ua.BrowseRequest, parameters, ua.BrowseResponse)
+    return await session.ask(ua.BrowseRequest, parameters, ua.BrowseResponse, MOST_READS)
 
 
 async def _follow(
@@ -57,7 +60,7 @@ async def _follow(
 ) -> list[int]:
     """Take results and what continues them; return the places that the server could not continue."""
     again: list[int] = []
-    pending = list(zip(chunk, results, strict=True))
+    pending = _paired(session, chunk, results)
     while pending:
         going: list[tuple[int, bytes]] = []
         for place, result in pending:
@@ -73,12 +76,23 @@ async def _follow(
         further = ua.BrowseNextParameters()
         further.ReleaseContinuationPoints = one_will_do
         further.ContinuationPoints = [point for _, point in going]
-        response = await session.ask(ua.BrowseNextRequest, further, ua.BrowseNextResponse)
+        response = await session.ask(ua.BrowseNextRequest, further, ua.BrowseNextResponse, MOST_READS)
         results = response.Parameters.Results or []
         if one_will_do:
             break
-        pending = [(place, result) for (place, _), result in zip(going, results, strict=True)]
+        pending = _paired(session, [place for place, _ in going], results)
     return again
+
+
+def _paired(
+    session: Session, places: Sequence[int], results: Sequence[ua.BrowseResult]
+) -> list[tuple[int, ua.BrowseResult]]:
+    if len(results) != len(places):
+        raise DeviceProblem(
+            f"device {session.device}: the server gave {len(results)} answers "
+            f"to {len(places)} questions (browse)"
+        )
+    return list(zip(places, results, strict=True))
 
 
 def description(node: ua.NodeId) -> ua.BrowseDescription:

@@ -15,9 +15,14 @@ from asyncua.client.ua_client import UaClient, UASocketProtocol
 from asyncua.common.connection import MessageChunk, SecureConnection, TransportLimits
 from asyncua.common.utils import Buffer
 from asyncua.crypto.security_policies import SecurityPolicyNone
-from asyncua.ua.ua_binary import header_from_binary, nodeid_to_binary, struct_from_binary
+from asyncua.ua.ua_binary import (
+    header_from_binary,
+    nodeid_from_binary,
+    nodeid_to_binary,
+    struct_from_binary,
+)
 
-from gateway.protocols.opcua.bounded import BROKEN, Bounded, bound_decoders, why
+from gateway.protocols.opcua.bounded import BROKEN, Bounded, bound_decoders, understood, why
 from gateway.protocols.opcua.encoded import Encoded, may_be_fault
 
 _MOST_FRAME = 65_535
@@ -26,6 +31,7 @@ _MOST_MESSAGE = 16 * 1024 * 1024
 _MOST_CHUNKS = 4096
 _LEAST_BUFFER = 1024
 """A server may not take smaller frames; it is 8192 but for the smallest devices (Part 6, 7.1.2.4)."""
+_SERVICE_FAULT = ua.FourByteNodeId(ua.ObjectIds.ServiceFault_Encoding_DefaultBinary)
 _TURN_S = 0.01
 _HEADER = struct.Struct("<3scI")
 _LEAST_FRAME = {b"ACK": 28, b"ERR": 16, b"OPN": 32, b"MSG": 24}
@@ -244,6 +250,15 @@ class GuardedProtocol(UASocketProtocol):  # type: ignore[misc]
         if may_be_fault(answer.start(4)):
             self.check_answer(answer, " in response to a request that was encoded before")
         return answer
+
+    def check_answer(self, data: Buffer, context: str) -> bool:
+        """Raise what a ServiceFault tells; asyncua would log it besides."""
+        with understood("an answer"):
+            copy = data.copy()
+            if nodeid_from_binary(copy) == _SERVICE_FAULT:
+                struct_from_binary(ua.ResponseHeader, copy).ServiceResult.check()
+                raise BadFrame(f"the server sent a ServiceFault without a fault{context}")
+        return True
 
     def _send_encoded(self, request: Encoded, timeout_s: float) -> "asyncio.Future[Any]":
         if self.transport is None:

@@ -33,7 +33,9 @@ class Monitor:
         self.items.extend(items)
         parameters.ItemsToCreate = [_request(first + place, item) for place, item in enumerate(items)]
         try:
-            results = await self._session.services.create_monitored_items(parameters)
+            response = await self._session.ask(
+                ua.CreateMonitoredItemsRequest, parameters, ua.CreateMonitoredItemsResponse
+            )
         except ua.UaStatusCodeError as error:
             if error.code in TOO_MUCH and len(items) > 1:
                 half = len(items) // 2
@@ -46,7 +48,7 @@ class Monitor:
                     self._refused(item, error.code)
                 return
             raise
-        self._session.heard()
+        results = response.Results or []
         if len(results) != len(items):
             raise DeviceProblem(
                 f"device {self._session.device}: the server answered {len(items)} monitored items "

@@ -11,6 +11,7 @@ from asyncua import Client, ua
 
 from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
 from gateway.protocols.opcua import Settings
+from gateway.protocols.opcua.bounded import understood
 from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, sentence
 from gateway.protocols.opcua.pki import Identity, Pki
 from gateway.protocols.opcua.security import Choice, choices, insecure
@@ -137,14 +138,16 @@ async def _connect(client: Client, device: Device, settings: Settings, choice: C
             raise ConnectionError("the server refused the connection") from error
         # Many servers hang up on a certificate they do not trust, or answer what asyncua does not expect.
         raise ua.UaStatusCodeError(ua.StatusCodes.BadSecurityChecksFailed) from error
-    await _create_session(client)
+    with understood("the answer to CreateSession"):
+        await _create_session(client)
     if settings.user and choice.mode == "Sign":
         token = client.server_policy(ua.UserTokenType.UserName)
         if token.SecurityPolicyUri.endswith("#None"):
             raise DeviceProblem(
                 f"device {device.id}: the server asks for the password unencrypted; it is not sent"
             )
-    await client.activate_session(client._username, client._password, client.user_certificate)
+    with understood("the answer to ActivateSession"):
+        await client.activate_session(client._username, client._password, client.user_certificate)
 
 
 async def _create_session(client: Client) -> None:
