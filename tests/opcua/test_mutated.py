@@ -103,7 +103,7 @@ class Victim:
             client.disconnect_socket()
 
     async def _some(self, session: Session) -> bool:
-        """Send a request of each kind at once, about what a session has under way; False: the connection is no use any more."""
+        """Send a request of each kind at once, as a session does; False: the connection is of no use now."""
         questions = self._questions(session)
         answers = await asyncio.gather(*(question() for question in questions), return_exceptions=True)
         self.frames += len(questions)

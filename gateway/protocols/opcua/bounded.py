@@ -15,7 +15,7 @@ from asyncua.common.utils import Buffer, NotEnoughData
 from asyncua.ua import ua_binary
 from asyncua.ua.ua_binary import struct_from_binary
 
-AT_ONCE = 2_000
+AT_ONCE = 500
 """Reads from a buffer that may be spent in the event loop: some milliseconds."""
 AT_MOST = 50_000
 """Reads that a value, or an answer, may take on a thread: each can become an object of some hundred bytes."""
@@ -86,12 +86,35 @@ class _CountedNull:
         data.read(0)
 
 
+_DECODED = frozenset(
+    ua.FourByteNodeId(getattr(ua.ObjectIds, f"{name}_Encoding_DefaultBinary"))
+    for name in (
+        "DataChangeNotification", "StatusChangeNotification", "EventNotificationList",
+        "HistoryData", "HistoryModifiedData", "HistoryEvent",
+        "Range", "EUInformation", "EnumValueType", "EnumDefinition", "StructureDefinition",
+        "ServerStatusDataType",
+    )
+)  # fmt: skip
+"""Structures that asyncua decodes for us; all others stay as they came."""
+_by_class = ua_binary.extensionobject_from_binary
+
+
+def _extension_object(data: Any) -> Any:
+    """Decode an ExtensionObject: asyncua keeps a decoder for each type that a server ever named."""
+    if not isinstance(data, Bounded) or ua_binary.nodeid_from_binary(data.copy()) in _DECODED:
+        return _by_class(data)
+    kind = ua_binary.nodeid_from_binary(data)
+    content = ua_binary.Primitives.ByteString.unpack(data) if ord(data.read(1)) & 3 else None
+    return ua.ExtensionObject(kind, content)
+
+
 def bound_decoders() -> None:
-    """Make asyncua's decoders count Nulls, and fill up no matrix that is shorter than it says."""
-    if not isinstance(ua_binary.Primitives.Null, _CountedNull):
+    """Make asyncua's decoders count Nulls, fill up no matrix, and leave structures as they came."""
+    if ua_binary.extensionobject_from_binary is not _extension_object:
         ua_binary.Primitives.Null = _CountedNull()
-        ua_binary._create_uatype_deserializer.cache_clear()
-        ua_binary._create_uatype_array_deserializer.cache_clear()
+        ua_binary.extensionobject_from_binary = _extension_object
+        for cached in ("uatype", "uatype_array", "dataclass", "type", "list"):
+            getattr(ua_binary, f"_create_{cached}_deserializer").cache_clear()
         ua_binary.MAX_RESHAPE_ELEMENTS = 10_000
 
 
