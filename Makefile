@@ -1,4 +1,4 @@
-# make demo | test | check | bench | chaos | deb | machine-test: each installs by itself what it lacks, into .venv and node_modules here.
+# make demo | test | check | bench | chaos | deb | image | machine-test: each installs by itself what it lacks, into .venv and node_modules here.
 SHELL := /bin/bash
 .DEFAULT_GOAL := check
 # Debian's own: what the box runs. (A newer 3.11 hid a difference once.)
@@ -8,12 +8,14 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TEST_PACKAGES = chromium libatomic1 strace systemd shellcheck e2fsprogs
 APT = DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends
 
-MACHINE_PACKAGES = systemd-container mmdebstrap debhelper python3-pip
+MACHINE_PACKAGES = systemd-container mmdebstrap debhelper python3-pip lintian $(IMAGE_PACKAGES) podman runc \
+	qemu-system-x86 qemu-utils qemu-user-static busybox-static kmod cpio e2fsprogs
 BUILD_PACKAGES = debhelper python3-pip
+IMAGE_PACKAGES = buildah dpkg-dev
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --only-binary :all: \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: demo test lint check bench chaos deb machine-test lock clean
+.PHONY: demo test lint check bench chaos deb image machine-test lock clean
 
 .venv/run: pyproject.toml setup.py debian/changelog
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(SUDO) apt-get update && $(APT) python3-venv ca-certificates; }
@@ -38,8 +40,10 @@ node_modules/.made: tests/package.json .venv/dev
 demo: .venv/run
 	$(BIN)/edge-gateway demo
 
+# Two tests to a core: many of them wait for a process, a timer or a disk. One at a time: make test WORKERS=0
+test: WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 test: .venv/dev node_modules/.made .venv/debian
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -q -n $(WORKERS) --maxschedchunk 1 $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
@@ -52,6 +56,8 @@ check: lint test
 bench: .venv/dev
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.reads
+	$(BIN)/python -m tests.bench.idle
+	$(BIN)/python -m tests.bench.start
 	$(BIN)/python -m tests.forward.bench
 	$(BIN)/python -m tests.revpi.bench
 	$(BIN)/python -m tests.opcua.bench
@@ -77,7 +83,18 @@ deb:
 	@dpkg -s $(BUILD_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(BUILD_PACKAGES); }
 	dpkg-architecture -a$(ARCH) --force -c $(MAKE) --no-print-directory -f debian/rules clean binary OUT=$(CURDIR)/dist
 
-# On machines that really boot (systemd-nspawn), from the packages in dist/, made where they are not there.
+# The container's image, IMAGE in buildah's and podman's store; with PLATFORMS=linux/amd64,linux/arm64 a list of both
+# (the other one's apt-get runs under qemu-user-static). IMAGE_ARGS: more for buildah, as --build-arg BASE=...
+image: IMAGE ?= localhost/edge-gateway:$(shell dpkg-parsechangelog -S Version)
+image:
+	@dpkg -s $(IMAGE_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(IMAGE_PACKAGES); }
+	buildah bud --format docker --no-cache --timestamp $$(dpkg-parsechangelog -S Timestamp) \
+		--build-arg VERSION=$$(dpkg-parsechangelog -S Version) --build-arg REVISION=$$(git rev-parse HEAD) \
+		--build-arg BUILDPLATFORM=linux/$$(dpkg --print-architecture) \
+		$(if $(PLATFORMS),--platform $(PLATFORMS) --manifest,--tag) $(IMAGE) $(IMAGE_ARGS) .
+
+# On machines that really boot (systemd-nspawn, QEMU), from the packages in dist/, made where they are not there.
+# CUTS=100 for the full count of power cuts, half a minute each.
 machine-test: .venv/dev
 	@dpkg -s $(MACHINE_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(MACHINE_PACKAGES); }
 	$(SUDO) $(BIN)/pytest -m machine tests/machine $(ARGS)

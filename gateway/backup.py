@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.durable import sync
 from gateway.identity import version
 from gateway.model import GatewayError
 from gateway.store.copying import copy_history, copy_hot
@@ -83,7 +84,7 @@ def back_up(state: Path, store: Path, target: Path, now_us: int) -> tuple[Manife
         _write(draft / MANIFEST, json.dumps(asdict(manifest), indent=2).encode() + b"\n")
         _sync_all(draft)
         draft.rename(target)
-        _sync(target.absolute().parent)
+        sync(target.absolute().parent)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
         if isinstance(error, OSError):
@@ -178,12 +179,4 @@ def _sync_all(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
         with contextlib.suppress(PermissionError):
             path.chmod(0o700 if path.is_dir() else 0o600)  # copied segments have the modes of their sources
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)

@@ -1,7 +1,7 @@
 """Typed contracts of what may be asked of a live session; the API looks them up by type."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -93,6 +93,46 @@ class Certificates(Protocol):
 
     def distrust(self, name: str) -> int:
         """Remove one by its thumbprint; return how many files went."""
+
+
+@dataclass(frozen=True, slots=True)
+class TagAbout:
+    """What the device says of a tag beside its values; all of raw values, before any scaling."""
+
+    type: str = ""
+    format: str = ""
+    """"json" where structures are decoded to JSON text."""
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    """Low and high of normal operation."""
+    instrument_range: tuple[float, float] | None = None
+    """Low and high of what the instrument can measure."""
+    enum: Mapping[str, str] = field(default_factory=dict)
+    """Texts of the integers that a value may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class TagState:
+    """How one tag is in the live session."""
+
+    way: str
+    """"subscribed", "polled" (read cyclically) or "bad" (it gives no values)."""
+    address: str
+    """Where the device has it, as the YAML would name it."""
+    detail: str = ""
+    """Why it is bad, or polled though it should be subscribed."""
+    alive: bool = False
+    """A value of it came in this session."""
+    about: TagAbout | None = None
+    """What the device says of it, where it was asked."""
+
+
+@runtime_checkable
+class TagStates(Protocol):
+    """Say how each tag is in the live session."""
+
+    def tag_states(self) -> Mapping[str, TagState]:
+        """Return the state of every tag, by its name."""
 
 
 @dataclass(frozen=True, slots=True)

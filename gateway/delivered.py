@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from gateway.store import outbox
+from gateway.store.history import CORRUPT
 from gateway.store.schema import connect_reader
 
 
@@ -25,7 +26,7 @@ def undelivered(state: Path) -> str:
     link = state / "store"
     folder = link if link.is_symlink() else state
     hot = folder / "hot.db"
-    if set_aside := sorted(folder.rglob("*.corrupt*")):
+    if set_aside := sorted(folder.rglob(f"*.{CORRUPT}*")):
         return f"{set_aside[0]} is a damaged file that may hold samples"
     history = any((folder / "history").glob("*.db"))
     if not hot.exists():

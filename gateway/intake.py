@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gateway.clock import Clock
 from gateway.controls import Channel, NotPollable
-from gateway.model import Batch, BatchListener, Gap, RunRecord, Ticket
+from gateway.model import Batch, BatchListener, Gap, RunRecord, Sample, Ticket
 from gateway.own_time import OwnTime
 from gateway.store import Store
 from gateway.supervise import Health, Keeper, describe
@@ -24,7 +24,7 @@ _ROW_NS = 60_000_000_000  # a row of a subscription's run covers at most a minut
 _TRACEBACK_CHARACTERS = 8_000
 # What the device had from us last was put together a little before it arrived: the hole begins there.
 _UNDER_WAY_US = 250_000
-_WITHOUT_GAPS = ("poll", "push", "connect")
+_WITHOUT_GAPS = ("poll", "push", "connect", "backfill")
 
 
 class PollGate:
@@ -89,6 +89,9 @@ class _Run:
         self._samples += samples
         self._session.heard(ends_hole=self._kind not in _WITHOUT_GAPS)
         self._heard_ns = now = self._session.clock.mono_ns()
+        if self._session.held is not None:
+            # A power cut must find the row before the hole: what was missed in it is not fetched yet.
+            return
         if now - self._start_ns >= _ROW_NS:
             self.end(None)
             self._begin()
@@ -121,6 +124,20 @@ class _Run:
         return record
 
 
+class _HeldHole:
+    """A hole whose record waits until the protocol has fetched what it can (model.Hole)."""
+
+    def __init__(self, session: "DeviceSession", since_us: int, reason: str) -> None:
+        self.since_us, self.reason = since_us, reason
+        self.window: tuple[int, int] | None = None
+        """From when to when it was, once the device is heard again."""
+        self._session = session
+
+    def close(self, left: str = "") -> None:
+        if self._session.held is self:
+            self._session.release(left)
+
+
 class DeviceSession:
     """One device for as long as it is configured: the Link of its protocol, and what the API sees of it."""
 
@@ -151,6 +168,7 @@ class DeviceSession:
         self.last_heard_us: int | None = None
         self.polls = PollGate(store.next_run_id)
         self.stamp = own_time
+        self.memory: dict[str, Any] = {}
         self._listeners = listeners
         self._controls: list[object] = []
         self.hole: tuple[int, str] | None = None
@@ -158,14 +176,18 @@ class DeviceSession:
         self._heard_ns: int | None = None
         """When `last_heard_us` was, monotonic; None: in an earlier life."""
         self._hole_ns = 0
+        self.held: _HeldHole | None = None
         self._attempt_us, self._attempt_ns = 0, 0
         self._runs = 0
         self._last_failure: tuple[str, int] = ("", 0)
 
     # -- the Link ------------------------------------------------------------------------------
 
-    def tag(self, name: str, *, unit: str = "") -> int:
+    def tag(self, name: str, *, unit: str | None = "") -> int:
         return self.store.series(self.id, name, unit)
+
+    def last(self, series: int) -> Sample | None:
+        return self.store.last(series)
 
     async def emit(self, batch: Batch) -> Ticket:
         self._tell(batch)
@@ -182,6 +204,17 @@ class DeviceSession:
 
     def gap(self, from_us: int, to_us: int, reason: str, count: int | None = None) -> None:
         self.store.gap(Gap(from_us, max(from_us, to_us), reason, device=self.id, count=count))
+
+    @contextlib.contextmanager
+    def mending(self) -> Iterator[_HeldHole | None]:
+        self.held = held = _HeldHole(self, *self.hole) if self.hole is not None else None
+        try:
+            yield held
+        finally:
+            if held is not None and self.held is held:
+                if held.window is not None:
+                    self.release(held.reason)
+                self.held = None
 
     def report(self, state: str, detail: str = "") -> None:
         if self.keeper is not None:
@@ -219,7 +252,11 @@ class DeviceSession:
     def heard(self, *, ends_hole: bool) -> None:
         """The device gave a sign of life; data or a keep-alive of its acquisition also ends a hole."""
         if ends_hole and self.hole is not None:
-            self._close_hole(*self.hole)
+            if self.held is None:
+                since_us, reason = self.hole
+                self._close_hole(self._window(since_us), reason)
+            elif self.held.window is None:
+                self.held.window = self._window(self.held.since_us)
         self.last_heard_us, self._heard_ns = self.clock.wall_us(), self.clock.mono_ns()
 
     def was_heard(self, until_us: int, why_not_since: str) -> None:
@@ -280,11 +317,22 @@ class DeviceSession:
         for listener in self._listeners:
             listener(self.id, batch)
 
-    def _close_hole(self, since_us: int, reason: str) -> None:
+    def release(self, left: str) -> None:
+        """End the hole that is held back, with a record where something is `left` missing."""
+        held, self.held = self.held, None
+        if held is not None:
+            self._close_hole(held.window or self._window(held.since_us), left)
+
+    def _window(self, since_us: int) -> tuple[int, int]:
+        """Return from when to when the hole is that ends now."""
         now_us, now_ns = self.clock.wall_us(), self.clock.mono_ns()
         if self._heard_ns is not None:  # a clock that was set in between makes the hole no longer nor shorter
             since_us = now_us - (now_ns - self._heard_ns) // 1000 - _UNDER_WAY_US
-        self.gap(since_us, max(now_us, since_us + (now_ns - self._hole_ns) // 1000), reason)
+        return since_us, max(now_us, since_us + (now_ns - self._hole_ns) // 1000)
+
+    def _close_hole(self, window: tuple[int, int], reason: str) -> None:
+        if reason:
+            self.gap(*window, reason)
         self.hole = None
 
     @contextlib.asynccontextmanager

@@ -15,6 +15,7 @@ import enum
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -79,6 +80,8 @@ class Flag(enum.IntFlag):
     """`ts` lies in the far future or past of the gateway's clock; it is kept as given."""
     UNSYNCED = 16
     """The gateway's clock was not synchronised when it made this `ts`."""
+    HISTORY = 32
+    """Fetched later from the device's own history, to fill a hole."""
 
 
 class Sample(NamedTuple):
@@ -123,6 +126,26 @@ class Batch:
         self.values.extend(other.values)
         self.statuses.extend(other.statuses)
         self.flags.extend(other.flags)
+
+    def part(self, start: int, end: int) -> "Batch":
+        """Return the samples from one place up to before another, as `list[start:end]` does."""
+        return Batch(
+            self.series[start:end],
+            self.ts[start:end],
+            self.values[start:end],
+            self.statuses[start:end],
+            self.flags[start:end],
+        )
+
+    def chosen(self, yes: Sequence[object]) -> "Batch":
+        """Return the samples in whose places something true stands."""
+        return Batch(
+            list(compress(self.series, yes)),
+            list(compress(self.ts, yes)),
+            list(compress(self.values, yes)),
+            list(compress(self.statuses, yes)),
+            list(compress(self.flags, yes)),
+        )
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> "Batch":
@@ -225,6 +248,17 @@ class Polls(Protocol):
         """Wait for a request and return the run id to give to `link.run("poll", run_id)`."""
 
 
+class Hole(Protocol):
+    """An open hole whose record is held back while the protocol fetches what it missed."""
+
+    since_us: int
+    """Gateway wall time of the last sign of life."""
+    reason: str
+
+    def close(self, left: str = "") -> None:
+        """End it: without a record where nothing is missing any more, else with `left` saying what is."""
+
+
 class Link(Protocol):
     """All that a protocol is handed."""
 
@@ -233,13 +267,18 @@ class Link(Protocol):
     clock: Clock
     state: Path
     """Folder for what the protocol must keep (certificates); shared by all devices of a kind."""
+    memory: dict[str, Any]
+    """What the protocol keeps from one attempt to the next; gone with the process."""
 
     @property
     def polls(self) -> Polls:
         """Requests of the API for a poll out of cycle."""
 
-    def tag(self, name: str, *, unit: str = "") -> int:
-        """Return the series of a tag of this device, made on first use."""
+    def tag(self, name: str, *, unit: str | None = "") -> int:
+        """Return the series of a tag of this device, made on first use. `unit` None: it stays as it is."""
+
+    def last(self, series: int) -> Sample | None:
+        """Return the newest committed sample of a series."""
 
     def stamp(self) -> tuple[int, int]:
         """Return our own (ts, flags) for a sample that brought no time."""
@@ -254,11 +293,17 @@ class Link(Protocol):
         """Record a run: leaving records it; an exception makes it an error with its traceback.
 
         A hole begins at the last sign of life where the session ends, and is recorded as a gap with the
-        first sign of life after it; a run of kind "poll" (out of cycle) or "push" ends none.
+        first sign of life after it; a run of kind "poll" (out of cycle), "backfill" or "push" ends none.
         """
 
     def gap(self, from_us: int, to_us: int, reason: str, count: int | None = None) -> None:
         """Record a hole."""
+
+    def mending(self) -> AbstractContextManager[Hole | None]:
+        """Hold back, while entered, the record of the hole that is open now, if any.
+
+        Left without having been closed, it is recorded up to the first sign of life after it.
+        """
 
     def report(self, state: str, detail: str = "") -> None:
         """Say how the device is: "running", "degraded", "waiting for trust"... with a sentence."""

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
-from gateway.settings import Secret
+from gateway.settings import SECRET_WORDS, Secret
 
 _SHOWN: Final = "<secret>"
 _SHORTEST: Final = 4
 """A shorter secret would take half of every text with it; what it looks like still counts."""
-_NAME: Final = r"[\w-]*(?:passw(?:or)?d|passphrase|secret|token)[\w-]*"
+_NAME: Final = rf"[\w-]*(?:{SECRET_WORDS})[\w-]*"
 _VALUE: Final = re.compile(
     rf"({_NAME}[\"']?[ \t]*[:=][ \t]*)"
     r"(?!\{[ \t]*[\"']?(?:credential|file|env)\b)"

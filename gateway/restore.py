@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.backup import BackupProblem, Manifest, read_manifest, verify
+from gateway.durable import sync
 from gateway.store.anew import begin_anew
 from gateway.store.hotfile import HotFile
 from gateway.store.verify import Counted, Finding
@@ -132,14 +133,14 @@ def _put(draft: Path, manifest: Manifest, state: Path, store: Path) -> None:
                 _own(folder, state)
         shutil.move(draft / name, target)
         _own(target, state)
-        _sync(target)
-        _sync(target.parent)
+        sync(target)
+        sync(target.parent)
     for path in [*(draft / "history").iterdir(), draft / "history", draft / "hot.db"]:
-        _sync(path)
+        sync(path)
     (draft / "history").rename(store / "history")
-    _sync(store)
+    sync(store)
     (draft / "hot.db").rename(store / "hot.db")
-    _sync(store)
+    sync(store)
     shutil.rmtree(draft, ignore_errors=True)
 
 
@@ -148,11 +149,3 @@ def _own(path: Path, like: Path) -> None:
     if os.geteuid() == 0:
         owner = like.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

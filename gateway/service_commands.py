@@ -7,11 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
 
 from gateway.model import GatewayError
+from gateway.places import CONFIG
 
-CONFIG: Final = Path("/etc/edge-gateway/gateway.yaml")
 _Command = Callable[[argparse.Namespace], int]
 _WithState = Callable[[argparse.ArgumentParser, _Command], None]
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 _REQUIRED: Final = dataclasses.MISSING
+SECRET_WORDS: Final = "passw(?:or)?d|passphrase|secret|token"
+"""A pattern, whatever the case: what has one of them in its name is taken for a secret."""
 
 
 @dataclass(frozen=True, slots=True)

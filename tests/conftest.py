@@ -1,8 +1,12 @@
-"""For every test: a blocking call in the event loop fails it."""
+"""For every test: a blocking call in the event loop fails it, and it may run beside others (`make test`)."""
 
+import fcntl
 import os
+import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -12,6 +16,35 @@ from hypothesis import settings
 settings.register_profile("same", derandomize=True, database=None)
 if "CHAOS_SEED" not in os.environ:
     settings.load_profile("same")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Beside other workers: what takes long begins first, and time limits count for a share of one core."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+    for item in items:
+        item.add_marker(pytest.mark.timeout(workers * _limit_s(item)), append=False)
+    items.sort(key=_when)
+
+
+def _limit_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0] if marker else item.config.getini("timeout"))
+
+
+def _when(item: pytest.Item) -> float:
+    if item.get_closest_marker("alone"):
+        return 1
+    return -_limit_s(item) if item.get_closest_marker("slow") else 0
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test that is marked `alone` wait until no other runs; that wait is no part of its time."""
+    with Path(__file__).open() as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +58,25 @@ def blocking_calls_fail() -> Iterator[BlockBuster]:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """Return a loopback TCP port that nobody listened on a moment ago."""
+def free_port() -> Iterator[Callable[[], int]]:
+    """Return a function that finds loopback TCP ports, which are this test's until it ends.
 
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
+    So a server that was killed gets its port again: they lie below those that the kernel gives to outgoing
+    connections, and an abstract socket named by the port keeps other workers away from it.
+    """
+    with ExitStack() as held:
 
-    return find
+        def find() -> int:
+            while True:
+                port = 10_000 + secrets.randbelow(20_000)
+                with ExitStack() as kept, socket.socket() as probe:
+                    claim = kept.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+                    try:
+                        claim.bind(f"\0edge-gateway-test-port-{port}")
+                        probe.bind(("127.0.0.1", port))
+                    except OSError:
+                        continue
+                    held.push(kept.pop_all())
+                    return port
+
+        yield find

@@ -9,8 +9,6 @@ from aiohttp import web
 
 from gateway.api.errors import ApiError
 from gateway.api.values import dumps
-from gateway.model import RunRecord
-from gateway.supervise import Health
 
 WRITE_S: Final = 30
 """A client that takes nothing for so long is cut off."""
@@ -54,26 +52,3 @@ def found(what: str, name: str, among: Mapping[str, Any]) -> Any:
         return among[name]
     except KeyError:
         raise ApiError(404, f'There is no {what} "{name}".') from None
-
-
-def health_row(health: Health) -> dict[str, Any]:
-    return {
-        "state": health.state,
-        "detail": health.detail,
-        "since_us": health.since_us,
-        "failures": health.failures,
-        "starts": health.starts,
-    }
-
-
-def run_row(run: RunRecord) -> dict[str, Any]:
-    return {
-        "id": run.id,
-        "device": run.device,
-        "kind": run.kind,
-        "start_us": run.start_us,
-        "duration_us": run.duration_us,
-        "samples": run.samples,
-        "status": run.status,
-        "error": run.error,
-    }

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gateway.api.answers import json_answer
 from gateway.api.devices import device_of
-from gateway.api.errors import ApiError
+from gateway.api.errors import ApiError, wrong_parameter
 from gateway.api.keys import GATEWAY
 from gateway.api.queries import DeleteQuery, DeletionsQuery
 from gateway.api.routing import endpoint
@@ -55,7 +55,7 @@ async def delete_samples(request: web.Request) -> web.Response:
     if made is None:
         raise ApiError(404, f'Tag "{tag}" of device "{device.id}" has no such sample.')
     _log.info('device %s: "%s" deleted of tag %s: %s', device.id, name, tag, _words(made))
-    return json_answer(_row(made))
+    return json_answer(made)
 
 
 @endpoint(
@@ -74,7 +74,7 @@ async def list_deletions(request: web.Request) -> web.Response:
         device=query.get("device"), before_id=query.get("cursor"), limit=query["limit"]
     )
     following = made[-1].id if len(made) == query["limit"] else None
-    return json_answer({"deletions": [_row(each) for each in made], "next": following})
+    return json_answer({"deletions": made, "next": following})
 
 
 def _window(query: dict[str, Any]) -> tuple[int, int]:
@@ -84,36 +84,19 @@ def _window(query: dict[str, Any]) -> tuple[int, int]:
         message = (
             "say what to delete: ts (one sample), from and to (a window), or all=true (the whole series)"
         )
-        raise _wrong("ts", message)
+        raise wrong_parameter("ts", message)
     if one:
         return query["ts_us"], query["ts_us"]
     from_us, to_us = query.get("from_us", MIN_US), query.get("to_us", MAX_US)
     if from_us > to_us:
-        raise _wrong("from", "lies after `to`")
+        raise wrong_parameter("from", "lies after `to`")
     return from_us, to_us
-
-
-def _wrong(field: str, message: str) -> ApiError:
-    return ApiError(422, "A parameter is wrong; see details.", details=[{"field": field, "message": message}])
 
 
 def _words(made: Deletion) -> str:
     count = "an unknown number of" if made.count is None else made.count
     times = "all times" if made.from_us is None else f"{made.from_us} to {made.to_us}"
     return f"{count} samples, {times} (deletion {made.id})"
-
-
-def _row(made: Deletion) -> dict[str, Any]:
-    return {
-        "id": made.id,
-        "at_us": made.at_us,
-        "by": made.by,
-        "device": made.device,
-        "tag": made.tag,
-        "from_us": made.from_us,
-        "to_us": made.to_us,
-        "count": made.count,
-    }
 
 
 HANDLERS = (delete_samples, list_deletions)

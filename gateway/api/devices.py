@@ -1,11 +1,13 @@
 """`/v1/devices`: what there is, how it is, poll now, browse."""
 
 import asyncio
+import dataclasses
+from collections import Counter
 from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.api.answers import found, health_row, json_answer, run_row
+from gateway.api.answers import found, json_answer
 from gateway.api.contracts import DeviceView
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
@@ -14,10 +16,11 @@ from gateway.api.routing import endpoint
 from gateway.api.schemas import DeviceDetail, DeviceList, NodeList, PollAnswer
 from gateway.api.tokens import Role
 from gateway.api.values import carry, last_row
-from gateway.controls import Browse, Channel, NotPollable, Push
+from gateway.controls import Browse, Channel, NotPollable, Push, TagState, TagStates
 from gateway.store import Store
 
 POLL_WAIT_S: Final = 5
+_WAYS: Final = ("subscribed", "polled", "bad")
 _CONTROLS: Final[dict[str, Any]] = {"browse": Browse, "push": Push}
 
 
@@ -27,11 +30,21 @@ def device_row(device: DeviceView) -> dict[str, Any]:
         "kind": device.kind,
         "url": device.url,
         "insecure": device.insecure,
-        "health": health_row(device.health),
+        "health": device.health,
         "tags": len(device.tags),
+        "items": _items_row(device),
         "last_heard_us": device.last_heard_us,
         "hole": _hole_row(device.hole),
     }
+
+
+def _items_row(device: DeviceView) -> dict[str, int] | None:
+    states = device.control(TagStates)
+    if states is None:
+        return None
+    found = states.tag_states().values()
+    ways = Counter(state.way for state in found)
+    return {"alive": sum(state.alive for state in found)} | {way: ways[way] for way in _WAYS}
 
 
 def _hole_row(hole: tuple[int, str] | None) -> dict[str, Any] | None:
@@ -73,7 +86,7 @@ async def show_device(request: web.Request) -> web.Response:
             "controls": [
                 name for name, contract in _CONTROLS.items() if device.control(contract) is not None
             ],
-            "last_run": None if last_run is None else run_row(last_run),
+            "last_run": last_run,
         }
     )
 
@@ -90,10 +103,21 @@ def _channel_row(channel: Channel | None) -> dict[str, Any] | None:
 
 
 def _tag_rows(store: Store, device: DeviceView) -> list[dict[str, Any]]:
+    live = device.control(TagStates)
+    states = {} if live is None else live.tag_states()
     return [
-        {"tag": tag, "unit": store.info(series).unit, "last": last_row(tag, store.last(series))}
+        {
+            "tag": tag,
+            "unit": store.info(series).unit,
+            "last": last_row(tag, store.last(series)),
+            "state": _state_row(states.get(tag)),
+        }
         for tag, series in device.tags.items()
     ]
+
+
+def _state_row(state: TagState | None) -> dict[str, Any] | None:
+    return None if state is None else dataclasses.asdict(state)
 
 
 @endpoint(
@@ -120,7 +144,7 @@ async def poll_device(request: web.Request) -> web.Response:
         raise ApiError(409, f'Device "{device.id}": {error}.') from None
     except TimeoutError:
         return json_answer({"run_id": run_id, "run": None}, 202)
-    return json_answer({"run_id": run_id, "run": run_row(run)})
+    return json_answer({"run_id": run_id, "run": run})
 
 
 @endpoint(

@@ -65,6 +65,10 @@ class ApiError(Exception):
         self.headers = headers or {}
 
 
+def wrong_parameter(field: str, message: str) -> ApiError:
+    return ApiError(422, "A parameter is wrong; see details.", details=[{"field": field, "message": message}])
+
+
 def error_body(code: str, message: str, details: Sequence[Mapping[str, Any]] = ()) -> bytes:
     return orjson.dumps(
         {"error": {"code": code, "message": _clean(message), "details": _clean(list(details))}}

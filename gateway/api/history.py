@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.answers import json_answer, run_row
+from gateway.api.answers import json_answer
 from gateway.api.keys import GATEWAY
 from gateway.api.queries import GapsQuery, RunsQuery
 from gateway.api.routing import endpoint
@@ -34,7 +34,7 @@ async def list_runs(request: web.Request) -> web.Response:
         limit=query["limit"],
     )
     following = runs[-1].id if len(runs) == query["limit"] else None
-    return json_answer({"runs": [run_row(run) for run in runs], "next": following})
+    return json_answer({"runs": runs, "next": following})
 
 
 @endpoint(

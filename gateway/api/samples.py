@@ -11,7 +11,7 @@ from aiohttp import web
 from gateway.api.answers import stream
 from gateway.api.contracts import DeviceView
 from gateway.api.devices import device_of
-from gateway.api.errors import ApiError
+from gateway.api.errors import ApiError, wrong_parameter
 from gateway.api.formats import TYPES, Format, format_of, negotiated
 from gateway.api.keys import GATEWAY
 from gateway.api.queries import SamplesQuery
@@ -62,7 +62,7 @@ class _Window:
             async for batch in batches:
                 count = len(batch) if left is None else min(left, len(batch))
                 if count:
-                    yield batch if count == len(batch) else _first(batch, count)
+                    yield batch if count == len(batch) else batch.part(0, count)
                     last = batch.ts[count - 1], batch.series[count - 1]
                 if left is not None:
                     if len(batch) > left and last is not None:
@@ -86,10 +86,6 @@ class _Window:
             for series, ts, value, status, flags in zip(*batch.columns(), strict=True)
         )
         return _pieces(form, rows, between)
-
-
-def _first(batch: Batch, count: int) -> Batch:
-    return Batch(*(column[:count] for column in batch.columns()))  # type: ignore[arg-type]
 
 
 @endpoint(
@@ -176,22 +172,20 @@ def _cursor(text: str | None) -> tuple[int, int] | None:
     try:
         return None if text is None else cursor_of(text)
     except ValueError as error:
-        raise _invalid("cursor", str(error)) from None
-
-
-def _invalid(field: str, message: str) -> ApiError:
-    return ApiError(422, "A parameter is wrong; see details.", details=[{"field": field, "message": message}])
+        raise wrong_parameter("cursor", str(error)) from None
 
 
 async def _buckets(request: web.Request, tags: dict[int, str], query: dict[str, Any]) -> list[Row]:
     width = query["bucket"]
     for field in ("cursor", "limit"):
         if field in query:
-            raise _invalid(field, "goes with samples, not with buckets: choose the window and the width")
+            raise wrong_parameter(
+                field, "goes with samples, not with buckets: choose the window and the width"
+            )
     to_us = query.get("to_us", request.app[GATEWAY].clock.wall_us())
     from_us = query.get("from_us", max(MIN_US, to_us - width * _DEFAULT_BUCKETS))
     if (to_us - from_us) // width * len(tags) > MAX_BUCKETS:
-        raise _invalid(
+        raise wrong_parameter(
             "bucket", f"is too narrow: {len(tags)} tags would give more than {MAX_BUCKETS} of them"
         )
     found = await request.app[GATEWAY].store.buckets(list(tags), from_us, to_us, width)

@@ -100,7 +100,9 @@ class SampleAnswer(Schema):
     )
     flags = fields.List(
         fields.String(
-            validate=validate.OneOf(["server_time", "own_time", "moved", "implausible", "unsynced"])
+            validate=validate.OneOf(
+                ["server_time", "own_time", "moved", "implausible", "unsynced", "history"]
+            )
         )
     )
 
@@ -125,6 +127,13 @@ class HoleAnswer(Schema):
     reason = text("Why nothing came since.", required=True)
 
 
+class ItemsAnswer(Schema):
+    alive = whole("Tags of which a value came in this session.", required=True)
+    subscribed = whole("Tags that the device sends by itself.", required=True)
+    polled = whole("Tags that are read cyclically.", required=True)
+    bad = whole("Tags that give no values.", required=True)
+
+
 class DeviceAnswer(Schema):
     id = text("Device.", required=True)
     kind = text("Its protocol.", required=True)
@@ -132,6 +141,12 @@ class DeviceAnswer(Schema):
     insecure = text("Why its session is not secured, or empty.", required=True)
     health = fields.Nested(Running, required=True)
     tags = whole("Number of tags.", required=True)
+    items = fields.Nested(
+        ItemsAnswer,
+        allow_none=True,
+        required=True,
+        metadata={"description": "The tags of the live session; null where none tells."},
+    )
     last_heard_us = fields.Integer(allow_none=True, required=True)
     hole = fields.Nested(
         HoleAnswer,
@@ -145,10 +160,55 @@ class DeviceList(Schema):
     devices = fields.List(fields.Nested(DeviceAnswer), required=True)
 
 
+class TagAboutAnswer(Schema):
+    type = text("The device's word for the type.", required=True)
+    format = text('"json" where structures are decoded to JSON text, else empty.', required=True)
+    unit = text("Unit of measure of the raw values, or empty.", required=True)
+    range = fields.List(
+        fields.Float(),
+        allow_none=True,
+        required=True,
+        metadata={"description": "Low and high of normal operation."},
+    )
+    instrument_range = fields.List(
+        fields.Float(),
+        allow_none=True,
+        required=True,
+        metadata={"description": "Low and high of what the instrument can measure."},
+    )
+    enum = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata={"description": "Texts of the integers that a value may be."},
+    )
+
+
+class TagStateAnswer(Schema):
+    way = text("subscribed, polled (read cyclically) or bad.", required=True)
+    address = text("Where the device has it: the node, say.", required=True)
+    detail = text("Why it is bad, or polled though it should be subscribed.", required=True)
+    alive = fields.Boolean(required=True, metadata={"description": "A value of it came in this session."})
+    about = fields.Nested(
+        TagAboutAnswer,
+        allow_none=True,
+        required=True,
+        metadata={
+            "description": "What the device says of it beside its values; null where it was not asked."
+        },
+    )
+
+
 class TagAnswer(Schema):
     tag = text("Tag.", required=True)
     unit = text("Unit of measure, or empty.", required=True)
     last = fields.Nested(SampleAnswer, allow_none=True, required=True)
+    state = fields.Nested(
+        TagStateAnswer,
+        allow_none=True,
+        required=True,
+        metadata={"description": "How it is in the live session; null where none tells."},
+    )
 
 
 class ChannelAnswer(Schema):
@@ -263,6 +323,52 @@ class SessionAnswer(Schema):
     role = text("read, operate or admin.", required=True)
 
 
+class RoomAnswer(Schema):
+    used_percent = fields.Float(required=True, metadata={"description": "As df counts."})
+    free_bytes = whole("Free for the gateway.", required=True)
+    level = whole("The level that is passed, 85 or 95 %; 0: none.", required=True)
+    warning = text("A sentence where a level is passed, or empty.", required=True)
+
+
+class FlashAnswer(Schema):
+    source = text(
+        "What is counted: a disk with all that anybody writes, or this process alone.", required=True
+    )
+    written_bytes = whole("Since it is counted.", required=True)
+    counted_s = fields.Float(
+        required=True, metadata={"description": "Running time over which it is counted."}
+    )
+    bytes_per_day = whole("Null: counted for less than an hour.", allow_none=True, required=True)
+    endurance_bytes = whole("What the flash is said to endure.", required=True)
+    years_left = fields.Float(allow_none=True, required=True)
+    warning = text("A sentence where it is less than ten years, or empty.", required=True)
+
+
+class StoreAnswer(Schema):
+    bytes_used = whole("Of the hot file and the history.", required=True)
+    bytes_budget = whole("What it may use.", required=True)
+    history_bytes = whole("Of the history alone.", required=True)
+    segments = whole("Files of the history.", required=True)
+    blocks = whole("Commits in the hot file.", required=True)
+    oldest_seq = whole("Of the blocks.", required=True)
+    newest_seq = whole("Of the blocks.", required=True)
+    pending_samples = whole("Waiting for the next commit.", required=True)
+    pending_bytes = whole("Memory of what waits.", required=True)
+    refusing = text("A sentence while the disk refuses; nothing is acknowledged then.", required=True)
+    counters = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        required=True,
+        metadata={"description": "What came, went and was lost since the start."},
+    )
+    last_commit_mono_ns = whole("Monotonic time of the last commit.", required=True)
+    wal_bytes = whole("Of the write-ahead log.", required=True)
+    disk = fields.Nested(RoomAnswer, required=True)
+    flash = fields.Nested(FlashAnswer, required=True)
+    salvaging = text("The damaged file whose samples are being taken in, or empty.", required=True)
+    tombstones = whole("Deletions that hold still, of at most 10 000.", required=True)
+
+
 class StateAnswer(Schema):
     id = text("Gateway.", required=True)
     version = text("Version.", required=True)
@@ -275,7 +381,7 @@ class StateAnswer(Schema):
     insecure = fields.List(
         fields.String(), required=True, metadata={"description": "Every choice that weakens security."}
     )
-    store = fields.Dict(required=True, metadata={"description": "Sizes, budget, counters."})
+    store = fields.Nested(StoreAnswer, required=True)
     logs = fields.Dict(
         allow_none=True,
         required=True,

@@ -4,7 +4,7 @@ import dataclasses
 
 from aiohttp import web
 
-from gateway.api.answers import health_row, json_answer
+from gateway.api.answers import json_answer
 from gateway.api.contracts import GatewayView
 from gateway.api.keys import GATEWAY, SETTINGS, STREAMS
 from gateway.api.queries import NoQuery
@@ -49,9 +49,9 @@ async def show_state(request: web.Request) -> web.Response:
             "insecure": insecure(gateway, request.app[SETTINGS]),
             "store": dataclasses.asdict(gateway.store.state()),
             "logs": dataclasses.asdict(files) if files else None,
-            "devices": {device.id: health_row(device.health) for device in gateway.devices.values()},
+            "devices": {device.id: dataclasses.asdict(device.health) for device in gateway.devices.values()},
             "uploads": {
-                name: health_row(upload.health) | {"status": upload.status()}
+                name: dataclasses.asdict(upload.health) | {"status": upload.status()}
                 for name, upload in gateway.uploads.items()
             },
             "streams": request.app[STREAMS].clients,

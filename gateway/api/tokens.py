@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gateway.clock import Clock
+from gateway.durable import sync
 from gateway.model import GatewayError
 
 _log = logging.getLogger(__name__)
@@ -187,11 +188,7 @@ def replace_file(path: Path, text: str) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
 
 
 def _give_to_owner(handle: int, folder: Path) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.answers import found, health_row, json_answer
+from gateway.api.answers import found, json_answer
 from gateway.api.contracts import UploadView
-from gateway.api.errors import ApiError
+from gateway.api.errors import ApiError, wrong_parameter
 from gateway.api.keys import GATEWAY
 from gateway.api.queries import IdsQuery, NoQuery, QuarantineQuery
 from gateway.api.routing import endpoint
@@ -25,7 +25,7 @@ def upload_row(name: str, upload: UploadView) -> dict[str, Any]:
         "kind": upload.kind,
         "url": upload.url,
         "insecure": upload.insecure,
-        "health": health_row(upload.health),
+        "health": upload.health,
         "status": upload.status(),
     }
 
@@ -106,8 +106,7 @@ def _ids(request: web.Request) -> list[int] | None:
         return None
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
-        details = [{"field": "ids", "message": "is not a comma-separated list of entry ids"}]
-        raise ApiError(422, "A parameter is wrong; see details.", details=details)
+        raise wrong_parameter("ids", "is not a comma-separated list of entry ids")
     return [int(part) for part in parts]
 
 

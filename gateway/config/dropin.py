@@ -15,11 +15,10 @@ from urllib.parse import urlsplit
 from gateway.api.settings import split_address
 from gateway.config.load import Config
 from gateway.model import GatewayError
+from gateway.places import STATE
 from gateway.protocols import device_nodes
 
 DROPIN: Final = Path("/etc/systemd/system/edge-gateway.service.d/50-from-yaml.conf")
-STATE: Final = Path("/var/lib/edge-gateway")
-"""What the unit lets the service write to."""
 COMMANDS: Final = "sudo edge-gateway systemd-dropin && sudo systemctl restart edge-gateway"
 _UNITS: Final = tuple(
     Path(folder) / "edge-gateway.service"
@@ -113,12 +112,13 @@ def hosts(config: Config) -> list[str]:
     """Return the hosts that the configuration names: of devices and uploads, sorted."""
     devices = (each.settings for each in config.devices.values())
     uploads = (each.settings for each in config.uploads.values())
-    return sorted({host for each in (*devices, *uploads) if (host := _host(each))})
+    return sorted({host for each in (*devices, *uploads) for host in _hosts(each)} - {""})
 
 
-def _host(settings: Any) -> str:
-    url = str(getattr(settings, "url", "") or "")
-    return (urlsplit(url).hostname if "://" in url else str(getattr(settings, "host", "") or "")) or ""
+def _hosts(settings: Any) -> list[str]:
+    urls = [str(getattr(settings, "url", "") or ""), *getattr(settings, "urls", ())]
+    named = [urlsplit(url).hostname or "" for url in urls if "://" in url]
+    return named or [str(getattr(settings, "host", "") or "")]
 
 
 def _allow_list(config: Config, networks: Sequence[str]) -> Iterator[str]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.durable import sync
+
 _FOLDER: Final = "config"
 _MARK: Final = b"# environment: "
 
@@ -45,11 +47,7 @@ def keep_good(state: Path, file: Path, source: Source) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     draft.replace(kept)
-    folder = os.open(kept.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(kept.parent)
 
 
 def read_good(state: Path, file: Path) -> Source | None:

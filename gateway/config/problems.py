@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from gateway.model import GatewayError
+from gateway.settings import SECRET_WORDS
 
 _SHOWN: Final = 60
 _MOST: Final = 1000
 _SUGGESTIONS: Final = 200  # comparing words is slow: a file of noise must not keep the processor busy
 _UNIT: Final = re.compile(r"_(s|ms|bytes)$")
 _USERINFO: Final = re.compile(r"//[^/\s]*@")
-_SECRET: Final = re.compile(r"passw(or)?d|passphrase|secret|token", re.IGNORECASE)
+_SECRET: Final = re.compile(SECRET_WORDS, re.IGNORECASE)
 
 
 class Place(NamedTuple):

@@ -15,7 +15,8 @@ from contextlib import closing
 from pathlib import Path
 
 from gateway.store import segment
-from gateway.store.schema import PAGE_BYTES, connect_reader, is_corrupt
+from gateway.store.pages import PAGE_BYTES
+from gateway.store.schema import connect_reader, is_corrupt
 
 _SLICE_BYTES = 1024 * 1024
 _PAUSE_S = 0.001

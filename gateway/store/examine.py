@@ -20,6 +20,7 @@ from gateway.store.schema import (
     APPLICATION_ID,
     MIGRATIONS,
     Damaged,
+    check_integrity,
     connect_reader,
     is_corrupt,
     is_disk,
@@ -47,14 +48,15 @@ _SHM_CHECKSUM = struct.Struct("<II")
 _SHM_BACKFILLED = 96
 
 
-def look_over(path: Path, *, thorough: bool = True) -> list[int]:
+def look_over(path: Path, *, thorough: bool = True, same_boot: bool = True) -> list[int]:
     """Raise sqlite3.Error where a file or its WAL is not what was written; return seqs of damaged blocks.
 
-    `thorough`: read all of it. A file that does not exist, or of another version, is none of its business.
+    `thorough`: read all of it. `same_boot`: the machine has run since it was last used. A file that does not
+    exist, or of another version, is none of its business.
     """
     if not path.exists():
         return []
-    published = _published(path)
+    published = _published(path, same_boot=same_boot)
     try:
         with closing(_connect(path)) as conn:
             if not _known(conn, path):
@@ -109,9 +111,7 @@ def _check(conn: sqlite3.Connection) -> list[int]:
     if expected != schema_crc(conn):
         raise Damaged("its schema was changed")
     load_series(conn)
-    found = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if found != "ok":
-        raise Damaged(str(found).replace("\n", ": "))
+    check_integrity(conn)
     return _check_blocks(conn)
 
 
@@ -145,23 +145,33 @@ def _check_blocks(conn: sqlite3.Connection) -> list[int]:
     return bad
 
 
-def _published(path: Path) -> int:
+def _published(path: Path, *, same_boot: bool) -> int:
     """Return the frames of the WAL that the last process had synced and not all written back; 0: not known.
 
     SQLite's shared memory is a file that outlives a kill, and it names a frame only once it is durable
-    (https://sqlite.org/walformat.html, 2.1).
+    (https://sqlite.org/walformat.html, 2.1). Nobody syncs it: after a power cut it may be half a minute old,
+    and count only if it is of the round of the WAL that is there.
     """
-    try:
-        raw = path.with_name(path.name + "-shm").read_bytes()[: _SHM_BACKFILLED + 4]
-    except OSError:
-        return 0
+    raw = _shared_memory(path)
     if len(raw) < _SHM_BACKFILLED + 4:
         return 0
     head = raw[: _SHM.size]
     if checksum(head) != _SHM_CHECKSUM.unpack_from(raw, _SHM.size):
         return 0
-    there = int(_SHM.unpack(head)[6])
-    return there if there > int.from_bytes(raw[_SHM_BACKFILLED : _SHM_BACKFILLED + 4], "little") else 0
+    fields = _SHM.unpack(head)
+    there, salts = int(fields[6]), fields[9]
+    if there <= int.from_bytes(raw[_SHM_BACKFILLED : _SHM_BACKFILLED + 4], "little"):
+        return 0
+    return there if same_boot or _salts(path) == salts else 0
+
+
+def _salts(path: Path) -> bytes:
+    """Return what tells this round of the WAL from others."""
+    try:
+        with path.with_name(path.name + "-wal").open("rb") as wal:
+            return wal.read(24)[16:]
+    except OSError:
+        return b""
 
 
 def _check_wal(path: Path, published: int) -> None:
@@ -184,11 +194,15 @@ def _check_wal(path: Path, published: int) -> None:
 
 
 def _published_now(path: Path) -> int:
+    raw = _shared_memory(path)
+    return int(_SHM.unpack_from(raw)[6]) if len(raw) >= _SHM.size else 0
+
+
+def _shared_memory(path: Path) -> bytes:
     try:
-        raw = path.with_name(path.name + "-shm").read_bytes()[: _SHM.size]
+        return path.with_name(path.name + "-shm").read_bytes()
     except OSError:
-        return 0
-    return int(_SHM.unpack(raw)[6]) if len(raw) == _SHM.size else 0
+        return b""
 
 
 class Examination:

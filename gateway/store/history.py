@@ -1,7 +1,6 @@
 """The history's files: which there are, the newest one that is written, sealing, retention, damage."""
 
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -10,10 +9,11 @@ from itertools import count
 from pathlib import Path
 
 from gateway.clock import Clock
+from gateway.durable import sync
 from gateway.model import Gap, SeriesInfo
 from gateway.store import segment
 from gateway.store.past import Damage, Past
-from gateway.store.renew import renew_segment
+from gateway.store.renew import clear_drafts, make_segment, renew_segment
 from gateway.store.schema import is_corrupt
 from gateway.store.segment import Segment
 from gateway.store.tombstones import Tombstones
@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 _SEGMENT_BYTES = 256 * 1024 * 1024
 _LEAST_BYTES = 256 * 1024
-CORRUPT, SALVAGED = "corrupt", "salvaged"
-"""In the names of files set aside: still to be searched, and searched."""
+SET_ASIDE = CORRUPT, SALVAGED, FOREIGN = "corrupt", "salvaged", "foreign"
+"""In the names of files set aside: still to be searched, searched, and never to be."""
 _KEPT_ASIDE = 2
 """Files that were set aside and searched."""
 _HELD_NS = 600_000_000_000
@@ -53,6 +53,8 @@ class History:
         self.epoch = ""
         self.searching = True
         """Damaged files may hold what deletions cover: these hold on."""
+        self.lingering = False
+        """A segment that was removed may be there again at the next start: deletions hold on."""
         self._refills = 0
         self.set_aside_any = False
         """There may be segments to be searched."""
@@ -73,6 +75,7 @@ class History:
         self.close()
         self.segments, self._sizes, self.series_unknown = (), {}, []
         self._folder.mkdir(exist_ok=True)
+        clear_drafts(self._folder)
         by_number, by_name = dict(known), {info[:2]: number for number, info in known}
         found = segment.found(self._folder)
         for each in found:
@@ -80,7 +83,7 @@ class History:
             names = self._names(each, each is found[-1], now_us)
             for number, info in names:
                 if by_number.get(number, info)[:2] != info[:2] or by_name.get(info[:2], number) != number:
-                    self.set_aside(each, "it belongs to another store", now_us, mark="foreign")
+                    self.set_aside(each, "it belongs to another store", now_us, mark=FOREIGN)
                     break
             else:
                 fresh = [(number, info) for number, info in names if number not in by_number]
@@ -91,7 +94,7 @@ class History:
     def _names(self, each: Segment, newest: bool, now_us: int) -> list[tuple[int, SeriesInfo]]:
         """Read a segment's series. It is opened for writing first where it may have to be rolled back.
 
-        That is the newest one, and one whose making or last fold the disk refused.
+        That is the newest one, and one whose last fold the disk refused.
         """
         try:
             if newest:
@@ -102,7 +105,7 @@ class History:
             return segment.names(each.path)
         except sqlite3.Error as error:
             unreadable = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
-            if not (is_corrupt(error) or unreadable or "no such table" in str(error)):
+            if not (is_corrupt(error) or unreadable):
                 raise  # a full disk, say: it is tried again with the reserve given back
             self.set_aside(each, f"{error}", now_us)
             return []
@@ -120,13 +123,13 @@ class History:
             each = self._path(number)._replace(made=self._refills)
         if self.segments and self.segments[-1] == each:
             self.seal()
+        if each not in self.segments:
+            make_segment(each.path)
+            if self._writing is None:
+                self._sealed = True
+            self._add(each)
         writing = segment.connect_writer(each.path)
         try:
-            if each not in self.segments:
-                _sync(self._folder)
-                if self._writing is None:
-                    self._sealed = True
-                self._add(each)
             yield writing
         finally:
             writing.close()
@@ -143,9 +146,9 @@ class History:
             self._writing = segment.connect_writer(self.segments[-1].path)
         if self._writing is None:
             each = self._path(self._free_number())
+            make_segment(each.path)
+            sync(self._folder.parent)
             self._writing = segment.connect_writer(each.path)
-            _sync(self._folder)
-            _sync(self._folder.parent)
             self._add(each)
             self._sealed = False
         return self._writing
@@ -211,11 +214,15 @@ class History:
         """
         while self.segments:
             over = hot_bytes + self.bytes_used > max_bytes
-            if len(self.segments) == 1 and (busy or not over):
+            if not (self.spare(busy=busy) and (over or len(self.segments) > 1)):
                 return
             if not over and not self._expired(self.segments[0], running_s):
                 return
             self._unlink(self.segments[0])
+
+    def spare(self, *, busy: bool) -> bool:
+        """Say whether there is a segment that may go for room."""
+        return len(self.segments) > 1 or (bool(self.segments) and not busy)
 
     def _expired(self, oldest: Segment, running_s: float) -> bool:
         if not self._keep_s:
@@ -229,7 +236,9 @@ class History:
         self._leave(gone)
         try:
             gone.path.unlink(missing_ok=True)
+            sync(self._folder)
         except OSError as error:
+            self.lingering = True
             _log.error("history segment %s cannot be removed: %s", gone.path, error)
 
     def _leave(self, gone: Segment) -> None:
@@ -290,11 +299,3 @@ class History:
         """Say whether somebody holds since before a time, but not for ages."""
         with self._lock:
             return any(mono_ns - _HELD_NS < since <= mono_ns for since in self._holds.values())
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

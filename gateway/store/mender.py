@@ -1,6 +1,5 @@
 """Has files looked over aside, sets the hot file aside where it must be, has searched what was set aside."""
 
-import os
 import sqlite3
 from collections.abc import Callable
 
@@ -69,8 +68,7 @@ class Mender:
         if self._history.set_aside_any:
             self._history.set_aside_any = False
             self.recoverer.look()
-        room = os.statvfs(self._hot.path.parent)
-        work = self.recoverer.slice(conn, now_ns, running_s, room.f_bavail * room.f_frsize)
+        work = self.recoverer.slice(conn, now_ns, running_s)
         self._settling = False
         return work
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from gateway.model import Gap
 from gateway.store import segment
-from gateway.store.chunk import HEADER_BYTES, ChunkHeader, PackedChunk, decode_header
+from gateway.store.chunk import HEADER_BYTES, ChunkHeader, PackedChunk, check, decode_header
 from gateway.store.columns import CorruptBlock
 from gateway.store.schema import Damaged, is_corrupt, is_disk
 from gateway.store.segment import Fold, Segment
@@ -164,7 +164,7 @@ class Past:
         for number, data in self._chunks(where, fold, series, column):
             try:
                 header = decode_header(data)
-                self._check(number, header)
+                _check_place(number, header)
             except CorruptBlock as error:
                 self._note(where, fold, number, data, error)
                 continue
@@ -180,7 +180,7 @@ class Past:
         for number, data in self._chunks(where, fold, series, "data"):
             try:
                 header = decode_header(data)
-                self._check(number, header)
+                _check_place(number, header)
                 if header.t1 < from_us or header.t0 > to_us:
                     continue
                 packed = PackedChunk(data)
@@ -216,15 +216,9 @@ class Past:
         if self._own is not None and (own := self._own(where)) is not None:
             return own
         if where not in self._open:
-            conn = segment.connect_reader(where.path)
-            if where not in self._verified:
-                try:
-                    segment.verify(conn)
-                except BaseException:
-                    conn.close()
-                    raise
-                self._verified.add(where)
-            self._open[where] = conn
+            opened = segment.connect_reader if where in self._verified else segment.connect_verified
+            self._open[where] = opened(where.path)
+            self._verified.add(where)
         return self._open[where]
 
     def _chunks(
@@ -232,11 +226,6 @@ class Past:
     ) -> Iterator[tuple[int, bytes]]:
         with self._noting(where, Gap(fold.t0, fold.t1, "")):
             yield from segment.chunks(self._conn(where), fold, series, column)
-
-    @staticmethod
-    def _check(number: int, header: ChunkHeader) -> None:
-        if segment.series_of(number) != header.series:
-            raise CorruptBlock(f"it is a chunk of series {header.series}")
 
     def _note(self, where: Segment, fold: Fold, number: int, data: bytes, error: CorruptBlock) -> None:
         gap = _gap_of_chunk(where, data, error, (fold.t0, fold.t1))
@@ -257,12 +246,15 @@ class Past:
         return not self.damage
 
 
+def _check_place(number: int, header: ChunkHeader) -> None:
+    if segment.series_of(number) != header.series:
+        raise CorruptBlock(f"it is a chunk of series {header.series}")
+
+
 def damaged_chunk(where: Segment, fold: Fold, number: int, data: bytes) -> Gap | None:
     """Return the gap that a chunk leaves whose checksum fails, or which stands in another's place."""
     try:
-        packed = PackedChunk(data)
-        if segment.series_of(number) != packed.header.series:
-            raise CorruptBlock(f"it is a chunk of series {packed.header.series}")
+        _check_place(number, check(data))
     except CorruptBlock as error:
         return _gap_of_chunk(where, data, error, (fold.t0, fold.t1))
     return None

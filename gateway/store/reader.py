@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,15 +96,13 @@ class Readers:
 
 
 def unfolded(seqs: Sequence[int], folded: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the blocks that no chunk has."""
-    ranges = sorted(folded)
-    starts = [start for start, _ in ranges]
-    found = []
-    for seq in seqs:
-        place = bisect_right(starts, seq) - 1
-        if place < 0 or ranges[place][1] < seq:
-            found.append(seq)
-    return found
+    """Return the blocks that no chunk has, of some in order."""
+    found: list[int] = []
+    at = 0
+    for start, end in sorted(folded):
+        found += seqs[at : bisect_left(seqs, start, at)]
+        at = bisect_right(seqs, end, at)
+    return [*found, *seqs[at:]]
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -5,9 +5,8 @@ import sqlite3
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import compress
 from pathlib import Path
 
 from gateway.model import Batch, Gap, SeriesInfo
@@ -16,7 +15,7 @@ from gateway.store.codec import BlockHeader, decode, encode
 from gateway.store.columns import CorruptBlock
 from gateway.store.history import History
 from gateway.store.outbox import Transaction
-from gateway.store.recovery import Ask, Mapping, changed_us, merged, restored, wanted
+from gateway.store.recovery import Ask, Mapping, changed_us, merged, restored
 from gateway.store.salvage import Letter, Remains, Rows, rows
 from gateway.store.tombstones import Tombstones
 from gateway.store.work import Ride, Work
@@ -82,8 +81,8 @@ class HotRecovery:
             self._walls.append(header.wall_us)
             if place < len(folded) and folded[place][0] <= header.seq:
                 continue  # it is in the history, and was deleted or about to be
-            mine = self._named(header, wanted(batch, header.seq, deleted))
-            joined.extend(wanted(mine, header.seq, self.history.deleted))
+            mine = self._named(header, deleted.filtered(batch, header.seq))
+            joined.extend(self.history.deleted.filtered(mine, header.seq))
             if len(joined) >= _SLICE_SAMPLES:
                 yield joined
                 joined = Batch()
@@ -100,8 +99,7 @@ class HotRecovery:
             self._unnamed += numbers.count(0)
             self._unnamed_from_us = min(self._unnamed_from_us, header.wall_us, header.t0)
             self._unnamed_to_us = max(self._unnamed_to_us, header.wall_us, header.t1)
-        columns = (list(compress(column, numbers)) for column in (numbers, *batch.columns()[1:]))
-        return Batch(*columns)  # type: ignore[arg-type]
+        return replace(batch, series=numbers).chosen(numbers)
 
     def _other_work(self, others: Rows) -> Work:
         mapping, work = self._mapping, Work(gaps=others.gaps)

@@ -16,9 +16,10 @@ from gateway.model import Batch, Gap, SeriesInfo
 from gateway.store import segment
 from gateway.store.blocks import seqs_overlapping
 from gateway.store.chunk import ChunkHeader, PackedChunk
+from gateway.store.columns import CorruptBlock
 from gateway.store.history import History
 from gateway.store.outbox import Transaction
-from gateway.store.recovery import Ask, Mapping, changed_us, wanted
+from gateway.store.recovery import Ask, Mapping, changed_us
 from gateway.store.salvage import SegmentRemains
 from gateway.store.series import SeriesTable
 from gateway.store.work import Ride, Work
@@ -94,9 +95,13 @@ class SegmentRecovery:
             if len(self._group) >= _GROUP_CHUNKS or sum(len(each[1]) for each in self._group) > _GROUP_BYTES:
                 yield from self._write_group()
         else:
-            batch = PackedChunk(data).batch()
+            try:
+                batch = PackedChunk(data).batch()
+            except CorruptBlock:  # both checksums hold: it was written so
+                self._found -= header.n
+                return
             batch.series[:] = [number] * len(batch)
-            self._joined.extend(wanted(batch, header.seq, self.history.deleted))
+            self._joined.extend(self.history.deleted.filtered(batch, header.seq))
             if len(self._joined) >= _SLICE_SAMPLES:
                 yield from self._write_group()
                 joined, self._joined = self._joined, Batch()

@@ -5,6 +5,7 @@ restart in the middle simply begins again. A file that is done with is renamed.
 """
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -58,11 +59,12 @@ class Recoverer:
         """Look for files now: one was set aside."""
         self._paused_ns = 0
 
-    def slice(self, conn: sqlite3.Connection, now_ns: int, running_s: float, free_bytes: int) -> Work | None:
+    def slice(self, conn: sqlite3.Connection, now_ns: int, running_s: float) -> Work | None:
         """Do one slice of what there is to do; return what is to be committed before the next one, if any."""
         if now_ns < self._paused_ns or not (self._steps or self._begin(conn, now_ns, running_s)):
             return None
-        if free_bytes < _FREE_BYTES:
+        room = os.statvfs(self._folder)
+        if room.f_bavail * room.f_frsize < _FREE_BYTES:
             _log.warning("there is too little room on the disk to take in the samples of %s", self.busy)
             self._paused_ns = now_ns + _PAUSE_NS
             return None

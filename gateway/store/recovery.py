@@ -1,11 +1,11 @@
-"""What the two ways of taking damaged files in have in common: names, the one filter, files and times."""
+"""What the two ways of taking damaged files in have in common: names, deletions, files and times."""
 
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from gateway.model import Batch, Gap, SeriesInfo
+from gateway.model import Gap, SeriesInfo
 from gateway.store.history import CORRUPT, SALVAGED, History
-from gateway.store.tombstones import Tombstone, Tombstones
+from gateway.store.tombstones import Tombstone
 from gateway.store.work import Work
 
 Names = dict[int, SeriesInfo]
@@ -15,11 +15,6 @@ Ask = Callable[[Names], Generator[Work | None, None, Mapping]]
 """Learns by which numbers series are known now; yields until it is told."""
 
 _MOST_GAPS = 100
-
-
-def wanted(batch: Batch, seq: int, deleted: Tombstones) -> Batch:
-    """Return what may be taken in of a salvaged block, or of a chunk of blocks up to `seq`."""
-    return deleted.filtered(batch, seq)
 
 
 def restored(found: list[Tombstone], history: History, next_id: int) -> list[Tombstone]:

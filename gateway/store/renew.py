@@ -1,4 +1,4 @@
-"""Begins a file anew from what it holds, for after an I/O error.
+"""Begins a file anew from what it holds, for after an I/O error; makes a segment in the same way.
 
 Linux counts a page that it could not write as written: it is read as if it were on the disk, and no later
 fsync writes it (fsync(2), "PostgreSQL's fsync() surprise" in LWN). ext4 forgets besides that its place was
@@ -8,12 +8,13 @@ only other places on the disk can be trusted. Rows are copied; seqs, acknowledge
 
 import errno
 import logging
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from gateway.durable import sync
+from gateway.store import segment
 from gateway.store.copying import copy_hot, copy_segment
 from gateway.store.schema import connect_reader
 
@@ -61,12 +62,31 @@ def renew_segment(path: Path) -> None:
         _rename(draft, path)
 
 
+def make_segment(path: Path) -> None:
+    """Make a segment: it is there as a whole or not at all, so that one without its lists has lost them."""
+    draft = _beside(path, "renewing")
+    _remove(draft)
+    try:
+        segment.make(draft)
+        sync(draft)
+        _rename(draft, path)
+    except (sqlite3.Error, OSError):
+        _remove(draft)
+        raise
+
+
+def clear_drafts(folder: Path) -> None:
+    """Remove what a power cut left of files that were being made. OSError."""
+    for draft in folder.glob("*.renewing"):
+        _remove(draft)
+
+
 def _copied(path: Path, copy: Callable[[Path], object]) -> Path | None:
     draft = _beside(path, "renewing")
     _remove(draft)
     try:
         copy(draft)
-        _sync(draft)
+        sync(draft)
     except (sqlite3.Error, OSError) as error:
         _remove(draft)
         code = getattr(error, "sqlite_errorcode", 0) or getattr(error, "errno", 0)
@@ -87,7 +107,7 @@ def take_place(path: Path) -> None:
         return
     for suffix in ("-wal", "-shm"):
         _remove(path.with_name(path.name + suffix))
-    _sync(path.parent)
+    sync(path.parent)
     _rename(renewed, path)
 
 
@@ -97,16 +117,8 @@ def _beside(path: Path, word: str) -> Path:
 
 def _rename(old: Path, new: Path) -> None:
     old.rename(new)
-    _sync(new.parent)
+    sync(new.parent)
 
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -175,7 +175,7 @@ class SegmentRemains:
                 continue
             for data in self._file.record(at, size):
                 with suppress(CorruptBlock):
-                    yield chunk.PackedChunk(data).header, data
+                    yield chunk.check(data), data
                     break
 
 

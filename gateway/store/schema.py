@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.model import GatewayError
+from gateway.store.pages import PAGE_BYTES
 from gateway.store.records import row_crc
 
-PAGE_BYTES = 1024
 APPLICATION_ID = 0x45475700
 """Of the hot file, with its version in the last byte: a version that came about by a damaged byte shows."""
 WIDE_US = 600_000_000
@@ -89,9 +89,9 @@ def _first(db: Any) -> None:
         },
         pk="seq",
     )
-    db.execute("CREATE INDEX block_time ON block(t1, t0) WHERE n > 0")
+    db.execute("CREATE INDEX block_time ON block(t1, t0, kind) WHERE n > 0")
     db.execute("CREATE INDEX block_empty ON block(n) WHERE n = 0")
-    db.execute(f"CREATE INDEX block_wide ON block(t1, t0) WHERE n > 0 AND t1 - t0 > {WIDE_US}")
+    db.execute(f"CREATE INDEX block_wide ON block(t1, t0, kind) WHERE n > 0 AND t1 - t0 > {WIDE_US}")
     db["run"].create(
         {"id": int, "device": str, "kind": str, "start_us": int, "duration_us": int, "samples": int,
          "status": str, "error": str},
@@ -145,9 +145,9 @@ def read_epoch(conn: sqlite3.Connection) -> str:
     return str(conn.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
 
 
-def _seal_schema(conn: sqlite3.Connection) -> None:
+def _seal_schema(conn: sqlite3.Connection, version: int) -> None:
     """Note what SQLite does not check itself: the version a second time, and the text of the schema."""
-    conn.execute(f"PRAGMA application_id={APPLICATION_ID | len(MIGRATIONS)}")
+    conn.execute(f"PRAGMA application_id={APPLICATION_ID | version}")
     put_meta(conn, "schema", schema_crc(conn))
 
 
@@ -186,6 +186,13 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     return conn
 
 
+def check_integrity(conn: sqlite3.Connection) -> None:
+    """Read all of a file; raise Damaged where SQLite's own check finds a fault."""
+    found = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found != "ok":
+        raise Damaged(str(found).replace("\n", ": "))
+
+
 def migrate(conn: sqlite3.Connection, path: Path) -> None:
     """Bring the file to this version; refuse one from a newer version."""
     version = conn.execute("PRAGMA user_version").fetchone()[0]
@@ -203,8 +210,8 @@ def migrate(conn: sqlite3.Connection, path: Path) -> None:
         try:
             MIGRATIONS[number](sqlite_utils.Database(conn, execute_plugins=False))
             conn.execute(f"PRAGMA user_version={number + 1}")
-            if number + 1 == len(MIGRATIONS):
-                _seal_schema(conn)
+            # Each step: a cut may come before the next one, and the file must not look damaged then.
+            _seal_schema(conn, number + 1)
             conn.execute("COMMIT")
         except BaseException:
             if conn.in_transaction:

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from gateway.model import SeriesInfo
 from gateway.store import records
 from gateway.store.columns import CorruptBlock
-from gateway.store.schema import Damaged, is_disk
+from gateway.store.pages import PAGE_BYTES
+from gateway.store.schema import Damaged, check_integrity, is_disk
 
 VERSION = 1
-PAGE_BYTES = 1024
 _PARTS, _SERIES = 12, 31
 MOST_PARTS = 1 << _PARTS
 _BUSY_S = 0.01
@@ -65,23 +65,27 @@ def series_of(chunk: int) -> int:
     return chunk >> _PARTS & (1 << _SERIES) - 1
 
 
+def make(path: Path) -> None:
+    """Make a segment that holds nothing, under a name that is not yet a segment's."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        for pragma in (f"page_size={PAGE_BYTES}", "journal_mode=OFF"):
+            conn.execute(f"PRAGMA {pragma}").fetchall()
+        conn.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
+
+
 def connect_writer(path: Path) -> sqlite3.Connection:
-    """Open the newest segment for writing, made where it is missing."""
-    new = not path.exists()
-    conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
+    """Open the newest segment for writing."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
         for pragma in (
-            f"page_size={PAGE_BYTES}", "journal_mode=DELETE", "synchronous=EXTRA", "secure_delete=OFF",
-            "cache_spill=OFF", "trusted_schema=OFF",
+            "journal_mode=DELETE", "synchronous=EXTRA", "secure_delete=OFF", "cache_spill=OFF",
+            "trusted_schema=OFF",
         ):  # fmt: skip
             conn.execute(f"PRAGMA {pragma}").fetchall()
-        if new:
-            conn.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
         verify(conn)
     except BaseException as error:
         conn.close()
-        if new:  # one that is empty would look like one that lost all
-            path.unlink(missing_ok=True)
         if isinstance(error, sqlite3.Error | UnicodeDecodeError) and not is_disk(error):
             raise Damaged(f"{error}") from error
         raise
@@ -89,8 +93,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Say whether a segment holds nothing yet, or was left in the middle of a transaction."""
-    return not path.stat().st_size or path.with_name(f"{path.name}-journal").exists()
+    """Say whether a segment was left in the middle of a transaction."""
+    return path.with_name(f"{path.name}-journal").exists()
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
@@ -235,9 +239,7 @@ def verify(conn: sqlite3.Connection) -> None:
 def look_over(conn: sqlite3.Connection) -> Iterator[tuple[Fold, int, bytes]]:
     """Read all of a segment and yield its chunks: (fold, id, data); sqlite3.DatabaseError: it is damaged."""
     verify(conn)
-    found = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if found != "ok":
-        raise Damaged(str(found).replace("\n", ": "))
+    check_integrity(conn)
     query = "SELECT id, t0, t1, n, series_n, chunks FROM fold NOT INDEXED ORDER BY id"
     for *row, expected in conn.execute(query).fetchall():
         fold, there = Fold(*row), 0

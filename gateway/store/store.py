@@ -61,6 +61,8 @@ class StoreState:
     flash: FlashState
     salvaging: str
     """The damaged file whose samples are being taken in."""
+    tombstones: int
+    """Deletions that hold still."""
 
 
 class Store(Deletes):
@@ -136,7 +138,7 @@ class Store(Deletes):
 
     # Series.
 
-    def series(self, device: str, tag: str, unit: str = "") -> int:
+    def series(self, device: str, tag: str, unit: str | None = "") -> int:
         """Return the series of a tag, made on first use; another unit counts from the next commit on."""
         number = self._series.get(device, tag, unit)
         if self._series.unsaved:
@@ -293,6 +295,7 @@ class Store(Deletes):
             disk=writer.disk.room.state,
             flash=writer.disk.flash.state(),
             salvaging=writer.mender.busy,
+            tombstones=len(self._history.deleted),
         )
 
 

@@ -13,7 +13,6 @@ The record is found by scanning raw bytes, as blocks are:
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import compress
 from typing import NamedTuple
 
 from gateway.model import Batch
@@ -116,6 +115,4 @@ class Tombstones:
         """Return what is left of the samples of block `seq`."""
         chosen = [True] * len(batch)
         self.strike(chosen, batch.series, batch.ts, seq)
-        if all(chosen):
-            return batch
-        return Batch(*(list(compress(column, chosen)) for column in batch.columns()))  # type: ignore[arg-type]
+        return batch if all(chosen) else batch.chosen(chosen)

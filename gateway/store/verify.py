@@ -16,6 +16,7 @@ from gateway.store.blocks import CORRUPT
 from gateway.store.chunk import PackedChunk, in_order
 from gateway.store.codec import CorruptBlock, Kind, decode
 from gateway.store.examine import changed_rows
+from gateway.store.history import SET_ASIDE
 from gateway.store.outbox import acked, quarantined, uploads
 from gateway.store.read_only import hot_file, roll_back_if_idle
 from gateway.store.schema import Damaged, StoreProblem, connect_reader, read_epoch
@@ -73,7 +74,7 @@ def verify_store(folder: Path, counted: Counted) -> Iterator[Finding]:
     yield from _history(folder, epoch, names, counted, bad)
     for aside in sorted(
         path
-        for word in ("corrupt", "salvaged", "foreign")
+        for word in SET_ASIDE
         for path in (*folder.glob(f"*.{word}-*"), *folder.glob(f"history/*.{word}"))
     ):
         if not aside.name.endswith(("-wal", "-shm")):

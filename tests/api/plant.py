@@ -9,7 +9,7 @@ from pathlib import Path
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Role, Tokens
 from gateway.clock import SystemClock
-from gateway.controls import Node, NodePage
+from gateway.controls import Node, NodePage, TagAbout, TagState
 from gateway.forward import Forwarder
 from gateway.intake import DeviceSession
 from gateway.model import Batch, BatchListener, Device, DeviceProblem, Link
@@ -39,10 +39,20 @@ class Tree:
         return NodePage(nodes[start:end], str(end) if end < len(nodes) else None)
 
 
+class States:
+    """One tag that is read, one that is wrong (controls.TagStates)."""
+
+    def tag_states(self) -> dict[str, TagState]:
+        return {
+            "count": TagState("polled", "register 1", alive=True, about=TagAbout("word", range=(0, 9))),
+            "ghost": TagState("bad", "register 9", "the device has no such register"),
+        }
+
+
 async def polled(device: Device, step_s: float, link: Link) -> None:
     """Count polls: tag `count` holds the number of each, taken `step_s` after the request."""
     series, number = link.tag("count", unit="1"), 0
-    with link.offer(Tree()):
+    with link.offer(Tree(), States()):
         link.report("running")
         while True:
             run_id = await link.polls.next()

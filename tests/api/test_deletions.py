@@ -39,6 +39,8 @@ async def test_one_sample_a_window_and_a_series_are_deleted_and_recorded(
         "device": "box", "tag": "speed", "from_us": T0, "to_us": T0, "count": 1,
     }  # fmt: skip
     assert (await get(admin, tags="speed"))["samples"] == series(10)[1:]
+    async with admin.get("/v1/state") as answer:
+        assert (await answer.json())["store"]["tombstones"] == 1
     window = await delete(admin, **{"tag": "speed", "from": "2025-11-21T01:53:20.001Z", "to": str(T0 + 3000)})
     assert (window["count"], window["from_us"], window["to_us"]) == (3, T0 + 1000, T0 + 3000)
     assert (await delete(admin, **{"tag": "speed", "from": str(T0 + 9000)}))["count"] == 1

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.api.schemas import StoreAnswer
 from gateway.api.tokens import Role
 from gateway.controls import Channel
 from gateway.forward import Forwarder
@@ -40,10 +41,29 @@ async def test_devices(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     assert box["health"]["state"] == "running"
     assert box["controls"] == ["push"]
     assert box["tags"] == [
-        {"tag": "speed", "unit": "", "last": {"tag": "speed", "ts": T0, "value": 2.5, "status": 0}}
+        {
+            "tag": "speed",
+            "unit": "",
+            "last": {"tag": "speed", "ts": T0, "value": 2.5, "status": 0},
+            "state": None,
+        }
     ]
+    assert box["items"] is None
     assert abs(box["last_heard_us"] - gateway.clock.wall_us()) < 5_000_000
-    assert (await get(admin, "/v1/devices/counter"))["controls"] == ["browse"]
+    counter = await get(admin, "/v1/devices/counter")
+    assert counter["controls"] == ["browse"]
+    assert counter["items"] == {"alive": 1, "subscribed": 0, "polled": 1, "bad": 1}
+    about = {
+        "type": "word",
+        "format": "",
+        "unit": "",
+        "range": [0, 9],
+        "instrument_range": None,
+        "enum": {},
+    }
+    assert {row["tag"]: row["state"] for row in counter["tags"]} == {
+        "count": {"way": "polled", "address": "register 1", "detail": "", "alive": True, "about": about}
+    }
 
 
 async def test_a_poll_gives_its_run_and_a_second_one_joins(admin: aiohttp.ClientSession) -> None:
@@ -159,6 +179,8 @@ async def test_state(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     assert state["config"]["problems"] == ["gateway.yaml:1:1: broken"]
     assert state["config"]["warnings"] == ["a warning"]
     assert state["store"]["bytes_budget"] > 0
+    assert (state["store"]["salvaging"], state["store"]["tombstones"]) == ("", 0)
+    assert StoreAnswer().validate(state["store"]) == {}, "it is what the documentation says, all of it"
     assert set(state["devices"]) == {"box", "counter"}
     assert 0 < state["uptime_s"] < 60
 

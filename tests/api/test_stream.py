@@ -169,6 +169,7 @@ async def test_a_wrong_later_message_is_closed(admin: aiohttp.ClientSession, tex
         assert socket.close_code == websocket.BAD_MESSAGE
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(60)
 async def test_from_receipt_to_socket_p99_is_below_100_ms(
     gateway: Plant, admin: aiohttp.ClientSession

@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 
 from gateway.__main__ import command_line
 from gateway.config import load
-from gateway.config.dropin import STATE, dropin
+from gateway.config.dropin import dropin
+from gateway.places import STATE
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "systemd" / "edge-gateway.service"
@@ -135,7 +136,7 @@ def test_the_manual_names_every_command(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_the_scripts_are_clean() -> None:
-    scripts = [*(ROOT / "debian").glob("*.sh"), ROOT / "install.sh"]
+    scripts = [*(ROOT / "debian").glob("*.sh"), *(ROOT / ".github/deploy").glob("*.sh"), ROOT / "install.sh"]
     scripts += [
         ROOT / "debian" / f"edge-gateway.{name}" for name in ("preinst", "postinst", "prerm", "postrm")
     ]

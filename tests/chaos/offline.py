@@ -9,6 +9,7 @@ A folder that has a store already is drained as it is.
 import asyncio
 import json
 import resource
+import socket
 import sys
 import time
 from itertools import pairwise
@@ -26,7 +27,6 @@ from gateway.uploaders.http import Settings
 
 RATE = 500
 WEEK_S = 7 * 86_400
-PORT = 18_791
 
 
 class OffsetClock:
@@ -48,7 +48,7 @@ class OffsetClock:
         await asyncio.sleep(seconds)
 
 
-async def receive() -> None:
+async def receive(bound: socket.socket) -> None:
     """Take units; know each by its key, and when the newest sample of each lane was put."""
     kept: dict[str, int] = {}
     lags: list[float] = []
@@ -76,7 +76,7 @@ async def receive() -> None:
     app.add_routes([web.post("/ingest", ingest), web.get("/told", tell)])
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", PORT).start()
+    await web.SockSite(runner, bound).start()
     await asyncio.Event().wait()
 
 
@@ -93,6 +93,9 @@ class Offline:
         self.step_s, self.drain_s, self.folder = step_s, drain_s, folder
         self.settings = StoreSettings(max_bytes=budget_bytes)
         self.clock = OffsetClock()
+        self.port = socket.socket()  # bound, it refuses connections until the receiver listens at it
+        self.port.bind(("127.0.0.1", 0))
+        self.url = "http://{}:{}".format(*self.port.getsockname())
         self.found: dict[str, Any] = {"most_bytes": 0, "most_mib": 0}
         self.put = 0
         self.acks_ms: list[float] = []
@@ -113,7 +116,7 @@ class Offline:
 
     def forwarder(self, store: Store, supervisor: Supervisor) -> Forwarder:
         store.pin(["cloud"])
-        settings = Settings(url=f"http://127.0.0.1:{PORT}/ingest")  # type: ignore[call-arg]
+        settings = Settings(url=f"{self.url}/ingest")  # type: ignore[call-arg]
         forwarder = Forwarder("cloud", "http", settings, store, self.clock, "gw")
         supervisor.keep("upload cloud", forwarder.run)
         return forwarder
@@ -135,7 +138,10 @@ class Offline:
 
     async def back(self) -> None:
         """The receiver is there again: drain, with samples coming in all the while."""
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.chaos.offline", "receive")
+        port = self.port.fileno()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.chaos.offline", "receive", str(port)), pass_fds=[port]
+        )
         began, cpu = time.monotonic(), time.process_time()
         try:
             async with Store.open(self.folder, self.settings, self.clock) as store:
@@ -147,7 +153,7 @@ class Offline:
                 await self._drain(store, self.forwarder(store, supervisor))
                 await supervisor.close()
                 self.found["lost"] = store.state().counters["lost"]
-            async with ClientSession() as session, session.get(f"http://127.0.0.1:{PORT}/told") as answer:
+            async with ClientSession() as session, session.get(f"{self.url}/told") as answer:
                 self._judge(await answer.json())
         finally:
             process.kill()
@@ -198,7 +204,7 @@ def main(step_s: int, drain_s: float, folder: Path, budget_bytes: int) -> dict[s
 
 if __name__ == "__main__":
     if sys.argv[1] == "receive":
-        asyncio.run(receive())
+        asyncio.run(receive(socket.socket(fileno=int(sys.argv[2]))))
     else:
         budget = int(sys.argv[4]) if len(sys.argv) > 4 else 4_000_000_000
         figures = main(int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), budget)

@@ -113,7 +113,7 @@ class SimulatedDisk:
         self._kept += [mine, real_open, real_delete]
         assert library.sqlite3_vfs_register(ctypes.byref(mine), 1) == _OK
         library.sqlite3_randomness(0, None)  # seeded anew, by us
-        for call in ("_sync", "_rename", "_remove"):
+        for call in ("sync", "_rename", "_remove"):
             setattr(renew, call, self._past_sqlite(call, getattr(renew, call)))
 
     def _name(self, path: int) -> str:
@@ -190,7 +190,7 @@ class SimulatedDisk:
 
         def taken(path: Path, *to: Path) -> None:
             name = str(path.relative_to(self.folder))
-            if (path.exists() or call == "_sync") and self._refuses():
+            if (path.exists() or call == "sync") and self._refuses():
                 raise OSError(errno.EIO, "simulated")
             there = path.exists()
             if call == "_rename":
@@ -198,7 +198,8 @@ class SimulatedDisk:
                 new = str(to[0].relative_to(self.folder))
                 self._take("rename", name, data=new.encode())
                 self._sizes[new] = self._sizes.pop(name)
-            elif call == "_sync":
+                self._sync_folder(new)
+            elif call == "sync":
                 real(path)
                 self._take("sync", "" if name == "." else f"{name}/" if path.is_dir() else name)
             elif there:
@@ -256,7 +257,7 @@ class SimulatedDisk:
         if whole:
             files = {name: path.read_bytes() for name, path in there.items() if not name.endswith("-shm")}
         else:
-            files = self._disk.state(self._rng)[0]
+            files = {name: content.data for name, content in self._disk.state(self._rng)[0].items()}
         self.dead = True
         return files
 

@@ -104,10 +104,11 @@ class Made(NamedTuple):
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
     """Three stores: stopped in order, killed with its last samples in the WAL, and with half of it folded."""
     made = []
-    command = [sys.executable, "-m", "tests.chaos.writers"]
+    command = [sys.executable, "-m", "tests.chaos.writers", "plain"]
     for name, commits in (("orderly", _COMMITS), ("killed", 10**6)):
         folder = tmp_path_factory.mktemp(name)
-        process = subprocess.Popen([*command, folder, str(commits), ""], stdout=subprocess.PIPE, text=True)
+        writer = [*command, folder, "0", str(commits), "", "0"]
+        process = subprocess.Popen(writer, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         for line in process.stdout:
             if commits != _COMMITS and line == f"a {_ISSUED - writers.PER_COMMIT} {_ISSUED}\n":

@@ -38,6 +38,11 @@ class Intake:
         self.tickets.append(await self._store.put(samples(range(first, first + _BATCH), self._tags)))
         return self.tickets[-1]
 
+    async def commit(self, batches: int) -> None:
+        """Put some, each once the one before is acknowledged."""
+        for _ in range(batches):
+            await (await self.put())
+
     def acknowledged(self) -> list[int]:
         done = (place for place, ticket in enumerate(self.tickets) if ticket.done)
         return [n for place in done for n in range(place * _BATCH, place * _BATCH + _BATCH)]
@@ -83,8 +88,7 @@ async def io_errors(back: Path, folder: Path) -> object:
     with ext4(back / "image", folder / "disk", _IMAGE_BYTES, "-J", "size=4") as disk:
         async with Store.open(disk / "store", SETTINGS, SystemClock()) as store:
             intake = Intake(store)
-            for _ in range(20):
-                await (await intake.put())
+            await intake.commit(20)
             filler = await asyncio.to_thread(fail_new_blocks, back / "image", disk)
             await intake.while_refused(3.5)
             before = intake.acknowledged()
@@ -95,8 +99,7 @@ async def io_errors(back: Path, folder: Path) -> object:
             filler.unlink()
             print("resumed after", round(await intake.resumed(), 2), "s")  # noqa: T201  # for -s
             assert not store.state().refusing
-            for _ in range(20):
-                await (await intake.put())
+            await intake.commit(20)
             return await after_a_power_cut(
                 back / "image", folder / "cut", intake.acknowledged(), intake.issued
             )
@@ -120,8 +123,7 @@ async def test_a_file_system_that_turns_read_only_loses_nothing_that_was_acknowl
     with ext4(back / "image", folder, _IMAGE_BYTES, "-J", "size=4", "-e", "remount-ro") as disk:
         async with Store.open(disk / "store", SETTINGS, SystemClock()) as store:
             intake = Intake(store)
-            for _ in range(10):
-                await (await intake.put())
+            await intake.commit(10)
             await asyncio.to_thread(
                 Path(f"/sys/fs/ext4/{device(disk).name}/trigger_fs_error").write_text, "a test"
             )
@@ -138,8 +140,7 @@ async def test_a_read_only_remount_is_waited_for(back: Path, tmp_path: Path) -> 
     with ext4(back / "image", tmp_path / "disk", _IMAGE_BYTES, "-J", "size=4") as disk:
         async with Store.open(disk / "store", SETTINGS, SystemClock()) as store:
             intake = Intake(store)
-            for _ in range(10):
-                await (await intake.put())
+            await intake.commit(10)
             filler = await asyncio.to_thread(fail_new_blocks, back / "image", disk)
             await intake.while_refused(1.5)
             for _ in range(40):  # a file that is open for writing keeps it from being remounted

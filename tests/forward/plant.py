@@ -54,6 +54,11 @@ async def until(
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
+async def delivered(peer: Receiver, plant: Plant, *, but: int = 0) -> bool:
+    """Say whether as many samples arrived as were written, `but` so many."""
+    return peer.alive and (await peer.counts())["samples"] >= len(plant.written) - but
+
+
 def check_ledger(plant: Plant, samples: list[dict[str, Any]]) -> None:
     """Every written sample is there exactly once, and in order within a lane and tag."""
     arrived = [(s["tag"], s["ts"]) for s in samples]

@@ -17,7 +17,7 @@ from gateway.model import Batch, Encoding, Outlet, Sample, SeriesInfo, Unit, Upl
 from gateway.settings import Secret
 from gateway.store import Store
 from gateway.uploaders import columns, dataspace
-from tests.forward.plant import Plant, check_ledger, dataspace_settings, forwarding, until
+from tests.forward.plant import Plant, check_ledger, dataspace_settings, delivered, forwarding, until
 from tests.peers.receiver import Receiver
 
 
@@ -178,13 +178,10 @@ async def test_a_token_that_expires_all_the_time_loses_nothing(store: Store, pee
     plant = Plant(store)
     await peer.faults(token_requests=2)
 
-    async def delivered() -> bool:
-        return (await peer.counts())["samples"] >= len(plant.written)
-
     async with forwarding(store, dataspace_settings(peer)):
         for _ in range(10):
             await plant.write(10)
             await asyncio.sleep(0.1)
-        await until(delivered, "everything delivered")
+        await until(lambda: delivered(peer, plant), "everything delivered")
     check_ledger(plant, await peer.samples())
     assert await asked(peer, "/auth/login") == 1

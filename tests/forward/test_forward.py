@@ -12,16 +12,13 @@ from gateway.store import Store
 from tests.forward.plant import (
     Plant,
     check_ledger,
+    delivered,
     forwarding,
     http_settings,
     open_store,
     until,
 )
 from tests.peers.receiver import Receiver
-
-
-async def delivered(peer: Receiver, plant: Plant) -> bool:
-    return peer.alive and (await peer.counts())["samples"] >= len(plant.written)
 
 
 async def bad_times(peer: Receiver, plant: Plant) -> None:

@@ -17,7 +17,7 @@ from gateway.settings import Secret
 from gateway.store import Store
 from gateway.uploaders import http
 from gateway.uploaders.answers import retry_after_s
-from tests.forward.plant import Plant, check_ledger, forwarding, http_settings, until
+from tests.forward.plant import Plant, check_ledger, delivered, forwarding, http_settings, until
 from tests.peers.receiver import Receiver
 
 
@@ -31,10 +31,6 @@ def unit(size: int = 4) -> Unit:
 async def opened(peer: Receiver, **settings: Any) -> AsyncIterator[Outlet]:
     async with http.open("cloud", http_settings(peer, **settings), SystemClock()) as outlet:
         yield outlet
-
-
-async def delivered(peer: Receiver, plant: Plant, *, but: int = 0) -> bool:
-    return (await peer.counts())["samples"] >= len(plant.written) - but
 
 
 KEEPING = (301, 307, 401, 403, 404, 405, 408, 409, 410, 425, 429, 500, 502, 503, 507)

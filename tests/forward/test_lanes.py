@@ -13,12 +13,8 @@ from gateway.forward.backlog import BacklogCounter
 from gateway.forward.cuts import Limits, backlog, live
 from gateway.store import Store, outbox
 from gateway.store.outbox import Transaction
-from tests.forward.plant import Plant, check_ledger, forwarding, http_settings, open_store, until
+from tests.forward.plant import Plant, check_ledger, delivered, forwarding, http_settings, open_store, until
 from tests.peers.receiver import Receiver
-
-
-async def delivered(peer: Receiver, plant: Plant) -> bool:
-    return (await peer.counts())["samples"] >= len(plant.written)
 
 
 async def test_fresh_samples_go_first_while_a_backlog_drains(store: Store, peer: Receiver) -> None:

@@ -1,10 +1,12 @@
 """A client of the gateway in a machine, run in that machine's network.
 
 python -m tests.machine.client get TOKEN PATH       prints the JSON
+python -m tests.machine.client post TOKEN SAMPLES   pushes once; prints the answer
 python -m tests.machine.client push TOKEN FILE      pushes; what is acknowledged goes to FILE
 """
 
 import json
+import os
 import ssl
 import sys
 import time
@@ -12,7 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-BASE = "https://127.0.0.1:8443"
+BASE = os.environ.get("GATEWAY", "https://127.0.0.1:8443")
 DEVICE = "scale"
 
 
@@ -49,4 +51,7 @@ if __name__ == "__main__":
     command, token, argument = sys.argv[1:]
     if command == "push":
         push(token, Path(argument))
-    sys.stdout.write(ask(token, argument).decode())
+    elif command == "post":
+        sys.stdout.write(ask(token, f"/v1/devices/{DEVICE}/samples", json.loads(argument)).decode())
+    else:
+        sys.stdout.write(ask(token, argument).decode())

@@ -1,6 +1,7 @@
 """Machines to test in, and the packages to install there."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -30,27 +31,44 @@ def able() -> None:
 def packages(tmp_path_factory: pytest.TempPathFactory, able: None) -> Path:
     """Return a folder with each suite's package (built where dist/ has none), and an older one."""
     folder = tmp_path_factory.mktemp("packages")
-    built = Path(os.environ.get("PACKAGES", REPOSITORY / "dist"))
     for suite, mark in SUITES.items():
-        found = sorted(built.glob(f"edge-gateway_*~{mark}_amd64.deb"))
-        if not found:
-            build = [str(REPOSITORY / "debian" / "build-in-root.sh"), suite, "amd64", str(built)]
-            subprocess.run(build, check=True, env={**os.environ, "ROOTS": str(ROOTS)})
-            found = sorted(built.glob(f"edge-gateway_*~{mark}_amd64.deb"))
-        shutil.copy(found[-1], folder / f"edge-gateway-{mark}.deb")
-        older(found[-1], folder / f"older-{mark}.deb")
+        shipped = shutil.copy(built(suite, "amd64"), folder / f"edge-gateway-{mark}.deb")
+        variant(shipped, folder / f"older-{mark}.deb", "0.0.1")
     return folder
 
 
-def older(package: Path, to: Path) -> None:
-    """Make a package that differs in its version alone, an older one: there is no released one yet."""
+def built(suite: str, arch: str) -> Path:
+    """Return the package for a suite and a processor, built where it is not there yet."""
+    folder = Path(os.environ.get("PACKAGES", REPOSITORY / "dist"))
+    pattern = f"edge-gateway_*~{SUITES[suite]}_{arch}.deb"
+    if not any(folder.glob(pattern)):
+        build = [str(REPOSITORY / "debian" / "build-in-root.sh"), suite, arch, str(folder)]
+        subprocess.run(build, check=True, env={**os.environ, "ROOTS": str(ROOTS)})
+    return sorted(folder.glob(pattern))[-1]
+
+
+def variant(
+    package: Path, to: Path, version: str, edit: Callable[[Path], None] | None = None, form: str = ""
+) -> None:
+    """Make a package of another version, of another Store-Form if given, with its files edited.
+
+    There is no released one yet.
+    """
     work = to.with_suffix("")
     subprocess.run(["dpkg-deb", "-R", package, work], check=True)
+    fields = {"Version": version} | ({"Store-Form": form} if form else {})
     control = work / "DEBIAN" / "control"
-    lines = control.read_text().splitlines()
-    control.write_text(
-        "\n".join("Version: 0.0.1" if line.startswith("Version:") else line for line in lines) + "\n"
-    )
+    for file, changed in (
+        (control, fields),
+        (next(work.glob("usr/lib/edge-gateway/edge_gateway-*.dist-info/METADATA")),
+         {"Version": version.partition("~deb")[0]}),
+    ):  # fmt: skip
+        text = file.read_text()
+        for name, value in changed.items():
+            text = re.sub(rf"^{name}: .*$", f"{name}: {value}", text, count=1, flags=re.MULTILINE)
+        file.write_text(text)
+    if edit is not None:
+        edit(work)
     subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "-b", work, to], check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(work)
 

@@ -48,24 +48,28 @@ def cgroups() -> list[Path]:
     ]
 
 
-def pristine(suite: str) -> Path:
-    """Return the unpacked root of a suite, made where it is not there yet (half a minute)."""
-    name = f"{suite}-{zlib.crc32(INCLUDED.encode()):x}"
+def pristine(suite: str, arch: str = "") -> Path:
+    """Return the unpacked root of a suite, made where it is not there yet (half a minute).
+
+    `arch`: of another processor, emulated by qemu-user (two minutes).
+    """
+    name = f"{suite}{arch}-{zlib.crc32(INCLUDED.encode()):x}"
     tar, folder = ROOTS / f"{name}.tar", ROOTS / name
     if not folder.is_dir():
         ROOTS.mkdir(parents=True, exist_ok=True)
         if not tar.exists():
-            mirror = os.environ.get("MIRROR") or _mirror()
+            at = mirror()
             draft = ROOTS / f".{name}.tar"
             command = [
                 "mmdebstrap",
                 "--quiet",
                 "--variant=minbase",
                 f"--include={INCLUDED}",
+                *([f"--arch={arch}"] if arch else []),
                 suite,
                 str(draft),
             ]
-            subprocess.run([*command, *([mirror] if mirror else [])], check=True)
+            subprocess.run([*command, *([at] if at else [])], check=True)
             draft.replace(tar)
         draft = ROOTS / f".{name}"
         shutil.rmtree(draft, ignore_errors=True)
@@ -75,7 +79,10 @@ def pristine(suite: str) -> Path:
     return folder
 
 
-def _mirror() -> str:
+def mirror() -> str:
+    """Return $MIRROR, else this machine's own mirror of Debian, or "" for mmdebstrap's."""
+    if named := os.environ.get("MIRROR"):
+        return named
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     found = re.search(r"^URIs:\s*(\S+)", sources.read_text(), re.MULTILINE) if sources.exists() else None
     return found[1] if found else ""
@@ -84,15 +91,15 @@ def _mirror() -> str:
 class Machine:
     """One booted root. Its network is its own loopback."""
 
-    def __init__(self, suite: str, folder: Path, packages: Path) -> None:
-        self.suite, self.folder, self.packages = suite, folder, packages
+    def __init__(self, suite: str, folder: Path, packages: Path, arch: str = "") -> None:
+        self.suite, self.arch, self.folder, self.packages = suite, arch, folder, packages
         self.root = folder / "root"
         self.name = f"egw-{os.getpid()}-{folder.name}"[:60]
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._beside: list[subprocess.Popen[str]] = []
 
     def mount(self) -> None:
-        lower, upper, work = pristine(self.suite), self.folder / "upper", self.folder / "work"
+        lower, upper, work = pristine(self.suite, self.arch), self.folder / "upper", self.folder / "work"
         for each in (upper, work, self.root):
             each.mkdir(parents=True)
         options = f"lowerdir={lower},upperdir={upper},workdir={work}"
@@ -129,7 +136,7 @@ class Machine:
         self, *command: str, check: bool = True, timeout_s: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the machine, as root; stdout and stderr as text."""
-        leader = self._leader()
+        leader = self.leader()
         if leader is None:
             return subprocess.CompletedProcess(command, 255, "", "the machine is not up")
         environ = (
@@ -161,7 +168,7 @@ class Machine:
 
     def beside(self, *command: str, **keywords: Any) -> subprocess.Popen[str]:
         """Start a command of this machine (the host) in the network of that one; it ends with it."""
-        into = ("nsenter", "-t", str(self._leader()), "-n", "--")
+        into = ("nsenter", "-t", str(self.leader()), "-n", "--")
         environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         started = subprocess.Popen((*into, *command), text=True, env=environ, cwd=REPOSITORY, **keywords)
         self._beside.append(started)
@@ -202,7 +209,7 @@ class Machine:
 
     def cut(self) -> None:
         """Kill it as a power cut does: nothing of it gets a word in."""
-        leader = self._leader()
+        leader = self.leader()
         assert leader is not None
         os.kill(leader, signal.SIGKILL)
         self._ended()
@@ -229,7 +236,7 @@ class Machine:
             subprocess.run(["umount", self.root], check=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _leader(self) -> int | None:
+    def leader(self) -> int | None:
         """Return the process that is PID 1 in there."""
         if self._nspawn is None or self._nspawn.poll() is not None:
             return None
@@ -247,13 +254,31 @@ class Machine:
             raise AssertionError("the machine did not shut down within 30 s") from None
 
 
+class MachineOfImage(Machine):
+    """The disk of another machine, booted here."""
+
+    def __init__(self, image: Path, folder: Path) -> None:
+        super().__init__("", folder, folder)
+        self._image = image
+
+    def mount(self) -> None:
+        self.root.mkdir(parents=True)
+        subprocess.run(["mount", "-o", "loop", self._image, self.root], check=True)
+
+
 @contextlib.contextmanager
-def machine(suite: str, folder: Path, packages: Path) -> Iterator[Machine]:
-    """Boot a fresh machine."""
-    made = Machine(suite, folder, packages)
+def booted(made: Machine) -> Iterator[Machine]:
+    """Boot a machine; end it."""
     try:
         made.mount()
         made.boot()
         yield made
     finally:
         made.close()
+
+
+def machine(
+    suite: str, folder: Path, packages: Path, arch: str = ""
+) -> contextlib.AbstractContextManager[Machine]:
+    """Boot a fresh machine."""
+    return booted(Machine(suite, folder, packages, arch))

@@ -4,13 +4,13 @@ import asyncio
 import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gateway.clock import SystemClock
-from gateway.model import Batch, Device, DeviceProblem, Flag, Receipt, Sample, Ticket
+from gateway.model import Batch, Device, DeviceProblem, Flag, Hole, Receipt, Sample, Ticket
 from gateway.protocols import opcua
 from gateway.supervise import Backoff, Keeper, Supervisor
 
@@ -60,13 +60,20 @@ class RecordingLink:
         self.reports: list[tuple[str, str]] = []
         self.controls: list[object] = []
         self.keeper: Keeper | None = None
+        self.memory: dict[str, Any] = {}
         self.full = asyncio.Event()
         self.full.set()
         self._changed = asyncio.Condition()
 
-    def tag(self, name: str, *, unit: str = "") -> int:
-        self.units[name] = unit
+    def tag(self, name: str, *, unit: str | None = "") -> int:
+        self.units[name] = self.units.get(name, "") if unit is None else unit
         return self.names.setdefault(name, len(self.names) + 1)
+
+    def last(self, series: int) -> Sample | None:
+        return max((s for s in self.committed if s.series == series), key=lambda s: s.ts, default=None)
+
+    def mending(self) -> AbstractContextManager[Hole | None]:
+        return nullcontext()  # holes are the daemon's: tests/opcua/plant.py has the real ones
 
     def stamp(self) -> tuple[int, int]:
         return self.clock.wall_us(), Flag.OWN_TIME

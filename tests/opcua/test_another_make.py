@@ -10,6 +10,7 @@ import pytest
 
 from gateway.protocols import opcua
 from gateway.protocols.opcua import opening
+from gateway.protocols.opcua.learning import learn
 from gateway.protocols.opcua.session import Session
 from tests.opcua.recording import RecordingLink, collecting, tags
 from tests.peers.opcua_peer import NODE_OPCUA, running
@@ -106,7 +107,7 @@ async def test_every_type(tmp_path: Path, free_port: Port) -> None:
             assert {name: type(got[name]) for name in EXPECTED} == {n: type(v) for n, v in EXPECTED.items()}
             assert math.isnan(got["NaN"])
             assert math.copysign(1, got["NegativeZero"]) == -1
-            assert got["Range"].endswith(b"\x3f" + bytes(7) + b"\x40")
+            assert got["Range"] == '{"Low":1.0,"High":2.0}'
 
 
 async def test_bad_status_is_a_sample(tmp_path: Path, free_port: Port) -> None:
@@ -171,13 +172,11 @@ async def test_the_limits_of_the_server_are_kept(tmp_path: Path, free_port: Port
 async def test_limits_that_the_server_does_not_tell(
     tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = opening._learn
-
     async def untold(live: Session) -> None:
         await learn(live)
         live.limits = dict.fromkeys(live.limits, 500)
 
-    monkeypatch.setattr(opening, "_learn", untold)
+    monkeypatch.setattr(opening, "learn", untold)
     async with running(NODE_OPCUA, free_port(), "--tags", "60", "--per-call", "9") as server:
         for mode in ("subscribe", "poll"):
             link = RecordingLink("mill", tmp_path)

@@ -12,7 +12,7 @@ from asyncua.client.ua_session import UaSession
 
 from gateway.model import Device
 from gateway.protocols import opcua
-from gateway.protocols.opcua import collect, reads, selftest, session
+from gateway.protocols.opcua import collect, reads, selftest, session, subscriptions
 from gateway.protocols.opcua.subscription import Subscription
 from tests.opcua.recording import RecordingLink, collecting, failure, supervised, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, Peer, running
@@ -270,7 +270,7 @@ async def test_the_public_path_brings_the_same(
     tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert selftest.fast_path_works()
-    for module in (collect, reads, selftest):
+    for module in (subscriptions, reads, selftest):
         monkeypatch.setattr(module, "fast_path_works", lambda: False)
     async with running(NODE_OPCUA, free_port()) as server:
         link = RecordingLink("mill", tmp_path, commit_s=0.3)

@@ -5,6 +5,7 @@ commands on its input, a line each:
 
     write ROUNDS INTERVAL_MS    every tag gets the next number in each round; "done" follows
     add NAME                    a late variable appears
+    event SEVERITY TEXT         the server raises an event; "raised" follows
 """
 
 import argparse
@@ -87,6 +88,11 @@ async def main() -> None:
                     task = asyncio.create_task(plc.rounds(int(rounds), float(interval_ms)))
                     writing.add(task)
                     task.add_done_callback(writing.discard)
+                case ["event", severity, *text]:
+                    generator = await server.get_event_generator()
+                    generator.event.Severity = int(severity)
+                    await generator.trigger(message=" ".join(text))
+                    say(event="raised")
                 case ["add", name]:
                     await plc.add(line, name)
                     say(event="added")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.store import Store, compact, writer
+from gateway.store import Store, commit, compact, writer
 
 AT_ONCE = {"chunk_minutes": 0}
 """Settings of a store that folds as soon as it can."""
@@ -16,6 +16,20 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for something to fold all the time, and write the snapshot with each commit."""
     monkeypatch.setattr(compact, "LOOK_NS", 0)
     monkeypatch.setattr(writer, "_SNAPSHOT_NS", -1)
+
+
+def keeping_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never delete the blocks that were folded."""
+    monkeypatch.setattr(commit, "delete_folded", lambda conn, ranges, newest_seq: (0, list(ranges)))
+
+
+async def in_both(store: Store) -> None:
+    """Wait until samples are in chunks whose blocks are still there."""
+    for _ in range(1000):
+        if store._writer.compactor.pending:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"not folded: {store.state()}")
 
 
 async def folded(store: Store) -> None:

@@ -57,6 +57,15 @@ def test_every_chunk_comes_back_bit_for_bit(
             assert sums[2] == sum(numbers)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "column", [[0.0, math.nan], [1.5, math.nan, 2.5], [1.0, math.inf, -math.inf], [math.nan]]
+)
+def test_what_is_no_number_among_numbers_comes_back(column: list[Value]) -> None:
+    n = len(column)
+    _, back = chunk.decode(chunk.encode(1, list(range(n)), column, [0] * n, [0] * n))
+    assert same_value(back.values, column)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_no_bit_may_differ(rng: random.Random) -> None:

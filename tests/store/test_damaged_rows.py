@@ -1,20 +1,14 @@
 """Rows that SQLite reads without complaint and that no writer of ours wrote: found by tests/chaos."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from gateway.store.records import row_crc
 from tests.store.conftest import NOW_US, Opener
+from tests.store.damaging import edit
 from tests.store.reading import everything, put
 from tests.store.searching import searched
-
-
-def edit(path: Path, sql: str) -> None:
-    with closing(sqlite3.connect(path)) as conn, conn:
-        conn.execute(sql)
 
 
 @pytest.mark.parametrize(

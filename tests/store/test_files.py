@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from gateway.model import Sample
-from gateway.store import Store, StoreProblem, Transaction
+from gateway.store import Store, StoreProblem, Transaction, schema
 from gateway.store.codec import MAGIC, decode
 from gateway.store.schema import APPLICATION_ID
 from tests.store.conftest import NOW_US, Opener
+from tests.store.damaging import edit, no_database, truncate, zero_pages
 from tests.store.reading import everything, put
 from tests.store.searching import searched
 
@@ -20,11 +21,6 @@ from tests.store.searching import searched
 def rows_of(path: Path) -> list[tuple[int, bytes]]:
     with closing(sqlite3.connect(path)) as conn:
         return conn.execute("SELECT seq, data FROM block ORDER BY seq").fetchall()
-
-
-def edit(path: Path, sql: str, *parameters: object) -> None:
-    with closing(sqlite3.connect(path)) as conn, conn:
-        conn.execute(sql, parameters)
 
 
 async def test_a_second_daemon_is_refused(opened: Opener, store: Store) -> None:
@@ -46,6 +42,28 @@ async def test_a_store_of_a_newer_version_is_refused_and_left_alone(opened: Open
     assert len(rows_of(path)) == 1
 
 
+async def test_a_store_whose_making_was_cut_between_two_versions_is_no_damage(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    path = tmp_path / "store" / "hot.db"
+
+    def cut(_db: object) -> None:
+        raise KeyboardInterrupt
+
+    def begin() -> None:
+        with closing(schema.connect(path)) as conn, pytest.raises(KeyboardInterrupt):
+            schema.migrate(conn, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "MIGRATIONS", (schema.MIGRATIONS[0], cut))
+        await asyncio.to_thread(begin)
+    async with opened() as store:
+        assert await put(store, (store.series("plc", "a"), NOW_US, 1)) == (1, 0, 0)
+        assert await store.gaps() == []
+    assert not list(path.parent.glob("hot.db.*-*"))
+
+
 async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, opened: Opener) -> None:
     (tmp_path / "store").write_text("a file is in the way")
     with pytest.raises(StoreProblem, match=r"cannot be used: .*check that it"):
@@ -53,21 +71,7 @@ async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, opened: Open
             pass
 
 
-def overwrite_head(path: Path) -> None:
-    path.write_bytes(b"no database at all " * 1000)
-
-
-def zero_pages(path: Path) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[1024:] = bytes(len(raw) - 1024)
-    path.write_bytes(raw)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:3000])
-
-
-@pytest.mark.parametrize("damage", [overwrite_head, zero_pages, truncate])
+@pytest.mark.parametrize("damage", [no_database, zero_pages, truncate])
 async def test_a_damaged_file_is_set_aside_and_a_new_epoch_begins(
     opened: Opener, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -100,7 +104,7 @@ async def test_a_file_that_breaks_while_open_is_set_aside(opened: Opener, tmp_pa
         epoch = store.epoch
 
         def malformed(tx: Transaction) -> None:
-            overwrite_head(path)
+            no_database(path)
             path.with_name("hot.db-wal").write_bytes(b"")
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ

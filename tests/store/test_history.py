@@ -4,6 +4,7 @@ import asyncio
 import random
 import sqlite3
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from gateway.model import Batch, Flag, Sample
 from gateway.store import Store, commit, compact, outbox, records, segment
 from gateway.store.buckets import Folder
 from gateway.store.chunk import HEADER_BYTES
+from gateway.store.schema import APPLICATION_ID
 from tests.store.conftest import DAY_US, NOW_US, Opener
-from tests.store.folding import AT_ONCE, eager, folded, rows, segments
+from tests.store.damaging import no_database, truncate, zero_pages
+from tests.store.folding import AT_ONCE, eager, folded, in_both, keeping_blocks, rows, segments
 from tests.store.reading import everything, put
 from tests.store.searching import searched
 from tests.store.test_retention import fill
@@ -113,7 +116,7 @@ async def test_buckets_count_each_sample_once_in_blocks_in_chunks_and_in_both(
         expected = [await store.buckets(series, *window, width) for width in widths]
         whole = await store.buckets(series, NOW_US - 1000 * DAY_US, NOW_US, 2000 * DAY_US)
     real = commit.delete_folded
-    monkeypatch.setattr(commit, "delete_folded", lambda conn, ranges, newest_seq: (0, list(ranges)))
+    keeping_blocks(monkeypatch)
     for removed in (False, True):
         async with opened(**AT_ONCE) as store:
             if removed:
@@ -121,13 +124,8 @@ async def test_buckets_count_each_sample_once_in_blocks_in_chunks_and_in_both(
                 await put(store, (series[0], NOW_US + 1, 1))
                 await folded(store)
             else:
-                for _ in range(300):
-                    await asyncio.sleep(0.01)
-                    if store._writer.compactor.pending:
-                        break
-                assert store._writer.compactor.pending and store.state().blocks > 5, (
-                    "blocks and chunks have it"
-                )
+                await in_both(store)
+                assert store.state().blocks > 5
             assert len(await everything(store, series, to_us=NOW_US)) == len(samples)
             for width, right in zip(widths, expected, strict=True):
                 found = await store.buckets(series, *window, width)
@@ -176,14 +174,13 @@ async def test_a_kill_between_chunk_and_deletion_leaves_one_sample(
     opened: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(commit, "delete_folded", lambda conn, ranges, newest_seq: (0, list(ranges)))
+        keeping_blocks(patch)
         async with opened(**AT_ONCE) as store:
             s = store.series("plc", "a")
             samples = [Sample(s, NOW_US + n, n) for n in range(3000)]
             await send(store, samples)
             await put(store, (s, NOW_US + 9000, 0))
-            while not store._writer.compactor.pending:
-                await asyncio.sleep(0.01)
+            await in_both(store)
             assert await everything(store, [s], to_us=NOW_US + 8000) == samples
     (path,) = segments(tmp_path / "store")
     before = rows(path, "SELECT count(*) FROM chunk")
@@ -215,13 +212,12 @@ async def test_blocks_that_an_upload_came_to_want_stay(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = commit.delete_folded
-    monkeypatch.setattr(commit, "delete_folded", lambda conn, ranges, newest_seq: (0, list(ranges)))
+    keeping_blocks(monkeypatch)
     async with opened(**AT_ONCE) as store:
         s = store.series("plc", "a")
         for n in range(5):
             await put(store, (s, NOW_US + n, n))
-        while not store._writer.compactor.pending:
-            await asyncio.sleep(0.01)
+        await in_both(store)
         await store.ride(lambda tx: outbox.register(tx, "cloud"))
         monkeypatch.setattr(commit, "delete_folded", real)
         await store.flush()
@@ -245,6 +241,19 @@ async def test_segments_go_when_the_bytes_are_used_up(opened: Opener, tmp_path: 
     assert disk < 2_600_000
 
 
+async def test_segments_go_before_blocks_that_are_not_folded_yet(opened: Opener) -> None:
+    async with opened(max_bytes=2_000_000, **AT_ONCE) as store:
+        await fill(store, store.series("plc", "a"), 100)
+        await folded(store)
+    async with opened(max_bytes=2_000_000) as store:
+        s = store.series("plc", "a")
+        for n in range(100, 250, 10):
+            await fill(store, s, 10, n)
+            kept = [x.ts - NOW_US for x in await everything(store, [s])]
+            assert kept == list(range(n + 10 - len(kept), n + 10)), "what is gone is the oldest"
+            assert store.state().bytes_used <= 2_100_000
+
+
 async def test_segments_go_by_the_gateways_running_time(opened: Opener, tmp_path: Path) -> None:
     async with opened(keep_days=1, **AT_ONCE) as store:
         s = store.series("plc", "a")
@@ -262,12 +271,14 @@ async def test_segments_go_by_the_gateways_running_time(opened: Opener, tmp_path
 
 
 async def damaged(opened: Opener, tmp_path: Path, sql: str) -> int:
-    """Fold ten series' samples, then edit the segment; return the first series."""
-    async with opened(**AT_ONCE) as store:
+    """Fold ten series' samples, a chunk each, then edit the segment; return the first series."""
+    async with opened() as store:
         series = [store.series("plc", str(n)) for n in range(10)]
         await send(store, [Sample(s, NOW_US + n, n) for n in range(200) for s in series])
         await put(store, (series[0], NOW_US + 9000, 0))
+    async with opened(**AT_ONCE) as store:
         await folded(store)
+    assert rows(segments(tmp_path / "store")[0], "SELECT count(*) FROM chunk") == [(10,)]
     (path,) = segments(tmp_path / "store")
     with sqlite3.connect(path) as conn:
         conn.execute(sql)
@@ -294,20 +305,48 @@ async def test_a_chunk_that_was_changed_is_never_served(opened: Opener, tmp_path
         assert await put(store, (s, NOW_US + 1, 1), (s + 1, NOW_US + 1, 1)) == (1, 1, 0)
 
 
-def overwrite(path: Path) -> None:
-    path.write_bytes(b"no database at all " * 1000)
+def unreadable(path: Path) -> None:
+    """Give the first chunk a body that cannot be unpacked, and the checksums to it."""
+    ((number, data),) = rows(path, "SELECT id, data FROM chunk ORDER BY id LIMIT 1")
+    body = b"\xff" * (len(data) - HEADER_BYTES)
+    head = data[: HEADER_BYTES - 8] + zlib.crc32(body).to_bytes(4, "little")
+    with sqlite3.connect(path) as conn:
+        whole = head + zlib.crc32(head).to_bytes(4, "little") + body
+        conn.execute("UPDATE chunk SET data = ? WHERE id = ?", (whole, number))
+    conn.close()
 
 
-def zero_pages(path: Path) -> None:
-    raw = path.read_bytes()
-    path.write_bytes(raw[:1024] + bytes(len(raw) - 1024))
+async def test_a_chunk_that_cannot_be_unpacked_is_damaged_though_its_checksums_hold(
+    opened: Opener, tmp_path: Path
+) -> None:
+    s = await damaged(opened, tmp_path, "SELECT 1")
+    unreadable(segments(tmp_path / "store")[0])
+    async with opened() as store:
+        assert [x.value for x in await everything(store, [s])] == [0]
+        assert len(await everything(store, [s + 1])) == 200
+        await store.flush()
+        ((_, gap),) = await store.gaps()
+        assert "000001.db is damaged" in gap.reason and gap.count == 200
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:3000])
+async def test_a_search_passes_over_a_chunk_that_cannot_be_unpacked(opened: Opener, tmp_path: Path) -> None:
+    s = await damaged(opened, tmp_path, "SELECT 1")
+    async with opened() as store:  # a block of the same time: chunks are taken apart, not copied
+        await put(store, (s, NOW_US - 1, 1), (s, NOW_US + 5000, 1))
+    path = segments(tmp_path / "store")[0]
+    unreadable(path)
+    with sqlite3.connect(path) as conn:
+        conn.execute("UPDATE fold SET n = n - 1")
+    conn.close()
+    async with opened() as store:
+        await searched(store)
+        assert [x.value for x in await everything(store, [s])] == [1, 1, 0]
+        assert len(await everything(store, [s + 1])) == 200
+        gaps = [gap for _, gap in await store.gaps() if "may have been lost" in gap.reason]
+        assert [gap.count for gap in gaps] == [200]
 
 
-@pytest.mark.parametrize("damage", [overwrite, zero_pages, truncate])
+@pytest.mark.parametrize("damage", [no_database, zero_pages, truncate])
 @pytest.mark.parametrize("running", [False, True])
 async def test_a_segment_that_is_damaged_is_set_aside(
     opened: Opener, tmp_path: Path, damage: object, running: bool
@@ -373,13 +412,16 @@ async def test_a_store_without_history_is_brought_to_this_version(opened: Opener
         await send(store, [Sample(s, NOW_US + n, n) for n in range(3000)])
     path = tmp_path / "store" / "hot.db"
     with sqlite3.connect(path) as conn:
-        conn.executescript("DROP TABLE bad_chunk; PRAGMA user_version=1;")
+        conn.executescript(
+            f"DROP TABLE bad_chunk; PRAGMA user_version=1; PRAGMA application_id={APPLICATION_ID | 1};"
+        )
     conn.close()
     (tmp_path / "store" / "history").rmdir()
     async with opened(**AT_ONCE) as store:
         await put(store, (s, NOW_US + 9000, 1))
         await folded(store)
         assert [x.value for x in await everything(store, [s])] == [*range(3000), 1]
+        assert await store.gaps() == []
 
 
 async def test_without_a_snapshot_the_newest_are_found_in_chunks(opened: Opener, tmp_path: Path) -> None:
@@ -505,15 +547,14 @@ async def test_blocks_stay_where_their_segment_turns_out_damaged(
     opened: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     real = commit.delete_folded
-    monkeypatch.setattr(commit, "delete_folded", lambda conn, ranges, newest_seq: (0, list(ranges)))
+    keeping_blocks(monkeypatch)
     async with opened(**AT_ONCE) as store:
         s = store.series("plc", "a")
         samples = [Sample(s, NOW_US + n, n) for n in range(500)]
         await send(store, samples)
         await put(store, (s, NOW_US + 900, 0))
-        while not store._writer.compactor.pending:
-            await asyncio.sleep(0.01)
-        overwrite(segments(tmp_path / "store")[0])
+        await in_both(store)
+        no_database(segments(tmp_path / "store")[0])
         assert await everything(store, [s], to_us=NOW_US + 800) == samples
         await store.flush()
         monkeypatch.setattr(commit, "delete_folded", real)

@@ -46,7 +46,7 @@ def test_a_disk_that_refuses_at_any_step_loses_nothing(
 
         monkeypatch.setattr(renew, call, once)
 
-    for call in ("_sync", "_rename", "_remove"):
+    for call in ("sync", "_rename", "_remove"):
         failing(call)
     tries = 0
     while tries < 3:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -16,11 +17,6 @@ from tests.store.reading import everything, put
 from tests.store.searching import searched
 
 _PAGE = 1024
-
-
-def edit(path: Path, sql: str) -> None:
-    with closing(sqlite3.connect(path)) as conn, conn:
-        conn.execute(sql)
 
 
 def page_of(path: Path, name: str) -> int:
@@ -220,6 +216,54 @@ async def test_a_wal_that_lost_its_end_is_noticed_after_a_kill(
             content = await asyncio.to_thread((tmp_path / "store" / f"hot.db{suffix}").read_bytes)
             await asyncio.to_thread((copy / f"hot.db{suffix}").write_bytes, content)
     await asyncio.to_thread(check_killed, copy / "hot.db", damage)
+
+
+@pytest.mark.parametrize("rebooted", [True, False])
+async def test_an_old_shared_memory_of_the_wal_is_no_damage_after_a_power_cut(
+    opened: Opener, tmp_path: Path, *, rebooted: bool
+) -> None:
+    """Nobody syncs it: a power cut may leave what it was before the WAL began anew."""
+    folder, cut = tmp_path / "store", tmp_path / "cut"
+    async with opened() as store:
+        epoch, s = store.epoch, store.series("plc", "a")
+        for n in range(9):
+            await put(store, (s, NOW_US + n, n))
+        await asyncio.to_thread(shutil.copytree, folder, cut)
+        store._writer._conn.execute("PRAGMA wal_checkpoint(FULL)").fetchall()  # type: ignore[union-attr]
+        await put(store, (s, NOW_US + 9, 9))
+        for name in ("hot.db", "hot.db-wal"):
+            await asyncio.to_thread(shutil.copyfile, folder / name, cut / name)
+    await asyncio.to_thread(shutil.rmtree, folder)
+    await asyncio.to_thread(cut.rename, folder)
+    if rebooted:
+        await asyncio.to_thread((folder / "store.lock").write_bytes, bytes(range(16)))
+    async with opened() as store:
+        assert (store.epoch == epoch) == rebooted
+        await searched(store)
+        assert [x.value for x in await everything(store, [s])] == list(range(10))
+
+
+@pytest.mark.parametrize("after", [0, 5])
+async def test_shared_memory_that_a_power_cut_left_behind_tells_nothing_of_a_newer_wal(
+    opened: Opener, tmp_path: Path, after: int
+) -> None:
+    def copy(name: str, to: Path) -> None:
+        (to / name).write_bytes((tmp_path / "store" / name).read_bytes())
+
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    async with opened() as store:
+        s = store.series("plc", "a")
+        for n in range(30):
+            await put(store, (s, NOW_US + n, n))
+        await asyncio.to_thread(copy, "hot.db-shm", cut)
+    async with opened() as store:  # it begins a new WAL
+        for n in range(after):
+            await put(store, (s, NOW_US + 30 + n, n))
+        for name in ("hot.db", "hot.db-wal"):
+            await asyncio.to_thread(copy, name, cut)
+    await asyncio.to_thread(examine.look_over, cut / "hot.db", same_boot=False)
+    assert await asyncio.to_thread(found_in, cut / "hot.db") == 30 + after
 
 
 def check_killed(path: Path, damage: str) -> None:

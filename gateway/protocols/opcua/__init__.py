@@ -8,13 +8,14 @@ import gc
 import importlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from gateway.model import Device, Link
+from gateway.protocols.opcua.patterns import Pattern, is_pattern
 from gateway.settings import Secret, setting
 from gateway.settings import Settings as Group
 
@@ -36,6 +37,11 @@ def _check_url(url: str) -> None:
         raise ValueError(f"{url!r} has the impossible port 0")
 
 
+def _check_urls(urls: Sequence[str]) -> None:
+    for url in urls:
+        _check_url(url)
+
+
 def _check_security(security: str) -> None:
     if not _SECURITY.fullmatch(security):
         raise ValueError(
@@ -49,6 +55,8 @@ def _check_node(node: str) -> None:
         raise ValueError(
             "the node is empty: nsu=URI;s=Name, ns=2;s=Name, i=2258 or a path such as Line1/Speed"
         )
+    if is_pattern(node):
+        Pattern(node)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +66,12 @@ class Settings(Group):
     SHORT = "url"
 
     url: str = setting(help="Address of the server.", check=_check_url, example="opc.tcp://plc-07:4840")
+    urls: tuple[str, ...] = setting(
+        (),
+        help="Further addresses: of redundant servers, of which the healthiest is used, or of the same one.",
+        check=_check_urls,
+        example="[opc.tcp://plc-08:4840]",
+    )
     security: str = setting(
         "auto",
         help="auto (the strongest that works), none, or a policy with or without a mode.",
@@ -93,13 +107,23 @@ class Settings(Group):
         1000, help="Cycle of the reads where polled.", low=10, high=86_400_000, example="1s"
     )
     max_tags: int = setting(
-        1000, help="The most tags taken when none are listed.", low=1, high=100_000, example="1000"
+        1000,
+        help="The most tags taken by searching: when none are listed, or by wildcards.",
+        low=1,
+        high=100_000,
+        example="1000",
     )
     session_timeout_s: float = setting(
-        60.0, help="How long the server keeps a lost session.", low=10, high=3600, example="60s"
+        30.0, help="How long the server keeps a lost session.", low=10, high=3600, example="60s"
     )
     request_timeout_s: float = setting(
         10.0, help="How long the server may take for an answer.", low=1, high=300, example="10s"
+    )
+    backfill_s: float = setting(
+        86_400.0,
+        help="How far back missed values are fetched from the server's history; 0 fetches none.",
+        low=0,
+        example="1d",
     )
     root: str = setting(
         "/Objects", help="Where the search begins when no tags are listed: a node or path.", check=_check_node
@@ -112,15 +136,15 @@ class Settings(Group):
             raise ValueError("there are `user` and `user_certificate`: the server takes one of them")
 
     def most_samples_per_s(self, tags: Mapping[str, Any]) -> float | None:
-        """Return what comes if each tag changes whenever it is looked at; None where none is listed."""
-        if not tags:
+        """Return what comes if each tag changes whenever it is looked at; None: how many is not known."""
+        if not tags or any(is_pattern(tag.node) for tag in tags.values()):
             return None
         if self.mode == "poll":
-            return len(tags) * 1000 / self.poll_interval_ms
+            return sum(bool(tag.node) for tag in tags.values()) * 1000 / self.poll_interval_ms
         usual = (
             self.publishing_interval_ms if self.sampling_interval_ms is None else self.sampling_interval_ms
         )
-        own = (tag.sampling_interval_ms for tag in tags.values())
+        own = (tag.sampling_interval_ms for tag in tags.values() if tag.node)
         return sum(1000 / ((usual if ms is None else ms) or _FASTEST_MS) for ms in own)
 
 
@@ -131,9 +155,22 @@ class TagSettings(Group):
     SHORT = "node"
 
     node: str = setting(
-        help="Node id by namespace URI or index, or a browse path from Objects.",
+        "",
+        help="Node id by namespace URI or index, or a browse path from Objects; one with *, ? or ** makes a "
+        "tag of each variable that it matches.",
         check=_check_node,
         example="nsu=urn:plc;s=Line1.Speed",
+    )
+    events: str = setting(
+        "",
+        help="Instead of `node`: the node whose events and alarms are kept, i=2253 for all of the server.",
+        example="i=2253",
+    )
+    least_severity: int = setting(1, help="Events below it are left out.", low=1, high=1000)
+    event_types: tuple[str, ...] = setting(
+        (),
+        help="Only events of these types: node ids, or names of the standard.",
+        example="[AlarmConditionType]",
     )
     unit: str = setting("", help="Unit of measure.", example="rpm")
     scale: float = setting(1.0, help="Factor from the raw to the stored value.")
@@ -143,6 +180,12 @@ class TagSettings(Group):
         None, help="As at the device, for this tag.", low=0, high=86_400_000, example="100ms"
     )
     queue_size: int | None = setting(None, help="As at the device, for this tag.", low=1, high=100_000)
+
+    def __post_init__(self) -> None:
+        if bool(self.node) == bool(self.events):
+            raise ValueError("a tag has a `node`, or `events` of one; exactly one of them")
+        if not self.events and (self.least_severity > 1 or self.event_types):
+            raise ValueError("`least_severity` and `event_types` are for tags with `events`")
 
 
 def queue_size(settings: Settings, sampling_ms: int) -> int:

@@ -63,6 +63,9 @@ TOO_MUCH = frozenset(
 )
 """Asked for less at once it may work."""
 
+NO_ROOM = frozenset({_CODES.BadTooManyMonitoredItems})
+"""The subscription is full; another one may have room."""
+
 NO_SUBSCRIPTION = frozenset(
     {
         _CODES.BadServiceUnsupported,
@@ -81,10 +84,13 @@ NO_FILTER = frozenset(
         _CODES.BadMonitoredItemFilterInvalid,
         _CODES.BadMonitoredItemFilterUnsupported,
         _CODES.BadDeadbandFilterInvalid,
+        _CODES.BadEventFilterInvalid,
+        _CODES.BadFilterOperatorUnsupported,
     }
 )
 
 _MEANING = {
+    _CODES.BadTooManyMonitoredItems: "the server subscribes no more tags",
     _CODES.BadTooManySessions: "all sessions of the server are taken; lost ones are freed in time",
     _CODES.BadSessionIdInvalid: "the server does not know our session any more; it was restarted",
     _CODES.BadSessionClosed: "the server closed our session",
@@ -122,6 +128,22 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there (connection refused)"
     return text or type(error).__name__
+
+
+class ServerSilent(DeviceProblem):
+    """Nothing comes from the server any more; the session may live on there, and is tried again first."""
+
+    def __init__(self, device: str, url: str, silent_s: float) -> None:
+        super().__init__(
+            f"device {device}: the server has not answered for {silent_s:.0f} s "
+            f"({url}); it hangs, or the network between is cut"
+        )
+
+
+def cut_off(error: BaseException) -> bool:
+    """Say whether the way to the server broke, so that the session may live on at the server."""
+    causes = list(_leaves(error))
+    return any(isinstance(cause, ServerSilent | OSError | TimeoutError) for cause in causes)
 
 
 def problem(device: str, url: str, error: BaseException) -> GatewayError:

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from gateway.controls import TagAbout, TagState
 from gateway.model import Batch, Device, Link, Value
 from gateway.protocols.opcua import Settings, TagSettings, queue_size
+from gateway.protocols.opcua.patterns import is_pattern
 from gateway.protocols.opcua.values import Reading
 from gateway.scaling import Scaling
 
@@ -29,14 +31,30 @@ class Item:
     scaling: Scaling
     deadband: float
     newest: Newest
+    unit: str = ""
+    """As the YAML gives it."""
     node: Any = None
     """Its asyncua NodeId in this session, once resolved."""
     polled: bool = False
     """Read cyclically rather than subscribed."""
+    refusal: str = ""
+    """Why it is read cyclically though a subscription was wanted."""
     filtered: bool = False
     """The server applies the deadband."""
     kept: Value = None
     """The value that the deadband compares with."""
+    first: int | None = None
+    """Time of the first value in this session, or since a loss; `heard` where it gave none."""
+    heard: bool = False
+    """A value of it came in this session."""
+    queued: bool = False
+    """The server keeps more than one value of it, and says where it could not."""
+    historic: bool | None = None
+    """The server keeps its history, once asked."""
+    events: Any = None
+    """What it takes of a node's events (events.Wanted); None for a variable."""
+    about: TagAbout | None = None
+    """What the server says of it beside its values, once asked."""
     care: int = field(init=False)
     """What a reading of it takes: AS_IT_IS, SCALED or A_LOOK."""
     _problem: str = field(default="", init=False)
@@ -60,8 +78,21 @@ class Item:
         found = self.newest.get(self.series)
         return None if found is None else Reading(*found)
 
+    def poll(self, why: str) -> None:
+        """Have it read cyclically, for that reason; events cannot be."""
+        if self.events is not None:
+            self.problem = f"node {self.spec}: its events come by subscription only" + f" ({why})" * bool(why)
+        else:
+            self.polled, self.refusal = True, why
+
     def named(self) -> str:
         return f"{self.tag} ({self.where})" if self.where else self.tag
+
+    def begin(self, ts: int | None) -> None:
+        """Note that a value of that time came."""
+        self.heard = True
+        if self.first is None:
+            self.first = ts
 
     def unchanged(self, reading: Reading) -> bool:
         """Say whether a cyclic read found what the last one did.
@@ -92,6 +123,7 @@ def _number(value: Value) -> bool:
 
 def take(item: Item, reading: Reading, link: Link, batch: Batch) -> None:
     """Add one reading to a batch as a sample, unless it lies within the deadband."""
+    item.begin(reading.ts)
     small = item.within_deadband(reading)
     item.newest[item.series] = reading
     if small:
@@ -102,12 +134,12 @@ def take(item: Item, reading: Reading, link: Link, batch: Batch) -> None:
     batch.add(item.series, ts, value, reading.status, flags)
 
 
-def listed(device: Device, settings: Settings, link: Link) -> list[Item]:
-    """Return the items of the tags in the YAML, not resolved yet."""
-    newest: Newest = {}
+def listed(device: Device, settings: Settings, link: Link, newest: Newest) -> list[Item]:
+    """Return the items of the tags that the YAML names one by one, not resolved yet."""
     return [
         item(name, tag.node, tag, settings, link, newest, where=device.where.get(name, ""))
         for name, tag in device.tags.items()
+        if tag.node and not is_pattern(tag.node)
     ]
 
 
@@ -122,7 +154,9 @@ def item(
         sampling_ms = settings.publishing_interval_ms
     return Item(
         tag=name,
-        series=link.tag(name, unit=tag.unit),
+        # Without one in the YAML the series keeps the unit that the server told last, until it tells again.
+        series=link.tag(name, unit=tag.unit or None),
+        unit=tag.unit,
         spec=spec,
         where=where,
         sampling_ms=sampling_ms,
@@ -145,18 +179,35 @@ class Condition:
     auto: bool = False
     """Tags that are polled are so because the server does not subscribe them, which is said."""
 
+    remark: str = ""
+    """What is to be known besides."""
+
     def report(self) -> None:
         bad = [item for item in self.items if item.problem]
         sentences = list(self.notes)
         if bad:
             sentences.append(f"{len(bad)} of {len(self.items)} tags are bad: {_few(bad)}")
         state = "degraded" if sentences else "running"
-        polled = sum(item.polled for item in self.items)
+        polled = [item for item in self.items if item.polled]
         if self.auto and polled:
-            sentences.append(f"{polled} of {len(self.items)} tags are read cyclically, not subscribed")
-        if self.insecure:
-            sentences.append(self.insecure)
+            reasons = ", ".join(dict.fromkeys(item.refusal for item in polled if item.refusal))
+            why = f" ({reasons})" if reasons else ""
+            sentences.append(
+                f"{len(polled)} of {len(self.items)} tags are read cyclically, not subscribed{why}"
+            )
+        sentences.extend(filter(None, (self.remark, self.insecure)))
         self.link.report(state, "; ".join(sentences))
+
+    def tag_states(self) -> dict[str, TagState]:
+        """Return how each tag is (controls.TagStates)."""
+        return {item.tag: _state(item) for item in self.items}
+
+
+def _state(item: Item) -> TagState:
+    if item.problem:
+        return TagState("bad", item.spec, item.problem, alive=False, about=item.about)
+    way = "polled" if item.polled else "subscribed"
+    return TagState(way, item.spec, item.refusal, alive=item.heard, about=item.about)
 
 
 def _few(bad: Iterable[Item], most: int = 3) -> str:

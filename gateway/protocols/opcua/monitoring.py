@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from asyncua import ua
 
 from gateway.model import DeviceProblem
-from gateway.protocols.opcua.faults import NO_FILTER, NO_SUCH_TAG, TOO_MUCH, status_text
+from gateway.protocols.opcua.faults import NO_FILTER, NO_ROOM, NO_SUCH_TAG, TOO_MUCH, status_text
 from gateway.protocols.opcua.items import Item
 from gateway.protocols.opcua.session import Session
 
@@ -14,72 +14,94 @@ class Monitor:
     """The items of one subscription; an item's client handle is its place in `items`."""
 
     def __init__(self, session: Session, *, strict: bool) -> None:
-        self._session = session
+        self.session = session
         self._strict = strict
         """What cannot be subscribed is bad, rather than read cyclically."""
         self.items: list[Item] = []
 
-    async def add(self, subscription: int, items: Sequence[Item]) -> None:
-        """Create the items; each is then subscribed, to be polled, or bad."""
-        size = self._session.limits["monitor"]
-        for start in range(0, len(items), size):
-            await self._add_chunk(subscription, items[start : start + size])
+    def subscribed(self) -> list[Item]:
+        """Return the items that it really has."""
+        return [item for item in self.items if not item.polled and not item.problem]
 
-    async def _add_chunk(self, subscription: int, items: Sequence[Item]) -> None:
+    async def add(self, subscription: int, items: Sequence[Item]) -> list[Item]:
+        """Create the items; each is then subscribed, to be polled, or bad.
+
+        Returns those that it has no room for: further ones are not even tried.
+        """
+        left = list(items)
+        while left:
+            chunk = left[: self.session.limits["monitor"]]
+            refused = await self._add_chunk(subscription, chunk)
+            left = left[len(chunk) :]
+            if refused:
+                return refused + left
+        return []
+
+    async def _add_chunk(self, subscription: int, items: Sequence[Item]) -> list[Item]:
         parameters = ua.CreateMonitoredItemsParameters()
         parameters.SubscriptionId = subscription
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
         first = len(self.items)
         self.items.extend(items)
-        parameters.ItemsToCreate = [_request(first + place, item) for place, item in enumerate(items)]
+        namespaces = self.session.namespaces
+        parameters.ItemsToCreate = [
+            _request(first + place, item, namespaces) for place, item in enumerate(items)
+        ]
         try:
-            response = await self._session.ask(
+            response = await self.session.ask(
                 ua.CreateMonitoredItemsRequest, parameters, ua.CreateMonitoredItemsResponse
             )
         except ua.UaStatusCodeError as error:
-            if error.code in TOO_MUCH and len(items) > 1:
-                half = len(items) // 2
-                self._session.limits["monitor"] = min(self._session.limits["monitor"], half)
-                await self._add_chunk(subscription, items[:half])
-                await self._add_chunk(subscription, items[half:])
-                return
-            if error.code == ua.StatusCodes.BadTooManyMonitoredItems or error.code in TOO_MUCH:
-                for item in items:
-                    self._refused(item, error.code)
-                return
-            raise
+            del self.items[first:]
+            if error.code in NO_ROOM:
+                return list(items)
+            if error.code not in TOO_MUCH:
+                raise
+            if len(items) == 1:
+                self._refused(items[0], error.code)
+                return []
+            self.session.limits["monitor"] = len(items) // 2
+            return await self.add(subscription, items)
         results = response.Results or []
         if len(results) != len(items):
             raise DeviceProblem(
-                f"device {self._session.device}: the server answered {len(items)} monitored items "
+                f"device {self.session.device}: the server answered {len(items)} monitored items "
                 f"with {len(results)} results"
             )
-        again = [item for item, result in zip(items, results, strict=True) if not self._made(item, result)]
-        if again:
-            await self._add_chunk(subscription, again)
+        again, full = [], []
+        for item, result in zip(items, results, strict=True):
+            code = result.StatusCode.value
+            if code in NO_ROOM:
+                full.append(item)
+            elif code in NO_FILTER and item.events is not None and item.events.loosen():
+                again.append(item)
+            elif code in NO_FILTER and item.filtered:
+                item.filtered = False
+                again.append(item)
+            else:
+                self._take(item, result)
+        return full + (await self._add_chunk(subscription, again) if again else [])
 
-    def _made(self, item: Item, result: ua.MonitoredItemCreateResult) -> bool:
-        """Take a result; False where the item is to be tried again without its filter."""
-        code = result.StatusCode.value
-        item.polled = False
+    def _take(self, item: Item, result: ua.MonitoredItemCreateResult) -> None:
+        item.polled, item.refusal = False, ""
+        # A queue of one overflows without a word (Part 4, 7.22.2).
+        item.queued = result.RevisedQueueSize > 1
         if result.StatusCode.is_good():
             item.problem = ""
-            return True
-        if code in NO_FILTER and item.filtered:
-            item.filtered = False
-            return False
-        self._refused(item, code)
-        return True
+        else:
+            self._refused(item, result.StatusCode.value)
 
     def _refused(self, item: Item, code: int) -> None:
         item.filtered = False
-        if code in NO_SUCH_TAG or self._strict:
+        if item.events is not None:
+            item.problem = f"node {item.spec}: it gives no events: {status_text(code)}"
+        elif code in NO_SUCH_TAG or self._strict:
             item.problem = f"node {item.spec}: {status_text(code)}"
         else:
-            item.polled = True
+            item.polled, item.refusal = True, status_text(code)
 
 
-def _request(handle: int, item: Item) -> ua.MonitoredItemCreateRequest:
+def _request(handle: int, item: Item, namespaces: Sequence[str]) -> ua.MonitoredItemCreateRequest:
     request = ua.MonitoredItemCreateRequest()
     request.ItemToMonitor.NodeId = item.node
     request.ItemToMonitor.AttributeId = ua.AttributeIds.Value
@@ -89,6 +111,10 @@ def _request(handle: int, item: Item) -> ua.MonitoredItemCreateRequest:
     parameters.SamplingInterval = float(item.sampling_ms)
     parameters.QueueSize = item.queue_size
     parameters.DiscardOldest = True
+    if item.events is not None:
+        request.ItemToMonitor.AttributeId = ua.AttributeIds.EventNotifier
+        parameters.SamplingInterval = 0.0
+        parameters.Filter = item.events.filter(namespaces)
     if item.filtered:
         wanted = ua.DataChangeFilter()
         wanted.Trigger = ua.DataChangeTrigger.StatusValue

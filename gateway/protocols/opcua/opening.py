@@ -5,14 +5,16 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 from asyncua import Client, ua
 
 from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.bounded import understood
-from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, sentence
+from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, cut_off, sentence
+from gateway.protocols.opcua.greeting import with_port
+from gateway.protocols.opcua.kept import Kept, reactivated
+from gateway.protocols.opcua.learning import learn
 from gateway.protocols.opcua.pki import Identity, Pki
 from gateway.protocols.opcua.security import Choice, choices, insecure
 from gateway.protocols.opcua.selftest import guard
@@ -20,20 +22,14 @@ from gateway.protocols.opcua.server_clock import asked_for_endpoints, clock_note
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.trusting import Vetted, user_login, vet
 
+_log = logging.getLogger(__name__)
+
 _LEAVE_S = 1.5
-_PORT = 4840
-"""The registered port of OPC UA, where the address names none."""
 _CHANNEL_LIFETIME_MS = 3_600_000
-_LIMITS = {
-    "read": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
-    "browse": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerBrowse,
-    "translate": (
-        ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIds
-    ),
-    "monitor": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
-}
-_UNSAID = 500
-_MOST = 1000
+_CONNECT_S = 4.0
+"""A host that is off, or a connection that leads nowhere, is given up sooner than a server that is slow."""
+KEPT = "opcua kept"
+"""Where the link remembers what was left at a server (kept.Kept)."""
 
 
 @asynccontextmanager
@@ -41,15 +37,22 @@ async def open_session(device: Device, settings: Settings, link: Link) -> AsyncI
     """Enter a session over the best endpoint that works; raises DeviceProblem or WaitingForTrust."""
     pki = Pki(link.state / "pki")
     identity = await asyncio.to_thread(pki.identity, link.gateway_id)
-    candidates, offset_us = await _candidates(device, settings, link, pki, identity)
+    left: Kept | None = link.memory.get(KEPT)
+    if left is not None and left.url != settings.url:
+        left = None
+    if left is not None:
+        ways, offset_us = [left.choice], left.clock_offset_us
+    else:
+        ways, offset_us = await _candidates(device, settings, link, pki, identity)
     refusals: list[str] = []
-    for choice in candidates:
+    for choice in ways:
         vetted = await asyncio.to_thread(vet, device, settings, link, pki, choice)
         client = _client(device, settings, link, identity, choice, vetted)
         try:
-            await _connect(client, device, settings, choice)
+            resumed = await _connect(client, device, settings, choice, left, link)
         except ua.UaStatusCodeError as error:
             await _leave(client)
+            link.memory.pop(KEPT, None)
             if error.code in REFUSED_POLICY:
                 refusals.append(f"{choice}: {sentence(error)}")
                 continue
@@ -61,13 +64,19 @@ async def open_session(device: Device, settings: Settings, link: Link) -> AsyncI
             if choice.secured:
                 await asyncio.to_thread(pki.remember_secured, device.id, str(choice))
             session = Session(client, device.id, settings, choice, insecure(choice, settings))
+            session.resumed, session.kept = resumed, left
             session.vetted = vetted
             session.clock_offset_us = offset_us
             session.heard()
-            await _learn(session)
+            await learn(session)
             yield session
-        finally:
-            await _leave(client)
+        except BaseException as error:
+            if cut_off(error):
+                _abort(client)  # the session may live on, and is taken up again
+            else:
+                await _leave(client)
+            raise
+        await _leave(client)
         return
     raise DeviceProblem(f"device {device.id}: no endpoint of the server works: {'; '.join(refusals)}")
 
@@ -78,6 +87,7 @@ async def _candidates(
     """Return the ways in, the best first, and what the server's clock is ahead of ours."""
     asking = _bare_client(settings, identity)
     try:
+        await _open_socket(asking)
         endpoints, offset_us = await asked_for_endpoints(asking, link.clock)
     finally:
         _abort(asking)
@@ -88,16 +98,11 @@ async def _candidates(
 
 def _bare_client(settings: Settings, identity: Identity) -> Client:
     # asyncua's supervisor, watchdog and reconnection run only after Client.connect(), which is not used.
-    client = Client(_with_port(settings.url), timeout=settings.request_timeout_s)
+    client = Client(with_port(settings.url), timeout=settings.request_timeout_s)
     guard(client)
     client.application_uri = identity.application_uri
     client.product_uri = "urn:edge-gateway"
     return client
-
-
-def _with_port(url: str) -> str:
-    parts = urlsplit(url)
-    return url if parts.port is not None else parts._replace(netloc=f"{parts.netloc}:{_PORT}").geturl()
 
 
 def _client(
@@ -128,9 +133,11 @@ def _client(
     return client
 
 
-async def _connect(client: Client, device: Device, settings: Settings, choice: Choice) -> None:
-    await client.connect_socket()
-    await client.send_hello()
+async def _connect(
+    client: Client, device: Device, settings: Settings, choice: Choice, left: Kept | None, link: Link
+) -> bool:
+    """Open everything up to an active session; say whether it is the one that was `left` at the server."""
+    await _open_socket(client)
     try:
         await client.open_secure_channel()
     except (ConnectionError, AssertionError) as error:
@@ -138,6 +145,12 @@ async def _connect(client: Client, device: Device, settings: Settings, choice: C
             raise ConnectionError("the server refused the connection") from error
         # Many servers hang up on a certificate they do not trust, or answer what asyncua does not expect.
         raise ua.UaStatusCodeError(ua.StatusCodes.BadSecurityChecksFailed) from error
+    if left is not None:
+        why = await reactivated(client, left)
+        link.memory.pop(KEPT, None)
+        if not why:
+            return True
+        _log.info("%s: the session of before is not taken up again: %s", device.id, why)
     with understood("the answer to CreateSession"):
         await _create_session(client)
     if settings.user and choice.mode == "Sign":
@@ -148,6 +161,13 @@ async def _connect(client: Client, device: Device, settings: Settings, choice: C
             )
     with understood("the answer to ActivateSession"):
         await client.activate_session(client._username, client._password, client.user_certificate)
+    return False
+
+
+async def _open_socket(client: Client) -> None:
+    async with asyncio.timeout(_CONNECT_S):
+        await client.connect_socket()
+        await client.send_hello()
 
 
 async def _create_session(client: Client) -> None:
@@ -160,19 +180,6 @@ async def _create_session(client: Client) -> None:
             async with asyncio.timeout(_LEAVE_S):
                 await creating
         raise
-
-
-async def _learn(session: Session) -> None:
-    """Read what differs between sessions: the namespaces and the limits of the server."""
-    nodes = [ua.NodeId(ua.ObjectIds.Server_NamespaceArray), *(ua.NodeId(i) for i in _LIMITS.values())]
-    values = await session.read(
-        [ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value) for node in nodes]
-    )
-    names = values[0].Value.Value if values[0].Value is not None else None
-    session.namespaces = [str(name) for name in names or ["http://opcfoundation.org/UA/"]]
-    for name, data in zip(_LIMITS, values[1:], strict=True):
-        said = data.Value.Value if data.Value is not None else None
-        session.limits[name] = min(said, _MOST) if isinstance(said, int) and said > 0 else _UNSAID
 
 
 def _refused(
@@ -209,7 +216,7 @@ async def _leave(client: Client) -> None:
             await client.close_session()
             await client.close_secure_channel()
     except (ua.UaError, OSError, TimeoutError) as error:
-        logging.getLogger(__name__).debug("closing a session: %s", sentence(error))
+        _log.debug("closing a session: %s", sentence(error))
     finally:
         _abort(client)
 

@@ -5,8 +5,9 @@ import functools
 
 from asyncua import ua
 
-from gateway.model import Link
+from gateway.model import Link, Run
 from gateway.protocols.opcua import Settings
+from gateway.protocols.opcua.backfill import Backfill
 from gateway.protocols.opcua.items import Condition
 from gateway.protocols.opcua.notifications import Published, converted
 from gateway.protocols.opcua.session import Session
@@ -19,31 +20,30 @@ class PublicSubscription(Subscription):
     It is slower to the next request, and used only where the private names have gone.
     """
 
-    def __init__(self, session: Session, settings: Settings, link: Link, condition: Condition) -> None:
-        super().__init__(session, settings, link, condition)
+    def __init__(
+        self, session: Session, settings: Settings, link: Link, condition: Condition, backfill: Backfill
+    ) -> None:
+        super().__init__(session, settings, link, condition, backfill)
         self._answers: asyncio.Queue[tuple[Published, asyncio.Future[None]]] = asyncio.Queue()
 
     async def create(self) -> None:
         self._created(await self._session.services.create_subscription(self._parameters(), self._callback))
         self._session.heard()
 
-    async def _receive(self) -> None:
-        async with self._link.run("subscription") as run:
-            reported = False
-            while True:
-                try:
-                    async with asyncio.timeout(self._silence_s):
-                        published, taken = await self._answers.get()
-                except TimeoutError:
-                    raise self.silent() from None
-                ticket = await self.received(published, run)
-                if ticket is not None:
-                    ticket.add_done_callback(functools.partial(_set, taken))
-                else:
-                    _set(taken)
-                if not reported:
-                    self._condition.report()
-                    reported = True
+    async def receive(self, run: Run) -> None:
+        """Receive until cancelled, or raise."""
+        while True:
+            try:
+                async with asyncio.timeout(self._silence_s):
+                    published, taken = await self._answers.get()
+            except TimeoutError:
+                raise await self.silent() from None
+            self._session.heard()
+            ticket = await self.received(published, run)
+            if ticket is not None:
+                ticket.add_done_callback(functools.partial(_set, taken))
+            else:
+                _set(taken)
 
     async def _callback(self, result: ua.PublishResult) -> None:
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()

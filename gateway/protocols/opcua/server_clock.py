@@ -26,9 +26,7 @@ _LATE: Final = frozenset(
 async def asked_for_endpoints(
     client: Client, clock: Clock
 ) -> tuple[list[ua.EndpointDescription], int | None]:
-    """Ask over a channel of its own; return the endpoints, and what the server's clock is ahead of ours."""
-    await client.connect_socket()
-    await client.send_hello()
+    """Ask over a socket that said hello; return the endpoints, and what the server's clock is ahead."""
     await client.open_secure_channel()
     request = ua.GetEndpointsRequest()
     request.Parameters.EndpointUrl = client.server_url.geturl()

@@ -11,15 +11,19 @@ from asyncua import Client, ua
 from gateway.model import DeviceProblem
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.bounded import AT_MOST, decoded
-from gateway.protocols.opcua.faults import TOO_MUCH
+from gateway.protocols.opcua.faults import TOO_MUCH, ServerSilent
+from gateway.protocols.opcua.greeting import greets
 from gateway.protocols.opcua.security import Choice
 from gateway.protocols.opcua.trusting import Vetted
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_PROBE_S = 5.0
+_PROBE_S = 3.0
 """After this silence the server is asked whether it still lives."""
+_SLOW_S = 2.0
+_LAST_S = 1.0
+_LEAST_WAIT_S = 0.1
 
 
 @dataclass(slots=True)
@@ -33,7 +37,21 @@ class Session:
     insecure: str
     namespaces: list[str] = field(default_factory=list)
     limits: dict[str, int] = field(default_factory=dict)
-    """Most operations in one call of read, browse, translate, monitor."""
+    """Most operations in one call of read, browse, translate, monitor, history."""
+    resumed: bool = False
+    """It is the session of before, taken up again over a new connection."""
+    started: Any = None
+    """When the server says that it started; it tells one life of it from the next."""
+    kept: Any = None
+    """What the session before left at the server (kept.Kept)."""
+    level: int = 255
+    """ServiceLevel (Part 4, 6.6.2.4.2): from 200 it is healthy, below it is degraded."""
+    profile: str = ""
+    """Which known kind of server it is (profiles.py)."""
+    most_items: int = 1_000_000
+    """Monitored items that the server takes in all."""
+    publishing: int = 0
+    """PublishRequests that wait at the server."""
     heard_ns: int = 0
     vetted: Vetted | None = None
     """The server's certificate as it was accepted; None over an open channel."""
@@ -44,6 +62,10 @@ class Session:
     def services(self) -> Any:
         """The session's services (asyncua's UaSession)."""
         return self.client.uaclient.session
+
+    def silent_s(self) -> float:
+        """Return for how long nothing came from the server."""
+        return (time.monotonic_ns() - self.heard_ns) / 1e9
 
     def heard(self) -> None:
         """Note a sign of life."""
@@ -104,9 +126,9 @@ class Session:
     async def watch(self) -> None:
         """Ask a server that is silent whether it still lives, for ever; raise when it does not answer."""
         while True:
-            await asyncio.sleep(_PROBE_S)
-            if time.monotonic_ns() - self.heard_ns >= _PROBE_S * 1e9:
-                await self._probe()
+            await asyncio.sleep(max(_PROBE_S - self.silent_s(), _LEAST_WAIT_S))
+            if self.silent_s() >= _PROBE_S:
+                await self.probe()
 
     async def renew(self) -> None:
         """Keep the secure channel from running out, for ever (Part 4, 5.5.2: at 75 % of its lifetime)."""
@@ -116,17 +138,28 @@ class Session:
             self.client.uaclient.revolve_security_token()
             # A server may answer under the old token until it has seen the new one, and asyncua forgets the
             # old one at the end of its lifetime.
-            await self._probe()
+            await self.probe()
 
-    async def _probe(self) -> None:
+    async def probe(self) -> None:
+        """Ask the server whether it still lives. ServerSilent: nothing at all came since."""
         asked_ns = time.monotonic_ns()
         state = ua.ReadValueId(NodeId=ua.NodeId(ua.ObjectIds.Server_ServerStatus_State))
+        asking = asyncio.ensure_future(self.read([state]))
         try:
-            await self.read([state])
+            await asyncio.wait([asking], timeout=_SLOW_S)
+            if not asking.done() and not self._busy() and await greets(self.settings.url):
+                # It talks to others at once, and not over this connection: that leads nowhere any more.
+                await asyncio.wait([asking], timeout=_LAST_S)
+                if not asking.done() and self.heard_ns < asked_ns:
+                    raise ServerSilent(self.device, self.settings.url, self.silent_s())
+            await asking
         except TimeoutError:
             if self.heard_ns < asked_ns:
-                silent_s = (time.monotonic_ns() - self.heard_ns) / 1e9
-                raise DeviceProblem(
-                    f"device {self.device}: the server has not answered for {silent_s:.0f} s "
-                    f"({self.settings.url}); it hangs, or the network between is cut"
-                ) from None
+                raise ServerSilent(self.device, self.settings.url, self.silent_s()) from None
+        finally:
+            asking.cancel()
+
+    def _busy(self) -> bool:
+        """Say whether the server is at work for us: many serve a connection's requests one by one."""
+        pending = getattr(self.client.uaclient.protocol, "_callbackmap", None)
+        return pending is None or len(pending) > self.publishing + 1

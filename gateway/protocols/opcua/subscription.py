@@ -1,49 +1,58 @@
-"""A subscription: several publish requests under way, acknowledgements only after COMMIT."""
+"""One subscription: its life, the sequence of its messages, what it emits."""
 
 import asyncio
 import math
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from asyncua import ua
-from asyncua.common.utils import Buffer
 
 from gateway.model import Batch, DeviceProblem, Link, Run, Ticket
 from gateway.protocols.opcua import Settings
-from gateway.protocols.opcua.encoded import publish_request
+from gateway.protocols.opcua.backfill import Backfill
+from gateway.protocols.opcua.events import Taker, judged, refresh
 from gateway.protocols.opcua.faults import NO_SUCH_TAG, status_text
 from gateway.protocols.opcua.items import Condition, Item
 from gateway.protocols.opcua.monitoring import Monitor
-from gateway.protocols.opcua.notifications import Published, decode, decode_again
+from gateway.protocols.opcua.notifications import Published, decode_again
+from gateway.protocols.opcua.overflow import Overflow
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.taking import take_changes
 from gateway.protocols.opcua.values import Reading, overflowed
 
-_IN_FLIGHT = 3
-_PAUSE_S = 0.05
-_KEEP_ALIVE_S = 5.0
+_KEEP_ALIVE_S = 2.5
+_LATE_S = 1.5
+"""A keep-alive that is later than this is missed."""
 _MOST_A_MESSAGE = 1000
 """Values in one notification: decoding them holds the event loop some 10 ms, not more."""
 _LAST_SEQUENCE = 2**32 - 1
 _MOST_REPUBLISHED = 100
-_OVERFLOW_REPORT_US = 10_000_000
 
 
 class Subscription:
-    """One subscription with its own publish loop."""
+    """One subscription; what arrives for it is handed to `received`."""
 
-    def __init__(self, session: Session, settings: Settings, link: Link, condition: Condition) -> None:
+    def __init__(
+        self, session: Session, settings: Settings, link: Link, condition: Condition, backfill: Backfill
+    ) -> None:
         self._session = session
         self._settings = settings
         self._link = link
         self._condition = condition
-        self._monitor = Monitor(session, strict=settings.mode == "subscribe")
+        self._backfill = backfill
+        self.monitor = Monitor(session, strict=settings.mode == "subscribe")
         self._acks: list[int] = []
         self._expected = 1  # the first message of a subscription (Part 4, 7.22)
         self._heard_us = link.clock.wall_us()
-        self._overflow = _Overflow(link)
-        self._id = 0
-        self._silence_s = 0.0
+        self._overflow = Overflow(link, backfill, session.clock_offset_us)
+        self._events = Taker(link)
+        self.id = 0
+        self._keep_alive_s = self._silence_s = 0.0
+        self.waited_s = 0.0
+        """Waited in vain for a sign of life."""
+        self.reminded = False
+        """More PublishRequests were sent because it was silent."""
+        self.heard = False
+        """There was an answer in this session."""
 
     async def create(self) -> None:
         """Create the subscription. UaStatusCodeError: the server makes none."""
@@ -52,45 +61,54 @@ class Subscription:
         response = await self._session.call(request, ua.CreateSubscriptionResponse)
         self._created(response.Parameters)
 
-    async def add(self, items: Iterable[Item]) -> None:
-        """Subscribe items that are resolved."""
-        wanted = list(items)
-        for item in wanted:
+    async def delete(self) -> None:
+        """Give it back to the server. UaStatusCodeError where the server does not know it."""
+        for status in await self._session.services.delete_subscriptions([self.id]):
+            status.check()
+
+    async def add(self, items: Sequence[Item]) -> list[Item]:
+        """Subscribe items that are resolved; return those that the server has no room for."""
+        for item in items:
             item.filtered = item.deadband > 0 and item.scaling.scale != 0
-        await self._monitor.add(self._id, wanted)
+        items = [item for item in items if judged(item, self._session.namespaces)]
+        left = await self.monitor.add(self.id, items)
+        if any(item.events is not None and not item.problem for item in items):
+            await refresh(self._session, self.id)
+        return left
 
-    async def run(self) -> None:
-        """Receive until cancelled, or raise."""
-        try:
-            await self._receive()
-        finally:
-            self._overflow.tell(now=True)
+    def move(self, session: Session, condition: Condition, backfill: Backfill) -> None:
+        """Go on in another session, to which the server has moved it."""
+        self._session, self._condition, self._backfill = session, condition, backfill
+        self.monitor.session = session
+        self._overflow = Overflow(self._link, backfill, session.clock_offset_us)
+        self.waited_s = 0.0
+        self.reminded = self.heard = False
 
-    async def _receive(self) -> None:
-        async with self._link.run("subscription") as run, asyncio.TaskGroup() as group:
-            flight = deque(group.create_task(self._publish()) for _ in range(_IN_FLIGHT))
-            reported = False
-            while True:
-                answer = await self._answer(flight.popleft())
-                if isinstance(answer, int):
-                    await self._link.clock.sleep(
-                        _PAUSE_S
-                    )  # a server that refuses at once is not asked in a loop
-                    if answer != ua.StatusCodes.BadTooManyPublishRequests or not flight:
-                        flight.append(group.create_task(self._publish()))
-                    continue
-                # The next request leaves before this answer is worked on, with what is committed by now.
-                flight.append(group.create_task(self._publish()))
-                await self.received(await decode(answer), run)
-                if not reported:
-                    self._condition.report()
-                    reported = True
+    async def catch_up(self, run: Run) -> None:
+        """Have sent again what was sent while nobody listened (Part 4, 6.7)."""
+        while True:
+            try:
+                message = await self._again(self._expected)
+            except ua.UaStatusCodeError as error:
+                if error.code == ua.StatusCodes.BadMessageNotAvailable:
+                    return
+                raise
+            self._session.heard()
+            await self._emit(message, run)
+            self._expected = _after(self._expected)
+
+    def acknowledged(self) -> list[int]:
+        """Take the numbers of the messages that are committed since last asked."""
+        acks, self._acks = self._acks, []
+        return acks
+
+    def patience_s(self) -> float:
+        """Return for how long it may still be silent, until it is reminded or else given up."""
+        return (self._silence_s if self.reminded else self._keep_alive_s + _LATE_S) - self.waited_s
 
     async def received(self, published: Published, run: Run) -> Ticket | None:
         """Take one answer: fill a hole in the sequence first, then emit its values."""
-        self._session.heard()
-        if published.subscription != self._id:
-            return None
+        self.waited_s, self.reminded = 0.0, False
         if not self._late(published):
             for missed in await self._missed(published):
                 await self._emit(missed, run)
@@ -102,7 +120,17 @@ class Subscription:
             )
         ticket = await self._emit(published, run)
         self._heard_us = self._link.clock.wall_us()
+        if self._events.refresh_due:
+            self._events.refresh_due = False
+            await refresh(self._session, self.id)
+        if not self.heard:
+            self._condition.report()
+            self.heard = True
         return ticket
+
+    def close(self) -> None:
+        """Tell what has not been told yet."""
+        self._overflow.tell(now=True)
 
     def _parameters(self) -> ua.CreateSubscriptionParameters:
         interval_ms = self._settings.publishing_interval_ms
@@ -118,33 +146,17 @@ class Subscription:
         return parameters
 
     def _created(self, result: ua.CreateSubscriptionResult) -> None:
-        self._id = result.SubscriptionId
-        keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
-        self._silence_s = keep_alive_s + self._settings.request_timeout_s
+        self.id = result.SubscriptionId
+        interval_s = result.RevisedPublishingInterval / 1000
+        self._keep_alive_s = interval_s * max(1, result.RevisedMaxKeepAliveCount)
+        self._silence_s = 2 * self._keep_alive_s + _LATE_S + self._settings.request_timeout_s
 
-    async def _publish(self) -> Buffer | int:
-        """Send one PublishRequest; return the answer, or the status of a refusal that is no failure."""
-        acks, self._acks = self._acks, []
-        request = publish_request([(self._id, ack) for ack in acks])
-        try:
-            # A PublishRequest waits at the server until there is something to tell: it has no time-out.
-            return await self._session.services._send_request(request, timeout=0)
-        except ua.UaStatusCodeError as error:
-            if error.code in (ua.StatusCodes.BadTooManyPublishRequests, ua.StatusCodes.BadTimeout):
-                return int(error.code)
-            raise
-
-    async def _answer(self, request: "asyncio.Task[Buffer | int]") -> Buffer | int:
-        try:
-            async with asyncio.timeout(self._silence_s):
-                return await request
-        except TimeoutError:
-            raise self.silent() from None
-
-    def silent(self) -> DeviceProblem:
+    async def silent(self) -> DeviceProblem:
+        """Return the failure that its silence is. ServerSilent: the whole server is."""
+        await self._session.probe()
         return DeviceProblem(
             f"device {self._session.device}: the subscription has been silent for {self._silence_s:.0f} s, "
-            "without even a keep-alive"
+            "without even a keep-alive; it is made anew"
         )
 
     def _late(self, published: Published) -> bool:
@@ -152,7 +164,7 @@ class Subscription:
         return (published.sequence - self._expected) % _LAST_SEQUENCE > _LAST_SEQUENCE // 2
 
     async def _missed(self, published: Published) -> list[Published]:
-        """Return the messages between the expected one and this, sent again; a gap where they cannot be."""
+        """Return the messages between the expected one and this, sent again; the others are told as lost."""
         expected = self._expected
         if published.sequence == expected:
             return []
@@ -163,13 +175,14 @@ class Subscription:
             while number != published.sequence:
                 try:
                     again.append(await self._again(number))
-                except ua.UaStatusCodeError:
-                    break
+                except ua.UaStatusCodeError as error:
+                    if error.code != ua.StatusCodes.BadMessageNotAvailable:
+                        break
                 number = _after(number)
         if len(again) < count:
-            self._link.gap(
+            self._backfill.missed(
+                self.monitor.items,
                 self._heard_us,
-                self._link.clock.wall_us(),
                 f"{count - len(again)} messages of the subscription did not arrive "
                 f"(from number {expected}), and the server cannot send them again",
             )
@@ -177,16 +190,19 @@ class Subscription:
 
     async def _again(self, number: int) -> Published:
         request = ua.RepublishRequest()
-        request.Parameters.SubscriptionId = self._id
+        request.Parameters.SubscriptionId = self.id
         request.Parameters.RetransmitSequenceNumber = number
-        return await decode_again(await self._session.services._send_request(request), self._id)
+        return await decode_again(await self._session.services._send_request(request), self.id)
 
     async def _emit(self, published: Published, run: Run) -> Ticket | None:
         batch = Batch()
         for columns in published.changes:
-            take_changes(columns, self._monitor.items, self._link, batch, self._look)
+            take_changes(columns, self.monitor.items, self._link, batch, self._look)
             if len(batch) > _MOST_A_MESSAGE:
                 await asyncio.sleep(0)  # more than it was asked for: the others get their turns
+        for handle, fields in published.events:
+            if handle < len(self.monitor.items):
+                self._events.take(self.monitor.items[handle], fields, self._session.namespaces, batch)
         for handle, lost, why in published.undecoded:
             self._undecoded(handle, lost, why, run)
         self._overflow.tell()
@@ -219,41 +235,11 @@ class Subscription:
 
     def _undecoded(self, handle: int, lost: int, why: str, run: Run) -> None:
         now = self._link.clock.wall_us()
-        named = self._monitor.items[handle].named() if handle < len(self._monitor.items) else f"item {handle}"
+        items = self.monitor.items
+        named = items[handle].named() if handle < len(items) else f"item {handle}"
         sentence = f"a value of {named} cannot be decoded ({why})"
         run.problem(sentence)
         self._link.gap(self._heard_us, now, f"{sentence}; what came with it is lost too", lost)
-
-
-class _Overflow:
-    """Values that the server dropped from its queues, told as one gap for some seconds."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._tags: dict[str, None] = {}
-        self._from_us = self._to_us = self._told_us = 0
-
-    def add(self, item: Item, ts: int | None) -> None:
-        now = self._link.clock.wall_us()
-        before = item.last.ts if item.last is not None and item.last.ts is not None else now
-        self._from_us = min(self._from_us, before) if self._tags else before
-        self._to_us = max(self._to_us, ts if ts is not None else now)
-        self._tags[item.named()] = None
-
-    def tell(self, *, now: bool = False) -> None:
-        at_us = self._link.clock.wall_us()
-        if not self._tags or (not now and 0 <= at_us - self._told_us < _OVERFLOW_REPORT_US):
-            return
-        names = list(self._tags)
-        named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        self._link.gap(
-            self._from_us,
-            self._to_us,
-            f"the server's queue overflowed for {named}: give a larger `queue_size` "
-            "or a longer `sampling_interval`",
-        )
-        self._tags.clear()
-        self._told_us, self._to_us = at_us, 0
 
 
 def _after(sequence: int) -> int:

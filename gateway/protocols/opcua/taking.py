@@ -9,7 +9,7 @@ from gateway.protocols.opcua.columns import Columns
 from gateway.protocols.opcua.items import A_LOOK, AS_IT_IS, Item, take
 from gateway.protocols.opcua.values import Reading
 
-_SERIES, _CARE = attrgetter("series"), attrgetter("care")
+_SERIES, _CARE, _FIRST = attrgetter("series"), attrgetter("care"), attrgetter("first")
 
 Special = Callable[[Item, Reading], bool]
 """Looks at a reading that is not plain; False: it is no sample."""
@@ -88,6 +88,9 @@ def _add(columns: Columns, items: Sequence[Item], batch: Batch) -> None:
     """Add plain readings: the columns as they are."""
     if not items:
         return
+    if None in map(_FIRST, items):
+        for item, ts in zip(items, columns.ts, strict=True):
+            item.begin(ts)
     series = list(map(_SERIES, items))
     readings = zip(columns.values, columns.ts, columns.statuses, columns.flags, strict=True)
     items[0].newest.update(zip(series, readings, strict=True))

@@ -1,0 +1,136 @@
+"""What was missed in a break comes from the server's history; what does not is a gap record."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.protocols import opcua
+from gateway.protocols.opcua import overflow
+from tests.opcua.plant import Plant, plant
+from tests.opcua.proxy import Proxy, proxy
+from tests.opcua.recording import tags
+from tests.peers.opcua_peer import NODE_OPCUA, Peer, running
+
+Port = Callable[[], int]
+FIVE = {f"Tag{n}": f"ns=1;s=Line1.Tag{n}" for n in range(5)}
+TEN = {f"Tag{n}": f"ns=1;s=Line1.Tag{n}" for n in range(10)}
+CUT_S = float(os.environ.get("OPCUA_CUT_S", "2"))
+"""60 for the Show: the session is then gone at the server."""
+
+
+def fast(url: str, **extra: object) -> opcua.Settings:
+    usual = {
+        "publishing_interval_ms": 50,
+        "sampling_interval_ms": 0,
+        "queue_size": 3,
+        "session_timeout_s": 10.0,
+        "request_timeout_s": 1.0,
+    }
+    return opcua.Settings(url=url, **(usual | extra))  # type: ignore[arg-type]
+
+
+async def cut(run: Plant, between: Proxy, server: Peer, seconds: float) -> None:
+    """Let it write every 20 ms for some time with a cut in the middle, and wait until all is settled."""
+    await run.until(run.running)
+    server.say("write", 1_000_000, 20)
+    await asyncio.sleep(0.5)
+    between.cut()
+    await asyncio.sleep(seconds)
+    between.heal()
+    await run.has(server)
+    await run.whole()
+    await asyncio.sleep(0.5)
+    await server.ask("stop", answer="done")
+    await run.has(server)
+
+
+@pytest.mark.timeout(60 + 2 * CUT_S)
+async def test_a_cut_is_filled_without_a_tick_missing_or_doubled(tmp_path: Path, free_port: Port) -> None:
+    async with (
+        running(NODE_OPCUA, free_port(), "--tags", "10", "--history", "10") as server,
+        proxy(server.url) as between,
+        plant(tmp_path, fast(between.url), tags(TEN)) as run,
+    ):
+        server.say("forbid", "yes")
+        await cut(run, between, server, CUT_S)
+        assert await run.judged(server) == (0, 0)
+        assert await run.gaps() == []
+        assert await run.fetched() >= 10 * CUT_S * 20
+
+
+async def test_a_session_taken_up_again_misses_nothing(tmp_path: Path, free_port: Port) -> None:
+    async with (
+        running(NODE_OPCUA, free_port(), "--tags", "10") as server,
+        proxy(server.url) as between,
+        plant(tmp_path, fast(between.url, queue_size=1000), tags(TEN)) as run,
+    ):
+        for _ in range(3):
+            await cut(run, between, server, 0.5)
+        assert await run.judged(server) == (0, 0)
+        assert await run.gaps() == []
+        asked = (await server.ask("requests", answer="requests"))["counts"]
+        assert asked["CreateSessionRequest"] == asked["CreateSubscriptionRequest"] == 1
+        assert asked["ActivateSessionRequest"] == 4
+
+
+async def test_without_history_a_cut_is_a_gap(tmp_path: Path, free_port: Port) -> None:
+    async with (
+        running(NODE_OPCUA, free_port(), "--tags", "10", "--history", "4") as server,
+        proxy(server.url) as between,
+        plant(tmp_path, fast(between.url), tags(TEN)) as run,
+    ):
+        server.say("forbid", "yes")
+        await cut(run, between, server, 1)
+        missing, unreported = await run.judged(server)
+        assert missing >= 6 * 30
+        assert unreported == 0
+        names = {row[0] for row in Counter(server.ledger) - await run.rows()}
+        assert names == {f"Tag{n}" for n in range(4, 10)}
+        (gap,) = await run.gaps()
+        assert "4 of 10 tags were filled from the server's history" in gap.reason
+
+
+@pytest.mark.parametrize("history", ["5", "0"])
+async def test_a_lost_message_that_is_forgotten(tmp_path: Path, free_port: Port, history: str) -> None:
+    async with (
+        running(NODE_OPCUA, free_port(), "--history", history) as server,
+        plant(tmp_path, fast(server.url), tags(FIVE)) as run,
+    ):
+        await run.until(run.running)
+        server.say("forget", "yes")
+        server.say("write", 1_000_000, 20)
+        await asyncio.sleep(0.5)
+        server.say("lose", "2")
+        await asyncio.sleep(1.5)
+        await server.ask("stop", answer="done")
+        await run.has(server)
+        await asyncio.sleep(1)
+        missing, unreported = await run.judged(server)
+        assert unreported == 0
+        if history == "5":
+            assert (missing, await run.gaps()) == (0, [])
+            assert await run.fetched()
+        else:
+            assert missing
+            assert "messages of the subscription did not arrive" in (await run.gaps())[0].reason
+
+
+async def test_an_overflow_is_filled(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overflow, "_REPORT_US", 200_000)
+    async with (
+        running(NODE_OPCUA, free_port(), "--history", "5") as server,
+        plant(tmp_path, fast(server.url, publishing_interval_ms=500), tags(FIVE)) as run,
+    ):
+        await run.until(run.running)
+        await server.ask("write", 50, 20, answer="done")
+        await run.has(server)
+        await run.until(lambda: run.complete(server))
+        assert await run.judged(server) == (0, 0)
+        assert await run.gaps() == []
+        assert await run.fetched()
