@@ -15,8 +15,8 @@ _UNMOUNT = """
     for n in 1 2 3 4 5 6 7 8 9 10; do umount "$0" 2>/dev/null && exit; sleep 0.3; done
     umount -l "$0"
 """
-# Lazily only as a last resort: the next mount of an image gets the file system that is still in use, read-only
-# as an error has left it (Linux 6.18: emergency_ro), and a store that is opened there waits for ever.
+# Lazily only as a last resort: the next mount of an image gets the file system that is still in use,
+# read-only as an error has left it (Linux 6.18: emergency_ro), and a store that is opened there waits for ever.
 
 
 def mount(*arguments: object) -> "subprocess.CompletedProcess[str]":
