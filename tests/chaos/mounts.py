@@ -16,7 +16,8 @@ _UNMOUNT = """
     umount -l "$0"
 """
 # Lazily only as a last resort: the next mount of an image gets the file system that is still in use,
-# read-only as an error has left it (Linux 6.18: emergency_ro), and a store that is opened there waits for ever.
+# read-only as an error has left it (Linux 6.18: emergency_ro), and a store that is opened there waits
+# for ever.
 
 
 def mount(*arguments: object) -> "subprocess.CompletedProcess[str]":
