@@ -72,6 +72,11 @@ class Item:
         self._problem = problem
         self.care = A_LOOK if problem or self.deadband else AS_IT_IS if self.scaling.identity else SCALED
 
+    def read_as(self, scaling: Scaling) -> None:
+        """Turn its values into samples by another rule from now on."""
+        self.scaling = scaling
+        self.problem = self._problem  # which judges the care anew
+
     @property
     def last(self) -> Reading | None:
         """The newest reading as the server gave it."""
