@@ -18,10 +18,11 @@ class Monitor:
         self._strict = strict
         """What cannot be subscribed is bad, rather than read cyclically."""
         self.items: list[Item] = []
+        self._made: list[Item] = []
 
     def subscribed(self) -> list[Item]:
         """Return the items that it really has."""
-        return [item for item in self.items if not item.polled and not item.problem]
+        return [item for item in self._made if not item.polled]
 
     async def add(self, subscription: int, items: Sequence[Item]) -> list[Item]:
         """Create the items; each is then subscribed, to be polled, or bad.
@@ -48,7 +49,9 @@ class Monitor:
             _request(first + place, item, namespaces) for place, item in enumerate(items)
         ]
         try:
-            results = await self.session.services.create_monitored_items(parameters)
+            response = await self.session.ask(
+                ua.CreateMonitoredItemsRequest, parameters, ua.CreateMonitoredItemsResponse
+            )
         except ua.UaStatusCodeError as error:
             del self.items[first:]
             if error.code in NO_ROOM:
@@ -60,7 +63,7 @@ class Monitor:
                 return []
             self.session.limits["monitor"] = len(items) // 2
             return await self.add(subscription, items)
-        self.session.heard()
+        results = response.Results or []
         if len(results) != len(items):
             raise DeviceProblem(
                 f"device {self.session.device}: the server answered {len(items)} monitored items "
@@ -86,6 +89,7 @@ class Monitor:
         item.queued = result.RevisedQueueSize > 1
         if result.StatusCode.is_good():
             item.problem = ""
+            self._made.append(item)
         else:
             self._refused(item, result.StatusCode.value)
 
