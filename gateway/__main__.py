@@ -1,15 +1,16 @@
-"""The command line: run, check, reload, status, backup, restore, verify, export, settings, trust, demo..."""
+"""The command line: run, check, reload, status, backup, restore, export, settings, trust, browse..."""
 
 import argparse
 import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway import control_socket, places, service_commands, store_commands, trust_commands
+from gateway import browse_command, control_socket, places, service_commands, store_commands, trust_commands
 from gateway.clock import SystemClock
 from gateway.model import GatewayError
 
@@ -49,6 +50,9 @@ def command_line() -> argparse.ArgumentParser:
 
     _with_state(commands.add_parser("status", help="say how the running gateway is"), _status)
 
+    health = commands.add_parser("health", help="0 where the running gateway is alive; for a container")
+    _with_state(health, _health)
+
     store_commands.add(commands, _with_state)
 
     settings = commands.add_parser("settings", help="print the reference of all settings")
@@ -63,6 +67,7 @@ def command_line() -> argparse.ArgumentParser:
 
     service_commands.add(commands, _with_state)
     trust_commands.add(commands, _with_state)
+    browse_command.add(commands, _with_state)
 
     demo = commands.add_parser("demo", help="a simulated plant, the gateway and a simulated dataspace")
     demo.add_argument("--folder", type=Path, default=Path(".demo"))
@@ -83,6 +88,8 @@ def _with_state(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    # Until the daemon takes it: the kernel keeps it from a PID 1 (as in a container) that has no handler.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from gateway import logs
     from gateway.config import ConfigProblems
     from gateway.daemon import Daemon
@@ -137,6 +144,13 @@ def _reload(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     answer = _ask(arguments, "status")
     print(json.dumps(answer, indent=2))
+    return 0 if answer.get("ok") else 1
+
+
+def _health(arguments: argparse.Namespace) -> int:
+    answer = asyncio.run(control_socket.ask(arguments.state, {"command": "health"}, timeout_s=8))
+    problems = answer.get("problems")
+    print(*(problems if isinstance(problems, list) and problems else ["alive"]), sep="\n")
     return 0 if answer.get("ok") else 1
 
 

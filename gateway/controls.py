@@ -1,7 +1,7 @@
 """Typed contracts of what may be asked of a live session; the API looks them up by type."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -96,6 +96,22 @@ class Certificates(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class TagAbout:
+    """What the device says of a tag beside its values; all of raw values, before any scaling."""
+
+    type: str = ""
+    format: str = ""
+    """"json" where structures are decoded to JSON text."""
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    """Low and high of normal operation."""
+    instrument_range: tuple[float, float] | None = None
+    """Low and high of what the instrument can measure."""
+    enum: Mapping[str, str] = field(default_factory=dict)
+    """Texts of the integers that a value may be."""
+
+
+@dataclass(frozen=True, slots=True)
 class TagState:
     """How one tag is in the live session."""
 
@@ -107,6 +123,8 @@ class TagState:
     """Why it is bad, or polled though it should be subscribed."""
     alive: bool = False
     """A value of it came in this session."""
+    about: TagAbout | None = None
+    """What the device says of it, where it was asked."""
 
 
 @runtime_checkable

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -29,16 +30,20 @@ from gateway.logs import Logs
 from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.own_time import OwnTime
 from gateway.store import Store
-from gateway.supervise import Backoff, Keeper, Supervisor, describe
+from gateway.supervise import Backoff, Health, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
 # Together with the store's close (3.5 s where the disk refuses) less than the 10 s that a stop may take.
 _STOP_DEVICES_S = 4.0
 _STOP_UPLOADS_S = 1.5
+# With an attempt that leads nowhere, given up after 4 s, a device that is back is in use within 10 s.
+_DEVICE_BACKOFF_S = 5.0
 _API_UP_S = 5.0
 _WRITER_LIMIT_S = 60.0
 _FORWARDER_LIMIT_S = 120.0
+SWITCH_S = 0.001
+"""So long the loop waits for each thread of the store that is busy in Python; unset it is 5 ms."""
 
 
 @dataclass(slots=True)
@@ -83,6 +88,7 @@ class Daemon:
         self._api_address: tuple[str, int] | None = None
         self._api_up = asyncio.Event()
         self._notifier = Notifier()
+        self._watchdog = Watchdog(self._notifier, clock, self._watched)
         self._supervisor = Supervisor(clock)
         self._own_time: OwnTime
         self._reloading = asyncio.Lock()
@@ -125,6 +131,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
+        sys.setswitchinterval(SWITCH_S)
         loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
         self._took(loaded.config, loaded.problems)
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
@@ -305,7 +312,12 @@ class Daemon:
                     raise DeviceProblem(f"{describe(error)}; {hint}") from error
                 raise
 
-        keeper = self._supervisor.keep(f"device {config.id}", attempt, ended=session.attempt_ended)
+        keeper = self._supervisor.keep(
+            f"device {config.id}",
+            attempt,
+            backoff=Backoff(cap_s=_DEVICE_BACKOFF_S),
+            ended=session.attempt_ended,
+        )
         session.keeper = keeper
         return _DevicePart(config, session, keeper)
 
@@ -332,8 +344,7 @@ class Daemon:
     def _start_watchdog(self) -> None:
         interval_s = watchdog_interval_s()
         if interval_s is not None:
-            watchdog = Watchdog(self._notifier, self.clock, self._watched)
-            self._supervisor.start("watchdog", watchdog.run(interval_s))
+            self._supervisor.start("watchdog", self._watchdog.run(interval_s))
 
     def _watched(self) -> Iterator[Watched]:
         yield Watched("the store's writer", self.store, _WRITER_LIMIT_S)
@@ -354,6 +365,8 @@ class Daemon:
                 return {"ok": True}
             case "status":
                 return self._status()
+            case "health":
+                return self._health()
         return {"ok": False, "problems": [f"unknown command {request.get('command')!r}"]}
 
     def _status(self) -> Mapping[str, Any]:
@@ -366,6 +379,8 @@ class Daemon:
             "file": str(self.file),
             "store": str(self.store.folder.absolute()),
             "flash": str(store.flash),
+            "commits": store.newest_seq,
+            "delivered_units": {name: part.forwarder.counters.units for name, part in self._uploads.items()},
             "warnings": [each for each in (store.refusing, store.disk.warning, store.flash.warning) if each],
             "problems": list(self._problems),
             "parts": {
@@ -373,6 +388,15 @@ class Daemon:
                 for keeper in self._keepers()
             },
         }
+
+    def _health(self) -> Mapping[str, Any]:
+        """Say what a new start could mend: a part that stands, an API that does not listen."""
+        standing = self._watchdog.standing()
+        api = self._api.health if self._api is not None else Health()
+        problems = [standing] if standing else []
+        if api.state != "running":
+            problems.append(f"the API does not listen: {api.detail or api.state}")
+        return {"ok": not problems, "problems": problems}
 
     def _keepers(self) -> list[Keeper]:
         devices = [part.keeper for part in self._devices.values()]

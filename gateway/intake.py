@@ -183,7 +183,7 @@ class DeviceSession:
 
     # -- the Link ------------------------------------------------------------------------------
 
-    def tag(self, name: str, *, unit: str = "") -> int:
+    def tag(self, name: str, *, unit: str | None = "") -> int:
         return self.store.series(self.id, name, unit)
 
     def last(self, series: int) -> Sample | None:

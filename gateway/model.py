@@ -274,8 +274,8 @@ class Link(Protocol):
     def polls(self) -> Polls:
         """Requests of the API for a poll out of cycle."""
 
-    def tag(self, name: str, *, unit: str = "") -> int:
-        """Return the series of a tag of this device, made on first use."""
+    def tag(self, name: str, *, unit: str | None = "") -> int:
+        """Return the series of a tag of this device, made on first use. `unit` None: it stays as it is."""
 
     def last(self, series: int) -> Sample | None:
         """Return the newest committed sample of a series."""

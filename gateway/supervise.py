@@ -135,7 +135,19 @@ class Supervisor:
                     _log.error("%s failed in a way we did not foresee", keeper.name, exc_info=error)
                 keeper.report(error.state if isinstance(error, DeviceProblem) else "failed", describe(error))
                 keeper.health.failures = failures
+                _forget_cancellation()
             await self._clock.sleep(backoff.wait_s(failures))
+
+
+def _forget_cancellation() -> None:
+    """Clear what a TaskGroup of Python 3.11 leaves behind where a child fails while it waits in __aexit__.
+
+    It cancels its own task and takes that back only where the body still ran (3.12 does both); the next
+    asyncio.timeout that expires would then end the task instead of raising TimeoutError.
+    """
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 def _ignore(_error: BaseException) -> None:

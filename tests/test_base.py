@@ -205,3 +205,29 @@ async def test_the_system_clock_tells_microseconds_and_whether_it_is_set() -> No
     assert clock.mono_ns() - before >= 10_000_000
     assert clock.wall_us() > 1_700_000_000_000_000
     assert clock.synchronised() in (True, False)
+
+
+async def test_a_part_outlives_what_a_task_group_left_behind() -> None:
+    """Python 3.11 leaves a task marked as cancelled where a TaskGroup failed while it waited for its end."""
+    attempts = 0
+
+    async def fail() -> None:
+        await asyncio.sleep(0.01)
+        raise OSError("gone")
+
+    async def run(_keeper: Keeper) -> None:
+        nonlocal attempts
+        attempts += 1
+        async with asyncio.timeout(0.01):
+            if attempts > 1:
+                await asyncio.sleep(10)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    supervisor = Supervisor(SystemClock())
+    keeper = supervisor.keep("part", run, backoff=Backoff(0.001, 0.01))
+    async with asyncio.timeout(5):
+        while attempts < 4:
+            assert keeper.task is not None and not keeper.task.done()
+            await asyncio.sleep(0.01)
+    await keeper.stop()

@@ -1,6 +1,7 @@
 """The Link as the protocols get it, over a real store: runs, holes, polls, controls."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -151,6 +152,74 @@ async def test_a_pushing_device_has_no_holes_of_ours(store: Store) -> None:
     async with link.run("push") as run:
         run.add(1)
     assert await gaps(store) == []
+
+
+@pytest.mark.parametrize(("left", "records"), [("", 0), ("unplugged; 3 of 5 tags were filled", 1)])
+async def test_a_hole_that_is_mended_is_recorded_as_what_is_left(
+    store: Store, left: str, records: int
+) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    heard = clock.now_us
+    link.was_heard(heard, "unplugged")
+    clock.pass_s(60)
+    with link.mending() as hole:
+        assert hole is not None
+        assert hole.since_us == heard - 250_000
+        async with link.run("subscription") as run:
+            run.add(1)
+            until = clock.now_us
+            clock.pass_s(5)
+            run.add(1)
+            assert await gaps(store) == []
+            hole.close(left)
+    assert link.hole is None
+    assert await gaps(store) == [Gap(heard - 250_000, until, left, device="press-07")] * records
+
+
+async def test_a_hole_that_is_not_mended_to_the_end_is_recorded(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    heard = clock.now_us
+    link.was_heard(heard, "unplugged")
+    clock.pass_s(60)
+    again = clock.now_us
+    with contextlib.suppress(DeviceProblem), link.mending():
+        async with link.run("subscription") as run:
+            run.add(1)
+            clock.pass_s(5)
+            raise DeviceProblem("no answer for 8 s")
+    assert await gaps(store) == [Gap(heard - 250_000, again, "unplugged", device="press-07")]
+
+
+async def test_mending_where_nothing_is_open_holds_nothing_back(store: Store) -> None:
+    link = session(store, HandClock())
+    with link.mending() as hole:
+        assert hole is None
+        async with link.run("subscription") as run:
+            run.add(1)
+    assert await gaps(store) == []
+
+
+async def test_a_kill_while_a_hole_is_mended_loses_no_part_of_it(store: Store) -> None:
+    clock = HandClock()
+    before = session(store, clock)
+    async with before.run("subscription") as run:
+        run.add(1)
+    heard = clock.now_us
+    clock.pass_s(60)
+    killed = session(store, clock)
+    await killed.take_over()
+    with killed.mending():
+        run_of_the_killed = killed.run("subscription")
+        run = await run_of_the_killed.__aenter__()
+        for _ in range(20):
+            clock.pass_s(10)
+            run.add(1)
+        # Here it is killed: nothing more is written.
+        after = session(store, clock)
+        await after.take_over()
+        assert after.hole == (heard - 250_000, "the gateway was not running")
 
 
 async def test_polls_join_while_one_is_pending_or_running(store: Store) -> None:

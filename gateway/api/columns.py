@@ -1,15 +1,15 @@
 """Samples of plain values from columns to bytes, without an object for each: large windows are mostly these.
 
-orjson writes the numbers of one flat list; what stands between them are fragments, and the commas of the
-list are those of the answer. Where there must be none, after a key, the fragment ends with a byte that no
-JSON text holds: it is taken out together with the comma.
+orjson writes the numbers of one flat list; what stands between them are fragments. In CSV the commas of the
+list are those of the answer. In JSON they are taken out, and what fragments have in the place of commas, a
+byte that no JSON text holds, becomes one in the same go.
 """
 
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -18,19 +18,21 @@ from gateway.api.values import dumps, flag_names
 from gateway.model import Batch
 
 _PLAIN: Final = frozenset({float, int, bool})
-_SEAM: Final = b"\x01"
+_COMMA: Final = b"\x01"
+_TO_COMMAS: Final = bytes.maketrans(_COMMA, b",")
+_VALUE: Final = orjson.Fragment(_COMMA + b'"value":')
 Part = Callable[[Batch, Mapping[int, str]], bytes | None]
 """Writes samples, given the tags of their series; None where they have to be written one by one."""
 
 
 def json_part(batch: Batch, tags: Mapping[int, str]) -> bytes | None:
     """Write samples as JSON objects with commas between them."""
-    return _objects(batch, tags, b"")
+    return _objects(batch, tags, b",", b"")
 
 
 def ndjson_part(batch: Batch, tags: Mapping[int, str]) -> bytes | None:
     """Write samples as JSON objects, a line each."""
-    return _objects(batch, tags, b"\n" + _SEAM)
+    return _objects(batch, tags, b"\n", b"\n")
 
 
 def csv_part(batch: Batch, tags: Mapping[int, str]) -> bytes | None:
@@ -38,13 +40,11 @@ def csv_part(batch: Batch, tags: Mapping[int, str]) -> bytes | None:
     if not _is_plain(batch.values, _PLAIN):
         return None
     heads = {series: csv_line([tags[series]]).removesuffix(b"\r\n") for series in set(batch.series)}
-    if any(_SEAM in head for head in heads.values()):
-        return None
     tails = {
-        (status, flags): b"%d,,%s\r\n%s" % (status, " ".join(flag_names(flags)).encode(), _SEAM)
-        for status, flags in set(zip(batch.statuses, batch.flags, strict=True))
+        (status, flags): b"%d,,%s" % (status, " ".join(flag_names(flags)).encode())
+        for status, flags in _pairs(batch)
     }
-    return _joined(heads, batch, [batch.ts, batch.values], tails)
+    return _joined(batch, heads, [batch.ts, batch.values], tails, (b"\r\n", b"\r\n"))
 
 
 def csv_line(cells: Sequence[Any]) -> bytes:
@@ -53,20 +53,34 @@ def csv_line(cells: Sequence[Any]) -> bytes:
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _objects(batch: Batch, tags: Mapping[int, str], end: bytes) -> bytes | None:
+def _objects(batch: Batch, tags: Mapping[int, str], between: bytes, end: bytes) -> bytes | None:
     if not _is_plain(batch.values, _PLAIN | {type(None)}):
         return None
-    heads = {series: b'{"tag":%s,"ts":%s' % (dumps(tags[series]), _SEAM) for series in set(batch.series)}
+    heads = {series: _head(tags[series]) for series in set(batch.series)}
     tails = {
-        (status, flags): b'"status":%d%s}%s' % (status, _flags(flags), end)
-        for status, flags in set(zip(batch.statuses, batch.flags, strict=True))
+        (status, flags): (b',"status":%d%s}' % (status, _flags(flags))).replace(b",", _COMMA)
+        for status, flags in _pairs(batch)
     }
-    key = repeat(orjson.Fragment(b'"value":' + _SEAM), len(batch))
-    return _joined(heads, batch, [batch.ts, list(key), batch.values], tails)
+    columns: list[Sequence[Any]] = [batch.ts, [_VALUE] * len(batch), batch.values]
+    text = _joined(batch, heads, columns, tails, (between.replace(b",", _COMMA), end))
+    return text.translate(_TO_COMMAS, b",")
+
+
+@lru_cache(maxsize=4096)
+def _head(tag: str) -> bytes:
+    return (b'{"tag":%s,"ts":' % dumps(tag)).replace(b",", _COMMA)
 
 
 def _flags(flags: int) -> bytes:
     return b',"flags":' + dumps(flag_names(flags)) if flags else b""
+
+
+def _pairs(batch: Batch) -> Collection[tuple[int, int]]:
+    """Return which statuses and flags there are together."""
+    first, n = (batch.statuses[0], batch.flags[0]), len(batch)
+    if batch.statuses.count(first[0]) == n and batch.flags.count(first[1]) == n:
+        return (first,)
+    return set(zip(batch.statuses, batch.flags, strict=True))
 
 
 def _is_plain(values: Sequence[Any], allowed: frozenset[type]) -> bool:
@@ -74,26 +88,41 @@ def _is_plain(values: Sequence[Any], allowed: frozenset[type]) -> bool:
     kinds = set(map(type, values))
     if not kinds <= allowed:
         return False
-    return float not in kinds or all(map(math.isfinite, filter(None, values)))
+    if float not in kinds:
+        return True
+    numbers = list(filter(None, values)) if type(None) in kinds else values
+    # One that is not finite leaves no finite sum. A sum that is only too large says nothing.
+    return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
 
 
 def _joined(
-    heads: Mapping[int, bytes],
     batch: Batch,
+    heads: Mapping[int, bytes],
     columns: Sequence[Sequence[Any]],
     tails: Mapping[tuple[int, int], bytes],
+    ends: tuple[bytes, bytes],
 ) -> bytes:
-    """Return for each sample its head, an item of each column, and its tail."""
-    width, n = len(columns) + 2, len(batch)
+    """Return for each sample its head, an item of each column, and its tail.
+
+    `ends`: what stands after each but the last, and after the last.
+    The tail of one and the head of the next are one fragment. Before the first head stands a tail too many.
+    """
+    width, n, (between, end) = len(columns) + 1, len(batch), ends
     flat: list[Any] = [None] * (n * width)
-    before = {series: orjson.Fragment(head) for series, head in heads.items()}
-    after = {key: orjson.Fragment(tail) for key, tail in tails.items()}
-    flat[0::width] = list(map(before.__getitem__, batch.series))
+    if len(tails) == 1:
+        (first,) = (last,) = tails.values()
+        joints = {series: orjson.Fragment(first + between + head) for series, head in heads.items()}
+        flat[0::width] = list(map(joints.__getitem__, batch.series))
+    else:
+        pairs = list(zip(batch.statuses, batch.flags, strict=True))
+        first, last = tails[pairs[0]], tails[pairs[-1]]
+        seams = list(zip([pairs[0], *pairs[:-1]], batch.series, strict=True))
+        both = {
+            (pair, series): orjson.Fragment(tails[pair] + between + heads[series])
+            for pair, series in set(seams)
+        }
+        flat[0::width] = list(map(both.__getitem__, seams))
     for place, column in enumerate(columns, 1):
         flat[place::width] = column
-    if len(after) == 1:
-        flat[width - 1 :: width] = list(after.values()) * n
-    else:
-        keys = zip(batch.statuses, batch.flags, strict=True)
-        flat[width - 1 :: width] = list(map(after.__getitem__, keys))
-    return orjson.dumps(flat)[1:-1].replace(_SEAM + b",", b"").removesuffix(_SEAM)
+    flat.append(orjson.Fragment(last + end))
+    return orjson.dumps(flat)[1 + len(first) + len(between) : -1]

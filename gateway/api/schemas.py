@@ -160,11 +160,43 @@ class DeviceList(Schema):
     devices = fields.List(fields.Nested(DeviceAnswer), required=True)
 
 
+class TagAboutAnswer(Schema):
+    type = text("The device's word for the type.", required=True)
+    format = text('"json" where structures are decoded to JSON text, else empty.', required=True)
+    unit = text("Unit of measure of the raw values, or empty.", required=True)
+    range = fields.List(
+        fields.Float(),
+        allow_none=True,
+        required=True,
+        metadata={"description": "Low and high of normal operation."},
+    )
+    instrument_range = fields.List(
+        fields.Float(),
+        allow_none=True,
+        required=True,
+        metadata={"description": "Low and high of what the instrument can measure."},
+    )
+    enum = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata={"description": "Texts of the integers that a value may be."},
+    )
+
+
 class TagStateAnswer(Schema):
     way = text("subscribed, polled (read cyclically) or bad.", required=True)
     address = text("Where the device has it: the node, say.", required=True)
     detail = text("Why it is bad, or polled though it should be subscribed.", required=True)
     alive = fields.Boolean(required=True, metadata={"description": "A value of it came in this session."})
+    about = fields.Nested(
+        TagAboutAnswer,
+        allow_none=True,
+        required=True,
+        metadata={
+            "description": "What the device says of it beside its values; null where it was not asked."
+        },
+    )
 
 
 class TagAnswer(Schema):

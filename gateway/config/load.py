@@ -10,7 +10,7 @@ from typing import Any, Final
 from gateway.api.settings import HttpSettings
 from gateway.config.last_good import Source, keep_good, kept_file, read_good
 from gateway.config.layout import GatewaySettings, Whole, layout
-from gateway.config.overrides import lay_over, overrides_in
+from gateway.config.overrides import PREFIX, lay_over, overrides_in
 from gateway.config.problems import ConfigProblems, Place, Problems, without_userinfo
 from gateway.config.reading import INVALID, At, Kinded, Reader
 from gateway.config.shapes import Group
@@ -19,6 +19,9 @@ from gateway.logs import LogSettings
 from gateway.model import Device
 from gateway.store.settings import StoreSettings
 
+_DEVICES: Final = f"{PREFIX}DEVICES"
+_NO_FILE: Final = b"{}\n"
+_MISSING: Final = f"there is no such file: write it, or name the devices in the environment, in {_DEVICES}"
 _EMPTY: Final = 'the file says nothing; write "devices:" and under it your devices'
 
 
@@ -69,13 +72,18 @@ class Loaded:
 
 
 def load(path: Path, environ: Mapping[str, str] | None = None, *, root: Group | None = None) -> Config:
-    """Read a configuration file and the environment laid over it. ConfigProblems: it cannot be used."""
+    """Read a configuration file and the environment laid over it. ConfigProblems: it cannot be used.
+
+    The file may be missing where the environment names the devices, as in a container.
+    """
     problems = Problems()
     environ = os.environ if environ is None else environ
-    data = _bytes(path, problems)
+    overrides = overrides_in(environ)
+    without = _DEVICES in overrides and not os.path.lexists(path)
+    data = _NO_FILE if without else _bytes(path, problems)
     if data is None:
         raise ConfigProblems(problems.listed())
-    return _config(Source(data, overrides_in(environ)), path, path, environ, root)
+    return _config(Source(data, overrides), path, path, environ, root)
 
 
 def take(path: Path, state: Path, environ: Mapping[str, str] | None = None) -> Config:
@@ -125,7 +133,7 @@ def _bytes(path: Path, problems: Problems) -> bytes | None:
                 return None
             return handle.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        problems.add(whole, "there is no such file")
+        problems.add(whole, _MISSING)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)
         problems.add(whole, f"the file cannot be read: {reason}")

@@ -2,9 +2,9 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
-from gateway.model import Batch, Gap
+from gateway.model import Batch, Flag, Gap
 from gateway.store.codec import BlockHeader, Kind, encode
 from gateway.store.schema import WIDE_US
 from gateway.store.values import Checked, checked, cut_out, value_bytes
@@ -47,14 +47,28 @@ def overlapping(conn: sqlite3.Connection, from_us: int, to_us: int) -> Iterator[
 def seqs_overlapping(conn: sqlite3.Connection, from_us: int, to_us: int) -> list[int]:
     """Return the seqs of the sample blocks that may hold samples of the range."""
     window = {"from": from_us, "to": to_us, "kind": Kind.SAMPLES}
-    parts = (f"SELECT seq {part} AND kind = :kind" for part in (_NARROW, _WIDE))
-    return sorted(row[0] for query in parts for row in conn.execute(query, window))
+    narrow, wide = (
+        conn.execute(f"SELECT seq {part} AND kind = :kind", window).fetchall() for part in (_NARROW, _WIDE)
+    )
+    return sorted(chain.from_iterable(narrow + wide))
 
 
-def ends(conn: sqlite3.Connection, from_us: int, to_us: int, limit: int) -> list[tuple[int, int]]:
-    """Return (t1, n) of up to `limit` narrow blocks of the range, by t1: to choose a step by."""
-    window = {"from": from_us, "to": to_us, "limit": limit}
-    return conn.execute(f"SELECT t1, n {_NARROW} ORDER BY t1 LIMIT :limit", window).fetchall()
+def nth_end(conn: sqlite3.Connection, from_us: int, to_us: int, n: int) -> int | None:
+    """Return the last time of the n-th narrow block of the range, by that time; None: there are fewer."""
+    window = {"from": from_us, "to": to_us, "before": n - 1}
+    row = conn.execute(f"SELECT t1 {_NARROW} ORDER BY t1 LIMIT 1 OFFSET :before", window).fetchone()
+    return row and int(row[0])
+
+
+def end_of(conn: sqlite3.Connection, from_us: int, to_us: int, blocks: int, rows: int) -> int | None:
+    """Return until when the narrow blocks of the range, by that time, are so many or have so many samples."""
+    window, n = {"from": from_us, "to": to_us, "blocks": blocks}, 0
+    found = conn.execute(f"SELECT t1, n {_NARROW} ORDER BY t1 LIMIT :blocks", window).fetchall()
+    for count, (t1, block_n) in enumerate(found, 1):
+        n += block_n
+        if n >= rows or count == blocks:
+            return int(t1)
+    return None
 
 
 def mark_bad(conn: sqlite3.Connection, seqs: Sequence[int]) -> list[Gap]:
@@ -95,22 +109,23 @@ def _by_time(batch: Checked) -> list[Checked]:
     for group, (start, end) in enumerate(zip([0, *edges], [*edges, len(order)], strict=True)):
         for place in order[start:end]:
             group_of[place] = group
-    turns = _in_turns(batch.series, group_of)
+    turns = _in_turns(batch, group_of)
     # A long backfill that came shuffled goes into narrow blocks.
     return [_pick(batch, sorted(t, key=ts.__getitem__) if len(t) > BLOCK_ROWS else t) for t in turns]
 
 
-def _in_turns(series: Sequence[int], group_of: Sequence[int]) -> list[list[int]]:
+def _in_turns(batch: Batch, group_of: Sequence[int]) -> list[list[int]]:
     """Return the places by turn and group: each series' samples stay in the order of their arrival.
 
-    A series goes to a new turn where it changes its group (the clock was set), some times in a commit.
+    A series goes to a new turn where it changes its group: each time that the clock was set for own stamps,
+    some times in a commit for others, which may come shuffled.
     """
     turns: dict[tuple[int, int], list[int]] = {}
     at: dict[int, tuple[int, int]] = {}
-    for place, (number, group) in enumerate(zip(series, group_of, strict=True)):
+    for place, (number, flags, group) in enumerate(zip(batch.series, batch.flags, group_of, strict=True)):
         turn, before = at.get(number, (0, group))
         if group != before:
-            turn = min(turn + 1, _TURNS - 1)
+            turn = turn + 1 if flags & Flag.OWN_TIME else min(turn + 1, _TURNS - 1)
         at[number] = turn, group
         turns.setdefault((turn, group), []).append(place)
     return [turns[key] for key in sorted(turns)]

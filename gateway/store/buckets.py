@@ -2,18 +2,22 @@
 
 import sqlite3
 import time
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gateway.model import Batch
 from gateway.store.blocks import seqs_overlapping
-from gateway.store.chunk import in_order
 from gateway.store.past import Past
+from gateway.store.planes import highest
 from gateway.store.reader import unfolded
 from gateway.store.segment import Fold, Segment
+from gateway.store.stretch import Stretch, merged
 from gateway.store.taking import LAST_SERIES, Memory, Taker, grouped
 
+BUCKET_BYTES = 650
+"""Memory of one while it is made, roughly."""
 _TURN_S = 0.2
 _NARROW = 4
 """Where buckets are so much narrower than a fold its chunks are unpacked without a look at their headers."""
@@ -68,7 +72,7 @@ class Folder:
         self._folds: list[tuple[Segment, Fold]] | None = None
         self._folded: list[tuple[int, int]] = []
         self._into: dict[tuple[int, int], list[float]] = {}
-        self._blocks: list[list[int]] = []
+        self._blocks: list[Sequence[int]] = []
         self._chunks_at = 0
 
     def turn(self, conn: sqlite3.Connection, past: Past, bad: list[int]) -> bool:
@@ -94,8 +98,8 @@ class Folder:
     def buckets(self) -> list[Bucket]:
         return finished(self._into)
 
-    def _seqs(self, conn: sqlite3.Connection) -> list[list[int]]:
-        return grouped(unfolded(seqs_overlapping(conn, self._from_us, self._to_us), self._folded))
+    def _seqs(self, conn: sqlite3.Connection) -> list[Sequence[int]]:
+        return list(grouped(unfolded(seqs_overlapping(conn, self._from_us, self._to_us), self._folded)))
 
     def _take_fold(self, taker: Taker, past: Past, where: Segment, part: Fold) -> None:
         """Add the chunks of a fold: those within one bucket by what their headers say."""
@@ -119,27 +123,30 @@ class Folder:
             for found in taker.of_chunk(where, part, number, self._low, self._high):
                 self._take(found)
 
-    def _take(self, batch: Batch) -> None:
-        """Add samples: where they are of one series and in order, a bucket at a time."""
-        series, ts, values, statuses, _ = batch.columns()
-        plain = set(map(type, values)) <= {float, int} and not max(statuses) >> 31
-        if not plain or series.count(series[0]) < len(series) or not in_order(ts):
-            fold(self._into, batch, self._width_us)
+    def _take(self, part: Stretch | Batch) -> None:
+        """Add samples: those of one series and plain a bucket at a time."""
+        if isinstance(part, Batch):
+            fold(self._into, part, self._width_us)
+            return
+        series, ts, column, statuses, _ = part
+        values: list[Any] = column.tolist() if isinstance(column, array) else column
+        if not set(map(type, values)) <= {float, int} or highest(statuses) >> 31:
+            fold(self._into, merged([part], Batch()), self._width_us)
             return
         at, end, width_us = 0, len(ts), self._width_us
         while at < end:
             start = ts[at] - ts[at] % width_us
             until = bisect_left(ts, start + width_us, at, end)
-            numbers: list[Any] = values[at:until]
+            numbers = values[at:until]
             if (total := sum(numbers)) == total:
-                self._add((start, series[0]), [min(numbers), max(numbers), total, len(numbers)])
+                self._add((start, series), [min(numbers), max(numbers), total, until - at])
             else:
-                fold(self._into, batch.part(at, until), width_us)
+                fold(self._into, merged([part.cut(at, until)], Batch()), width_us)
             at = until
 
     def _add(self, key: tuple[int, int], sums: list[float]) -> None:
         if (bucket := self._into.get(key)) is None:
-            self._into[key] = list(sums)
+            self._into[key] = sums
             return
         bucket[0] = min(bucket[0], sums[0])
         bucket[1] = max(bucket[1], sums[1])

@@ -15,8 +15,9 @@ import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from functools import reduce
 from itertools import islice, repeat
-from operator import le, truediv
+from operator import add, le, truediv
 from typing import Any, NamedTuple
 
 from gateway.model import Batch, Value
@@ -26,6 +27,7 @@ from gateway.store.planes import (
     decimals,
     decode_doubles,
     decode_integers,
+    decode_wholes,
     encode_doubles,
     encode_integers,
     encode_wholes,
@@ -33,6 +35,7 @@ from gateway.store.planes import (
     squeezed,
     stretched,
 )
+from gateway.store.stretch import Stretch, narrow
 
 MAGIC = b"\xeeGWc"
 VERSION = 1
@@ -143,17 +146,26 @@ class PackedChunk:
         self.ts = self._left(self.ts)
 
     def _left(self, column: Any) -> Any:
-        return [item for a, b in self._kept or () for item in column[a:b]]
+        """Return what is kept of an array or a list."""
+        return reduce(add, (column[a:b] for a, b in self._kept or ()))
 
-    def batch(self) -> Batch:
-        """Unpack the rest; once only."""
+    def stretch(self) -> Stretch:
+        """Unpack the rest of a chunk of which something is left; once only."""
         n, source = self.header.n, self._source
-        statuses, flags = decode_integers(source, n), decode_integers(source, n)
+        try:
+            statuses, flags = (narrow(code, decode_integers(source, n)) for code in ("I", "B"))
+        except OverflowError as error:
+            raise CorruptBlock(f"an integer too large for its column: {error}") from error
         values = _decode_values(source, n)
         source.end()
         if self._kept is not None:
             values, statuses, flags = map(self._left, (values, statuses, flags))
-        return Batch([self.header.series] * len(self.ts), self.ts, values, statuses, flags)
+        return Stretch(self.header.series, self.ts, values, statuses, flags)
+
+    def batch(self) -> Batch:
+        """Do the same for who wants lists."""
+        series, *columns = self.stretch()
+        return Batch([series] * len(self.ts), *map(list, columns))
 
 
 def _open(data: bytes) -> tuple[ChunkHeader, int, int]:
@@ -208,15 +220,15 @@ def _encode_values(kinds: set[type], values: Sequence[Any]) -> bytes:
     return bytes([_MIXED]) + struct.pack("<I", len(raw)) + squeezed(raw)
 
 
-def _decode_values(source: Source, count: int) -> list[Value]:
+def _decode_values(source: Source, count: int) -> "array[Any] | list[Value]":
     kind = source.byte()
     if kind == _INTS:
-        return list(decode_integers(source, count))
+        return decode_integers(source, count)
     if kind == _DECIMALS:
         digits = source.byte()
-        return list(map(truediv, decode_integers(source, count), repeat(10.0**digits)))
+        return list(map(truediv, decode_wholes(source, count), repeat(10.0**digits)))
     if kind == _DOUBLES:
-        return decode_doubles(source, count).tolist()  # type: ignore[return-value]
+        return decode_doubles(source, count)
     if kind != _MIXED:
         raise CorruptBlock(f"unknown value column {kind}")
     inner = Source(stretched(source, struct.unpack("<I", source.take(4))[0]))

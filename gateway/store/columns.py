@@ -60,6 +60,18 @@ class Source:
     def byte(self) -> int:
         return self.take(1)[0]
 
+    def short(self, count: int) -> list[int]:
+        """Read signed integers, each with its size in a byte before it."""
+        data, at, found = self._data, self._at, []
+        for _ in range(count):
+            end = at + 1 + (data[at] if at < len(data) else 0)
+            if end > len(data):
+                raise CorruptBlock("a number passes the end")
+            found.append(int.from_bytes(data[at + 1 : end], "little", signed=True))
+            at = end
+        self._at = at
+        return found
+
     def numbers(self, code: str, count: int) -> "array[Any]":
         """Read `count` shuffled numbers."""
         column = array(code)

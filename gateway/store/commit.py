@@ -51,6 +51,8 @@ class Books:
     next_seq: int
     max_bytes: int
     """Of the hot file: what the history leaves."""
+    spare: bool
+    """The history has something older, which goes first: before the next commit."""
     snapshot_due: bool
     kept: Sequence[tuple[str, object]]
     """What is counted over the gateway's own running time, where it is due to be written."""
@@ -192,7 +194,7 @@ def _runs(conn: sqlite3.Connection, runs: list[RunRecord]) -> None:
 def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: int, wall_us: int) -> None:
     newest_seq = done.next_seq - 1
     folded, done.folded = delete_folded(conn, books.folded, newest_seq)
-    freed = retention.trim(conn, books.max_bytes, written, newest_seq)
+    freed = retention.trim(conn, books.max_bytes, written, newest_seq, spare=books.spare)
     done.removed = freed.blocks + folded
     done.bytes_used = freed.used_bytes
     done.counted.lost += freed.samples_lost

@@ -76,8 +76,7 @@ class Compactor:
         work.damage = history.set_damaged_aside(work.damage + history.past.taken_damage(), now_us)
         if history.gaps:
             self._look_again()
-        busy = self.busy or bool(self.pending)
-        history.make_room(hot_bytes, max_bytes, running_s, busy=busy)
+        history.make_room(hot_bytes, max_bytes, running_s, busy=self.unsettled)
         work.gaps += history.gaps
         history.gaps = []
 
@@ -95,6 +94,11 @@ class Compactor:
     def busy(self) -> bool:
         """Say whether a fold is under way."""
         return self._steps is not None
+
+    @property
+    def unsettled(self) -> bool:
+        """Say whether the newest segment is being written, or has blocks that are still to be deleted."""
+        return self.busy or bool(self.pending)
 
     def deletable(self) -> list[tuple[int, int]]:
         """Return what a commit may delete now: nothing while somebody reads who began before the fold."""

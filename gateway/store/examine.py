@@ -32,7 +32,9 @@ from gateway.store.series import load_series
 AT_START_BYTES = 64 * 1024 * 1024
 """A file up to this size is looked over before it is used, a larger one while it is."""
 _BLOCKS = 64
-_CHUNKS = 64
+_SLICE_S = 0.02
+_SHARE = 0.1
+"""Of a core, and of what the disk gives: looking over gigabytes after a start holds up nobody."""
 _GUARDED = {
     "meta": "key, value",
     "tag_unit": "series, since_seq, unit",
@@ -46,17 +48,17 @@ _GUARDED = {
 _SHM = struct.Struct("<IIIBBHII8s8s")
 _SHM_CHECKSUM = struct.Struct("<II")
 _SHM_BACKFILLED = 96
-_WAL_HEADER = 32
 
 
-def look_over(path: Path, *, thorough: bool = True) -> list[int]:
+def look_over(path: Path, *, thorough: bool = True, same_boot: bool = True) -> list[int]:
     """Raise sqlite3.Error where a file or its WAL is not what was written; return seqs of damaged blocks.
 
-    `thorough`: read all of it. A file that does not exist, or of another version, is none of its business.
+    `thorough`: read all of it. `same_boot`: the machine has run since it was last used. A file that does not
+    exist, or of another version, is none of its business.
     """
     if not path.exists():
         return []
-    published = _published(path)
+    published = _published(path, same_boot=same_boot)
     try:
         with closing(_connect(path)) as conn:
             if not _known(conn, path):
@@ -104,7 +106,7 @@ def changed_rows(conn: sqlite3.Connection) -> Iterator[str]:
                 yield f"a row of its table {table} was changed"
 
 
-def _check(conn: sqlite3.Connection) -> list[int]:
+def _check(conn: sqlite3.Connection, rest: Callable[[], None] = lambda: None) -> list[int]:
     for changed in changed_rows(conn):
         raise Damaged(changed)
     (expected,) = conn.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() or (None,)
@@ -112,10 +114,10 @@ def _check(conn: sqlite3.Connection) -> list[int]:
         raise Damaged("its schema was changed")
     load_series(conn)
     check_integrity(conn)
-    return _check_blocks(conn)
+    return _check_blocks(conn, rest)
 
 
-def _check_blocks(conn: sqlite3.Connection) -> list[int]:
+def _check_blocks(conn: sqlite3.Connection, rest: Callable[[], None]) -> list[int]:
     """Compare each row with the header of its block, which its checksum covers; return the damaged blocks."""
     bad: list[int] = []
     after = 0
@@ -141,16 +143,16 @@ def _check_blocks(conn: sqlite3.Connection) -> list[int]:
             if (kind, n, size, wall_us, t0, t1) != row:
                 raise Damaged(f"the row of block {seq} was changed")
         after = rows[-1][0]
-        time.sleep(0)
+        rest()
     return bad
 
 
-def _published(path: Path) -> int:
+def _published(path: Path, *, same_boot: bool) -> int:
     """Return the frames of the WAL that the last process had synced and not all written back; 0: not known.
 
     SQLite's shared memory is a file that outlives a kill, and it names a frame only once it is durable
-    (https://sqlite.org/walformat.html, 2.1). A power cut leaves one of an earlier moment, which may be of the
-    WAL as it was before it was begun anew: the salts tell.
+    (https://sqlite.org/walformat.html, 2.1). Nobody syncs it: after a power cut it may be half a minute old,
+    and count only if it is of the round of the WAL that is there.
     """
     raw = _shared_memory(path)
     if len(raw) < _SHM_BACKFILLED + 4:
@@ -158,23 +160,20 @@ def _published(path: Path) -> int:
     head = raw[: _SHM.size]
     if checksum(head) != _SHM_CHECKSUM.unpack_from(raw, _SHM.size):
         return 0
-    there, salts = int(_SHM.unpack(head)[6]), _SHM.unpack(head)[9]
-    if _begun_anew(path, salts):
+    fields = _SHM.unpack(head)
+    there, salts = int(fields[6]), fields[9]
+    if there <= int.from_bytes(raw[_SHM_BACKFILLED : _SHM_BACKFILLED + 4], "little"):
         return 0
-    return there if there > int.from_bytes(raw[_SHM_BACKFILLED : _SHM_BACKFILLED + 4], "little") else 0
+    return there if same_boot or _salts(path) == salts else 0
 
 
-def _begun_anew(path: Path, salts: bytes) -> bool:
-    """Say whether the WAL is empty, or sound and not the one with these salts."""
+def _salts(path: Path) -> bytes:
+    """Return what tells this round of the WAL from others."""
     try:
         with path.with_name(path.name + "-wal").open("rb") as wal:
-            header = wal.read(_WAL_HEADER)
+            return wal.read(24)[16:]
     except OSError:
-        return False
-    if len(header) < _WAL_HEADER:
-        return True
-    sound = checksum(header[:24]) == struct.unpack(">II", header[24:])
-    return sound and header[16:24] != salts
+        return b""
 
 
 def _check_wal(path: Path, published: int) -> None:
@@ -213,8 +212,10 @@ class Examination:
 
     thread = threading.Thread
 
-    def __init__(self, hot: Path | None, segments: Sequence[Segment], done: Callable[[], None]) -> None:
-        """`done` is called at the end, on that thread."""
+    def __init__(
+        self, hot: Path | None, segments: Sequence[Segment], done: Callable[[], None], *, urgent: bool = False
+    ) -> None:
+        """`done` is called at the end, on that thread. `urgent`: without rests between."""
         self.found: str | None = None
         """What is wrong with the hot file; empty: nothing; None: it is not over."""
         self.bad: list[int] = []
@@ -224,13 +225,14 @@ class Examination:
         self._hot, self._segments, self._done = hot, segments, done
         self._conn: sqlite3.Connection | None = None
         self._lock = threading.Lock()
-        self._cancelled = False
+        self._cancelled = threading.Event()
+        self._urgent, self._rested = urgent, time.monotonic()
         self._thread = self.thread(target=self._run, name="store-examination", daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
         """End it; blocks for a moment."""
-        self._cancelled = True
+        self._cancelled.set()
         while self._thread.is_alive():
             with self._lock:  # SQLite crashes where a connection is interrupted while it is closed
                 if self._conn is not None:
@@ -242,15 +244,23 @@ class Examination:
         if self._hot is not None:
             try:
                 with self._reading(connect_reader(self._hot)) as conn:
-                    self.bad = _check(conn)
+                    self.bad = _check(conn, self._rest)
             except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
                 if not isinstance(error, sqlite3.Error) or is_corrupt(error):
                     found = f"{error}"
         for each in reversed(self._segments):
-            if not self._cancelled:
+            if not self._cancelled.is_set():
                 self._look_over(each)
         self.found = found
         self._done()
+
+    def _rest(self) -> None:
+        """Wait, after some work, so long that others have nearly all of the time."""
+        worked_s = time.monotonic() - self._rested
+        if self._urgent or worked_s < _SLICE_S:
+            return
+        self._cancelled.wait(worked_s * (1 / _SHARE - 1))
+        self._rested = time.monotonic()
 
     @contextmanager
     def _reading(self, conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
@@ -267,11 +277,10 @@ class Examination:
         """Read a segment; what is wrong with it goes to `damage`."""
         try:
             with self._reading(segment.connect_reader(each.path)) as conn:
-                for place, (fold, number, data) in enumerate(segment.look_over(conn)):
+                for fold, number, data in segment.look_over(conn):
                     if (gap := damaged_chunk(each, fold, number, data)) is not None:
                         self.damage.append(Damage(each.number, number, gap))
-                    if place % _CHUNKS == 0:
-                        time.sleep(0)
+                    self._rest()
         except sqlite3.Error as error:
             if is_corrupt(error) and each.path.exists():
                 why = f"history segment {each.path.name} cannot be read: {error}"

@@ -13,7 +13,7 @@ from gateway.durable import sync
 from gateway.model import Gap, SeriesInfo
 from gateway.store import segment
 from gateway.store.past import Damage, Past
-from gateway.store.renew import renew_segment
+from gateway.store.renew import clear_drafts, make_segment, renew_segment
 from gateway.store.schema import is_corrupt
 from gateway.store.segment import Segment
 from gateway.store.tombstones import Tombstones
@@ -53,6 +53,8 @@ class History:
         self.epoch = ""
         self.searching = True
         """Damaged files may hold what deletions cover: these hold on."""
+        self.lingering = False
+        """A segment that was removed may be there again at the next start: deletions hold on."""
         self._refills = 0
         self.set_aside_any = False
         """There may be segments to be searched."""
@@ -73,6 +75,7 @@ class History:
         self.close()
         self.segments, self._sizes, self.series_unknown = (), {}, []
         self._folder.mkdir(exist_ok=True)
+        clear_drafts(self._folder)
         by_number, by_name = dict(known), {info[:2]: number for number, info in known}
         found = segment.found(self._folder)
         for each in found:
@@ -120,13 +123,13 @@ class History:
             each = self._path(number)._replace(made=self._refills)
         if self.segments and self.segments[-1] == each:
             self.seal()
+        if each not in self.segments:
+            make_segment(each.path)
+            if self._writing is None:
+                self._sealed = True
+            self._add(each)
         writing = segment.connect_writer(each.path)
         try:
-            if each not in self.segments:
-                sync(self._folder)
-                if self._writing is None:
-                    self._sealed = True
-                self._add(each)
             yield writing
         finally:
             writing.close()
@@ -143,9 +146,9 @@ class History:
             self._writing = segment.connect_writer(self.segments[-1].path)
         if self._writing is None:
             each = self._path(self._free_number())
-            self._writing = segment.connect_writer(each.path)
-            sync(self._folder)
+            make_segment(each.path)
             sync(self._folder.parent)
+            self._writing = segment.connect_writer(each.path)
             self._add(each)
             self._sealed = False
         return self._writing
@@ -211,11 +214,15 @@ class History:
         """
         while self.segments:
             over = hot_bytes + self.bytes_used > max_bytes
-            if len(self.segments) == 1 and (busy or not over):
+            if not (self.spare(busy=busy) and (over or len(self.segments) > 1)):
                 return
             if not over and not self._expired(self.segments[0], running_s):
                 return
             self._unlink(self.segments[0])
+
+    def spare(self, *, busy: bool) -> bool:
+        """Say whether there is a segment that may go for room."""
+        return len(self.segments) > 1 or (bool(self.segments) and not busy)
 
     def _expired(self, oldest: Segment, running_s: float) -> bool:
         if not self._keep_s:
@@ -229,7 +236,9 @@ class History:
         self._leave(gone)
         try:
             gone.path.unlink(missing_ok=True)
+            sync(self._folder)
         except OSError as error:
+            self.lingering = True
             _log.error("history segment %s cannot be removed: %s", gone.path, error)
 
     def _leave(self, gone: Segment) -> None:

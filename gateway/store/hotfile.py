@@ -15,7 +15,7 @@ from gateway.store import deletions
 from gateway.store.examine import AT_START_BYTES, look_over
 from gateway.store.history import CORRUPT, SALVAGED, History
 from gateway.store.newest import Newest, load_newest
-from gateway.store.renew import take_place
+from gateway.store.renew import clear_drafts, take_place
 from gateway.store.retention import used_bytes
 from gateway.store.schema import (
     Damaged,
@@ -33,6 +33,7 @@ from gateway.store.series import load_series
 _log = logging.getLogger(__name__)
 
 _RESERVE_BYTES = 1024 * 1024
+_BOOT_BYTES = 16
 _SERIES_BITS, _SEQ_BITS = 20, 32
 """So many series and blocks a file may number: the numbers that a lost file gave are not given again."""
 _PASSING = frozenset(
@@ -100,7 +101,7 @@ class HotFile:
         """Take the folder for this process; raise StoreProblem where another has it, DiskRefuses."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._folder / "store.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(self._folder / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if error.errno in _PASSING:
                 self.give_reserve()
@@ -124,20 +125,32 @@ class HotFile:
             os.close(self._lock)
             self._lock = None
 
-    def open(self, now_us: int, history: History) -> tuple[sqlite3.Connection, Loaded]:
+    def open(self, now_us: int, history: History, boot: bytes) -> tuple[sqlite3.Connection, Loaded]:
         """Open or make the file; one that is no database or malformed is set aside, with a gap.
+
+        `boot`: the kernel's id of this boot, or zeros where it is not known.
 
         DiskRefuses: it is neither; nothing was lost, and it may be tried again.
         """
         for _ in range(3):
             try:
-                opened = self._open(now_us, history)
+                opened = self._open(now_us, history, same_boot=any(boot) and self._last_boot() == boot)
             except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
                 self._make_way(error, now_us)
             else:
                 self.take_reserve()
+                self._note_boot(boot)
                 return opened
         raise DiskRefuses(f"the store {self.path} cannot be opened, nor made anew")
+
+    def _last_boot(self) -> bytes:
+        """Return the boot in which the file was last opened. After a power cut that is another one."""
+        return os.pread(self._lock, _BOOT_BYTES, 0) if self._lock is not None else b""
+
+    def _note_boot(self, boot: bytes) -> None:
+        with contextlib.suppress(OSError):  # then shared memory counts for less, were the process killed
+            if self._lock is not None and self._last_boot() != boot:
+                os.pwrite(self._lock, boot, 0)
 
     def _make_way(self, error: Exception, now_us: int) -> None:
         """Do what may let the file be opened at the next try."""
@@ -152,9 +165,10 @@ class HotFile:
         if not self.give_reserve():
             raise DiskRefuses(f"the store {self.path} cannot be opened: {error}") from error
 
-    def _open(self, now_us: int, history: History) -> tuple[sqlite3.Connection, Loaded]:
+    def _open(self, now_us: int, history: History, *, same_boot: bool) -> tuple[sqlite3.Connection, Loaded]:
+        clear_drafts(self._folder)
         take_place(self.path)
-        bad = self._look_over()
+        bad = self._look_over(same_boot=same_boot)
         conn = self.connect()
         try:
             with _content():
@@ -168,12 +182,12 @@ class HotFile:
             conn.close()
             raise
 
-    def _look_over(self) -> list[int]:
+    def _look_over(self, *, same_boot: bool) -> list[int]:
         """Raise where the file is damaged, as far as that can be told soon; return damaged blocks."""
         parts = (self.path, self.path.with_name(f"{self.path.name}-wal"))
         size = sum(part.stat().st_size for part in parts if part.exists())
         self.look_later = size > AT_START_BYTES
-        return look_over(self.path, thorough=not self.look_later)
+        return look_over(self.path, thorough=not self.look_later, same_boot=same_boot)
 
     def take_reserve(self) -> None:
         """Keep some disk space: SQLite needs a little to open a store on a full disk."""

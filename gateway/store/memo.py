@@ -2,47 +2,11 @@
 
 import threading
 import time
-from array import array
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
-from contextlib import suppress
-from typing import Any, Generic, NamedTuple, TypeVar
-
-from gateway.model import Batch, Value
+from collections.abc import Hashable
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
-
-
-class Stretch(NamedTuple):
-    """Samples of one series in the order of time, numbers packed."""
-
-    series: int
-    ts: Sequence[int]
-    values: Sequence[Value]
-    statuses: Sequence[int]
-    flags: Sequence[int]
-
-    @classmethod
-    def of(cls, series: int, columns: Sequence[Sequence[Any]]) -> "Stretch":
-        """Pack ts, values, statuses, flags."""
-        ts, values, statuses, flags = columns
-        kinds = set(map(type, values))
-        if kinds == {float}:
-            values = array("d", values)
-        elif kinds == {int}:
-            with suppress(OverflowError):
-                values = array("q", values)
-        return cls(series, array("q", ts), values, array("I", statuses), array("B", flags))
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory of plain samples, roughly."""
-        return 500 + len(self.ts) * (21 if isinstance(self.values, array) else 61)
-
-    def part(self, start: int, end: int) -> Batch:
-        """Return the samples between two places."""
-        columns = (list(column[start:end]) for column in self[1:])
-        return Batch([self.series] * (end - start), *columns)  # type: ignore[arg-type]
 
 
 class Memo(Generic[T]):

@@ -75,29 +75,40 @@ def _encode_wide(values: Sequence[int]) -> bytes:
     return head + pack_planes(packed(code, [value - low for value in values]), width)
 
 
-def decode_integers(source: Source, count: int) -> list[int]:
+def decode_integers(source: Source, count: int) -> "array[int]":
     """Read a column of integers."""
+    found = decode_wholes(source, count)
+    return found if isinstance(found, array) else _array(found)
+
+
+def decode_wholes(source: Source, count: int) -> "array[int] | list[int]":
+    """Do the same for who only goes over them: as what they come out fastest."""
     mode, width = source.byte(), source.byte()
     if mode > EVEN or not 0 < count <= MAX_COUNT:
         raise CorruptBlock(f"unknown integer column {mode} of {count}")
     if width not in (0, 1, 2, 4, 8):
         raise CorruptBlock(f"integers of {width} bytes")
-    first, step, low, unit = (_take_number(source) for _ in range(4))
+    first, step, low, unit = source.short(4)
+    if mode == PLAIN and not width:
+        return _array((low,)) * count
     if mode == STEPS:
         steps: Iterable[int] = repeat(low, count - 1)
         if width:
-            steps = array(dict(_UNSIGNED)[width], unpack_planes(source, count - 1, width))
-            steps = map(mul, steps, repeat(unit)) if unit != 1 else steps
-            steps = map(add, steps, repeat(low)) if low else steps
+            steps = _spread([stretched(source, count - 1) for _ in range(width)], unit, low, 0, count - 1)
         return list(accumulate(steps, initial=first))
-    if mode == PLAIN and not width:
-        return [low] * count
     planes = [stretched(source, count) for _ in range(width)]
     start, step = (low + first, step) if mode == EVEN else (low, 0)
     return _spread(planes, unit, start, step, count)
 
 
-def _spread(planes: Sequence[bytes], unit: int, start: int, step: int, count: int) -> list[int]:
+def _array(numbers: Sequence[int]) -> "array[int]":
+    try:
+        return array("q", numbers)
+    except OverflowError as error:
+        raise CorruptBlock(f"an integer too large for its column: {error}") from error
+
+
+def _spread(planes: Sequence[bytes], unit: int, start: int, step: int, count: int) -> "array[int]":
     """Return number * unit + start + step * place for each number of some planes.
 
     All are one large integer of 64 bits each, on which each step is one operation; what one of them borrows
@@ -109,7 +120,7 @@ def _spread(planes: Sequence[bytes], unit: int, start: int, step: int, count: in
     ones, iota = _lanes(count)
     signs = ones << 63  # added, so that none is negative, and then turned into what a signed integer has
     total = int.from_bytes(raw, "little") * unit + start * ones + step * iota + signs
-    return array("q", ((total & (ones << 64) - ones) ^ signs).to_bytes(8 * count, "little")).tolist()
+    return array("q", ((total & (ones << 64) - ones) ^ signs).to_bytes(8 * count, "little"))
 
 
 @lru_cache(maxsize=32)
@@ -131,10 +142,6 @@ def _even_step(ends: Sequence[int], count: int = 0) -> int:
 def _number(value: int) -> bytes:
     raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
     return bytes([len(raw)]) + raw
-
-
-def _take_number(source: Source) -> int:
-    return int.from_bytes(source.take(source.byte()), "little", signed=True)
 
 
 def decimals(values: "array[float]") -> tuple[int, list[float]] | None:
@@ -199,7 +206,7 @@ def squeezed(raw: bytes) -> bytes:
 
 
 def stretched(source: Source, size: int) -> bytes:
-    packed = _take_number(source)
+    (packed,) = source.short(1)
     if not packed:
         return source.take(size)
     if packed < 0:

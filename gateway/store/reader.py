@@ -3,13 +3,14 @@
 import asyncio
 import sqlite3
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
+from gateway.store.budget import MemoryBudget
 from gateway.store.codec import CorruptBlock, Kind, decode
 from gateway.store.past import Damage, Past, Segments
 from gateway.store.schema import MIGRATIONS, StoreProblem, connect_reader, is_corrupt, is_disk
@@ -18,6 +19,7 @@ from gateway.store.tombstones import Tombstones
 
 T = TypeVar("T")
 _THREADS = 2
+_BUCKETS_BYTES = 32 * 1024 * 1024
 
 
 class Readers:
@@ -39,6 +41,8 @@ class Readers:
         self._open: list[sqlite3.Connection] = []
         self._pasts: list[Past] = []
         self.memo = Memory()
+        self.room = MemoryBudget(_BUCKETS_BYTES)
+        """For the buckets that are being made."""
         self._pool = ThreadPoolExecutor(_THREADS, "store-reader")
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -96,15 +100,13 @@ class Readers:
 
 
 def unfolded(seqs: Sequence[int], folded: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the blocks that no chunk has."""
-    ranges = sorted(folded)
-    starts = [start for start, _ in ranges]
-    found = []
-    for seq in seqs:
-        place = bisect_right(starts, seq) - 1
-        if place < 0 or ranges[place][1] < seq:
-            found.append(seq)
-    return found
+    """Return the blocks that no chunk has, of some in order."""
+    found: list[int] = []
+    at = 0
+    for start, end in sorted(folded):
+        found += seqs[at : bisect_left(seqs, start, at)]
+        at = bisect_right(seqs, end, at)
+    return [*found, *seqs[at:]]
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -20,7 +20,7 @@ class Releaser:
 
     def look(self, conn: sqlite3.Connection) -> Generator[None]:
         """Find those that cover nothing: no block that they may count for, and no chunk."""
-        if self._history.searching:
+        if self._history.searching or self._history.lingering:
             return
         deleted, segments = self._history.deleted, frozenset(self._history.segments)
         oldest = conn.execute("SELECT min(seq) FROM block").fetchone()[0]

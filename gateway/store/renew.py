@@ -1,4 +1,4 @@
-"""Begins a file anew from what it holds, for after an I/O error.
+"""Begins a file anew from what it holds, for after an I/O error; makes a segment in the same way.
 
 Linux counts a page that it could not write as written: it is read as if it were on the disk, and no later
 fsync writes it (fsync(2), "PostgreSQL's fsync() surprise" in LWN). ext4 forgets besides that its place was
@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from gateway.durable import sync
+from gateway.store import segment
 from gateway.store.copying import copy_hot, copy_segment
 from gateway.store.schema import connect_reader
 
@@ -59,6 +60,25 @@ def renew_segment(path: Path) -> None:
     """Put a copy in the place of a segment that nobody writes to; the same holds."""
     if (draft := _copied(path, lambda draft: copy_segment(path, draft))) is not None:
         _rename(draft, path)
+
+
+def make_segment(path: Path) -> None:
+    """Make a segment: it is there as a whole or not at all, so that one without its lists has lost them."""
+    draft = _beside(path, "renewing")
+    _remove(draft)
+    try:
+        segment.make(draft)
+        sync(draft)
+        _rename(draft, path)
+    except (sqlite3.Error, OSError):
+        _remove(draft)
+        raise
+
+
+def clear_drafts(folder: Path) -> None:
+    """Remove what a power cut left of files that were being made. OSError."""
+    for draft in folder.glob("*.renewing"):
+        _remove(draft)
 
 
 def _copied(path: Path, copy: Callable[[Path], object]) -> Path | None:

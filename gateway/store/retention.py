@@ -40,16 +40,18 @@ def used_bytes(conn: sqlite3.Connection) -> int:
     return (pages - free) * PAGE_BYTES
 
 
-def trim(conn: sqlite3.Connection, max_bytes: int, written: int, newest_seq: int) -> Freed:
+def trim(
+    conn: sqlite3.Connection, max_bytes: int, written: int, newest_seq: int, *, spare: bool = False
+) -> Freed:
     """Remove one slice where the file is over its budget, inside the running commit.
 
     A slice is twice what this commit wrote and some more, so that the budget is reached soon and no
-    commit is held up. The newest block stays.
+    commit is held up. The newest block stays. `spare`: something older makes room soon, blocks stay.
     """
     pages, free = _pages(conn)
     freed = Freed(used_bytes=(pages - free) * PAGE_BYTES)
     over = freed.used_bytes - max_bytes
-    if over > 0:
+    if over > 0 and not spare:
         want = min(over, 2 * written + _MORE_BYTES)
         uploads = outbox.uploads(conn)
         want -= _drop_delivered(conn, uploads, want, newest_seq, freed)

@@ -89,9 +89,9 @@ def _first(db: Any) -> None:
         },
         pk="seq",
     )
-    db.execute("CREATE INDEX block_time ON block(t1, t0) WHERE n > 0")
+    db.execute("CREATE INDEX block_time ON block(t1, t0, kind) WHERE n > 0")
     db.execute("CREATE INDEX block_empty ON block(n) WHERE n = 0")
-    db.execute(f"CREATE INDEX block_wide ON block(t1, t0) WHERE n > 0 AND t1 - t0 > {WIDE_US}")
+    db.execute(f"CREATE INDEX block_wide ON block(t1, t0, kind) WHERE n > 0 AND t1 - t0 > {WIDE_US}")
     db["run"].create(
         {"id": int, "device": str, "kind": str, "start_us": int, "duration_us": int, "samples": int,
          "status": str, "error": str},

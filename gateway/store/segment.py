@@ -21,6 +21,7 @@ VERSION = 1
 _PARTS, _SERIES = 12, 31
 MOST_PARTS = 1 << _PARTS
 _BUSY_S = 0.01
+_AT_ONCE = 16
 _SCHEMA = """
 CREATE TABLE series(id INTEGER PRIMARY KEY, device TEXT NOT NULL, tag TEXT NOT NULL, record BLOB NOT NULL);
 CREATE INDEX series_record ON series(record);
@@ -65,23 +66,27 @@ def series_of(chunk: int) -> int:
     return chunk >> _PARTS & (1 << _SERIES) - 1
 
 
+def make(path: Path) -> None:
+    """Make a segment that holds nothing, under a name that is not yet a segment's."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        for pragma in (f"page_size={PAGE_BYTES}", "journal_mode=OFF"):
+            conn.execute(f"PRAGMA {pragma}").fetchall()
+        conn.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
+
+
 def connect_writer(path: Path) -> sqlite3.Connection:
-    """Open the newest segment for writing, made where it is missing."""
-    new = not path.exists()
-    conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
+    """Open the newest segment for writing."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
         for pragma in (
-            f"page_size={PAGE_BYTES}", "journal_mode=DELETE", "synchronous=EXTRA", "secure_delete=OFF",
-            "cache_spill=OFF", "trusted_schema=OFF",
+            "journal_mode=DELETE", "synchronous=EXTRA", "secure_delete=OFF", "cache_spill=OFF",
+            "trusted_schema=OFF",
         ):  # fmt: skip
             conn.execute(f"PRAGMA {pragma}").fetchall()
-        if new:
-            conn.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
         verify(conn)
     except BaseException as error:
         conn.close()
-        if new:  # one that is empty would look like one that lost all
-            path.unlink(missing_ok=True)
         if isinstance(error, sqlite3.Error | UnicodeDecodeError) and not is_disk(error):
             raise Damaged(f"{error}") from error
         raise
@@ -232,6 +237,15 @@ def verify(conn: sqlite3.Connection) -> None:
             conn.execute("ROLLBACK")
 
 
+def _unlocked(conn: sqlite3.Connection, fold: Fold) -> Iterator[tuple[int, bytes]]:
+    """Yield (id, data) of all chunks of a fold; between them nobody is kept from writing."""
+    query = "SELECT id, data FROM chunk WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
+    after, end = chunk_id(fold.id, 0, 0) - 1, chunk_id(fold.id + 1, 0, 0)
+    while rows := conn.execute(query, (after, end, _AT_ONCE)).fetchall():
+        yield from rows
+        after = rows[-1][0]
+
+
 def look_over(conn: sqlite3.Connection) -> Iterator[tuple[Fold, int, bytes]]:
     """Read all of a segment and yield its chunks: (fold, id, data); sqlite3.DatabaseError: it is damaged."""
     verify(conn)
@@ -239,7 +253,7 @@ def look_over(conn: sqlite3.Connection) -> Iterator[tuple[Fold, int, bytes]]:
     query = "SELECT id, t0, t1, n, series_n, chunks FROM fold NOT INDEXED ORDER BY id"
     for *row, expected in conn.execute(query).fetchall():
         fold, there = Fold(*row), 0
-        for number, data in chunks(conn, fold, None):
+        for number, data in _unlocked(conn, fold):
             there += 1
             yield fold, number, data
         if there != expected:

@@ -138,7 +138,7 @@ class Store(Deletes):
 
     # Series.
 
-    def series(self, device: str, tag: str, unit: str = "") -> int:
+    def series(self, device: str, tag: str, unit: str | None = "") -> int:
         """Return the series of a tag, made on first use; another unit counts from the next commit on."""
         number = self._series.get(device, tag, unit)
         if self._series.unsaved:

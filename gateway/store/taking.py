@@ -5,8 +5,10 @@ for again and again is what came last, and that is still in blocks.
 """
 
 import sqlite3
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -14,9 +16,10 @@ from gateway.model import Batch
 from gateway.store.chunk import PackedChunk
 from gateway.store.codec import CorruptBlock, Kind, Packed
 from gateway.store.columns_of_fold import Column, is_plain, ordered, sort_in
-from gateway.store.memo import Memo, Stretch
+from gateway.store.memo import Memo
 from gateway.store.past import Past
 from gateway.store.segment import Fold, Segment
+from gateway.store.stretch import Stretch
 
 Key = tuple[int, int]
 """(ts, series): the order of reading."""
@@ -26,7 +29,8 @@ LAST_SERIES = 2**31
 
 FEW = 64
 """So many series are looked for in groups of blocks."""
-_GROUP = 64
+_GROUPS = 64, 8
+"""Blocks in a group, and in a part of one: the newest group is not complete yet."""
 _BLOCKS_BYTES, _CHUNKS_BYTES = 40 * 1024 * 1024, 32 * 1024 * 1024
 _IDLE_S = 10.0
 _MEMO_SAMPLES = _CHUNKS_BYTES * 9 // 10 // 24
@@ -51,9 +55,22 @@ class Memory:
         self.chunks: Memo[tuple[Stretch, ...]] = Memo(_CHUNKS_BYTES, 0)
 
 
-def grouped(seqs: Sequence[int]) -> list[list[int]]:
-    """Return blocks by the group that they belong to."""
-    return [list(part) for _, part in groupby(sorted(seqs), key=lambda seq: seq // _GROUP)]
+def grouped(seqs: Sequence[int], level: int = 0) -> Iterator[Sequence[int]]:
+    """Yield blocks, in order, by the group of a level that they belong to."""
+    size, start = (*_GROUPS, 1)[level], 0
+    while start < len(seqs):
+        end = bisect_left(seqs, (seqs[start] // size + 1) * size, start)
+        yield seqs[start:end]
+        start = end
+
+
+@lru_cache(maxsize=4)
+def _places(series: bytes) -> dict[int, list[int]]:
+    """Return where in a block each series is; a plant sends the same in the same order again and again."""
+    places: dict[int, list[int]] = {}
+    for place, number in enumerate(array("i", series)):
+        places.setdefault(number, []).append(place)
+    return places
 
 
 class Taker:
@@ -68,40 +85,57 @@ class Taker:
         self._series = sorted(set(wanted))
         self._wanted = frozenset(wanted)
         self._newest = -1
-        self.few = len(self._series) <= FEW
+        self.series_n = len(self._series)
+        self.few = self.series_n <= FEW
 
     # Blocks.
 
-    def of_blocks(self, there: Sequence[int], low: Key, high: Key, *, alone: bool = False) -> Iterator[Batch]:
+    def of_blocks(
+        self, there: Sequence[int], low: Key, high: Key, *, alone: bool = False, level: int = 0
+    ) -> Iterator[Stretch | Batch]:
         """Yield what is wanted of some blocks of one group, after `low`, up to `high`.
 
         They are all that have samples there; `alone`: or the others are not to be read.
         """
-        group = self._group(there[0] // _GROUP) if self.few and len(there) * 2 > _GROUP else None
-        if group is not None and not (alone and group.seqs - frozenset(there)):
-            for series in self._wanted & group.series.keys():
-                yield from _cut(group.series[series], low, high)
+        if self.few and level < len(_GROUPS):
+            group = self._group(there, level, alone=alone)
+            if group is not None:
+                for series in self._wanted & group.series.keys():
+                    yield from _cut(group.series[series], low, high)
+                return
+            for part in grouped(there, level + 1):
+                yield from self.of_blocks(part, low, high, alone=alone, level=level + 1)
             return
         for seq in there:
-            batch = self._of_block(seq, low, high)
+            batch = self._few_of_block(seq, low, high) if self.few else self._many_of_block(seq, low, high)
             if batch is not None:
                 yield batch
 
-    def _of_block(self, seq: int, low: Key, high: Key) -> Batch | None:
-        batch = self._remembered(seq) if self.few else None
-        packed = self._packed(seq) if batch is None else None
-        keys = packed or batch
-        if keys is None or not keys.ts or (len(self._series) == 1 and self._series[0] not in keys.series):
+    def _few_of_block(self, seq: int, low: Key, high: Key) -> Batch | None:
+        batch = self._remembered(seq)
+        if batch is None:
             return None
-        chosen = list(map(self._wanted.__contains__, keys.series))
-        if packed is not None and self._deleted:
+        there = _places(array("i", batch.series).tobytes())
+        places = [place for series in self._series for place in there.get(series, ())]
+        keys = [(batch.ts[place], batch.series[place]) for place in places]
+        places = [place for place, key in zip(places, keys, strict=True) if low < key <= high]
+        if not places:
+            return None
+        return Batch(*([column[place] for place in places] for column in batch.columns()))  # type: ignore[arg-type]
+
+    def _many_of_block(self, seq: int, low: Key, high: Key) -> Batch | None:
+        packed = self._packed(seq)
+        if packed is None or not packed.ts:
+            return None
+        chosen = list(map(self._wanted.__contains__, packed.series))
+        if self._deleted:
             self._deleted.strike(chosen, packed.series, packed.ts, seq)
-        if not (low[0] < min(keys.ts) and max(keys.ts) < high[0]):
-            pairs = zip(keys.ts, keys.series, strict=True)
+        if not (low[0] < min(packed.ts) and max(packed.ts) < high[0]):
+            pairs = zip(packed.ts, packed.series, strict=True)
             chosen = [yes and low < key <= high for yes, key in zip(chosen, pairs, strict=True)]
         if True not in chosen:
             return None
-        batch = self._unpacked(packed, seq) if packed is not None else batch
+        batch = self._unpacked(packed, seq)
         return batch and batch.chosen(chosen)
 
     def _remembered(self, seq: int) -> Batch | None:
@@ -135,23 +169,43 @@ class Taker:
             self._bad.append(seq)
             return None
 
-    def _group(self, number: int) -> "Group | None":
-        """Return a group of blocks by series; None where more may come to it, or it holds long values."""
-        first = number * _GROUP
-        if self._newest < first + _GROUP:
-            self._newest = self._conn.execute("SELECT coalesce(max(seq), -1) FROM block").fetchone()[0]
-            if self._newest < first + _GROUP:
-                return None
-        query = "SELECT seq FROM block WHERE seq BETWEEN ? AND ? AND kind = ? ORDER BY seq"
-        window = (first, first + _GROUP - 1, Kind.SAMPLES)
-        seqs = tuple(row[0] for row in self._conn.execute(query, window))
-        key = self._past.generation, self._deleted, seqs
+    def _group(self, there: Sequence[int], level: int, *, alone: bool) -> "Group | None":
+        """Return the group of some blocks by series; None where the blocks are to be read by themselves.
+
+        So they are where most of the group is not wanted, more may come to it, or it holds long values.
+        """
+        size = _GROUPS[level]
+        first = there[0] // size * size
+        if len(there) * 2 <= size or not self._is_complete(first + size):
+            return None
+        key = self._past.generation, self._deleted, first, size
         group = self._memory.groups.get(key)
-        if group is None and self._memory.groups.has_room(_GROUP_BYTES):
-            group = self._taken_apart(seqs)
-            if group is not None:
-                self._memory.groups.put(key, group, sum(part.size_bytes for part in group.series.values()))
+        # One that another thread took apart after some of these were deleted may be of others.
+        if group is not None and group.seqs.issuperset(there):
+            if len(group.seqs) == len(there):
+                return group
+            if alone:
+                return None
+            if len(group.seqs) == len(self._seqs(first, size)):
+                return group  # none was deleted meanwhile: the others lie outside the window
+        if not self._memory.groups.has_room(_GROUP_BYTES):
+            return None
+        seqs = self._seqs(first, size)
+        group = None if alone and len(seqs) > len(there) else self._taken_apart(seqs)
+        if group is not None:
+            self._memory.groups.put(key, group, sum(part.size_bytes for part in group.series.values()))
         return group
+
+    def _is_complete(self, end: int) -> bool:
+        """Say whether no block below this one is still to come."""
+        if self._newest < end:
+            self._newest = self._conn.execute("SELECT coalesce(max(seq), -1) FROM block").fetchone()[0]
+        return self._newest >= end
+
+    def _seqs(self, first: int, size: int) -> list[int]:
+        query = "SELECT seq FROM block WHERE seq BETWEEN ? AND ? AND kind = ? ORDER BY seq"
+        window = (first, first + size - 1, Kind.SAMPLES)
+        return [row[0] for row in self._conn.execute(query, window)]
 
     def _taken_apart(self, seqs: Sequence[int]) -> "Group | None":
         columns: dict[int, Column] = {}
@@ -174,7 +228,7 @@ class Taker:
         """Say whether what is wanted of a fold is kept where a read comes back to it."""
         return fold.n <= _PART_SAMPLES * fold.series_n and self.share(fold) <= _MEMO_SAMPLES
 
-    def of_chunks(self, where: Segment, fold: Fold, low: Key, high: Key) -> Iterator[Batch]:
+    def of_chunks(self, where: Segment, fold: Fold, low: Key, high: Key) -> Iterator[Stretch]:
         """Yield what is wanted of a fold, after `low`, up to `high`; of one chunk at a time."""
         if (low[0] > fold.t0 or high[0] < fold.t1) and self.remembers(fold):
             for stretch in self._stretches(where, fold):
@@ -183,7 +237,7 @@ class Taker:
         for packed in self._past.packed(where, fold, self._series, low[0], high[0]):
             yield from _cut_chunk(packed, low, high)
 
-    def of_chunk(self, where: Segment, fold: Fold, number: int, low: Key, high: Key) -> Iterator[Batch]:
+    def of_chunk(self, where: Segment, fold: Fold, number: int, low: Key, high: Key) -> Iterator[Stretch]:
         """Yield what lies after `low`, up to `high`, of the chunk with this id."""
         packed = self._past.one(where, fold, number)
         if packed is not None:
@@ -192,35 +246,33 @@ class Taker:
     def _stretches(self, where: Segment, fold: Fold) -> Iterator[Stretch]:
         """Yield all that a fold has of what is wanted, out of memory where it is there."""
         missing = []
+        key = where.number, where.made, fold.id, self._deleted
         for series in self._series:
-            found = self._memory.chunks.get((where, fold, self._deleted, series))
+            found = self._memory.chunks.get((*key, series))
             if found is None:
                 missing.append(series)
             else:
                 yield from found
         chunks = self._past.packed(where, fold, missing, fold.t0, fold.t1) if missing else ()
         for series, parts in groupby(chunks, key=lambda packed: packed.header.series):
-            columns = [packed.batch().columns()[1:] for packed in parts]
-            stretches = tuple(Stretch.of(series, column) for column in columns)
-            self._memory.chunks.put(
-                (where, fold, self._deleted, series), stretches, sum(x.size_bytes for x in stretches)
-            )
+            stretches = tuple(Stretch.of(series, packed.stretch()[1:]) for packed in parts)
+            self._memory.chunks.put((*key, series), stretches, sum(x.size_bytes for x in stretches))
             yield from stretches
 
 
-def _places(series: int, ts: Sequence[int], low: Key, high: Key) -> tuple[int, int]:
+def _places_of(series: int, ts: Sequence[int], low: Key, high: Key) -> tuple[int, int]:
     """Return the places of what lies after one key, up to the time of another."""
     after = bisect_left if series > low[1] else bisect_right
     return after(ts, low[0]), bisect_right(ts, high[0])
 
 
-def _cut_chunk(packed: PackedChunk, low: Key, high: Key) -> Iterator[Batch]:
-    start, end = _places(packed.header.series, packed.ts, low, high)
+def _cut_chunk(packed: PackedChunk, low: Key, high: Key) -> Iterator[Stretch]:
+    start, end = _places_of(packed.header.series, packed.ts, low, high)
     if start < end:
-        yield packed.batch().part(start, end)
+        yield packed.stretch().cut(start, end)
 
 
-def _cut(stretch: Stretch, low: Key, high: Key) -> Iterator[Batch]:
-    start, end = _places(stretch.series, stretch.ts, low, high)
+def _cut(stretch: Stretch, low: Key, high: Key) -> Iterator[Stretch]:
+    start, end = _places_of(stretch.series, stretch.ts, low, high)
     if start < end:
-        yield stretch.part(start, end)
+        yield stretch.cut(start, end)

@@ -76,7 +76,7 @@ class Writer(Inbox, threading.Thread):
 
     def load(self) -> None:
         """Open the file and rebuild the state in RAM; before `start`, on a thread that may block."""
-        self._conn, loaded = self._hot.open(self._clock.wall_us(), self._history)
+        self._conn, loaded = self._hot.open(self._clock.wall_us(), self._history, self._boot)
         for series, info in loaded.series:
             self._series.keep(series, info)
         self._series.begin_at(loaded.series_from)
@@ -230,6 +230,7 @@ class Writer(Inbox, threading.Thread):
         self._token += 1
         return Books(
             self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
+            self._history.spare(busy=self.compactor.unsettled),
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             self.disk.kept(self._now_running_s()) if due else [], self.disk.room.tight,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),

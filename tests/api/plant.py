@@ -9,7 +9,7 @@ from pathlib import Path
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Role, Tokens
 from gateway.clock import SystemClock
-from gateway.controls import Node, NodePage, TagState
+from gateway.controls import Node, NodePage, TagAbout, TagState
 from gateway.forward import Forwarder
 from gateway.intake import DeviceSession
 from gateway.model import Batch, BatchListener, Device, DeviceProblem, Link
@@ -44,7 +44,7 @@ class States:
 
     def tag_states(self) -> dict[str, TagState]:
         return {
-            "count": TagState("polled", "register 1", alive=True),
+            "count": TagState("polled", "register 1", alive=True, about=TagAbout("word", range=(0, 9))),
             "ghost": TagState("bad", "register 9", "the device has no such register"),
         }
 

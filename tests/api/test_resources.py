@@ -53,8 +53,16 @@ async def test_devices(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     counter = await get(admin, "/v1/devices/counter")
     assert counter["controls"] == ["browse"]
     assert counter["items"] == {"alive": 1, "subscribed": 0, "polled": 1, "bad": 1}
+    about = {
+        "type": "word",
+        "format": "",
+        "unit": "",
+        "range": [0, 9],
+        "instrument_range": None,
+        "enum": {},
+    }
     assert {row["tag"]: row["state"] for row in counter["tags"]} == {
-        "count": {"way": "polled", "address": "register 1", "detail": "", "alive": True}
+        "count": {"way": "polled", "address": "register 1", "detail": "", "alive": True, "about": about}
     }
 
 

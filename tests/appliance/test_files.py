@@ -136,7 +136,7 @@ def test_the_manual_names_every_command(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_the_scripts_are_clean() -> None:
-    scripts = [*(ROOT / "debian").glob("*.sh"), ROOT / "install.sh"]
+    scripts = [*(ROOT / "debian").glob("*.sh"), *(ROOT / ".github/deploy").glob("*.sh"), ROOT / "install.sh"]
     scripts += [
         ROOT / "debian" / f"edge-gateway.{name}" for name in ("preinst", "postinst", "prerm", "postrm")
     ]

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.clock import SystemClock
+from gateway.daemon import SWITCH_S
 from gateway.model import Batch
 from gateway.store import Store, StoreSettings
 
@@ -85,6 +87,7 @@ async def into_a_store(*, put: bool, read: bool) -> tuple[float, float, float]:
 
 async def lag(say: Callable[[str], None]) -> None:
     """Print it for each case, beside a loop that does nothing and one that only makes the samples."""
+    sys.setswitchinterval(SWITCH_S)
     say(f"lag of the loop, ms (p50, p99, most), medians of {RUNS} runs of {RUN_S:.0f} s:")
     cases: dict[str, Callable[[], Awaitable[tuple[float, float, float]]]] = {
         "nothing": late,

@@ -15,7 +15,8 @@ from pathlib import Path
 import sqlite_utils  # noqa: F401  # imported before the forks: they would each take 0.14 s
 
 from tests.chaos import writers
-from tests.chaos.oracle import judge_folder
+from tests.chaos.life import Life, hasten, judge_life
+from tests.chaos.report import read_report
 
 _LIVES_PER_STORE = 40
 _OPENING_S = 0.03
@@ -28,7 +29,7 @@ def one_life(folder: Path, start: int, rng: random.Random) -> str:
     if child == 0:
         os.close(reading)
         try:
-            asyncio.run(writers.write(folder, writing, start, 10**6, again=min(start, 25)))
+            asyncio.run(Life(folder, writing, start, rng).live(10**6, again=25))
         finally:
             os._exit(1)  # a writer never ends by itself
     os.close(writing)
@@ -50,22 +51,24 @@ def one_life(folder: Path, start: int, rng: random.Random) -> str:
 def main(folder: Path, kills: int, mutant: str, seed: int) -> None:
     """Kill `kills` writers; print what the oracle found, as JSON."""
     writers.use(mutant)
+    hasten()
     rng, found = random.Random(seed), Counter[str]()
     while found["kills"] < kills:
         text = ""
         for _ in range(min(_LIVES_PER_STORE, kills - found["kills"])):
-            acked, issued = writers.read_report(text)
-            life = one_life(folder, issued, rng)
+            life = one_life(folder, read_report(text).issued, rng)
             found["kills"] += 1
             found["kills while opening"] += not life
             text += life
-        acked, issued = writers.read_report(text)
-        verdict = asyncio.run(judge_folder(folder, acked, issued))
+        report = read_report(text)
+        verdict = asyncio.run(judge_life(folder, report))
         for name in ("missing", "doubled", "wrong", "never_issued"):
             found[name] += len(getattr(verdict, name))
-        found["acked"] += len(acked)
-        found["set aside"] += len(list(folder.glob("*.corrupt-*")))
-        found["kept unacknowledged"] += verdict.stored - len(acked) + len(verdict.missing)
+        found["acked"] += report.acked.bit_count()
+        found["taken by retention"] += (report.doubtful & ~report.deleted).bit_count()
+        found["deleted"] += report.deleted.bit_count()
+        found["set aside"] += len([*folder.glob("*.corrupt-*"), *folder.glob("history/*.corrupt")])
+        found["kept unacknowledged"] += verdict.stored > report.kept.bit_count()
         shutil.rmtree(folder)
     sys.stdout.write(json.dumps(found))
 

@@ -99,3 +99,19 @@ async def judge_folder(folder: Path, acked: Iterable[int], issued: int) -> Verdi
     """Open the store of a folder and judge it."""
     async with Store.open(folder, SETTINGS, SystemClock()) as store:
         return await judge_store(store, acked, issued)
+
+
+async def judge_again(store: Store, kept: list[int], deleted: list[int], issued: int) -> Verdict:
+    """Judge a store; put the last samples again, and new ones, and judge once more.
+
+    `kept` must be served, `deleted` must not.
+    """
+    verdict = await judge_store(store, kept, issued)
+    verdict.wrong += [f"{n} was deleted" for n in sorted(await numbers(store) & set(deleted))]
+    again = sorted({*range(max(0, issued - TAGS), issued + TAGS)} - set(deleted))
+    await (await store.put(samples(again, tags_of(store))))
+    after = await judge_store(store, {*kept, *again}, issued + TAGS)
+    verdict.missing += after.missing
+    verdict.doubled += after.doubled
+    verdict.wrong += after.wrong
+    return verdict

@@ -198,6 +198,7 @@ class SimulatedDisk:
                 new = str(to[0].relative_to(self.folder))
                 self._take("rename", name, data=new.encode())
                 self._sizes[new] = self._sizes.pop(name)
+                self._sync_folder(new)
             elif call == "sync":
                 real(path)
                 self._take("sync", "" if name == "." else f"{name}/" if path.is_dir() else name)
@@ -256,7 +257,7 @@ class SimulatedDisk:
         if whole:
             files = {name: path.read_bytes() for name, path in there.items() if not name.endswith("-shm")}
         else:
-            files = self._disk.state(self._rng)[0]
+            files = {name: content.data for name, content in self._disk.state(self._rng)[0].items()}
         self.dead = True
         return files
 

@@ -1,9 +1,10 @@
-"""Power cuts: a traced writer, and legal disk states at random moments of it.
+"""Power cuts: the traced life of a store, and legal disk states at random moments of it.
 
-CHAOS_STATES of them (2,000; in `make chaos` 150,000; 1,000,000 take some two and a half hours of one core).
+CHAOS_STATES of them (20,000; in `make chaos` 1,000,000), of four lives or more, 25,000 of each at most.
 The model: a write reaches the disk by sectors, in any order, until its file is synced; a file never synced
-may be missing; a removal is undone until the folder or a file of that name is synced. A disk that lies is
-not in it.
+may be missing; a removal or a renaming is undone until the folder is synced; the WAL's shared memory, which
+nobody syncs, is any of those that were. Of what a failed sync was to write any part is lost for good. A disk
+that lies is not in it.
 """
 
 import asyncio
@@ -13,30 +14,27 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from gateway.clock import SystemClock
-from gateway.model import Sample
-from gateway.store.codec import Kind, decode
-from gateway.store.history import History
-from gateway.store.hotfile import HotFile
 from tests.chaos.disk import Disk, write_state
-from tests.chaos.oracle import Verdict, judge, judge_folder
+from tests.chaos.judge import Judge, Verdict, judged, remembered
+from tests.chaos.life import judge_life
+from tests.chaos.report import Report
 from tests.chaos.traced import Operation, run_traced
-from tests.chaos.writers import read_report
 
-STATES = int(os.environ.get("CHAOS_STATES", "2000"))
+STATES = int(os.environ.get("CHAOS_STATES", "20000"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
-_COMMITS = 150
-_WHOLE_EVERY = 40
-"""Each state is opened by the store's loading code; one in so many by the whole Store too."""
+_LIVES = max(4, STATES // 25_000)
+_COMMITS = 200
+_WHOLE_EVERY = 100
+"""Each state is opened as a start does it and read; one in so many by the whole Store, which writes on."""
+_FAILING = ("", "60+97", "45+71", "80+131")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(120 + STATES // 40),
+    pytest.mark.timeout(120 + STATES // _LIVES // 20),
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace"),
 ]
 
@@ -50,78 +48,90 @@ def memory() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def judge_file(folder: Path, acked: set[int], issued: int) -> Verdict:
-    """Open the hot file as a start does, and judge every block of it."""
-    hot = HotFile(folder)
-    conn, loaded = hot.open(0, History(folder, 2**32, 0, SystemClock()))
-    with closing(conn):
-        problems = [gap.reason for gap in hot.gaps] if acked else []
-        problems += [f"block {seq} is damaged" for seq in loaded.bad]
-        names = {series: info.tag for series, info in loaded.series}
-        stored: list[tuple[str, Sample]] = []
-        rows = conn.execute("SELECT data FROM block WHERE kind = ? ORDER BY seq", (Kind.SAMPLES,))
-        for (data,) in rows:
-            stored += [(names[sample.series], sample) for sample in decode(data)[1]]
-        verdict = judge(stored, acked, issued)
-        check = conn.execute("PRAGMA integrity_check").fetchone()[0]
-        verdict.wrong += problems + ([] if check == "ok" else [check])
-        return verdict
-
-
-def cuts(operations: list[Operation], count: int, rng: random.Random) -> Iterator[tuple[Disk, int]]:
-    """Yield the disk at random moments, in order, each with the number of states to look at."""
+def cuts(operations: list[Operation], count: int, rng: random.Random) -> Iterator[tuple[Disk, Report, int]]:
+    """Yield the disk at random moments, in order, what was told by then, and how many states to look at."""
     moments = Counter(rng.randrange(1, len(operations) + 1) for _ in range(count))
-    disk = Disk()
+    disk, report = Disk(), Report()
     for moment, operation in enumerate(operations, 1):
-        disk.take(operation)
+        disk.take(operation, rng)
+        if operation.call == "report":
+            report.take(operation.data.decode())
+        elif operation.call == "unlink" and operation.file.endswith("hot.db-wal"):
+            report.shared.clear()  # it goes with the WAL, and before it
         if moments[moment]:
-            yield disk, moments[moment]
+            yield disk, report, moments[moment]
 
 
-def replayed(operations: list[Operation], count: int, folder: Path, *, whole: bool) -> Counter[str]:
+def replayed(
+    operations: list[Operation], count: int, folder: Path, seed: int, *, strict: bool = True
+) -> Counter[str]:
     """Judge `count` states; return how many broke the promise, and by how."""
-    rng, found = random.Random(SEED), Counter[str]()
-    ever = read_report(b"".join(o.data for o in operations if o.call == "report").decode())[1]
-    for disk, times in cuts(operations, count, rng):
-        acked, issued = read_report(disk.report.decode())
+    rng, found, judge = random.Random(seed), Counter[str](), Judge(folder)
+    for disk, report, times in cuts(operations, count, rng):
         for _ in range(times):
             files, torn = disk.state(rng)
-            write_state(folder, files)
-            verdict = judge_file(folder, acked, min(ever, issued))
-            found["states"] += 1
-            found["torn"] += torn
-            found["more than acknowledged"] += verdict.stored > len(acked)
-            found["broken"] += not verdict
-            found["missing"] += bool(verdict.missing)
-            noticed = [problem for problem in verdict.wrong if "its WAL is damaged" in problem]
-            found["noticed"] += bool(noticed)
-            others = set(verdict.wrong) - set(noticed)
-            found["otherwise wrong"] += bool(verdict.doubled or others or verdict.never_issued)
-            if whole and found["states"] % _WHOLE_EVERY == 0:
-                write_state(folder, files)
-                verdict = asyncio.run(judge_folder(folder, acked, issued))
+            shared = rng.choice(report.shared) if report.shared and rng.random() < 0.15 else b""
+            served = judge.served(files, shared)
+            verdict = judged(served, report)
+            for name, acked in report.backups.items():
+                if problem := judge.backup(name, files, acked & ~report.doubtful):
+                    verdict.wrong.append(problem)
+            _count(found, verdict, torn=torn, more=served.numbers & ~report.acked > 0)
+            if strict and found["states"] % _WHOLE_EVERY == 0:
+                store = {name: each.data for name, each in files.items() if name.startswith("store/")}
+                write_state(folder, store)
+                again = asyncio.run(judge_life(folder / "store", report))
                 found["opened whole"] += 1
-                found["broken"] += not verdict
-            assert verdict or not whole, (verdict, len(acked), issued)
+                assert again, (again, found)
+            assert verdict or not strict, (seed, found["states"], verdict, report.issued)
+    judge.close()
+    found["distinct"], found["contents"] = judge.counts.distinct, judge.counts.contents
     print(dict(found))  # noqa: T201  # for -s
     return found
 
 
-def test_no_power_cut_loses_what_was_acknowledged(tmp_path: Path, memory: Path) -> None:
-    operations = run_traced(tmp_path / "store", _COMMITS)
-    calls = Counter((operation.call, operation.file) for operation in operations)
+def _count(found: Counter[str], verdict: Verdict, *, torn: bool, more: bool) -> None:
+    found["states"] += 1
+    found["torn"] += torn
+    found["more than acknowledged"] += more
+    found["broken"] += not verdict
+    found["missing"] += bool(verdict.missing)
+    found["noticed"] += bool(verdict.noticed)
+    found["otherwise wrong"] += bool(verdict.wrong or verdict.never_issued or verdict.undeleted)
+
+
+@pytest.mark.parametrize("life", range(_LIVES))
+def test_no_power_cut_loses_what_was_acknowledged(life: int, tmp_path: Path, memory: Path) -> None:
+    seed, failing, states = SEED * 1000 + life, _FAILING[life % len(_FAILING)], STATES // _LIVES
+    operations = run_traced(tmp_path, "life", 0, _COMMITS, seed=seed, failing=failing)
+    lived(operations, failing=bool(failing))
+    with remembered():
+        found = replayed(operations, states, memory, seed)
+    assert not found["broken"], found
+    assert found["torn"] > states // 20 and found["more than acknowledged"], found
+
+
+def lived(operations: list[Operation], *, failing: bool) -> None:
+    """See that all that a store does was traced."""
+    calls = Counter((operation.call, Path(operation.file).name) for operation in operations)
+    segments = {
+        Path(o.file).name for o in operations if "store/history/" in o.file and o.file.endswith(".db")
+    }
+    unlinked = {name for call, name in calls if call == "unlink"}
+    told = b"".join(o.data for o in operations if o.call == "report").decode().splitlines()
+    words = Counter(line.split()[0] for line in told)
     assert calls["sync", "hot.db"] > 3, f"no checkpoint was cut: {calls}"
     assert calls["sync", "hot.db-wal"] > _COMMITS, calls
-    found = replayed(operations, STATES, memory / "store", whole=True)
-    assert not found["broken"], found
-    assert found["torn"] > STATES // 20 and found["more than acknowledged"], found
+    assert len(segments) > 3 and segments & unlinked, f"none was sealed and unlinked: {segments}"
+    assert words["d"] > 5 and words["b"] and words["r"] and words["m"], words
+    assert any(call == "rename" and "backup" in name for call, name in calls), calls
+    if failing:
+        assert calls["rename", "hot.db.renewing"] and calls["rename", "hot.db.renewed"], calls
 
 
-@pytest.mark.parametrize("mutant", ["normal", "early"])
+@pytest.mark.parametrize("mutant", ["normal", "early", "fold"])
 def test_the_mutants_lose_samples(mutant: str, tmp_path: Path, memory: Path) -> None:
-    operations = run_traced(tmp_path / "store", _COMMITS, mutant)
-    found = replayed(operations, 200, memory / "store", whole=False)
+    operations = run_traced(tmp_path, "life", 0, _COMMITS, mutant)
+    with remembered():
+        found = replayed(operations, 400, memory, SEED, strict=False)
     assert found["missing"] > 10, found
-    # Where commits are not made to last one after another, one can be there without the one before it.
-    assert mutant == "normal" or not found["noticed"], found
-    assert not found["otherwise wrong"], found

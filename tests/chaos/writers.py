@@ -1,11 +1,8 @@
-"""Writers of numbered samples for a process of their own, and the mutants that the harnesses must catch.
-
-They report on a file descriptor: "i N" before number N-1 and those below it are put, "a A B" once the
-numbers A to B-1 are acknowledged.
-"""
+"""Writers of numbered samples for a process of their own, and the mutants that the harnesses must catch."""
 
 import asyncio
 import os
+import random
 import sqlite3
 import sys
 import time
@@ -14,13 +11,13 @@ from pathlib import Path
 
 from gateway.clock import SystemClock
 from gateway.model import Receipt
-from gateway.store import Store, hotfile
+from gateway.store import Store, hotfile, segment
 from gateway.store import store as store_module
 from gateway.store import writer as writer_module
 from gateway.store.schema import connect
+from tests.chaos.life import PER_COMMIT, Life, hasten
 from tests.chaos.oracle import SETTINGS, samples, tags_of
 
-PER_COMMIT = 7
 CHECKPOINT_PAGES = 60
 
 
@@ -34,10 +31,12 @@ class AcknowledgesBeforeCommit(writer_module.Writer):
         super()._commit(closing)
 
 
-def _connector(*pragmas: str) -> Callable[[Path], sqlite3.Connection]:
+def _connector(
+    connect: Callable[[Path], sqlite3.Connection], *pragmas: str
+) -> Callable[[Path], sqlite3.Connection]:
     def connect_with(path: Path) -> sqlite3.Connection:
         conn = connect(path)
-        for pragma in (f"wal_autocheckpoint={CHECKPOINT_PAGES}", *pragmas):
+        for pragma in pragmas:
             conn.execute(f"PRAGMA {pragma}").fetchall()
         return conn
 
@@ -45,8 +44,18 @@ def _connector(*pragmas: str) -> Callable[[Path], sqlite3.Connection]:
 
 
 def use(mutant: str) -> None:
-    """Choose in this process: "" for the real writer (which checkpoints often), "early" or "normal"."""
-    hotfile.connect = _connector(*(["synchronous=NORMAL"] if mutant == "normal" else []))
+    """Choose in this process: "" for the real writer (which checkpoints often), or a mutant.
+
+    "normal": the hot file without a sync of each commit; "fold": folds without a sync of the folder;
+    "early": acknowledges before COMMIT.
+    """
+    pragmas = [
+        f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+        *(["synchronous=NORMAL"] if mutant == "normal" else []),
+    ]
+    hotfile.connect = _connector(connect, *pragmas)
+    if mutant == "fold":
+        segment.connect_writer = _connector(segment.connect_writer, "synchronous=FULL")
     if mutant == "early":
         store_module.Writer = AcknowledgesBeforeCommit  # type: ignore[misc]
 
@@ -54,7 +63,7 @@ def use(mutant: str) -> None:
 async def write(folder: Path, report: int, start: int, commits: int, again: int = 0) -> None:
     """Write `commits` batches from number `start` on, each after the acknowledgement of the one before.
 
-    The last `again` numbers of the batch before are sent once more with each.
+    The last `again` numbers of the batch before are sent once more with each. Nothing is folded.
     """
     async with Store.open(folder, SETTINGS, SystemClock()) as store:
         tags = tags_of(store)
@@ -65,19 +74,17 @@ async def write(folder: Path, report: int, start: int, commits: int, again: int 
             os.write(report, b"a %d %d\n" % (first, end))
 
 
-def read_report(text: str) -> tuple[set[int], int]:
-    """Return the numbers acknowledged, and how many were issued."""
-    acked: set[int] = set()
-    issued = 0
-    for line in text.splitlines():
-        match line.split():
-            case ["i", end]:
-                issued = max(issued, int(end))
-            case ["a", first, end]:
-                acked.update(range(int(first), int(end)))
-    return acked, issued
+def main(kind: str, folder: Path, start: int, commits: int, mutant: str, seed: int) -> None:
+    """Write in this process: "plain", or a whole "life"."""
+    use(mutant)
+    if kind == "plain":
+        asyncio.run(write(folder, 1, start, commits, again=3))
+        return
+    hasten()
+    writer_module._RETRY_NS = 50_000_000
+    life = Life(folder, 1, start, random.Random(seed))
+    asyncio.run(life.live(commits, again=3, parts=3, backups=1))
 
 
 if __name__ == "__main__":
-    use(sys.argv[3])
-    asyncio.run(write(Path(sys.argv[1]), 1, 0, int(sys.argv[2]), again=3))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5], int(sys.argv[6]))

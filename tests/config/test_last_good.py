@@ -60,9 +60,36 @@ def test_a_vanished_or_unreadable_file_counts_as_broken(file: Path, state: Path)
     write(file, GOOD)
     start(file, state)
     file.unlink()
-    assert start(file, state).problems == (f"{file}: there is no such file",)
+    (problem,) = start(file, state).problems
+    assert problem.startswith(f"{file}: there is no such file: ")
     file.mkdir()
     assert start(file, state).problems == (f"{file}: the file cannot be read: Is a directory",)
+
+
+def test_a_file_is_not_needed_where_the_environment_names_the_devices(file: Path, state: Path) -> None:
+    environ = {"EDGE_GATEWAY__DEVICES": "{press-07: {push: {max_batch: 10}}}", "EDGE_GATEWAY__LOGS": "DEBUG"}
+    loaded = start(file, state, environ)
+    assert (loaded.problems, loaded.from_last_good) == ((), False)
+    assert loaded.config.devices["press-07"].settings.max_batch == 10
+    assert loaded.config.logs.level == "DEBUG"
+    # What is broken there leaves the last good one, and so does a file that is there and says nothing.
+    broken = start(file, state, environ | {"EDGE_GATEWAY__DEVICES": "{press-07: {push: {max_batch: 0}}}"})
+    assert (broken.config, broken.from_last_good) == (loaded.config, True)
+    write(file, "")
+    assert start(file, state, environ).from_last_good
+    file.unlink()
+    file.symlink_to("gone")
+    assert start(file, state, environ).from_last_good
+
+
+def test_without_devices_in_the_environment_a_missing_file_is_a_problem_that_says_so(
+    file: Path, state: Path
+) -> None:
+    with pytest.raises(ConfigProblems) as caught:
+        start(file, state, {"EDGE_GATEWAY__LOGS": "DEBUG"})
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{file}: there is no such file")
+    assert problem.endswith("EDGE_GATEWAY__DEVICES")
 
 
 def test_without_a_last_good_one_it_is_the_files_problems(file: Path, state: Path) -> None:

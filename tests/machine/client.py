@@ -6,6 +6,7 @@ python -m tests.machine.client push TOKEN FILE      pushes; what is acknowledged
 """
 
 import json
+import os
 import ssl
 import sys
 import time
@@ -13,7 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-BASE = "https://127.0.0.1:8443"
+BASE = os.environ.get("GATEWAY", "https://127.0.0.1:8443")
 DEVICE = "scale"
 
 

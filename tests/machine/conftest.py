@@ -33,7 +33,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory, able: None) -> Path:
     folder = tmp_path_factory.mktemp("packages")
     for suite, mark in SUITES.items():
         shipped = shutil.copy(built(suite, "amd64"), folder / f"edge-gateway-{mark}.deb")
-        edited(shipped, folder / f"older-{mark}.deb", version="0.0.1")
+        variant(shipped, folder / f"older-{mark}.deb", "0.0.1")
     return folder
 
 
@@ -47,14 +47,28 @@ def built(suite: str, arch: str) -> Path:
     return sorted(folder.glob(pattern))[-1]
 
 
-def edited(package: Path, to: Path, *, version: str, change: Callable[[Path], None] | None = None) -> None:
-    """Make a package of another version, of another content too if need be: there is no released one yet."""
+def variant(
+    package: Path, to: Path, version: str, edit: Callable[[Path], None] | None = None, form: str = ""
+) -> None:
+    """Make a package of another version, of another Store-Form if given, with its files edited.
+
+    There is no released one yet.
+    """
     work = to.with_suffix("")
     subprocess.run(["dpkg-deb", "-R", package, work], check=True)
+    fields = {"Version": version} | ({"Store-Form": form} if form else {})
     control = work / "DEBIAN" / "control"
-    control.write_text(re.sub("^Version: .*", f"Version: {version}", control.read_text(), flags=re.MULTILINE))
-    if change is not None:
-        change(work)
+    for file, changed in (
+        (control, fields),
+        (next(work.glob("usr/lib/edge-gateway/edge_gateway-*.dist-info/METADATA")),
+         {"Version": version.partition("~deb")[0]}),
+    ):  # fmt: skip
+        text = file.read_text()
+        for name, value in changed.items():
+            text = re.sub(rf"^{name}: .*$", f"{name}: {value}", text, count=1, flags=re.MULTILINE)
+        file.write_text(text)
+    if edit is not None:
+        edit(work)
     subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "-b", work, to], check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(work)
 

@@ -59,7 +59,7 @@ def pristine(suite: str, arch: str = "") -> Path:
     if not folder.is_dir():
         ROOTS.mkdir(parents=True, exist_ok=True)
         if not tar.exists():
-            mirror = os.environ.get("MIRROR") or _mirror()
+            at = mirror()
             draft = ROOTS / f".{name}.tar"
             command = [
                 "mmdebstrap",
@@ -70,7 +70,7 @@ def pristine(suite: str, arch: str = "") -> Path:
                 suite,
                 str(draft),
             ]
-            subprocess.run([*command, *([mirror] if mirror else [])], check=True)
+            subprocess.run([*command, *([at] if at else [])], check=True)
             draft.replace(tar)
         draft = ROOTS / f".{name}"
         shutil.rmtree(draft, ignore_errors=True)
@@ -80,7 +80,10 @@ def pristine(suite: str, arch: str = "") -> Path:
     return folder
 
 
-def _mirror() -> str:
+def mirror() -> str:
+    """Return $MIRROR, else this machine's own mirror of Debian, or "" for mmdebstrap's."""
+    if named := os.environ.get("MIRROR"):
+        return named
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     found = re.search(r"^URIs:\s*(\S+)", sources.read_text(), re.MULTILINE) if sources.exists() else None
     return found[1] if found else ""
@@ -135,7 +138,7 @@ class Machine:
         self, *command: str, check: bool = True, timeout_s: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the machine, as root; stdout and stderr as text."""
-        leader = self._leader()
+        leader = self.leader()
         if leader is None:
             return subprocess.CompletedProcess(command, 255, "", "the machine is not up")
         environ = (
@@ -167,7 +170,7 @@ class Machine:
 
     def beside(self, *command: str, **keywords: Any) -> subprocess.Popen[str]:
         """Start a command of this machine (the host) in the network of that one; it ends with it."""
-        into = ("nsenter", "-t", str(self._leader()), "-n", "--")
+        into = ("nsenter", "-t", str(self.leader()), "-n", "--")
         environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         started = subprocess.Popen((*into, *command), text=True, env=environ, cwd=REPOSITORY, **keywords)
         self._beside.append(started)
@@ -208,7 +211,7 @@ class Machine:
 
     def cut(self) -> None:
         """Kill it as a power cut does: nothing of it gets a word in."""
-        leader = self._leader()
+        leader = self.leader()
         assert leader is not None
         os.kill(leader, signal.SIGKILL)
         self._ended()
@@ -235,7 +238,7 @@ class Machine:
             subprocess.run(["umount", self.root], check=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _leader(self) -> int | None:
+    def leader(self) -> int | None:
         """Return the process that is PID 1 in there."""
         if self._nspawn is None or self._nspawn.poll() is not None:
             return None

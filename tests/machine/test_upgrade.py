@@ -4,7 +4,7 @@ import random
 import time
 from pathlib import Path
 
-from tests.machine.conftest import edited
+from tests.machine.conftest import variant
 from tests.machine.nspawn import Machine
 from tests.machine.test_package import (
     UPLOADING,
@@ -69,7 +69,7 @@ def make_next(packages: Path) -> None:
             module.write(MIGRATIONS)
 
     shipped = packages / "edge-gateway-deb12.deb"
-    edited(shipped, packages / "next-deb12.deb", version="99.0", change=change)
+    variant(shipped, packages / "next-deb12.deb", "99.0", change)
 
 
 def push(machine: Machine, file: Path, count: int) -> None:

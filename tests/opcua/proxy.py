@@ -45,12 +45,21 @@ class Proxy:
             return
         self.made += 1
         forwarding = self._forwarding
-        with suppress(OSError):
+        try:
             far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
-            self._connections |= {writer, far_writer}
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, far_writer, forwarding))
-                group.create_task(_pump(far_reader, writer, forwarding))
+        except OSError:
+            writer.transport.abort()
+            return
+        self._connections |= {writer, far_writer}
+        there = asyncio.ensure_future(_pump(reader, far_writer, forwarding))
+        back = asyncio.ensure_future(_pump(far_reader, writer, forwarding))
+        try:
+            await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in (there, back):
+                pump.cancel()
+            for each in (writer, far_writer):
+                each.transport.abort()
             self._connections -= {writer, far_writer}
 
 
@@ -62,7 +71,6 @@ async def _pump(
             await forwarding.wait()
             writer.write(data)
             await writer.drain()
-    writer.transport.abort()
 
 
 @asynccontextmanager

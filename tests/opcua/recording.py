@@ -65,8 +65,8 @@ class RecordingLink:
         self.full.set()
         self._changed = asyncio.Condition()
 
-    def tag(self, name: str, *, unit: str = "") -> int:
-        self.units[name] = unit
+    def tag(self, name: str, *, unit: str | None = "") -> int:
+        self.units[name] = self.units.get(name, "") if unit is None else unit
         return self.names.setdefault(name, len(self.names) + 1)
 
     def last(self, series: int) -> Sample | None:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from gateway.model import Flag
 from gateway.protocols import PROTOCOLS, load, opcua
-from gateway.protocols.opcua.discovery import _join, _named
+from gateway.protocols.opcua.discovery import _element, unique_names
+from gateway.protocols.opcua.greeting import with_port
 from gateway.protocols.opcua.nodes import BadNode, node_id, path, spelled
-from gateway.protocols.opcua.opening import _with_port
+from gateway.protocols.opcua.patterns import Pattern, is_pattern, plain, split
 from gateway.protocols.opcua.values import overflowed, reading
 
 NAMESPACES = ["http://opcfoundation.org/UA/", "urn:own", "urn:plc;v=1"]
@@ -76,7 +77,7 @@ def test_paths(spec: str, names: list[list[tuple[int, str]]]) -> None:
 def test_a_discovered_name_is_a_path(name: str) -> None:
     if name.strip() != name or not name:
         return
-    steps = path(_join("Line", name), NAMESPACES)
+    steps = path(f"Line/{_element(name)}", NAMESPACES)
     assert len(steps) == 2
     assert {candidate.Name for candidate in steps[1]} == {name}
 
@@ -94,10 +95,56 @@ def test_names_are_unique_and_short() -> None:
         ("d" * 300, ua.NodeId("1", 1)),
         ("d" * 301, ua.NodeId("2", 1)),
     ]
-    names = [name for name, _ in _named(variables, NAMESPACES)]
+    names = unique_names([(name, spelled(node, NAMESPACES)) for name, node in variables])
     assert names[:3] == ["a/b [nsu=urn:own;s=x]", "a/b [nsu=urn:plc;v=1;s=y]", "c"]
     assert len(set(names)) == 5
     assert max(map(len, names)) == 200
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("Line*/Temp", "Line1/Temp", True),
+        ("Line*/Temp", "Line1/Zone/Temp", False),
+        ("Line*/Temp", "Line/Temp", True),
+        ("Line?/Temp", "Line/Temp", False),
+        ("Line*", "Line1/Temp", False),
+        ("**/Temp", "Temp", True),
+        ("**/Temp", "Line1/Zone/Temp", True),
+        ("Line1/**/Temp", "Line1/Temp", True),
+        ("Line1/**", "Line1/Zone/Temp", True),
+        ("Line1/**/T*/**/x", "Line1/Tank/a/b/x", True),
+        ("Line1/**/T*/**/x", "Line1/a/b/x", False),
+        ("a&*/*", "a*/b", True),
+        ("a&*/*", "ab/b", False),
+        ("a&?*", "a?b", True),
+        ("2:*/b", "a/b", True),
+        ("1:*/b", "a/b", False),
+        ("[ab]*", "[ab]x", True),
+        ("[ab]*", "ax", False),
+        ("*&/b", "a&/b", True),
+    ],
+)
+def test_wildcards(pattern: str, path: str, matches: bool) -> None:
+    assert is_pattern(pattern)
+    wanted = Pattern(pattern)
+    places = wanted.start
+    for element in split(path):
+        places = wanted.step(places, plain(element), 2)
+    assert wanted.complete(places) == matches
+
+
+@pytest.mark.parametrize("path", ["Line1/Temp", "a&*b", "a&?", "2:Line", "/Objects/a", "a&&&*"])
+def test_what_is_no_pattern(path: str) -> None:
+    assert not is_pattern(path)
+
+
+def test_a_name_without_a_slash_is_met_anywhere_where_that_is_asked_for() -> None:
+    anywhere = Pattern("T*", anywhere=True)
+    below = anywhere.step(anywhere.start, "Line1", 1)
+    assert not anywhere.complete(below)
+    assert anywhere.complete(anywhere.step(below, "Temp", 1))
+    assert not Pattern("T*").step(Pattern("T*").start, "Line1", 1)
 
 
 def value(variant: ua.Variant, **extra: object) -> ua.DataValue:
@@ -143,9 +190,9 @@ def test_bad_addresses(url: str) -> None:
 
 
 def test_an_address_without_a_port_means_4840() -> None:
-    assert _with_port("opc.tcp://plc-07/a") == "opc.tcp://plc-07:4840/a"
-    assert _with_port("opc.tcp://[::1]") == "opc.tcp://[::1]:4840"
-    assert _with_port("opc.tcp://plc:1/a") == "opc.tcp://plc:1/a"
+    assert with_port("opc.tcp://plc-07/a") == "opc.tcp://plc-07:4840/a"
+    assert with_port("opc.tcp://[::1]") == "opc.tcp://[::1]:4840"
+    assert with_port("opc.tcp://plc:1/a") == "opc.tcp://plc:1/a"
 
 
 def test_queue_size_holds_what_is_sampled_between_two_publishes() -> None:

@@ -17,11 +17,14 @@
 //   hollow yes|no              whether subscriptions send keep-alives and no values
 //   forbid yes|no              whether no session may be taken up again, nor its subscriptions moved
 //   level N                    ServiceLevel
+//   event SEVERITY TEXT        the server raises an event; "raised" follows
+//   overflow                   the server says that a queue of events overflowed; "raised" follows
+//   heat VALUE                 sets Space/Temperature, which has an alarm above 80
 //
 // Options: --tags N, --pki DIR, --security none|both|secure|sign, --user NAME:PASSWORD, --anonymous no,
 // --refuse subscriptions, --max-sessions N, --max-subscribed N, --per-subscription N, --max-subscriptions N,
-// --publish-queue N, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --level N,
-// --namespace URI (of the tags), --before URI,URI (namespaces before it), --manufacturer NAME, --product NAME,
+// --publish-queue N, --transfer yes, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --level N,
+// --space yes (units, ranges, enumerations, structures, an alarm), --namespace URI (of the tags), --before URI,URI (namespaces before it), --manufacturer NAME, --product NAME,
 // --certificate FILE --key FILE --uri URI (PEM, perhaps a chain), --users-by-certificate yes, --clock-ahead SECONDS
 
 const fs = require("node:fs");
@@ -66,6 +69,7 @@ const requests = {};
 const faults = { lose: 0, forget: false, mute: false, hollow: false, forbid: false, level: Number(options.level || 255) };
 const acks = [];
 const tags = [];
+let heat = () => undefined;
 let number = 0;
 let writing = true;
 
@@ -105,6 +109,9 @@ async function main() {
     host: "127.0.0.1",
     alternateHostname: "127.0.0.1",
     resourcePath: "/node",
+    ...(options.space === "yes"
+      ? { nodeset_filename: [opcua.nodesets.standard, path.join(__dirname, "types.xml")] }
+      : {}),
     securityPolicies: policies,
     securityModes: modes,
     allowAnonymous: options.anonymous !== "no",
@@ -127,6 +134,7 @@ async function main() {
     buildInfo: { manufacturerName: options.manufacturer || "Tests", productName: options.product || "node-opcua" },
   });
   await server.initialize();
+  server.engine.allowAnonymousSubscriptionTransferOnUnsecuredChannel = options.transfer === "yes";
   populate(server);
   if (options.refuse === "subscriptions") {
     server._on_CreateSubscriptionRequest = function (message, channel) {
@@ -167,6 +175,7 @@ function populate(server) {
     write(variable, n);
   }
   if (options.types === "yes") populateTypes(space, own);
+  if (options.space === "yes") populateSpace(space, own);
 }
 
 function forbid(server) {
@@ -238,6 +247,70 @@ function populateTypes(space, own) {
   for (const [name, value] of Object.entries(special)) add(name, DataType.Double, new Variant({ dataType: DataType.Double, value }), {});
 }
 
+function populateSpace(space, own) {
+  const folder = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Space", nodeId: "s=Space" });
+  space.installAlarmsAndConditionsService();
+  const temperature = own.addAnalogDataItem({
+    componentOf: folder,
+    browseName: "Temperature",
+    nodeId: "s=Space.Temperature",
+    dataType: "Double",
+    engineeringUnitsRange: { low: -10, high: 90 },
+    instrumentRange: { low: -50, high: 150 },
+    engineeringUnits: opcua.standardUnits.degree_celsius,
+    value: new Variant({ dataType: DataType.Double, value: 21.5 }),
+  });
+  folder.setEventNotifier(1);
+  folder.addReference({ referenceType: "HasEventSource", nodeId: temperature.nodeId });
+  space.rootFolder.objects.server.addReference({ referenceType: "HasNotifier", nodeId: folder.nodeId });
+  own.instantiateNonExclusiveLimitAlarm("NonExclusiveLimitAlarmType", {
+    browseName: "TooHot",
+    conditionName: "TooHot",
+    componentOf: folder,
+    conditionSource: temperature,
+    inputNode: temperature,
+    highLimit: 80,
+    lowLimit: -5,
+    lowLowLimit: -9,
+    highHighLimit: 89,
+  });
+  heat = (value) => temperature.setValueFromSource(new Variant({ dataType: DataType.Double, value }), StatusCodes.Good, new Date());
+  own.addMultiStateDiscrete({ componentOf: folder, browseName: "Switch", nodeId: "s=Space.Switch", enumStrings: ["Off", "On"], value: 1 });
+  own.addTwoStateDiscrete({ componentOf: folder, browseName: "Door", nodeId: "s=Space.Door", falseState: "closed", trueState: "open", value: true });
+  const types = space.getNamespaceIndex("urn:edge-gateway:types");
+  const mode = space.findDataType("Mode", types);
+  own
+    .addVariable({ componentOf: folder, browseName: "Mode", nodeId: "s=Space.Mode", dataType: mode })
+    .setValueFromSource(new Variant({ dataType: DataType.Int32, value: 7 }), StatusCodes.Good, new Date());
+  const made = (type, value) => space.constructExtensionObject(space.findDataType(type, types), value);
+  const add = (name, type, value, arrayType) =>
+    own
+      .addVariable({ componentOf: folder, browseName: name, nodeId: `s=Space.${name}`, dataType: space.findDataType(type, types), valueRank: arrayType ? 1 : -1 })
+      .setValueFromSource(new Variant({ dataType: DataType.ExtensionObject, arrayType: arrayType || VariantArrayType.Scalar, value }), StatusCodes.Good, new Date());
+  add("Point", "Point", made("Point", { x: 1.5, y: -2 }));
+  add("Points", "Point", [made("Point", { x: 1, y: 2 }), made("Point", { x: NaN, y: 4 })], VariantArrayType.Array);
+  add(
+    "Path",
+    "Path",
+    made("Path", {
+      name: "P\u00e4th",
+      mode: 7,
+      points: [{ x: 1, y: 2 }, { x: 3, y: 4 }],
+      counts: [[0, 1], [0x7fffffff, 0xffffffff]],
+      duration: 12.5,
+      at: new Date("2001-02-03T04:05:06.789Z"),
+      id: "72962B91-FA75-4AE6-8D28-B404DC7DAF63",
+      raw: Buffer.from([0, 1, 255]),
+      title: { locale: "de", text: "W\u00e4rme" },
+      any: new Variant({ dataType: DataType.Int16, value: -3 }),
+      node: opcua.resolveNodeId("ns=1;s=Line1"),
+      good: true,
+    }),
+  );
+  add("Maybe", "Maybe", made("Maybe", { always: 1, second: { x: 5, y: 6 } }));
+  add("Either", "Either", made("Either", { point: { x: 7, y: 8 } }));
+}
+
 function write(variable, value) {
   const moment = new Date();
   // The ledger comes first: what a client got is then always in it.
@@ -284,6 +357,19 @@ function command(server, [verb, ...words]) {
   if (verb === "trust") trust(server.serverCertificateManager);
   if (verb === "lose" || verb === "level") faults[verb] = Number(words[0]);
   if (["forget", "mute", "hollow", "forbid"].includes(verb)) faults[verb] = words[0] === "yes";
+  if (verb === "heat") heat(Number(words[0]));
+  if (verb === "overflow") {
+    server.engine.addressSpace.rootFolder.objects.server.raiseEvent("EventQueueOverflowEventType", {});
+    say({ event: "raised" });
+  }
+  if (verb === "event") {
+    const message = words.slice(1).join(" ");
+    server.engine.addressSpace.rootFolder.objects.server.raiseEvent("SystemEventType", {
+      message: { dataType: DataType.LocalizedText, value: { text: message } },
+      severity: { dataType: DataType.UInt16, value: Number(words[0]) },
+    });
+    say({ event: "raised" });
+  }
   if (verb === "bad") {
     const variable = tags.find((one) => one.browseName.name === words[0]);
     const moment = new Date();

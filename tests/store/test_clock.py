@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import Flag
+from gateway.model import Batch, Flag
 from gateway.store import segment
+from gateway.store.blocks import cut
+from gateway.store.values import checked
 from tests.store.conftest import DAY_US, NOW_US, MovableClock, Opener
 from tests.store.folding import AT_ONCE, eager, folded
 from tests.store.reading import everything, put
@@ -72,7 +74,7 @@ async def test_a_segment_that_the_disk_did_not_let_be_finished_harms_nobody(
 
 def _leave_half(made: Path, path: Path) -> None:
     """Copy a segment in the middle of a transaction that has reached its file."""
-    segment.connect_writer(made).close()
+    segment.make(made)
     conn = sqlite3.connect(made, isolation_level=None)
     conn.execute("PRAGMA cache_size=2")
     conn.execute("BEGIN IMMEDIATE")
@@ -81,3 +83,17 @@ def _leave_half(made: Path, path: Path) -> None:
         shutil.copy(f"{made}{suffix}", f"{path}{suffix}")
     conn.close()
     assert path.with_name("000001.db-journal").stat().st_size
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_own_stamps_stay_in_order_however_often_the_clock_was_set(*, own: bool) -> None:
+    """While the disk refuses, the samples of many settings wait for one commit."""
+    batch = Batch()
+    for n in range(400):
+        stamp = NOW_US + (n // 20 * 7 % 8) * DAY_US + n
+        batch.add(1, stamp, n, 0, Flag.OWN_TIME if own else 0)
+    parts = cut(checked(batch))
+    values = [value for part in parts for value in part.values]
+    assert sorted(values) == list(range(400))  # type: ignore[type-var]
+    assert (values == list(range(400))) == own
+    assert all(part.t1 - part.t0 < 1_000_000 for part in parts) and (own or len(parts) <= 32)

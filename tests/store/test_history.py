@@ -241,6 +241,19 @@ async def test_segments_go_when_the_bytes_are_used_up(opened: Opener, tmp_path: 
     assert disk < 2_600_000
 
 
+async def test_segments_go_before_blocks_that_are_not_folded_yet(opened: Opener) -> None:
+    async with opened(max_bytes=2_000_000, **AT_ONCE) as store:
+        await fill(store, store.series("plc", "a"), 100)
+        await folded(store)
+    async with opened(max_bytes=2_000_000) as store:
+        s = store.series("plc", "a")
+        for n in range(100, 250, 10):
+            await fill(store, s, 10, n)
+            kept = [x.ts - NOW_US for x in await everything(store, [s])]
+            assert kept == list(range(n + 10 - len(kept), n + 10)), "what is gone is the oldest"
+            assert store.state().bytes_used <= 2_100_000
+
+
 async def test_segments_go_by_the_gateways_running_time(opened: Opener, tmp_path: Path) -> None:
     async with opened(keep_days=1, **AT_ONCE) as store:
         s = store.series("plc", "a")

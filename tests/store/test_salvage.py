@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -217,6 +219,31 @@ async def test_a_wal_that_lost_its_end_is_noticed_after_a_kill(
     await asyncio.to_thread(check_killed, copy / "hot.db", damage)
 
 
+@pytest.mark.parametrize("rebooted", [True, False])
+async def test_an_old_shared_memory_of_the_wal_is_no_damage_after_a_power_cut(
+    opened: Opener, tmp_path: Path, *, rebooted: bool
+) -> None:
+    """Nobody syncs it: a power cut may leave what it was before the WAL began anew."""
+    folder, cut = tmp_path / "store", tmp_path / "cut"
+    async with opened() as store:
+        epoch, s = store.epoch, store.series("plc", "a")
+        for n in range(9):
+            await put(store, (s, NOW_US + n, n))
+        await asyncio.to_thread(shutil.copytree, folder, cut)
+        store._writer._conn.execute("PRAGMA wal_checkpoint(FULL)").fetchall()  # type: ignore[union-attr]
+        await put(store, (s, NOW_US + 9, 9))
+        for name in ("hot.db", "hot.db-wal"):
+            await asyncio.to_thread(shutil.copyfile, folder / name, cut / name)
+    await asyncio.to_thread(shutil.rmtree, folder)
+    await asyncio.to_thread(cut.rename, folder)
+    if rebooted:
+        await asyncio.to_thread((folder / "store.lock").write_bytes, bytes(range(16)))
+    async with opened() as store:
+        assert (store.epoch == epoch) == rebooted
+        await searched(store)
+        assert [x.value for x in await everything(store, [s])] == list(range(10))
+
+
 @pytest.mark.parametrize("after", [0, 5])
 async def test_shared_memory_that_a_power_cut_left_behind_tells_nothing_of_a_newer_wal(
     opened: Opener, tmp_path: Path, after: int
@@ -236,7 +263,7 @@ async def test_shared_memory_that_a_power_cut_left_behind_tells_nothing_of_a_new
             await put(store, (s, NOW_US + 30 + n, n))
         for name in ("hot.db", "hot.db-wal"):
             await asyncio.to_thread(copy, name, cut)
-    await asyncio.to_thread(examine.look_over, cut / "hot.db")
+    await asyncio.to_thread(examine.look_over, cut / "hot.db", same_boot=False)
     assert await asyncio.to_thread(found_in, cut / "hot.db") == 30 + after
 
 
@@ -267,3 +294,27 @@ def test_the_checksum_of_frames_is_sqlites(tmp_path: Path) -> None:
         os.close(fd)
     assert len(found) > 40 and all(frame.sound for frame in found)
     assert pages.checksum(b"\0" * 1032, (1, 2)) != pages.checksum(b"\1" + b"\0" * 1031, (1, 2))
+
+
+async def test_looking_the_history_over_rests_and_keeps_nobody_from_folding(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager(monkeypatch)
+    async with opened(**AT_ONCE) as store:
+        series = [store.series("plc", tag) for tag in "abc"]
+        for n in range(20):
+            await put(store, *((s, NOW_US + n, float(n)) for s in series))
+        await folded(store)
+    monkeypatch.setattr(examine, "_SLICE_S", 0.0)
+    monkeypatch.setattr(examine, "_SHARE", 1e-9)
+    async with opened(**AT_ONCE) as store:
+        for n in range(20, 30):
+            await put(store, *((s, NOW_US + n, float(n)) for s in series))
+        await folded(store)
+        assert store._writer.mender.examining, "it did not rest"
+        began = time.monotonic()
+    assert time.monotonic() - began < 2, "its rest holds up the end"
+    monkeypatch.undo()
+    async with opened() as store:
+        await searched(store)
+        assert len(await everything(store, series)) == 90

@@ -3,12 +3,15 @@
 import asyncio
 import random
 from dataclasses import dataclass, field
+from math import fsum
+from typing import Any
 
 import pytest
 
 from gateway.model import Batch, Sample
-from gateway.store import Store, commit, compact, taking, window, writer
-from gateway.store.memo import Memo, Stretch
+from gateway.store import Store, buckets, commit, compact, reads, taking, window, writer
+from gateway.store.memo import Memo
+from gateway.store.stretch import Stretch, merged
 from tests.store.conftest import NOW_US, Opener
 from tests.store.folding import AT_ONCE, folded, keeping_blocks
 from tests.store.reading import everything, put
@@ -36,7 +39,10 @@ class Told:
             if type(sample.value) in (int, float) and not sample.status >> 31:
                 start_us = sample.ts - sample.ts % width_us
                 found.setdefault((start_us, sample.series), []).append(sample.value)  # type: ignore[arg-type]
-        return [(s, start, min(v), max(v), len(v)) for (start, s), v in sorted(found.items())]
+        return [
+            (s, start, min(v), max(v), pytest.approx(fsum(v) / len(v)), len(v))
+            for (start, s), v in sorted(found.items())
+        ]
 
 
 def value(rng: random.Random, series: int) -> object:
@@ -75,7 +81,7 @@ async def compare(store: Store, told: Told, rng: random.Random, series: list[int
         assert rest == right[place + 1 :]
     width_us = rng.choice((1, 7, 1000)) * SECOND_US
     found = await store.buckets(some, from_us, from_us + span_us, width_us)
-    assert [(*b[:4], b.n) for b in found] == told.buckets(some, from_us, from_us + span_us, width_us)
+    assert [tuple(b) for b in found] == told.buckets(some, from_us, from_us + span_us, width_us)
 
 
 async def one_fold(store: Store) -> None:
@@ -95,7 +101,7 @@ async def test_any_window_is_what_was_told(
 ) -> None:
     """Small groups, steps and memories; folds, blocks that stay, deletions and late samples between reads."""
     rng = random.Random(seed)
-    monkeypatch.setattr(taking, "_GROUP", 4)
+    monkeypatch.setattr(taking, "_GROUPS", (4, 2))
     monkeypatch.setattr(taking, "FEW", 3)
     monkeypatch.setattr(taking, "_IDLE_S", rng.choice((0, 10)))
     monkeypatch.setattr(taking, "_GROUP_BYTES", 1000)
@@ -190,7 +196,7 @@ def test_a_stretch_is_bit_for_bit_what_it_was_made_of() -> None:
     for values in ([1.5, -0.0, float("inf")], [1, -(2**63)], [2**64 - 1, 0], [True, 1, None, 1.0]):
         n = len(values)
         stretch = Stretch.of(3, (list(range(n)), values, [2**32 - 1] * n, [255] * n))
-        part = stretch.part(0, n)
+        part = merged([stretch], Batch())
         assert list(map(repr, part.values)) == list(map(repr, values))
         assert (part.ts, part.statuses, part.flags) == (list(range(n)), [2**32 - 1] * n, [255] * n)
 
@@ -199,7 +205,7 @@ def test_a_stretch_is_bit_for_bit_what_it_was_made_of() -> None:
 async def test_buckets_count_once_where_a_group_of_blocks_is_folded_in_part(
     opened: Opener, monkeypatch: pytest.MonkeyPatch, extra: int
 ) -> None:
-    monkeypatch.setattr(taking, "_GROUP", 4)
+    monkeypatch.setattr(taking, "_GROUPS", (4, 2))
     monkeypatch.setattr(compact, "LOOK_NS", 0)
     monkeypatch.setattr(writer, "_SNAPSHOT_NS", -1)
     keeping_blocks(monkeypatch)
@@ -211,3 +217,31 @@ async def test_buckets_count_once_where_a_group_of_blocks_is_folded_in_part(
                 await one_fold(store)
         (bucket,) = await store.buckets([s], NOW_US, NOW_US + SECOND_US, 10**18)
         assert (bucket.n, store._writer.compactor.folds) == (20 + extra, 1)
+
+
+async def test_buckets_of_many_readers_are_made_one_after_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    class Counted(reads.Folder):
+        """Counts those that are there at the same time."""
+
+        there = 0
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            Counted.there += 1
+            made.append(Counted.there)
+
+        def __del__(self) -> None:
+            Counted.there -= 1
+
+    monkeypatch.setattr(reads, "Folder", Counted)
+    s = store.series("plc", "a")
+    await put(store, *((s, NOW_US + n, float(n)) for n in range(100)))
+    store._readers.room.limit_bytes = 3 * 100 * buckets.BUCKET_BYTES
+    read = [store.buckets([s], NOW_US, NOW_US + 99, 1) for _ in range(10)]
+    assert [len(found) for found in await asyncio.gather(*read)] == [100] * 10
+    assert max(made) <= 3 + 2, "each of the two reader threads may still let go of one"
+    assert store._readers.room.used_bytes == 0

@@ -4,15 +4,18 @@ Only the settings live here, so that a configuration is checked without importin
 """
 
 import asyncio
+import gc
 import importlib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from gateway.model import Device, Link
+from gateway.protocols.opcua.patterns import Pattern, is_pattern
 from gateway.settings import Secret, setting
 from gateway.settings import Settings as Group
 
@@ -52,6 +55,8 @@ def _check_node(node: str) -> None:
         raise ValueError(
             "the node is empty: nsu=URI;s=Name, ns=2;s=Name, i=2258 or a path such as Line1/Speed"
         )
+    if is_pattern(node):
+        Pattern(node)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,11 @@ class Settings(Group):
         1000, help="Cycle of the reads where polled.", low=10, high=86_400_000, example="1s"
     )
     max_tags: int = setting(
-        1000, help="The most tags taken when none are listed.", low=1, high=100_000, example="1000"
+        1000,
+        help="The most tags taken by searching: when none are listed, or by wildcards.",
+        low=1,
+        high=100_000,
+        example="1000",
     )
     session_timeout_s: float = setting(
         30.0, help="How long the server keeps a lost session.", low=10, high=3600, example="60s"
@@ -127,15 +136,15 @@ class Settings(Group):
             raise ValueError("there are `user` and `user_certificate`: the server takes one of them")
 
     def most_samples_per_s(self, tags: Mapping[str, Any]) -> float | None:
-        """Return what comes if each tag changes whenever it is looked at; None where none is listed."""
-        if not tags:
+        """Return what comes if each tag changes whenever it is looked at; None: how many is not known."""
+        if not tags or any(is_pattern(tag.node) for tag in tags.values()):
             return None
         if self.mode == "poll":
-            return len(tags) * 1000 / self.poll_interval_ms
+            return sum(bool(tag.node) for tag in tags.values()) * 1000 / self.poll_interval_ms
         usual = (
             self.publishing_interval_ms if self.sampling_interval_ms is None else self.sampling_interval_ms
         )
-        own = (tag.sampling_interval_ms for tag in tags.values())
+        own = (tag.sampling_interval_ms for tag in tags.values() if tag.node)
         return sum(1000 / ((usual if ms is None else ms) or _FASTEST_MS) for ms in own)
 
 
@@ -146,9 +155,22 @@ class TagSettings(Group):
     SHORT = "node"
 
     node: str = setting(
-        help="Node id by namespace URI or index, or a browse path from Objects.",
+        "",
+        help="Node id by namespace URI or index, or a browse path from Objects; one with *, ? or ** makes a "
+        "tag of each variable that it matches.",
         check=_check_node,
         example="nsu=urn:plc;s=Line1.Speed",
+    )
+    events: str = setting(
+        "",
+        help="Instead of `node`: the node whose events and alarms are kept, i=2253 for all of the server.",
+        example="i=2253",
+    )
+    least_severity: int = setting(1, help="Events below it are left out.", low=1, high=1000)
+    event_types: tuple[str, ...] = setting(
+        (),
+        help="Only events of these types: node ids, or names of the standard.",
+        example="[AlarmConditionType]",
     )
     unit: str = setting("", help="Unit of measure.", example="rpm")
     scale: float = setting(1.0, help="Factor from the raw to the stored value.")
@@ -159,6 +181,12 @@ class TagSettings(Group):
     )
     queue_size: int | None = setting(None, help="As at the device, for this tag.", low=1, high=100_000)
 
+    def __post_init__(self) -> None:
+        if bool(self.node) == bool(self.events):
+            raise ValueError("a tag has a `node`, or `events` of one; exactly one of them")
+        if not self.events and (self.least_severity > 1 or self.event_types):
+            raise ValueError("`least_severity` and `event_types` are for tags with `events`")
+
 
 def queue_size(settings: Settings, sampling_ms: int) -> int:
     """Return what the server is asked to keep between two publishes: all it samples, and two more."""
@@ -167,8 +195,16 @@ def queue_size(settings: Settings, sampling_ms: int) -> int:
     return math.ceil(settings.publishing_interval_ms / (sampling_ms or _FASTEST_MS)) + 2
 
 
+@cache
+def _collecting() -> Any:
+    module = importlib.import_module("gateway.protocols.opcua.collect")
+    # asyncua brings some hundred thousand objects that stay: the collector's looks at them hold the loop.
+    gc.freeze()
+    return module
+
+
 async def run(device: Device, settings: Settings, link: Link) -> None:
     """Collect from the server until cancelled, or raise."""
     # Importing asyncua takes a second of CPU on a small box: not in the event loop.
-    module = await asyncio.to_thread(importlib.import_module, "gateway.protocols.opcua.collect")
+    module = await asyncio.to_thread(_collecting)
     await module.collect(device, settings, link)

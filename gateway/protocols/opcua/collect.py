@@ -2,26 +2,30 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from asyncua import ua
 
 from gateway.model import Device, DeviceProblem, Link
-from gateway.protocols.opcua import Settings
+from gateway.protocols.opcua import Settings, TagSettings
+from gateway.protocols.opcua.abouts import Abouts
 from gateway.protocols.opcua.backfill import Backfill
 from gateway.protocols.opcua.browse import Browser
 from gateway.protocols.opcua.discovery import discovered
+from gateway.protocols.opcua.events import event_items
 from gateway.protocols.opcua.faults import NO_SUBSCRIPTION, cut_off, problem, sentence
-from gateway.protocols.opcua.items import Condition, Item, listed
+from gateway.protocols.opcua.items import Condition, Item, Newest, listed
 from gateway.protocols.opcua.kept import Kept, kept, transferred
 from gateway.protocols.opcua.nodes import resolve
 from gateway.protocols.opcua.opening import KEPT
+from gateway.protocols.opcua.patterns import is_pattern
 from gateway.protocols.opcua.polling import Poller
 from gateway.protocols.opcua.redundancy import open_healthiest, watch_health
 from gateway.protocols.opcua.selftest import fast_path_works
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.subscriptions import Subscriptions
 from gateway.protocols.opcua.trust_watch import TrustWatch
+from gateway.protocols.opcua.wildcards import matched, wildcards
 
 _RETRY_S = 30.0
 """Tags that the server did not know are looked for again after this time."""
@@ -61,18 +65,24 @@ class _Acquisition:
         self._settings = settings
         self._link = link
         self._items: list[Item] = []
+        self._newest: Newest = {}
         self._condition = Condition(link, [], [], session.insecure, auto=settings.mode == "auto")
         if settings.urls:
             self._condition.remark = f"at {session.settings.url}, ServiceLevel {session.level}"
         self._poller = Poller(session, link, self._condition)
+        self._abouts = Abouts(session, link)
         self._backfill = Backfill(session, settings, link)
         self._subscriptions: Subscriptions | None = None
+        self._ready = False
 
     async def run(self) -> None:
         if not await self._taken_over():
             await self._find()
             self._backfill.before(self._items)
             await self._subscribe()
+        self._ready = True
+        if self._subscriptions is None:
+            self._backfill.caught_up.set()
         if self._subscriptions is None and not self._polled():
             self._condition.report()  # all tags are bad: nothing else would say so
         trust = TrustWatch(self._session, self._device, self._settings, self._link)
@@ -85,17 +95,22 @@ class _Acquisition:
                 group.create_task(self._session.watch())
                 group.create_task(self._session.renew())
                 group.create_task(self._backfill.run(hole))
-                group.create_task(self._poller.on_request(lambda: self._items))
+                group.create_task(self._abouts.run())
+                group.create_task(self._poller.on_request(self._readable))
                 group.create_task(self._poller.cycle(self._settings.poll_interval_ms, self._polled))
                 if self._subscriptions is not None:
                     group.create_task(self._subscriptions.run())
                     group.create_task(self._unheard())
-                group.create_task(self._retry())
                 if self._settings.urls:
                     group.create_task(watch_health(self._session, self._device, self._settings, self._link))
+                # In the body: where a child fails while Python 3.11 waits in __aexit__, the task stays marked
+                # as cancelled, and what leaves the session after that could have no time-out.
+                await self._retry()
 
     def kept(self) -> Kept | None:
         """Return what may go on at the server although we were cut off."""
+        if not self._ready:
+            return None
         return kept(self._session, self._items, self._condition.notes, self._subscriptions)
 
     async def _taken_over(self) -> bool:
@@ -104,6 +119,7 @@ class _Acquisition:
         if left is None or not (self._session.resumed or await transferred(self._session, left)):
             return False
         self._items = self._condition.items = left.items
+        self._newest = left.items[0].newest
         self._condition.notes.extend(left.notes)
         covered: set[int] = set()
         if left.subscriptions is not None:
@@ -111,15 +127,24 @@ class _Acquisition:
             self._subscriptions = left.subscriptions
             covered = left.subscriptions.covered()
         self._backfill.before([item for item in self._items if item.series not in covered])
+        if unasked := [item for item in self._items if item.about is None]:
+            await self._abouts.learn(unasked)
         return True
+
+    def _readable(self) -> Sequence[Item]:
+        return [item for item in self._items if item.events is None]
 
     def _polled(self) -> Sequence[Item]:
         return [item for item in self._items if item.polled]
 
     async def _find(self) -> None:
         if self._device.tags:
-            self._items = listed(self._device, self._settings, self._link)
+            self._items = listed(self._device, self._settings, self._link, self._newest)
+            self._items += event_items(self._device, self._settings, self._link, self._newest)
             await resolve(self._session, self._items)
+            wild, notes = await self._matched(wildcards(self._device))
+            self._items += wild
+            self._condition.notes += notes
         else:
             self._items, note = await discovered(self._session, self._settings, self._link)
             if note:
@@ -129,6 +154,20 @@ class _Acquisition:
                 f"device {self._device.id}: the server has no readable variable below {self._settings.root}"
             )
         self._condition.items = self._items
+        await self._abouts.learn(self._items)
+
+    async def _matched(self, wanted: Mapping[str, TagSettings]) -> tuple[list[Item], list[str]]:
+        return await matched(self._session, self._device, self._settings, self._link, self._newest, wanted)
+
+    async def _matched_now(self, bad: Sequence[Item]) -> list[Item]:
+        """Return the new items of wildcards that matched nothing before."""
+        wanted = {item.tag: self._device.tags[item.tag] for item in bad}
+        items, notes = await self._matched(wanted)
+        found = [item for item in items if item.node is not None]
+        kept = [item for item in self._items if item.tag not in wanted]
+        self._items[:] = kept + items
+        self._condition.notes += notes
+        return found
 
     async def _subscribe(self) -> None:
         """Subscribe what can be, and mark the rest to be polled."""
@@ -148,7 +187,8 @@ class _Acquisition:
 
     def _poll_all(self, why: str) -> None:
         for item in self._items:
-            item.polled, item.refusal = item.node is not None, why
+            if item.node is not None:
+                item.poll(why)
 
     async def _retry(self) -> None:
         """Look again for the tags that the server did not have: it may still be starting."""
@@ -157,13 +197,15 @@ class _Acquisition:
             bad = [item for item in self._items if item.problem and not item.polled]
             if not bad:
                 continue
-            await resolve(self._session, bad)
+            await resolve(self._session, [item for item in bad if not is_pattern(item.spec)])
             found = [item for item in bad if item.node is not None]
+            found += await self._matched_now([item for item in bad if is_pattern(item.spec)])
+            await self._abouts.learn(found)
             if self._subscriptions is not None:
                 await self._subscriptions.add(found)
             else:
                 for item in found:
-                    item.polled = True
+                    item.poll("")
             self._condition.report()
 
     async def _unheard(self) -> None:
@@ -172,14 +214,18 @@ class _Acquisition:
         suspects: set[int] = set()
         while True:
             await self._link.clock.sleep(patience_s)
-            mute = [item for item in self._items if not (item.heard or item.polled or item.problem)]
+            mute = [
+                item
+                for item in self._items
+                if not (item.heard or item.polled or item.problem or item.events is not None)
+            ]
             for item in mute:
                 if item.series not in suspects:
                     continue
                 if self._settings.mode == "subscribe":
                     item.problem = f"node {item.spec}: {_MUTE}"
                 else:
-                    item.polled, item.refusal = True, _MUTE
+                    item.poll(_MUTE)
             if suspects.intersection(item.series for item in mute):
                 self._condition.report()
             suspects = {item.series for item in mute}

@@ -3,22 +3,23 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from asyncua import ua
 
 from gateway.model import DeviceProblem, Link
 from gateway.protocols.opcua import Settings, TagSettings
-from gateway.protocols.opcua.browsing import children, local
 from gateway.protocols.opcua.items import Item, Newest, item
 from gateway.protocols.opcua.nodes import BadNode, find, spelled
+from gateway.protocols.opcua.patterns import escaped
+from gateway.protocols.opcua.reads import access_levels
 from gateway.protocols.opcua.session import Session
+from gateway.protocols.opcua.walking import Place, Walk
 
-_PARENTS_A_CALL = 50
-_MOST_NODES = 200_000
 _NAME_LENGTH = 200
-_SERVER = ua.NodeId(ua.ObjectIds.Server)
+SERVER = ua.NodeId(ua.ObjectIds.Server)
 _CURRENT_READ = 1
 _LOOKS_QUALIFIED = re.compile(r"^(\d+):")
 
@@ -43,8 +44,10 @@ async def discovered(session: Session, settings: Settings, link: Link) -> tuple[
     plain = TagSettings(node="-")
     items = []
     newest: Newest = {}
-    for name, node in _named(found.variables, session.namespaces):
-        new = item(name, spelled(node, session.namespaces), plain, settings, link, newest)
+    ids = [spelled(node, session.namespaces) for _, node in found.variables]
+    names = unique_names([(path, node) for (path, _), node in zip(found.variables, ids, strict=True)])
+    for name, spec, (_, node) in zip(names, ids, found.variables, strict=True):
+        new = item(name, spec, plain, settings, link, newest)
         new.node = node
         items.append(new)
     if found.total <= len(items) and found.complete:
@@ -56,75 +59,47 @@ async def discovered(session: Session, settings: Settings, link: Link) -> tuple[
 async def search(session: Session, root: ua.NodeId, most: int) -> Found:
     """Walk everything below `root` but the Server object."""
     found = Found()
-    seen = {root, _SERVER}
-    level: list[tuple[str, ua.NodeId]] = [("", root)]
-    while level:
-        below: list[tuple[str, ua.NodeId]] = []
-        for start in range(0, len(level), _PARENTS_A_CALL):
-            parents = level[start : start + _PARENTS_A_CALL]
-            variables = []
-            references = await children(session, [node for _, node in parents])
-            for (parent, _), reference in _pairs(parents, references):
-                node = local(reference.NodeId)
-                if node is None or node in seen:
-                    continue
-                if len(seen) >= _MOST_NODES:
-                    found.complete = False
-                    break
-                seen.add(node)
-                name = _join(parent, reference.BrowseName.Name or "")
-                below.append((name, node))
-                if reference.NodeClass == ua.NodeClass.Variable:
-                    variables.append((name, node))
-            readable = await _readable(session, variables)
-            found.total += len(readable)
-            found.variables.extend(readable[: most - len(found.variables)])
-        level = below
+    walk = Walk(session, Place(root, state=True), lambda _, place: None if place.node == SERVER else True)
+    async for part in walk.parts():
+        variables = await readable(session, [place for place in part if place.variable])
+        found.total += len(variables)
+        found.variables += [
+            (path_of(place), place.node) for place in variables[: most - len(found.variables)]
+        ]
+    found.complete = walk.complete
     return found
 
 
-async def _readable(session: Session, variables: list[tuple[str, ua.NodeId]]) -> list[tuple[str, ua.NodeId]]:
-    nodes = [
-        ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.UserAccessLevel) for _, node in variables
-    ]
-    levels = await session.chunked("read", nodes, session.read)
+async def readable(session: Session, variables: Sequence[Place]) -> list[Place]:
+    """Return those whose value the user may read."""
+    nodes = [variable.node for variable in variables]
+    levels = await session.chunked("read", nodes, lambda asked: access_levels(session, asked))
     kept = []
-    for variable, level in zip(variables, levels, strict=True):
-        value = level.Value.Value if level.Value is not None else None
+    for variable, value in zip(variables, levels, strict=True):
         # A server that does not tell is tried.
         if not isinstance(value, int) or value & _CURRENT_READ:
             kept.append(variable)
     return kept
 
 
-def _pairs(
-    parents: Sequence[tuple[str, ua.NodeId]], references: Sequence[Sequence[ua.ReferenceDescription]]
-) -> Iterator[tuple[tuple[str, ua.NodeId], ua.ReferenceDescription]]:
-    for parent, below in zip(parents, references, strict=True):
-        for reference in below:
-            yield parent, reference
+def path_of(place: Place) -> str:
+    """Return the path from where the walk began, as the YAML takes it."""
+    return "/".join(_element(each.name) for each in place.line())
 
 
-def _join(parent: str, name: str) -> str:
+def _element(name: str) -> str:
     clean = "".join("_" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name) or "_"
-    for special in "&/":
-        clean = clean.replace(special, f"&{special}")
-    clean = _LOOKS_QUALIFIED.sub(r"\1&:", clean)
-    return f"{parent}/{clean}" if parent else clean
+    return _LOOKS_QUALIFIED.sub(r"\1&:", escaped(clean))
 
 
-def _named(
-    variables: Sequence[tuple[str, ua.NodeId]], namespaces: Sequence[str]
-) -> list[tuple[str, ua.NodeId]]:
-    """Make the names unique and short, so that each stays the same whatever else the server has."""
-    counts: dict[str, int] = {}
-    for name, _ in variables:
-        counts[name] = counts.get(name, 0) + 1
-    named = []
-    for name, node in variables:
-        unique = name if counts[name] == 1 else f"{name} [{spelled(node, namespaces)}]"
+def unique_names(found: Sequence[tuple[str, str]]) -> list[str]:
+    """Make names of (path, node id) that are short, and stay the same whatever else the server has."""
+    counts = Counter(name for name, _ in found)
+    names = []
+    for name, node in found:
+        unique = name if counts[name] == 1 else f"{name} [{node}]"
         if len(unique) > _NAME_LENGTH:
-            mark = hashlib.sha256(f"{name} {spelled(node, namespaces)}".encode()).hexdigest()[:12]
+            mark = hashlib.sha256(f"{name} {node}".encode()).hexdigest()[:12]
             unique = f"{unique[: _NAME_LENGTH - 13]}~{mark}"
-        named.append((unique, node))
-    return named
+        names.append(unique)
+    return names

@@ -84,6 +84,8 @@ NO_FILTER = frozenset(
         _CODES.BadMonitoredItemFilterInvalid,
         _CODES.BadMonitoredItemFilterUnsupported,
         _CODES.BadDeadbandFilterInvalid,
+        _CODES.BadEventFilterInvalid,
+        _CODES.BadFilterOperatorUnsupported,
     }
 )
 

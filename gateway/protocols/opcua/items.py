@@ -1,15 +1,17 @@
 """The tags of a session: what each reads, how it is read, and what is wrong with it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from gateway.controls import TagState
+from gateway.controls import TagAbout, TagState
 from gateway.model import Batch, Device, Link, Value
 from gateway.protocols.opcua import Settings, TagSettings, queue_size
+from gateway.protocols.opcua.patterns import is_pattern
 from gateway.protocols.opcua.values import Reading
 from gateway.scaling import Scaling
 
+AS_IT_IS, SCALED, A_LOOK = range(3)
 Newest: TypeAlias = "dict[int, tuple[Value, int | None, int, int]]"
 """By series the newest reading as the server gave it; the items of a session share one."""
 
@@ -29,13 +31,14 @@ class Item:
     scaling: Scaling
     deadband: float
     newest: Newest
+    unit: str = ""
+    """As the YAML gives it."""
     node: Any = None
     """Its asyncua NodeId in this session, once resolved."""
     polled: bool = False
     """Read cyclically rather than subscribed."""
     refusal: str = ""
     """Why it is read cyclically though a subscription was wanted."""
-    problem: str = ""
     filtered: bool = False
     """The server applies the deadband."""
     kept: Value = None
@@ -48,12 +51,39 @@ class Item:
     """The server keeps more than one value of it, and says where it could not."""
     historic: bool | None = None
     """The server keeps its history, once asked."""
+    events: Any = None
+    """What it takes of a node's events (events.Wanted); None for a variable."""
+    about: TagAbout | None = None
+    """What the server says of it beside its values, once asked."""
+    care: int = field(init=False)
+    """What a reading of it takes: AS_IT_IS, SCALED or A_LOOK."""
+    _problem: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        self.problem = ""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the tag, or ""."""
+        return self._problem
+
+    @problem.setter
+    def problem(self, problem: str) -> None:
+        self._problem = problem
+        self.care = A_LOOK if problem or self.deadband else AS_IT_IS if self.scaling.identity else SCALED
 
     @property
     def last(self) -> Reading | None:
         """The newest reading as the server gave it."""
         found = self.newest.get(self.series)
         return None if found is None else Reading(*found)
+
+    def poll(self, why: str) -> None:
+        """Have it read cyclically, for that reason; events cannot be."""
+        if self.events is not None:
+            self.problem = f"node {self.spec}: its events come by subscription only" + f" ({why})" * bool(why)
+        else:
+            self.polled, self.refusal = True, why
 
     def named(self) -> str:
         return f"{self.tag} ({self.where})" if self.where else self.tag
@@ -104,12 +134,12 @@ def take(item: Item, reading: Reading, link: Link, batch: Batch) -> None:
     batch.add(item.series, ts, value, reading.status, flags)
 
 
-def listed(device: Device, settings: Settings, link: Link) -> list[Item]:
-    """Return the items of the tags in the YAML, not resolved yet."""
-    newest: Newest = {}
+def listed(device: Device, settings: Settings, link: Link, newest: Newest) -> list[Item]:
+    """Return the items of the tags that the YAML names one by one, not resolved yet."""
     return [
         item(name, tag.node, tag, settings, link, newest, where=device.where.get(name, ""))
         for name, tag in device.tags.items()
+        if tag.node and not is_pattern(tag.node)
     ]
 
 
@@ -124,7 +154,9 @@ def item(
         sampling_ms = settings.publishing_interval_ms
     return Item(
         tag=name,
-        series=link.tag(name, unit=tag.unit),
+        # Without one in the YAML the series keeps the unit that the server told last, until it tells again.
+        series=link.tag(name, unit=tag.unit or None),
+        unit=tag.unit,
         spec=spec,
         where=where,
         sampling_ms=sampling_ms,
@@ -173,9 +205,9 @@ class Condition:
 
 def _state(item: Item) -> TagState:
     if item.problem:
-        return TagState("bad", item.spec, item.problem, alive=False)
+        return TagState("bad", item.spec, item.problem, alive=False, about=item.about)
     way = "polled" if item.polled else "subscribed"
-    return TagState(way, item.spec, item.refusal, alive=item.heard)
+    return TagState(way, item.spec, item.refusal, alive=item.heard, about=item.about)
 
 
 def _few(bad: Iterable[Item], most: int = 3) -> str:

@@ -18,10 +18,11 @@ class Monitor:
         self._strict = strict
         """What cannot be subscribed is bad, rather than read cyclically."""
         self.items: list[Item] = []
+        self._made: list[Item] = []
 
     def subscribed(self) -> list[Item]:
         """Return the items that it really has."""
-        return [item for item in self.items if not item.polled and not item.problem]
+        return [item for item in self._made if not item.polled]
 
     async def add(self, subscription: int, items: Sequence[Item]) -> list[Item]:
         """Create the items; each is then subscribed, to be polled, or bad.
@@ -43,9 +44,14 @@ class Monitor:
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
         first = len(self.items)
         self.items.extend(items)
-        parameters.ItemsToCreate = [_request(first + place, item) for place, item in enumerate(items)]
+        namespaces = self.session.namespaces
+        parameters.ItemsToCreate = [
+            _request(first + place, item, namespaces) for place, item in enumerate(items)
+        ]
         try:
-            results = await self.session.services.create_monitored_items(parameters)
+            response = await self.session.ask(
+                ua.CreateMonitoredItemsRequest, parameters, ua.CreateMonitoredItemsResponse
+            )
         except ua.UaStatusCodeError as error:
             del self.items[first:]
             if error.code in NO_ROOM:
@@ -57,7 +63,7 @@ class Monitor:
                 return []
             self.session.limits["monitor"] = len(items) // 2
             return await self.add(subscription, items)
-        self.session.heard()
+        results = response.Results or []
         if len(results) != len(items):
             raise DeviceProblem(
                 f"device {self.session.device}: the server answered {len(items)} monitored items "
@@ -68,6 +74,8 @@ class Monitor:
             code = result.StatusCode.value
             if code in NO_ROOM:
                 full.append(item)
+            elif code in NO_FILTER and item.events is not None and item.events.loosen():
+                again.append(item)
             elif code in NO_FILTER and item.filtered:
                 item.filtered = False
                 again.append(item)
@@ -81,18 +89,21 @@ class Monitor:
         item.queued = result.RevisedQueueSize > 1
         if result.StatusCode.is_good():
             item.problem = ""
+            self._made.append(item)
         else:
             self._refused(item, result.StatusCode.value)
 
     def _refused(self, item: Item, code: int) -> None:
         item.filtered = False
-        if code in NO_SUCH_TAG or self._strict:
+        if item.events is not None:
+            item.problem = f"node {item.spec}: it gives no events: {status_text(code)}"
+        elif code in NO_SUCH_TAG or self._strict:
             item.problem = f"node {item.spec}: {status_text(code)}"
         else:
             item.polled, item.refusal = True, status_text(code)
 
 
-def _request(handle: int, item: Item) -> ua.MonitoredItemCreateRequest:
+def _request(handle: int, item: Item, namespaces: Sequence[str]) -> ua.MonitoredItemCreateRequest:
     request = ua.MonitoredItemCreateRequest()
     request.ItemToMonitor.NodeId = item.node
     request.ItemToMonitor.AttributeId = ua.AttributeIds.Value
@@ -102,6 +113,10 @@ def _request(handle: int, item: Item) -> ua.MonitoredItemCreateRequest:
     parameters.SamplingInterval = float(item.sampling_ms)
     parameters.QueueSize = item.queue_size
     parameters.DiscardOldest = True
+    if item.events is not None:
+        request.ItemToMonitor.AttributeId = ua.AttributeIds.EventNotifier
+        parameters.SamplingInterval = 0.0
+        parameters.Filter = item.events.filter(namespaces)
     if item.filtered:
         wanted = ua.DataChangeFilter()
         wanted.Trigger = ua.DataChangeTrigger.StatusValue

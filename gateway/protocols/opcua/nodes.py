@@ -1,15 +1,14 @@
 """From what the YAML says to the node ids of this session."""
 
-import re
 from collections.abc import Iterable, Sequence
 
 from asyncua import ua
 
 from gateway.protocols.opcua.faults import status_text
 from gateway.protocols.opcua.items import Item
+from gateway.protocols.opcua.patterns import NODE_ID, plain, split
 from gateway.protocols.opcua.session import Session
 
-_NODE_ID = re.compile(r"(?:nsu=(?P<uri>.+?);|ns=(?P<index>\d+);)?(?P<id>[isgb]=.+)", re.DOTALL)
 _ROOT = ua.NodeId(ua.ObjectIds.RootFolder)
 _OBJECTS = ua.NodeId(ua.ObjectIds.ObjectsFolder)
 
@@ -20,7 +19,7 @@ class BadNode(ValueError):
 
 def node_id(spec: str, namespaces: Sequence[str]) -> ua.NodeId | None:
     """Return the node id that `spec` spells, or None where it is a browse path. BadNode: it cannot be."""
-    match = _NODE_ID.fullmatch(spec.strip())
+    match = NODE_ID.fullmatch(spec.strip())
     if match is None:
         return None
     index = int(match["index"] or 0)
@@ -39,7 +38,10 @@ def node_id(spec: str, namespaces: Sequence[str]) -> ua.NodeId | None:
 
 def spelled(node: ua.NodeId, namespaces: Sequence[str]) -> str:
     """Return a node id as the YAML takes it, with the namespace's URI: indexes change between sessions."""
-    identifier: str = ua.NodeId(node.Identifier, 0, node.NodeIdType).to_string()
+    if isinstance(node.Identifier, str):
+        identifier = f"s={node.Identifier}"
+    else:
+        identifier = ua.NodeId(node.Identifier, 0, node.NodeIdType).to_string()
     index = node.NamespaceIndex
     if not index:
         return identifier
@@ -86,20 +88,11 @@ def path(spec: str, namespaces: Sequence[str]) -> list[list[ua.QualifiedName]]:
     """Split a browse path; each element is given as the qualified names that it may mean.
 
     `/` separates, `&` takes the next character as it is; `2:Name` names the namespace, else any
-    will do.
+    will do. Wildcards are wildcards.py's.
     A path from the root begins with `/`, and is given with an empty first element; any other one begins at
     Objects.
     """
-    elements = [""]
-    escaped = False
-    for character in spec.strip():
-        if escaped or character not in "&/":
-            elements[-1] += f"&{character}" if escaped and character in "&/:" else character
-            escaped = False
-        elif character == "&":
-            escaped = True
-        else:
-            elements.append("")
+    elements = split(spec)
     from_root: list[list[ua.QualifiedName]] = []
     if elements[0] == "":
         elements.pop(0)
@@ -119,14 +112,10 @@ def _names(element: str, namespaces: Sequence[str]) -> list[ua.QualifiedName]:
     if colon and index.isdecimal():
         if int(index) >= len(namespaces):
             raise BadNode(f"the server has no namespace {int(index)}, only 0 to {len(namespaces) - 1}")
-        return [ua.QualifiedName(_plain(name), int(index))]
+        return [ua.QualifiedName(plain(name), int(index))]
     # The server's own namespaces come last: what a technician names lies in the later ones.
     order = [*range(1, len(namespaces)), 0]
-    return [ua.QualifiedName(_plain(element), number) for number in order]
-
-
-def _plain(element: str) -> str:
-    return re.sub(r"&([&/:])", r"\1", element)
+    return [ua.QualifiedName(plain(element), number) for number in order]
 
 
 def _namespace(uri: str, namespaces: Sequence[str]) -> int:

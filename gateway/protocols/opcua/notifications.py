@@ -11,10 +11,12 @@ from asyncua.ua.ua_binary import Primitives, nodeid_from_binary, struct_from_bin
 from gateway.protocols.opcua import datavalues
 from gateway.protocols.opcua.bounded import AT_ONCE, BROKEN, Bounded, why
 from gateway.protocols.opcua.columns import Columns
-from gateway.protocols.opcua.values import reading
+from gateway.protocols.opcua.events import Event, decode_events
+from gateway.protocols.opcua.values import plain, reading
 
 _DATA_CHANGE = ua.ObjectIds.DataChangeNotification_Encoding_DefaultBinary
 _STATUS_CHANGE = ua.ObjectIds.StatusChangeNotification_Encoding_DefaultBinary
+_EVENTS = ua.ObjectIds.EventNotificationList_Encoding_DefaultBinary
 _LEAST_ITEM = 5
 """Bytes of the smallest value in a notification: its handle and an empty mask."""
 # Part 4, 7.33: time, handle, result; no diagnostics, no strings, no additional header.
@@ -31,6 +33,8 @@ class Published:
     """Sequence numbers that the server can still send again."""
     changes: list[Columns] = field(default_factory=list)
     """Client handles and values, in the order sent, at most a thousand at a time."""
+    events: list[Event] = field(default_factory=list)
+    """Client handles and the fields of events, in the order sent."""
     ended: int | None = None
     """The StatusCode with which the server ended the subscription."""
     empty: bool = True
@@ -74,6 +78,10 @@ def converted(subscription: int, message: ua.NotificationMessage, available: Seq
             for item in notification.MonitoredItems:
                 columns.add(item.ClientHandle, reading(item.Value))
             published.changes.append(columns)
+        elif isinstance(notification, ua.EventNotificationList):
+            for event in notification.Events:
+                values = [plain(each.Value) for each in event.EventFields]
+                published.events.append((event.ClientHandle, values))
         elif isinstance(notification, ua.StatusChangeNotification):
             published.ended = notification.Status.value
     return published
@@ -105,6 +113,11 @@ async def _message(data: Bounded, published: Published) -> None:
         published.empty = False
         if kind.Identifier == _DATA_CHANGE:
             await _changes(inner, published)
+        elif kind.Identifier == _EVENTS:
+            events, broken = decode_events(*inner.rest())
+            published.events += events
+            if broken is not None:
+                published.undecoded.append(broken)
         elif kind.Identifier == _STATUS_CHANGE:
             published.ended = Primitives.UInt32.unpack(inner)
 

@@ -5,13 +5,14 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 from asyncua import Client, ua
 
 from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
 from gateway.protocols.opcua import Settings
+from gateway.protocols.opcua.bounded import understood
 from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, cut_off, sentence
+from gateway.protocols.opcua.greeting import with_port
 from gateway.protocols.opcua.kept import Kept, reactivated
 from gateway.protocols.opcua.learning import learn
 from gateway.protocols.opcua.pki import Identity, Pki
@@ -24,11 +25,9 @@ from gateway.protocols.opcua.trusting import Vetted, user_login, vet
 _log = logging.getLogger(__name__)
 
 _LEAVE_S = 1.5
-_PORT = 4840
-"""The registered port of OPC UA, where the address names none."""
 _CHANNEL_LIFETIME_MS = 3_600_000
-_CONNECT_S = 5.0
-"""A host that is off is given up sooner than a server that is slow."""
+_CONNECT_S = 4.0
+"""A host that is off, or a connection that leads nowhere, is given up sooner than a server that is slow."""
 KEPT = "opcua kept"
 """Where the link remembers what was left at a server (kept.Kept)."""
 
@@ -99,16 +98,11 @@ async def _candidates(
 
 def _bare_client(settings: Settings, identity: Identity) -> Client:
     # asyncua's supervisor, watchdog and reconnection run only after Client.connect(), which is not used.
-    client = Client(_with_port(settings.url), timeout=settings.request_timeout_s)
+    client = Client(with_port(settings.url), timeout=settings.request_timeout_s)
     guard(client)
     client.application_uri = identity.application_uri
     client.product_uri = "urn:edge-gateway"
     return client
-
-
-def _with_port(url: str) -> str:
-    parts = urlsplit(url)
-    return url if parts.port is not None else parts._replace(netloc=f"{parts.netloc}:{_PORT}").geturl()
 
 
 def _client(
@@ -144,7 +138,6 @@ async def _connect(
 ) -> bool:
     """Open everything up to an active session; say whether it is the one that was `left` at the server."""
     await _open_socket(client)
-    await client.send_hello()
     try:
         await client.open_secure_channel()
     except (ConnectionError, AssertionError) as error:
@@ -158,20 +151,23 @@ async def _connect(
         if not why:
             return True
         _log.info("%s: the session of before is not taken up again: %s", device.id, why)
-    await _create_session(client)
+    with understood("the answer to CreateSession"):
+        await _create_session(client)
     if settings.user and choice.mode == "Sign":
         token = client.server_policy(ua.UserTokenType.UserName)
         if token.SecurityPolicyUri.endswith("#None"):
             raise DeviceProblem(
                 f"device {device.id}: the server asks for the password unencrypted; it is not sent"
             )
-    await client.activate_session(client._username, client._password, client.user_certificate)
+    with understood("the answer to ActivateSession"):
+        await client.activate_session(client._username, client._password, client.user_certificate)
     return False
 
 
 async def _open_socket(client: Client) -> None:
     async with asyncio.timeout(_CONNECT_S):
         await client.connect_socket()
+        await client.send_hello()
 
 
 async def _create_session(client: Client) -> None:

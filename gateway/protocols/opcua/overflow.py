@@ -5,12 +5,15 @@ from gateway.protocols.opcua.backfill import Backfill
 from gateway.protocols.opcua.items import Item
 
 _REPORT_US = 10_000_000
+_NOTABLE_US = 1_000_000
 
 
 class Overflow:
     """Gathers the tags whose queue at the server overflowed."""
 
-    def __init__(self, link: Link, backfill: Backfill) -> None:
+    def __init__(self, link: Link, backfill: Backfill, offset_us: int | None) -> None:
+        """`offset_us`: what the server's clock is ahead of ours, which gap records go by."""
+        self._offset_us = offset_us if offset_us is not None and abs(offset_us) > _NOTABLE_US else 0
         self._link = link
         self._backfill = backfill
         self._items: dict[int, Item] = {}
@@ -19,12 +22,15 @@ class Overflow:
     def add(self, item: Item, ts: int | None) -> None:
         """Note an overflow before the value of that time; to be called before the value is taken."""
         now = self._link.clock.wall_us()
-        before = item.last.ts if item.last is not None and item.last.ts is not None else now
+        before = self._ours(item.last.ts if item.last is not None else None) or now
         self._from_us = min(self._from_us, before) if self._items else before
-        self._to_us = max(self._to_us, ts if ts is not None else now)
+        self._to_us = max(self._to_us, self._ours(ts) or now)
         if item.series not in self._items:
             self._backfill.begin(item)
         self._items[item.series] = item
+
+    def _ours(self, ts: int | None) -> int | None:
+        return None if ts is None else ts - self._offset_us
 
     def tell(self, *, now: bool = False) -> None:
         """Tell what was gathered, unless something was told only just now."""

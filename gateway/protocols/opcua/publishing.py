@@ -10,6 +10,7 @@ from asyncua import ua
 from asyncua.common.utils import Buffer
 
 from gateway.model import Link, Run
+from gateway.protocols.opcua.encoded import publish_request
 from gateway.protocols.opcua.notifications import Published, decode
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.subscription import Subscription
@@ -24,7 +25,7 @@ _PAUSE_S = 0.05
 class _Sent:
     """A PublishRequest that is under way."""
 
-    task: "asyncio.Task[Buffer | int]"
+    task: "asyncio.Task[tuple[Buffer | int, int]]"
     number: int = field(default_factory=itertools.count().__next__)
     overtaken: int = 0
     """Requests sent after it that were answered before it."""
@@ -44,55 +45,67 @@ class Publisher:
         # One more than there are subscriptions: each can answer while an answer is on its way.
         wanted = min(max(_IN_FLIGHT, len(self._subscriptions) + 1), _MOST_IN_FLIGHT)
         async with asyncio.TaskGroup() as group:
-            flight = [_Sent(group.create_task(self._publish())) for _ in range(wanted)]
+            flight: list[_Sent] = []
             while True:
-                for sent in await self._answered(flight):
+                flight.extend(_Sent(group.create_task(self._publish())) for _ in range(wanted - len(flight)))
+                answered = await self._answered(flight)
+                if not answered:
+                    # Nothing comes though it should: the answers may be lost, but not the subscription.
+                    flight.extend(_Sent(group.create_task(self._publish())) for _ in range(wanted))
+                for sent in answered:
                     flight.remove(sent)
-                    answer = sent.task.result()
+                    answer, arrived_us = sent.task.result()
                     if isinstance(answer, int):
-                        # A server that refuses at once is not asked in a loop, nor more often than it likes.
-                        await self._link.clock.sleep(_PAUSE_S)
-                        if answer != ua.StatusCodes.BadTooManyPublishRequests or not flight:
-                            flight.append(_Sent(group.create_task(self._publish())))
+                        if answer == ua.StatusCodes.BadTooManyPublishRequests:
+                            wanted = max(1, min(wanted, len(flight)))
+                        await self._link.clock.sleep(_PAUSE_S)  # it refuses at once: not asked in a loop
                         continue
-                    # The next one leaves before this answer is worked on, with what is committed by now.
-                    count = 1 + _given_up(flight, sent)
-                    flight.extend(_Sent(group.create_task(self._publish())) for _ in range(count))
-                    await self._received(await decode(answer), run)
+                    _give_up_lost(flight, sent)
+                    if len(flight) < wanted:
+                        # It leaves before this answer is worked on, with what is committed by now.
+                        flight.append(_Sent(group.create_task(self._publish())))
+                    await self._received(await decode(answer), run, arrived_us)
 
-    async def _received(self, published: Published, run: Run) -> None:
+    async def _received(self, published: Published, run: Run, arrived_us: int) -> None:
         self._session.heard()
         for subscription in self._subscriptions:
             if subscription.id == published.subscription:
-                await subscription.received(published, run)
+                await subscription.received(published, run, arrived_us)
                 return
 
-    async def _publish(self) -> Buffer | int:
-        """Send one PublishRequest; return the answer, or the status of a refusal that is no failure."""
-        request = ua.PublishRequest()
-        request.Parameters.SubscriptionAcknowledgements = [
-            ua.SubscriptionAcknowledgement(SubscriptionId=subscription.id, SequenceNumber=number)
-            for subscription in self._subscriptions
-            for number in subscription.acknowledged()
-        ]
+    async def _publish(self) -> tuple[Buffer | int, int]:
+        """Send one PublishRequest; return the answer, or a refusal that is no failure, and when it came."""
+        request = publish_request(
+            [
+                (subscription.id, number)
+                for subscription in self._subscriptions
+                for number in subscription.acknowledged()
+            ]
+        )
         try:
             # A PublishRequest waits at the server until there is something to tell: it has no time-out.
-            return await self._session.services._send_request(request, timeout=0)
+            answer = await self._session.services._send_request(request, timeout=0)
+            return answer, self._link.clock.wall_us()
         except ua.UaStatusCodeError as error:
             if error.code in (ua.StatusCodes.BadTooManyPublishRequests, ua.StatusCodes.BadTimeout):
-                return int(error.code)
+                return int(error.code), self._link.clock.wall_us()
             raise
 
     async def _answered(self, flight: Sequence[_Sent]) -> list[_Sent]:
-        """Wait for answers, as long as no subscription has been silent for too long.
+        """Wait for answers; return none, once, where a subscription has been silent for too long.
 
-        Only waiting counts: while the store takes nothing, no subscription can be heard.
+        Only waiting counts: while the store takes nothing, no subscription can be heard. Raises where one
+        stays silent.
         """
         while True:
             quietest = min(self._subscriptions, key=Subscription.patience_s)
             if quietest.patience_s() <= 0:
-                raise await quietest.silent()
+                if quietest.reminded:
+                    raise await quietest.silent()
+                quietest.reminded = True
+                return []
             began = time.monotonic()
+            self._session.publishing = len(flight)
             await asyncio.wait(
                 [sent.task for sent in flight],
                 timeout=quietest.patience_s(),
@@ -104,14 +117,10 @@ class Publisher:
                 return answered
 
 
-def _given_up(flight: list[_Sent], answered: _Sent) -> int:
-    """Drop requests that many later ones overtook: their answers are lost. Return how many there were."""
-    lost = []
-    for sent in flight:
+def _give_up_lost(flight: list[_Sent], answered: _Sent) -> None:
+    """Drop requests that many later ones overtook: their answers are lost."""
+    for sent in list(flight):
         sent.overtaken += sent.number < answered.number
         if sent.overtaken > _MOST_OVERTAKEN and not sent.task.done():
-            lost.append(sent)
-    for sent in lost:
-        flight.remove(sent)
-        sent.task.cancel()
-    return len(lost)
+            flight.remove(sent)
+            sent.task.cancel()

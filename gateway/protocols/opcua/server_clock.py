@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from asyncua import Client, ua
-from asyncua.ua.ua_binary import struct_from_binary
 from cryptography import x509
 
 from gateway.clock import Clock
+from gateway.protocols.opcua.bounded import decoded
 from gateway.protocols.opcua.faults import REFUSED_US
 
 _NOTABLE_US: Final = 60_000_000
@@ -26,15 +26,14 @@ _LATE: Final = frozenset(
 async def asked_for_endpoints(
     client: Client, clock: Clock
 ) -> tuple[list[ua.EndpointDescription], int | None]:
-    """Ask over an open socket; return the endpoints, and what the server's clock is ahead of ours."""
-    await client.send_hello()
+    """Ask over a socket that said hello; return the endpoints, and what the server's clock is ahead."""
     await client.open_secure_channel()
     request = ua.GetEndpointsRequest()
     request.Parameters.EndpointUrl = client.server_url.geturl()
     asked_us = clock.wall_us()
     data = await client.uaclient._send_request(request)
     offset_us = None
-    response: Any = struct_from_binary(ua.GetEndpointsResponse, data)
+    response: Any = await decoded(ua.GetEndpointsResponse, data)
     response.ResponseHeader.ServiceResult.check()
     if (stamp := response.ResponseHeader.Timestamp) is not None:
         offset_us = ahead_us(stamp, asked_us, clock.wall_us())

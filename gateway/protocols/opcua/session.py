@@ -10,16 +10,19 @@ from asyncua import Client, ua
 
 from gateway.model import DeviceProblem
 from gateway.protocols.opcua import Settings
-from gateway.protocols.opcua.bounded import decoded
+from gateway.protocols.opcua.bounded import AT_MOST, decoded
 from gateway.protocols.opcua.faults import TOO_MUCH, ServerSilent
+from gateway.protocols.opcua.greeting import greets
 from gateway.protocols.opcua.security import Choice
 from gateway.protocols.opcua.trusting import Vetted
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_PROBE_S = 5.0
+_PROBE_S = 3.0
 """After this silence the server is asked whether it still lives."""
+_SLOW_S = 2.0
+_LAST_S = 1.0
 _LEAST_WAIT_S = 0.1
 
 
@@ -47,6 +50,8 @@ class Session:
     """Which known kind of server it is (profiles.py)."""
     most_items: int = 1_000_000
     """Monitored items that the server takes in all."""
+    publishing: int = 0
+    """PublishRequests that wait at the server."""
     heard_ns: int = 0
     vetted: Vetted | None = None
     """The server's certificate as it was accepted; None over an open channel."""
@@ -66,19 +71,21 @@ class Session:
         """Note a sign of life."""
         self.heard_ns = time.monotonic_ns()
 
-    async def call(self, request: Any, response_type: type) -> Any:
+    async def call(self, request: Any, response_type: type, most_reads: int = AT_MOST) -> Any:
         """Send any request and decode its response; the service result is checked."""
         data = await self.services._send_request(request)
-        response = await decoded(response_type, data)
+        response = await decoded(response_type, data, most_reads)
         response.ResponseHeader.ServiceResult.check()
         self.heard()
         return response
 
-    async def ask(self, request_type: type, parameters: Any, response_type: type) -> Any:
+    async def ask(
+        self, request_type: type, parameters: Any, response_type: type, most_reads: int = AT_MOST
+    ) -> Any:
         """Call a service as asyncua does; a large answer is decoded beside the event loop."""
         request = request_type()
         request.Parameters = parameters
-        return await self.call(request, response_type)
+        return await self.call(request, response_type, most_reads)
 
     async def read(self, nodes: Sequence[ua.ReadValueId]) -> list[ua.DataValue]:
         """Read attributes, in one call."""
@@ -137,8 +144,22 @@ class Session:
         """Ask the server whether it still lives. ServerSilent: nothing at all came since."""
         asked_ns = time.monotonic_ns()
         state = ua.ReadValueId(NodeId=ua.NodeId(ua.ObjectIds.Server_ServerStatus_State))
+        asking = asyncio.ensure_future(self.read([state]))
         try:
-            await self.read([state])
+            await asyncio.wait([asking], timeout=_SLOW_S)
+            if not asking.done() and not self._busy() and await greets(self.settings.url):
+                # It talks to others at once, and not over this connection: that leads nowhere any more.
+                await asyncio.wait([asking], timeout=_LAST_S)
+                if not asking.done() and self.heard_ns < asked_ns:
+                    raise ServerSilent(self.device, self.settings.url, self.silent_s())
+            await asking
         except TimeoutError:
             if self.heard_ns < asked_ns:
                 raise ServerSilent(self.device, self.settings.url, self.silent_s()) from None
+        finally:
+            asking.cancel()
+
+    def _busy(self) -> bool:
+        """Say whether the server is at work for us: many serve a connection's requests one by one."""
+        pending = getattr(self.client.uaclient.protocol, "_callbackmap", None)
+        return pending is None or len(pending) > self.publishing + 1

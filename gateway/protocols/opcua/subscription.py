@@ -9,6 +9,7 @@ from asyncua import ua
 from gateway.model import Batch, DeviceProblem, Link, Run, Ticket
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.backfill import Backfill
+from gateway.protocols.opcua.events import Taker, judged, refresh
 from gateway.protocols.opcua.faults import NO_SUCH_TAG, status_text
 from gateway.protocols.opcua.items import Condition, Item
 from gateway.protocols.opcua.monitoring import Monitor
@@ -18,11 +19,23 @@ from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.taking import take_changes
 from gateway.protocols.opcua.values import Reading, overflowed
 
-_KEEP_ALIVE_S = 5.0
+_KEEP_ALIVE_S = 2.5
+_LATE_S = 1.5
+"""A keep-alive that is later than this is missed."""
 _MOST_A_MESSAGE = 1000
 """Values in one notification: decoding them holds the event loop some 10 ms, not more."""
+_UNDER_WAY_US = 250_000
+"""What the next message holds may be as much older than the arrival of this one."""
 _LAST_SEQUENCE = 2**32 - 1
 _MOST_REPUBLISHED = 100
+_NOT_AGAIN = frozenset(
+    {
+        ua.StatusCodes.BadMessageNotAvailable,
+        ua.StatusCodes.BadServiceUnsupported,
+        ua.StatusCodes.BadNotImplemented,
+    }
+)
+"""The server has no more to send again, or never does."""
 
 
 class Subscription:
@@ -40,11 +53,14 @@ class Subscription:
         self._acks: list[int] = []
         self._expected = 1  # the first message of a subscription (Part 4, 7.22)
         self._heard_us = link.clock.wall_us()
-        self._overflow = Overflow(link, backfill)
+        self._overflow = Overflow(link, backfill, session.clock_offset_us)
+        self._events = Taker(link)
         self.id = 0
-        self._silence_s = 0.0
+        self._keep_alive_s = self._silence_s = 0.0
         self.waited_s = 0.0
         """Waited in vain for a sign of life."""
+        self.reminded = False
+        """More PublishRequests were sent because it was silent."""
         self.heard = False
         """There was an answer in this session."""
 
@@ -64,15 +80,19 @@ class Subscription:
         """Subscribe items that are resolved; return those that the server has no room for."""
         for item in items:
             item.filtered = item.deadband > 0 and item.scaling.scale != 0
-        return await self.monitor.add(self.id, items)
+        items = [item for item in items if judged(item, self._session.namespaces)]
+        left = await self.monitor.add(self.id, items)
+        if any(item.events is not None and not item.problem for item in items):
+            await refresh(self._session, self.id)
+        return left
 
     def move(self, session: Session, condition: Condition, backfill: Backfill) -> None:
         """Go on in another session, to which the server has moved it."""
         self._session, self._condition, self._backfill = session, condition, backfill
         self.monitor.session = session
-        self._overflow = Overflow(self._link, backfill)
+        self._overflow = Overflow(self._link, backfill, session.clock_offset_us)
         self.waited_s = 0.0
-        self.heard = False
+        self.reminded = self.heard = False
 
     async def catch_up(self, run: Run) -> None:
         """Have sent again what was sent while nobody listened (Part 4, 6.7)."""
@@ -80,7 +100,7 @@ class Subscription:
             try:
                 message = await self._again(self._expected)
             except ua.UaStatusCodeError as error:
-                if error.code == ua.StatusCodes.BadMessageNotAvailable:
+                if error.code in _NOT_AGAIN:
                     return
                 raise
             self._session.heard()
@@ -93,12 +113,15 @@ class Subscription:
         return acks
 
     def patience_s(self) -> float:
-        """Return for how long it may still be silent."""
-        return self._silence_s - self.waited_s
+        """Return for how long it may still be silent, until it is reminded or else given up."""
+        return (self._silence_s if self.reminded else self._keep_alive_s + _LATE_S) - self.waited_s
 
-    async def received(self, published: Published, run: Run) -> Ticket | None:
-        """Take one answer: fill a hole in the sequence first, then emit its values."""
-        self.waited_s = 0.0
+    async def received(self, published: Published, run: Run, arrived_us: int) -> Ticket | None:
+        """Take one answer: fill a hole in the sequence first, then emit its values.
+
+        `arrived_us` is the gateway's time when it came, which may be long before the store takes it.
+        """
+        self.waited_s, self.reminded = 0.0, False
         if not self._late(published):
             for missed in await self._missed(published):
                 await self._emit(missed, run)
@@ -109,7 +132,10 @@ class Subscription:
                 f"{status_text(published.ended)}"
             )
         ticket = await self._emit(published, run)
-        self._heard_us = self._link.clock.wall_us()
+        self._heard_us = arrived_us - _UNDER_WAY_US
+        if self._events.refresh_due:
+            self._events.refresh_due = False
+            await refresh(self._session, self.id)
         if not self.heard:
             self._condition.report()
             self.heard = True
@@ -134,8 +160,9 @@ class Subscription:
 
     def _created(self, result: ua.CreateSubscriptionResult) -> None:
         self.id = result.SubscriptionId
-        keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
-        self._silence_s = keep_alive_s + self._settings.request_timeout_s
+        interval_s = result.RevisedPublishingInterval / 1000
+        self._keep_alive_s = interval_s * max(1, result.RevisedMaxKeepAliveCount)
+        self._silence_s = 2 * self._keep_alive_s + _LATE_S + self._settings.request_timeout_s
 
     async def silent(self) -> DeviceProblem:
         """Return the failure that its silence is. ServerSilent: the whole server is."""
@@ -167,7 +194,7 @@ class Subscription:
                 number = _after(number)
         if len(again) < count:
             self._backfill.missed(
-                self.monitor.items,
+                self.monitor.subscribed(),
                 self._heard_us,
                 f"{count - len(again)} messages of the subscription did not arrive "
                 f"(from number {expected}), and the server cannot send them again",
@@ -186,6 +213,9 @@ class Subscription:
             take_changes(columns, self.monitor.items, self._link, batch, self._look)
             if len(batch) > _MOST_A_MESSAGE:
                 await asyncio.sleep(0)  # more than it was asked for: the others get their turns
+        for handle, fields in published.events:
+            if handle < len(self.monitor.items):
+                self._events.take(self.monitor.items[handle], fields, self._session.namespaces, batch)
         for handle, lost, why in published.undecoded:
             self._undecoded(handle, lost, why, run)
         self._overflow.tell()

@@ -107,6 +107,7 @@ class Subscriptions:
                 if self._kept:
                     for subscription in self._all:
                         await subscription.catch_up(run)
+                self._backfill.caught_up.set()
                 await self._receive(run)
         finally:
             for subscription in self._all:
@@ -120,6 +121,7 @@ class Subscriptions:
             for subscription in self._all:
                 if isinstance(subscription, PublicSubscription):
                     group.create_task(subscription.receive(run))
+            await asyncio.Event().wait()  # in the body, as in collect.py
 
     async def _made(self) -> Subscription:
         kind = Subscription if self._own else PublicSubscription
@@ -134,5 +136,5 @@ class Subscriptions:
             if self._settings.mode == "subscribe":
                 item.problem = f"node {item.spec}: {why}"
             else:
-                item.polled, item.refusal = True, why
+                item.poll(why)
         _log.info("%s: %d tags are read cyclically: %s", self._session.device, len(items), why)

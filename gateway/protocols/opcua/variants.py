@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from asyncua import ua
-from asyncua.ua.ua_binary import variant_from_binary
+from asyncua.ua.ua_binary import nodeid_from_binary, variant_from_binary
 
 from gateway.model import Value
 from gateway.protocols.opcua.bounded import AT_ONCE, Bounded, Spent, by_asyncua
@@ -14,7 +14,7 @@ from gateway.protocols.opcua.values import plain, text_of
 
 FIXED = {1: "?", 2: "b", 3: "B", 4: "h", 5: "H", 6: "i", 7: "I", 8: "q", 9: "Q", 10: "f", 11: "d", 19: "I"}
 """Built-in types (Part 6, 5.1.2) to struct codes; a StatusCode is the integer that it is."""
-STRING, _DATE_TIME, _BYTES, _LOCALIZED = 12, 13, 15, 21
+STRING, _DATE_TIME, _BYTES, _LOCALIZED, _EXTENSION = 12, 13, 15, 21, 22
 _SCALARS = frozenset((*FIXED, STRING, _DATE_TIME, _BYTES, _LOCALIZED))
 _ARRAY, _MATRIX = 0x80, 0xC0
 _MOST_ELEMENTS = 1_000_000
@@ -38,7 +38,9 @@ class VariantReader:
         kind = encoding & 0x3F
         if encoding == kind and kind in _SCALARS:
             return self._scalar(kind, at + 1)
-        if encoding & _ARRAY and (kind in FIXED or kind in (STRING, _BYTES)):
+        if encoding == _EXTENSION and (end := self._extension_end(at + 1)) is not None:
+            return self.data[at + 1 : end], end
+        if encoding & _ARRAY and (kind in FIXED or kind in (STRING, _BYTES, _EXTENSION)):
             found = self._array(encoding, at + 1)
             if found is not None:
                 return found
@@ -84,6 +86,11 @@ class VariantReader:
         if kind in FIXED:
             raw = self.take(at, count * _element(kind).size)
             values, at = list(struct.unpack(f"<{count}{FIXED[kind]}", raw)), at + len(raw)
+        elif kind == _EXTENSION:
+            extensions = self._extensions(at, count)
+            if extensions is None:
+                return None
+            values, at = extensions
         else:
             values, at = self._texts(kind, at, count)
         if encoding & _MATRIX != _MATRIX:
@@ -105,6 +112,33 @@ class VariantReader:
             value, at = self._text(kind, at)
             values.append(value)
         return values, at
+
+    def _extensions(self, at: int, count: int) -> tuple[list[Value], int] | None:
+        values: list[Value] = []
+        for _ in range(count):
+            self.reads -= _TEXT_READS
+            if self.reads < 0:
+                raise Spent("it holds more structures than are taken")
+            end = self._extension_end(at)
+            if end is None:
+                return None
+            values.append(self.data[at:end])
+            at = end
+        return values, at
+
+    def _extension_end(self, at: int) -> int | None:
+        """Return where an ExtensionObject ends, whatever it holds; None where its length is not told."""
+        budget = [self.reads]
+        buffer = Bounded(self.data, at, self.end - at, budget)
+        by_asyncua(nodeid_from_binary, buffer)
+        self.reads = budget[0]
+        at = buffer.cur_pos
+        if self.take(at, 1) == b"\0":
+            return at + 1
+        (size,) = self.unpack(INT32, at + 1)
+        if size < 0:
+            return None
+        return at + 5 + len(self.take(at + 5, size))
 
     def _unusual(self, at: int) -> tuple[Value, int]:
         """Let asyncua decode one Variant."""

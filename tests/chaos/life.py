@@ -1,0 +1,134 @@
+"""The life of a store in little: all that it does to its files in months happens in some hundred commits.
+
+Blocks are folded all the time, segments are sealed at 20 KB, the oldest ones unlinked for room, windows are
+deleted on request, the WAL is brought into the file every 60 pages, the store is closed and opened again, and
+a backup is made beside it. After a write or sync that failed, files are written anew.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.backup import BackupProblem, back_up
+from gateway.clock import SystemClock
+from gateway.store import Store, compact, history, writer
+from gateway.store.chunk import PackedChunk
+from gateway.store.history import History
+from gateway.store.segment import Segment
+from tests.chaos.oracle import SETTINGS, START_US, TAGS, Verdict, judge_again, samples, tags_of
+from tests.chaos.report import Report, numbers
+
+PER_COMMIT = 7
+MAX_BYTES = 110_000
+_SEGMENT_BYTES = 20 * 1024
+_SHM_BYTES = 100
+LIVED = replace(SETTINGS, chunk_minutes=0, max_bytes=MAX_BYTES)
+
+
+def hasten() -> None:
+    """Have what happens each minutes in a store happen all the time in this process."""
+    compact.LOOK_NS = 150_000_000
+    compact._PAUSE_NS = 60_000_000
+    writer._SNAPSHOT_NS = -1
+    history._SEGMENT_BYTES = history._LEAST_BYTES = _SEGMENT_BYTES
+    shutil._USE_CP_SENDFILE = False  # type: ignore[attr-defined]  # the data of other calls can be traced
+
+
+class Life:
+    """One process' part of it, told on a file descriptor."""
+
+    def __init__(self, folder: Path, report: int, start: int, rng: random.Random) -> None:
+        """`start`: the first number that nobody has put."""
+        self._folder, self._report, self._start, self._rng = folder, report, start, rng
+        self._store: Store
+        self._tags: dict[int, int] = {}
+
+    def _tell(self, line: str) -> None:
+        os.write(self._report, f"{line}\n".encode())
+
+    async def live(self, commits: int, *, again: int = 0, parts: int = 1, backups: int = 0) -> None:
+        """Make so many commits, each after the acknowledgement of the one before.
+
+        The last `again` numbers before a batch are sent once more with it. The store is opened `parts` times.
+        """
+        tell_of_retention(self._tell)
+        first, left = self._start, commits
+        while left > 0:
+            count = -(-commits // parts)
+            async with Store.open(self._folder, LIVED, SystemClock()) as self._store:
+                self._tags = tags_of(self._store)
+                at = {first + self._rng.randrange(count) * PER_COMMIT for _ in range(backups)}
+                firsts = (first + n * PER_COMMIT for n in range(min(count, left)))
+                copies = [await self._batch(n, again, backup=n in at) for n in firsts]
+                await asyncio.gather(*filter(None, copies))
+            first, left = first + count * PER_COMMIT, left - count
+
+    async def _batch(self, first: int, again: int, *, backup: bool) -> "asyncio.Task[None] | None":
+        end = first + PER_COMMIT
+        self._tell(f"i {end}")
+        await (await self._store.put(samples(range(max(0, first - again), end), self._tags)))
+        self._tell(f"a {first} {end}")
+        with suppress(OSError), (self._folder / "hot.db-shm").open("rb") as shared:
+            self._tell(f"m {shared.read(_SHM_BYTES).hex()}")
+        if self._rng.random() < 0.1:
+            await self._delete(first - again)
+        if not backup:
+            return None
+        name = f"backup-{first}"
+        self._tell(f"b {name}")
+        return asyncio.create_task(asyncio.to_thread(self._back_up, name))
+
+    def _back_up(self, name: str) -> None:
+        with suppress(BackupProblem):  # of a file that is just being written anew, say
+            back_up(self._folder / "none", self._folder, self._folder.parent / name, 0)
+
+    async def _delete(self, before: int) -> None:
+        """Delete a window of one tag that no later batch sends again."""
+        end = self._rng.randint(0, max(before, 0))
+        first, tag = max(0, end - self._rng.choice((1, 50, 400))), self._rng.randrange(TAGS)
+        if first < end:
+            self._tell(f"x {tag} {first} {end}")
+            await self._store.delete(
+                self._tags[tag], "chaos", START_US + first * 1000, START_US + (end - 1) * 1000
+            )
+            self._tell(f"d {tag} {first} {end}")
+
+
+async def judge_life(folder: Path, report: Report) -> Verdict:
+    """Open the store of a folder, with room for all, and hold it against what was told of its life."""
+    async with Store.open(folder, SETTINGS, SystemClock()) as store:
+        return await judge_again(store, numbers(report.kept), numbers(report.deleted), report.issued)
+
+
+def tell_of_retention(tell: Callable[[str], None]) -> None:
+    """Have what retention takes told in this process before it is taken."""
+    unlink = History._unlink
+
+    def told(history: History, gone: Segment) -> None:
+        for first, end in _runs(history.past.query(gone, _numbers)):
+            tell(f"r {first} {end}")
+        unlink(history, gone)
+
+    History._unlink = told  # type: ignore[method-assign]
+
+
+def _numbers(conn: sqlite3.Connection) -> set[int]:
+    chunks = (PackedChunk(data) for (data,) in conn.execute("SELECT data FROM chunk"))
+    return {(ts - START_US) // 1000 for packed in chunks for ts in packed.ts}
+
+
+def _runs(numbers: set[int]) -> list[tuple[int, int]]:
+    """Return runs of numbers as (first, end)."""
+    found: list[tuple[int, int]] = []
+    for n in sorted(numbers):
+        if found and found[-1][1] == n:
+            found[-1] = found[-1][0], n + 1
+        else:
+            found.append((n, n + 1))
+    return found
