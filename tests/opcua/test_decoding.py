@@ -6,17 +6,20 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from asyncua import ua
 from asyncua.common.utils import Buffer
-from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
+from asyncua.ua.ua_binary import nodeid_to_binary, struct_from_binary, struct_to_binary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.protocols.opcua import datavalues, selftest
+from gateway.protocols.opcua import encoded as encoded_requests
 from gateway.protocols.opcua import variants as variant_module
 from gateway.protocols.opcua.bounded import bound_decoders
+from gateway.protocols.opcua.browsing import description
 from gateway.protocols.opcua.datavalues import decode_at_once
 from gateway.protocols.opcua.values import Reading, reading
 
@@ -264,3 +267,38 @@ def test_nan_and_minus_zero_bit_for_bit() -> None:
     decoded = decode_at_once(data, 0, len(data), 2, keyed=False)
     nan, zero = decoded.slices[0].values
     assert struct.pack("<d", nan) == odd and math.copysign(1, zero) == -1
+
+
+def test_requests_are_encoded_as_asyncua_does() -> None:
+    nodes = [
+        ua.NodeId(1),
+        ua.NodeId("a", 3),
+        ua.NodeId(70_000, 2),
+        ua.NodeId(b"1", 1),
+        ua.NodeId(UUID(int=5), 1),
+    ]
+    reading_both = ua.ReadParameters(TimestampsToReturn=ua.TimestampsToReturn.Both)
+    reading_both.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=13) for node in nodes]
+    assert encoded_requests.read_request(nodes, 13).parameters == struct_to_binary(reading_both)
+    browse = ua.BrowseParameters(RequestedMaxReferencesPerNode=1000)
+    browse.View.Timestamp = datetime(1601, 1, 1, tzinfo=UTC)
+    browse.NodesToBrowse = [description(node) for node in nodes]
+    for one in browse.NodesToBrowse:
+        one.ResultMask = ua.BrowseResultMask.NodeClass | ua.BrowseResultMask.BrowseName
+    assert encoded_requests.browse_request(nodes, 1000).parameters == struct_to_binary(browse)
+    publish = ua.PublishParameters(
+        [ua.SubscriptionAcknowledgement(5, 6), ua.SubscriptionAcknowledgement(5, 7)]
+    )
+    assert encoded_requests.publish_request([(5, 6), (5, 7)]).parameters == struct_to_binary(publish)
+
+
+def test_the_header_of_a_request_is_as_asyncua_encodes_it() -> None:
+    token = ua.NodeId("token", 1)
+    request = encoded_requests.publish_request([]).with_header(nodeid_to_binary(token), 77, 1.5)
+    decoded = struct_from_binary(ua.PublishRequest, Buffer(request))
+    header = decoded.RequestHeader
+    assert (header.AuthenticationToken, header.RequestHandle, header.TimeoutHint) == (token, 77, 1500)
+    assert abs((datetime.now(UTC) - header.Timestamp).total_seconds()) < 60
+    again = struct_to_binary(decoded)  # asyncua cuts the time to microseconds
+    time_at = 4 + len(nodeid_to_binary(token))
+    assert again[:time_at] == request[:time_at] and again[time_at + 8 :] == request[time_at + 8 :]

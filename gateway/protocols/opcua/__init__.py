@@ -4,11 +4,13 @@ Only the settings live here, so that a configuration is checked without importin
 """
 
 import asyncio
+import gc
 import importlib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -193,8 +195,16 @@ def queue_size(settings: Settings, sampling_ms: int) -> int:
     return math.ceil(settings.publishing_interval_ms / (sampling_ms or _FASTEST_MS)) + 2
 
 
+@cache
+def _collecting() -> Any:
+    module = importlib.import_module("gateway.protocols.opcua.collect")
+    # asyncua brings some hundred thousand objects that stay: the collector's looks at them hold the loop.
+    gc.freeze()
+    return module
+
+
 async def run(device: Device, settings: Settings, link: Link) -> None:
     """Collect from the server until cancelled, or raise."""
     # Importing asyncua takes a second of CPU on a small box: not in the event loop.
-    module = await asyncio.to_thread(importlib.import_module, "gateway.protocols.opcua.collect")
+    module = await asyncio.to_thread(_collecting)
     await module.collect(device, settings, link)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from asyncua import ua
 
 from gateway.controls import Node, NodePage
-from gateway.protocols.opcua.browsing import children, description, local
+from gateway.protocols.opcua.browsing import MOST_READS, children, description, local
 from gateway.protocols.opcua.faults import problem
 from gateway.protocols.opcua.nodes import BadNode, find, spelled
 from gateway.protocols.opcua.session import Session
@@ -49,7 +49,7 @@ class Browser:
         parameters = ua.BrowseParameters()
         parameters.RequestedMaxReferencesPerNode = limit
         parameters.NodesToBrowse = [description(parent)]
-        response = await self._session.ask(ua.BrowseRequest, parameters, ua.BrowseResponse)
+        response = await self._session.ask(ua.BrowseRequest, parameters, ua.BrowseResponse, MOST_READS)
         (result,) = response.Results
         if result.StatusCode.value in _NO_NODE:
             raise KeyError(f"the server has no node {node!r}")
@@ -60,7 +60,9 @@ class Browser:
         parameters = ua.BrowseNextParameters()
         parameters.ReleaseContinuationPoints = False
         parameters.ContinuationPoints = [point]
-        response = await self._session.ask(ua.BrowseNextRequest, parameters, ua.BrowseNextResponse)
+        response = await self._session.ask(
+            ua.BrowseNextRequest, parameters, ua.BrowseNextResponse, MOST_READS
+        )
         (result,) = response.Parameters.Results
         if not result.StatusCode.is_good():
             raise ValueError("the server has forgotten this cursor: begin again without it")

@@ -8,7 +8,7 @@ after both times, the standard and other servers give them after each.
 import asyncio
 import struct
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from gateway.model import Flag, Value
@@ -79,8 +79,6 @@ class _Shape(NamedTuple):
     """_SOURCE or _SERVER: which is taken; 0: there is none."""
     one: struct.Struct
     """Key, value, status and time, where there."""
-    many: tuple[struct.Struct, ...]
-    """The same for as many in a row as `_STRIDES` says."""
 
 
 class _Mask(NamedTuple):
@@ -99,8 +97,13 @@ def _shape(mask: int, kind: int, *, keyed: bool) -> _Shape | None:
     if typed and kind not in FIXED:
         return None
     one = "I" * keyed + "x" + ("x" + FIXED[kind] if typed else "") + _rest(mask)
-    many = tuple(struct.Struct("<" + one * stride) for stride in _STRIDES)
-    return _Shape(typed, bool(mask & _STATUS), mask & _SOURCE or mask & _SERVER, many[-1], many)
+    return _Shape(typed, bool(mask & _STATUS), mask & _SOURCE or mask & _SERVER, struct.Struct("<" + one))
+
+
+@lru_cache(maxsize=32)
+def _many(one: str) -> tuple[struct.Struct, ...]:
+    """Return what decodes as many in a row as `_STRIDES` says; some ten kB each."""
+    return tuple(struct.Struct("<" + one[1:] * stride) for stride in _STRIDES)
 
 
 @cache
@@ -204,7 +207,7 @@ class _Decoder(VariantReader):
         width = self._keyed + shape.typed + shape.status + bool(shape.time)
         fields: list[list[Any]] = [[] for _ in range(width)]
         at, done = self._at, 0
-        for stride, many in zip(_STRIDES, shape.many, strict=True):
+        for stride, many in zip(_STRIDES, _many(shape.one.format), strict=True):
             while done + stride <= run:
                 flat = many.unpack_from(self.data, at)
                 for place, field in enumerate(fields):
@@ -262,7 +265,10 @@ class _Decoder(VariantReader):
             if min(times) < _FIRST_MOMENT or max(times) >= _END_OF_TIME:
                 self._one_by_one = run
                 return False
-            columns.ts += [time // 10 - _BEFORE_1970_US for time in times]
+            if times[0] == times[-1] and times.count(times[0]) == run:  # of one scan of a PLC
+                columns.ts += [times[0] // 10 - _BEFORE_1970_US] * run
+            else:
+                columns.ts += [time // 10 - _BEFORE_1970_US for time in times]
         else:
             columns.ts += [None] * run
             columns.timed = False

@@ -14,6 +14,7 @@ from gateway.protocols.opcua import Settings, TagSettings
 from gateway.protocols.opcua.items import Item, Newest, item
 from gateway.protocols.opcua.nodes import BadNode, find, spelled
 from gateway.protocols.opcua.patterns import escaped
+from gateway.protocols.opcua.reads import access_levels
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.walking import Place, Walk
 
@@ -71,14 +72,10 @@ async def search(session: Session, root: ua.NodeId, most: int) -> Found:
 
 async def readable(session: Session, variables: Sequence[Place]) -> list[Place]:
     """Return those whose value the user may read."""
-    nodes = [
-        ua.ReadValueId(NodeId=variable.node, AttributeId=ua.AttributeIds.UserAccessLevel)
-        for variable in variables
-    ]
-    levels = await session.chunked("read", nodes, session.read)
+    nodes = [variable.node for variable in variables]
+    levels = await session.chunked("read", nodes, lambda asked: access_levels(session, asked))
     kept = []
-    for variable, level in zip(variables, levels, strict=True):
-        value = level.Value.Value if level.Value is not None else None
+    for variable, value in zip(variables, levels, strict=True):
         # A server that does not tell is tried.
         if not isinstance(value, int) or value & _CURRENT_READ:
             kept.append(variable)

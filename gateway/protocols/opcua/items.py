@@ -1,7 +1,7 @@
 """The tags of a session: what each reads, how it is read, and what is wrong with it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from gateway.controls import TagAbout, TagState
@@ -11,6 +11,7 @@ from gateway.protocols.opcua.patterns import is_pattern
 from gateway.protocols.opcua.values import Reading
 from gateway.scaling import Scaling
 
+AS_IT_IS, SCALED, A_LOOK = range(3)
 Newest: TypeAlias = "dict[int, tuple[Value, int | None, int, int]]"
 """By series the newest reading as the server gave it; the items of a session share one."""
 
@@ -38,7 +39,6 @@ class Item:
     """Read cyclically rather than subscribed."""
     refusal: str = ""
     """Why it is read cyclically though a subscription was wanted."""
-    problem: str = ""
     filtered: bool = False
     """The server applies the deadband."""
     kept: Value = None
@@ -55,6 +55,22 @@ class Item:
     """What it takes of a node's events (events.Wanted); None for a variable."""
     about: TagAbout | None = None
     """What the server says of it beside its values, once asked."""
+    care: int = field(init=False)
+    """What a reading of it takes: AS_IT_IS, SCALED or A_LOOK."""
+    _problem: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        self.problem = ""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the tag, or ""."""
+        return self._problem
+
+    @problem.setter
+    def problem(self, problem: str) -> None:
+        self._problem = problem
+        self.care = A_LOOK if problem or self.deadband else AS_IT_IS if self.scaling.identity else SCALED
 
     @property
     def last(self) -> Reading | None:

@@ -49,7 +49,9 @@ class Monitor:
             _request(first + place, item, namespaces) for place, item in enumerate(items)
         ]
         try:
-            results = await self.session.services.create_monitored_items(parameters)
+            response = await self.session.ask(
+                ua.CreateMonitoredItemsRequest, parameters, ua.CreateMonitoredItemsResponse
+            )
         except ua.UaStatusCodeError as error:
             del self.items[first:]
             if error.code in NO_ROOM:
@@ -61,7 +63,7 @@ class Monitor:
                 return []
             self.session.limits["monitor"] = len(items) // 2
             return await self.add(subscription, items)
-        self.session.heard()
+        results = response.Results or []
         if len(results) != len(items):
             raise DeviceProblem(
                 f"device {self.session.device}: the server answered {len(items)} monitored items "

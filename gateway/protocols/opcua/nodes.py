@@ -38,7 +38,10 @@ def node_id(spec: str, namespaces: Sequence[str]) -> ua.NodeId | None:
 
 def spelled(node: ua.NodeId, namespaces: Sequence[str]) -> str:
     """Return a node id as the YAML takes it, with the namespace's URI: indexes change between sessions."""
-    identifier: str = ua.NodeId(node.Identifier, 0, node.NodeIdType).to_string()
+    if isinstance(node.Identifier, str):
+        identifier = f"s={node.Identifier}"
+    else:
+        identifier = ua.NodeId(node.Identifier, 0, node.NodeIdType).to_string()
     index = node.NamespaceIndex
     if not index:
         return identifier

@@ -10,6 +10,7 @@ from asyncua import Client, ua
 
 from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
 from gateway.protocols.opcua import Settings
+from gateway.protocols.opcua.bounded import understood
 from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, cut_off, sentence
 from gateway.protocols.opcua.greeting import with_port
 from gateway.protocols.opcua.kept import Kept, reactivated
@@ -150,14 +151,16 @@ async def _connect(
         if not why:
             return True
         _log.info("%s: the session of before is not taken up again: %s", device.id, why)
-    await _create_session(client)
+    with understood("the answer to CreateSession"):
+        await _create_session(client)
     if settings.user and choice.mode == "Sign":
         token = client.server_policy(ua.UserTokenType.UserName)
         if token.SecurityPolicyUri.endswith("#None"):
             raise DeviceProblem(
                 f"device {device.id}: the server asks for the password unencrypted; it is not sent"
             )
-    await client.activate_session(client._username, client._password, client.user_certificate)
+    with understood("the answer to ActivateSession"):
+        await client.activate_session(client._username, client._password, client.user_certificate)
     return False
 
 

@@ -10,6 +10,7 @@ from asyncua import ua
 from asyncua.common.utils import Buffer
 
 from gateway.model import Link, Run
+from gateway.protocols.opcua.encoded import publish_request
 from gateway.protocols.opcua.notifications import Published, decode
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.subscription import Subscription
@@ -74,12 +75,13 @@ class Publisher:
 
     async def _publish(self) -> tuple[Buffer | int, int]:
         """Send one PublishRequest; return the answer, or a refusal that is no failure, and when it came."""
-        request = ua.PublishRequest()
-        request.Parameters.SubscriptionAcknowledgements = [
-            ua.SubscriptionAcknowledgement(SubscriptionId=subscription.id, SequenceNumber=number)
-            for subscription in self._subscriptions
-            for number in subscription.acknowledged()
-        ]
+        request = publish_request(
+            [
+                (subscription.id, number)
+                for subscription in self._subscriptions
+                for number in subscription.acknowledged()
+            ]
+        )
         try:
             # A PublishRequest waits at the server until there is something to tell: it has no time-out.
             answer = await self._session.services._send_request(request, timeout=0)

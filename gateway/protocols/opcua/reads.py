@@ -4,21 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyncua import ua
-from asyncua.ua.ua_binary import Primitives, struct_to_binary
+from asyncua.ua.ua_binary import Primitives
 
 from gateway.model import DeviceProblem
 from gateway.protocols.opcua import datavalues
 from gateway.protocols.opcua.bounded import BROKEN, why
 from gateway.protocols.opcua.columns import Columns
 from gateway.protocols.opcua.datavalues import Decoded
-from gateway.protocols.opcua.encoded import Encoded
+from gateway.protocols.opcua.encoded import Encoded, read_request
 from gateway.protocols.opcua.items import Item
 from gateway.protocols.opcua.notifications import body
 from gateway.protocols.opcua.selftest import fast_path_works
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.values import reading
 
-_REQUEST = ua.FourByteNodeId(ua.ObjectIds.ReadRequest_Encoding_DefaultBinary)
 _MOST_REQUESTS = 256
 """Encoded requests kept; there are as many as chunks of the tags that are read."""
 
@@ -28,24 +27,13 @@ class Reads:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._encoded: dict[tuple[int, int], tuple[list[Any], bytes]] = {}
+        self._encoded: dict[tuple[int, int], tuple[list[Any], Encoded]] = {}
 
     async def read(self, items: Sequence[Item]) -> Decoded:
         """Read the items in one call: slices in their order, up to the first that cannot be decoded."""
         if not fast_path_works():
             return await self._as_asyncua(items)
-        answer = await self._session.services._send_request(Encoded(_REQUEST, self._parameters(items)))
-        self._session.heard()
-        try:
-            data = body(answer)
-            self._check(items, Primitives.Int32.unpack(data))
-            return await datavalues.decode(*data.rest(), len(items), keyed=False)
-        except ua.UaError:
-            raise
-        except BROKEN as error:
-            raise ua.UaError(
-                f"the server sent a ReadResponse that cannot be decoded: {why(error)}"
-            ) from error
+        return await read(self._session, self._request(items), len(items))
 
     async def _as_asyncua(self, items: Sequence[Item]) -> Decoded:
         values = await self._session.read([_question(item.node) for item in items])
@@ -54,28 +42,46 @@ class Reads:
             columns.add(place, reading(value))
         return Decoded([columns])
 
-    def _parameters(self, items: Sequence[Item]) -> bytes:
+    def _request(self, items: Sequence[Item]) -> Encoded:
         nodes = [item.node for item in items]
         key = items[0].series, len(items)
         known = self._encoded.get(key)
         if known is not None and known[0] == nodes:  # the same objects: a comparison of addresses
             return known[1]
-        parameters = ua.ReadParameters()
-        parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
-        parameters.NodesToRead = [_question(node) for node in nodes]
         if len(self._encoded) >= _MOST_REQUESTS:
             self._encoded.clear()
-        encoded: bytes = struct_to_binary(parameters)
-        self._encoded[key] = nodes, encoded
-        return encoded
+        request = read_request(nodes, ua.AttributeIds.Value)
+        self._encoded[key] = nodes, request
+        return request
 
-    def _check(self, items: Sequence[Item], count: int) -> None:
-        if count != len(items):
+
+async def read(session: Session, request: Encoded, count: int) -> Decoded:
+    """Send a ReadRequest and decode the answer; raises as asyncua does."""
+    answer = await session.services._send_request(request)
+    session.heard()
+    try:
+        data = body(answer)
+        if (got := Primitives.Int32.unpack(data)) != count:
             raise DeviceProblem(
-                f"device {self._session.device}: the server answered a read of {len(items)} nodes "
-                f"with {count} values"
+                f"device {session.device}: the server answered a read of {count} nodes with {got} values"
             )
+        return await datavalues.decode(*data.rest(), count, keyed=False)
+    except ua.UaError:
+        raise
+    except BROKEN as error:
+        raise ua.UaError(f"the server sent a ReadResponse that cannot be decoded: {why(error)}") from error
 
 
 def _question(node: Any) -> ua.ReadValueId:
     return ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value)
+
+
+async def access_levels(session: Session, nodes: Sequence[Any]) -> list[Any]:
+    """Read what the user may do with each node; None where the server does not tell."""
+    attribute = ua.AttributeIds.UserAccessLevel
+    if fast_path_works():
+        decoded = await read(session, read_request(nodes, attribute), len(nodes))
+        levels = [value for columns in decoded.slices for value in columns.values]
+        return levels + [None] * (len(nodes) - len(levels))
+    values = await session.read([ua.ReadValueId(NodeId=node, AttributeId=attribute) for node in nodes])
+    return [value.Value.Value if value.Value is not None else None for value in values]

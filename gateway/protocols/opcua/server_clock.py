@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from asyncua import Client, ua
-from asyncua.ua.ua_binary import struct_from_binary
 from cryptography import x509
 
 from gateway.clock import Clock
+from gateway.protocols.opcua.bounded import decoded
 from gateway.protocols.opcua.faults import REFUSED_US
 
 _NOTABLE_US: Final = 60_000_000
@@ -33,7 +33,7 @@ async def asked_for_endpoints(
     asked_us = clock.wall_us()
     data = await client.uaclient._send_request(request)
     offset_us = None
-    response: Any = struct_from_binary(ua.GetEndpointsResponse, data)
+    response: Any = await decoded(ua.GetEndpointsResponse, data)
     response.ResponseHeader.ServiceResult.check()
     if (stamp := response.ResponseHeader.Timestamp) is not None:
         offset_us = ahead_us(stamp, asked_us, clock.wall_us())

@@ -10,7 +10,7 @@ from asyncua import Client, ua
 
 from gateway.model import DeviceProblem
 from gateway.protocols.opcua import Settings
-from gateway.protocols.opcua.bounded import decoded
+from gateway.protocols.opcua.bounded import AT_MOST, decoded
 from gateway.protocols.opcua.faults import TOO_MUCH, ServerSilent
 from gateway.protocols.opcua.greeting import greets
 from gateway.protocols.opcua.security import Choice
@@ -71,19 +71,21 @@ class Session:
         """Note a sign of life."""
         self.heard_ns = time.monotonic_ns()
 
-    async def call(self, request: Any, response_type: type) -> Any:
+    async def call(self, request: Any, response_type: type, most_reads: int = AT_MOST) -> Any:
         """Send any request and decode its response; the service result is checked."""
         data = await self.services._send_request(request)
-        response = await decoded(response_type, data)
+        response = await decoded(response_type, data, most_reads)
         response.ResponseHeader.ServiceResult.check()
         self.heard()
         return response
 
-    async def ask(self, request_type: type, parameters: Any, response_type: type) -> Any:
+    async def ask(
+        self, request_type: type, parameters: Any, response_type: type, most_reads: int = AT_MOST
+    ) -> Any:
         """Call a service as asyncua does; a large answer is decoded beside the event loop."""
         request = request_type()
         request.Parameters = parameters
-        return await self.call(request, response_type)
+        return await self.call(request, response_type, most_reads)
 
     async def read(self, nodes: Sequence[ua.ReadValueId]) -> list[ua.DataValue]:
         """Read attributes, in one call."""

@@ -6,11 +6,10 @@ from operator import attrgetter, ne
 
 from gateway.model import Batch, Link
 from gateway.protocols.opcua.columns import Columns
-from gateway.protocols.opcua.items import Item, take
+from gateway.protocols.opcua.items import A_LOOK, AS_IT_IS, Item, take
 from gateway.protocols.opcua.values import Reading
 
-_SERIES, _PROBLEM, _DEADBAND = attrgetter("series"), attrgetter("problem"), attrgetter("deadband")
-_SCALING, _FIRST = attrgetter("scaling.identity"), attrgetter("first")
+_SERIES, _CARE, _FIRST = attrgetter("series"), attrgetter("care"), attrgetter("first")
 
 Special = Callable[[Item, Reading], bool]
 """Looks at a reading that is not plain; False: it is no sample."""
@@ -18,9 +17,11 @@ Special = Callable[[Item, Reading], bool]
 
 def take_changes(columns: Columns, items: Sequence[Item], link: Link, batch: Batch, special: Special) -> None:
     """Add what a subscription brought; a key is a place in `items`, and an unknown one is passed over."""
-    if columns.keys and max(columns.keys) >= len(items):
+    try:
+        whole = list(map(items.__getitem__, columns.keys))
+    except IndexError:
         columns = _known(columns, len(items))
-    whole = list(map(items.__getitem__, columns.keys))
+        whole = list(map(items.__getitem__, columns.keys))
     for part, of_part, plain in _parts(columns, whole):
         if plain:
             _add(part, of_part, batch)
@@ -51,16 +52,12 @@ def _known(columns: Columns, count: int) -> Columns:
 
 def _parts(columns: Columns, items: Sequence[Item]) -> Iterator[tuple[Columns, Sequence[Item], bool]]:
     """Cut at the readings that need a look: a bad status, no time, a tag with a problem or a deadband."""
-    if columns.timed and not (
-        any(columns.statuses) or any(map(_PROBLEM, items)) or any(map(_DEADBAND, items))
-    ):
+    if columns.timed and not any(columns.statuses) and max(map(_CARE, items), default=AS_IT_IS) < A_LOOK:
         yield columns, items, True
         return
     looks = zip(columns.statuses, columns.ts, items, strict=True)
     marks = [
-        place
-        for place, (status, ts, item) in enumerate(looks)
-        if status or ts is None or item.problem or item.deadband
+        place for place, (status, ts, item) in enumerate(looks) if status or ts is None or item.care == A_LOOK
     ]
     for before, mark in pairwise(chain((-1,), marks, (len(columns),))):
         if mark > before + 1:
@@ -101,7 +98,7 @@ def _add(columns: Columns, items: Sequence[Item], batch: Batch) -> None:
     batch.ts += columns.ts
     batch.statuses += columns.statuses
     batch.flags += columns.flags
-    if all(map(_SCALING, items)):
-        batch.values += columns.values
-    else:
+    if any(map(_CARE, items)):
         batch.values += [item.scaling(value) for item, value in zip(items, columns.values, strict=True)]
+    else:
+        batch.values += columns.values
