@@ -8,7 +8,7 @@
 //   sessions                   how many sessions there are
 //   subscriptions              how many subscriptions there are
 //   drop                       end all subscriptions, as an administrator would
-//   requests                   how often each service was asked, and the acknowledgements with their time
+//   requests                   how often each service was asked, how often each refusal was answered, and the acknowledgements with their time
 //   trust                      trust every client certificate that was rejected
 //   bad NAME STATUS            write a bad status, without a value
 //   lose N                     the next N answers to PublishRequests that carry values never leave
@@ -79,6 +79,8 @@ function sabotage() {
   const layer = opcua.ServerSecureChannelLayer.prototype;
   const send = layer.send_response;
   layer.send_response = function (kind, response, ...rest) {
+    const refused = response.responseHeader.serviceResult.name;
+    if (refused !== "Good") requests[refused] = (requests[refused] || 0) + 1;
     if (response instanceof opcua.PublishResponse) {
       if (faults.mute) return undefined;
       if (faults.hollow) response.notificationMessage.notificationData = [];
