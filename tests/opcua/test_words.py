@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from gateway.model import Flag
 from gateway.protocols import PROTOCOLS, load, opcua
 from gateway.protocols.opcua.discovery import _element, unique_names
+from gateway.protocols.opcua.greeting import with_port
 from gateway.protocols.opcua.nodes import BadNode, node_id, path, spelled
-from gateway.protocols.opcua.opening import _with_port
 from gateway.protocols.opcua.patterns import Pattern, is_pattern, plain, split
 from gateway.protocols.opcua.values import overflowed, reading
 
@@ -190,9 +190,9 @@ def test_bad_addresses(url: str) -> None:
 
 
 def test_an_address_without_a_port_means_4840() -> None:
-    assert _with_port("opc.tcp://plc-07/a") == "opc.tcp://plc-07:4840/a"
-    assert _with_port("opc.tcp://[::1]") == "opc.tcp://[::1]:4840"
-    assert _with_port("opc.tcp://plc:1/a") == "opc.tcp://plc:1/a"
+    assert with_port("opc.tcp://plc-07/a") == "opc.tcp://plc-07:4840/a"
+    assert with_port("opc.tcp://[::1]") == "opc.tcp://[::1]:4840"
+    assert with_port("opc.tcp://plc:1/a") == "opc.tcp://plc:1/a"
 
 
 def test_queue_size_holds_what_is_sampled_between_two_publishes() -> None:
