@@ -26,7 +26,7 @@ from gateway.store import Store
 T = TypeVar("T")
 
 JSON_LIMIT: Final = 10_000
-MAX_BUCKETS: Final = 100_000
+MAX_BUCKETS: Final = 20_000
 _DEFAULT_BUCKETS: Final = 100
 _SLICE: Final = 1000
 _PIECE_BYTES: Final = 256 * 1024
@@ -107,7 +107,7 @@ async def list_samples(request: web.Request) -> web.StreamResponse:
     if "bucket" in query:
         rows = await _buckets(request, tags, query)
         form = format_of(content_type, "buckets", _BUCKET_COLUMNS)
-        return await _answer(request, content_type, form, _sliced(rows), _pieces, lambda: None)
+        return await _answer(request, content_type, form, _at_once(rows), _pieces, lambda: None)
     limit = query.get("limit", JSON_LIMIT if content_type == TYPES["json"] else None)
     window = _Window(
         tags, query.get("from_us", MIN_US), query.get("to_us", MAX_US), _cursor(query.get("cursor")), limit
@@ -175,7 +175,7 @@ def _cursor(text: str | None) -> tuple[int, int] | None:
         raise wrong_parameter("cursor", str(error)) from None
 
 
-async def _buckets(request: web.Request, tags: dict[int, str], query: dict[str, Any]) -> list[Row]:
+async def _buckets(request: web.Request, tags: dict[int, str], query: dict[str, Any]) -> Iterator[Row]:
     width = query["bucket"]
     for field in ("cursor", "limit"):
         if field in query:
@@ -189,15 +189,14 @@ async def _buckets(request: web.Request, tags: dict[int, str], query: dict[str, 
             "bucket", f"is too narrow: {len(tags)} tags would give more than {MAX_BUCKETS} of them"
         )
     found = await request.app[GATEWAY].store.buckets(list(tags), from_us, to_us, width)
-    return [
+    return (
         {"tag": tags[series], "ts": ts, "min": low, "max": high, "avg": mean, "count": count}
         for series, ts, low, high, mean, count in found
-    ]
+    )
 
 
-async def _sliced(rows: list[Row]) -> AsyncGenerator[list[Row]]:
-    for start in range(0, len(rows), _SLICE):
-        yield rows[start : start + _SLICE]
+async def _at_once(rows: Iterator[Row]) -> AsyncGenerator[Iterator[Row]]:
+    yield rows
 
 
 HANDLERS = (list_samples,)

@@ -16,6 +16,8 @@ from gateway.store.segment import Fold, Segment
 from gateway.store.stretch import Stretch, merged
 from gateway.store.taking import LAST_SERIES, Memory, Taker, grouped
 
+BUCKET_BYTES = 650
+"""Memory of one while it is made, roughly."""
 _TURN_S = 0.2
 _NARROW = 4
 """Where buckets are so much narrower than a fold its chunks are unpacked without a look at their headers."""

@@ -32,7 +32,9 @@ from gateway.store.series import load_series
 AT_START_BYTES = 64 * 1024 * 1024
 """A file up to this size is looked over before it is used, a larger one while it is."""
 _BLOCKS = 64
-_CHUNKS = 64
+_SLICE_S = 0.02
+_SHARE = 0.1
+"""Of a core, and of what the disk gives: looking over gigabytes after a start holds up nobody."""
 _GUARDED = {
     "meta": "key, value",
     "tag_unit": "series, since_seq, unit",
@@ -104,7 +106,7 @@ def changed_rows(conn: sqlite3.Connection) -> Iterator[str]:
                 yield f"a row of its table {table} was changed"
 
 
-def _check(conn: sqlite3.Connection) -> list[int]:
+def _check(conn: sqlite3.Connection, rest: Callable[[], None] = lambda: None) -> list[int]:
     for changed in changed_rows(conn):
         raise Damaged(changed)
     (expected,) = conn.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() or (None,)
@@ -112,10 +114,10 @@ def _check(conn: sqlite3.Connection) -> list[int]:
         raise Damaged("its schema was changed")
     load_series(conn)
     check_integrity(conn)
-    return _check_blocks(conn)
+    return _check_blocks(conn, rest)
 
 
-def _check_blocks(conn: sqlite3.Connection) -> list[int]:
+def _check_blocks(conn: sqlite3.Connection, rest: Callable[[], None]) -> list[int]:
     """Compare each row with the header of its block, which its checksum covers; return the damaged blocks."""
     bad: list[int] = []
     after = 0
@@ -141,7 +143,7 @@ def _check_blocks(conn: sqlite3.Connection) -> list[int]:
             if (kind, n, size, wall_us, t0, t1) != row:
                 raise Damaged(f"the row of block {seq} was changed")
         after = rows[-1][0]
-        time.sleep(0)
+        rest()
     return bad
 
 
@@ -210,8 +212,10 @@ class Examination:
 
     thread = threading.Thread
 
-    def __init__(self, hot: Path | None, segments: Sequence[Segment], done: Callable[[], None]) -> None:
-        """`done` is called at the end, on that thread."""
+    def __init__(
+        self, hot: Path | None, segments: Sequence[Segment], done: Callable[[], None], *, urgent: bool = False
+    ) -> None:
+        """`done` is called at the end, on that thread. `urgent`: without rests between."""
         self.found: str | None = None
         """What is wrong with the hot file; empty: nothing; None: it is not over."""
         self.bad: list[int] = []
@@ -221,13 +225,14 @@ class Examination:
         self._hot, self._segments, self._done = hot, segments, done
         self._conn: sqlite3.Connection | None = None
         self._lock = threading.Lock()
-        self._cancelled = False
+        self._cancelled = threading.Event()
+        self._urgent, self._rested = urgent, time.monotonic()
         self._thread = self.thread(target=self._run, name="store-examination", daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
         """End it; blocks for a moment."""
-        self._cancelled = True
+        self._cancelled.set()
         while self._thread.is_alive():
             with self._lock:  # SQLite crashes where a connection is interrupted while it is closed
                 if self._conn is not None:
@@ -239,15 +244,23 @@ class Examination:
         if self._hot is not None:
             try:
                 with self._reading(connect_reader(self._hot)) as conn:
-                    self.bad = _check(conn)
+                    self.bad = _check(conn, self._rest)
             except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
                 if not isinstance(error, sqlite3.Error) or is_corrupt(error):
                     found = f"{error}"
         for each in reversed(self._segments):
-            if not self._cancelled:
+            if not self._cancelled.is_set():
                 self._look_over(each)
         self.found = found
         self._done()
+
+    def _rest(self) -> None:
+        """Wait, after some work, so long that others have nearly all of the time."""
+        worked_s = time.monotonic() - self._rested
+        if self._urgent or worked_s < _SLICE_S:
+            return
+        self._cancelled.wait(worked_s * (1 / _SHARE - 1))
+        self._rested = time.monotonic()
 
     @contextmanager
     def _reading(self, conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
@@ -264,11 +277,10 @@ class Examination:
         """Read a segment; what is wrong with it goes to `damage`."""
         try:
             with self._reading(segment.connect_reader(each.path)) as conn:
-                for place, (fold, number, data) in enumerate(segment.look_over(conn)):
+                for fold, number, data in segment.look_over(conn):
                     if (gap := damaged_chunk(each, fold, number, data)) is not None:
                         self.damage.append(Damage(each.number, number, gap))
-                    if place % _CHUNKS == 0:
-                        time.sleep(0)
+                    self._rest()
         except sqlite3.Error as error:
             if is_corrupt(error) and each.path.exists():
                 why = f"history segment {each.path.name} cannot be read: {error}"

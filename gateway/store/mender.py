@@ -77,7 +77,7 @@ class Mender:
         if running is None:
             if self.suspicion and now_ns >= self._examine_ns:
                 self.suspicion, self._examine_ns = "", now_ns + _EXAMINE_NS
-                self._examination = Examination(self._hot.path, self._history.segments, done)
+                self._examination = Examination(self._hot.path, self._history.segments, done, urgent=True)
             return None
         if running.found is None:
             return None

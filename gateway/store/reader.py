@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
+from gateway.store.budget import MemoryBudget
 from gateway.store.codec import CorruptBlock, Kind, decode
 from gateway.store.past import Damage, Past, Segments
 from gateway.store.schema import MIGRATIONS, StoreProblem, connect_reader, is_corrupt, is_disk
@@ -18,6 +19,7 @@ from gateway.store.tombstones import Tombstones
 
 T = TypeVar("T")
 _THREADS = 2
+_BUCKETS_BYTES = 32 * 1024 * 1024
 
 
 class Readers:
@@ -39,6 +41,8 @@ class Readers:
         self._open: list[sqlite3.Connection] = []
         self._pasts: list[Past] = []
         self.memo = Memory()
+        self.room = MemoryBudget(_BUCKETS_BYTES)
+        """For the buckets that are being made."""
         self._pool = ThreadPoolExecutor(_THREADS, "store-reader")
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from gateway.model import Batch, Gap, RunRecord, SeriesInfo
 from gateway.store import deletions, reader
-from gateway.store.buckets import Bucket, Folder
+from gateway.store.buckets import BUCKET_BYTES, Bucket, Folder
 from gateway.store.deletions import Deletion
 from gateway.store.past import Damage, Past, Segments
 from gateway.store.reader import Readers
@@ -68,10 +68,15 @@ class Reads:
 
         Buckets begin at multiples of `width_us`; those without numbers are left out.
         """
-        folder = Folder(self._readers.memo, series, from_us, to_us, width_us)
-        with self._history.held():
-            await self._in_turns(folder.turn)
-        return await self.read(lambda _: folder.buckets())
+        size = BUCKET_BYTES * len(series) * ((to_us - from_us) // width_us + 1)
+        await self._readers.room.take(size)
+        try:
+            folder = Folder(self._readers.memo, series, from_us, to_us, width_us)
+            with self._history.held():
+                await self._in_turns(folder.turn)
+            return await self.read(lambda _: folder.buckets())
+        finally:
+            self._readers.room.give(size)
 
     async def _in_turns(self, turn: Callable[[sqlite3.Connection, Past, list[int]], bool]) -> None:
         """Let others read between the turns of a long reading."""

@@ -68,7 +68,7 @@ async def as_many_buckets_as_there_may_be(client: aiohttp.ClientSession, turn: i
         newest = max(tag["last"]["ts"] for tag in (await answer.json())["tags"])
     async with client.get(f"{device}/samples", params={"limit": 1}) as answer:
         oldest = (await answer.json())["samples"][0]["ts"]
-    width_s = (newest - oldest) // 98_000_000 + 1
+    width_s = (newest - oldest) // 19_000_000 + 1
     return await taken_in(client, to=newest, bucket=f"{width_s}s", **{"from": oldest})
 
 

@@ -21,7 +21,7 @@ from tests.bench.process import taken
 from tests.e2e.gateway_process import gateway
 
 SERIES = 1000
-VALUE_BYTES = 100
+VALUE_BYTES = 500
 MAX_BYTES = 40_000_000_000
 UPLOAD = "cloud"
 MEMORY = Path("/dev/shm")

@@ -94,11 +94,12 @@ class Parser:
         return [self._on_file(call, name, plain, texts)]
 
     def _name(self, path: str) -> str | None:
-        """Return a path as a name in the folder; None: it is elsewhere."""
+        """Return a path as a name in the folder; None: it is elsewhere, or holds nothing."""
         where = Path(path)
         if where == self._folder:
             return ""
-        return str(where.relative_to(self._folder)) if where.is_relative_to(self._folder) else None
+        known = where.is_relative_to(self._folder) and where.name != "reserve"  # a megabyte of nothing
+        return str(where.relative_to(self._folder)) if known else None
 
     @staticmethod
     def _was_folder(name: str) -> bool:

@@ -14,6 +14,7 @@ from tests.opcua.recording import RecordingLink, collecting, supervised, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, Peer, running
 
 Port = Callable[[], int]
+pytestmark = pytest.mark.timeout(30)
 
 
 def alarms(**extra: Any) -> dict[str, opcua.TagSettings]:
@@ -92,6 +93,8 @@ async def test_conditions_are_refreshed_when_the_session_is_made(tmp_path: Path,
         async with collecting(again, settings, alarms()):
             await again.until(lambda: any(told.get("ActiveState") for _, told in events(again)))
             assert all(sample.flags == Flag.HISTORY for sample, _ in events(again))
+            # Stored already, it is the same sample: key and value.
+            assert [(s.ts, s.value) for s, _ in events(again)] == [(sample.ts, sample.value)]
             await raised(server, 500, "new")
             await again.until(lambda: "new" in messages(again))
             assert events(again)[-1][0].flags == 0

@@ -26,7 +26,7 @@ def fast(url: str, **extra: object) -> opcua.Settings:
     usual = {
         "publishing_interval_ms": 50,
         "sampling_interval_ms": 0,
-        "queue_size": 3,
+        "queue_size": 1000,
         "session_timeout_s": 10.0,
         "request_timeout_s": 1.0,
     }
@@ -66,7 +66,7 @@ async def test_a_session_taken_up_again_misses_nothing(tmp_path: Path, free_port
     async with (
         running(NODE_OPCUA, free_port(), "--tags", "10") as server,
         proxy(server.url) as between,
-        plant(tmp_path, fast(between.url, queue_size=1000), tags(TEN)) as run,
+        plant(tmp_path, fast(between.url), tags(TEN)) as run,
     ):
         for _ in range(3):
             await cut(run, between, server, 0.5)
@@ -75,6 +75,60 @@ async def test_a_session_taken_up_again_misses_nothing(tmp_path: Path, free_port
         asked = (await server.ask("requests", answer="requests"))["counts"]
         assert asked["CreateSessionRequest"] == asked["CreateSubscriptionRequest"] == 1
         assert asked["ActivateSessionRequest"] == 4
+
+
+async def test_subscriptions_are_moved_where_the_session_is_not(tmp_path: Path, free_port: Port) -> None:
+    async with (
+        running(NODE_OPCUA, free_port(), "--tags", "10", "--transfer", "yes") as server,
+        proxy(server.url) as between,
+        plant(tmp_path, fast(between.url), tags(TEN)) as run,
+    ):
+        server.say("forbid", "yes")
+        for _ in range(2):
+            await cut(run, between, server, 0.5)
+        assert await run.judged(server) == (0, 0)
+        assert await run.gaps() == []
+        asked = (await server.ask("requests", answer="requests"))["counts"]
+        assert asked["CreateSubscriptionRequest"] == 1
+        assert asked["CreateSessionRequest"] == asked["TransferSubscriptionsRequest"] + 1 == 3
+
+
+async def test_a_history_that_began_after_the_hole_proves_nothing(tmp_path: Path, free_port: Port) -> None:
+    """A restarted server has forgotten what it wrote before."""
+    async with (
+        running(NODE_OPCUA, free_port(), "--history", "5") as server,
+        plant(tmp_path, fast(server.url), tags(FIVE)) as run,
+    ):
+        await run.until(run.running)
+        server.say("write", 1_000_000, 20)
+        await asyncio.sleep(0.5)
+        await server.kill()
+        await server.start()
+        await server.ask("write", 100, 20, answer="done")
+        await run.has(server)
+        await run.whole()
+        missing, unreported = await run.judged(server)
+        assert missing
+        assert unreported == 0
+        assert "its history does not meet the values before and after" in (await run.gaps())[0].reason
+
+
+async def test_lost_answers_are_asked_for_again(tmp_path: Path, free_port: Port) -> None:
+    """All requests under way are answered, and the answers lost."""
+    async with (
+        running(NODE_OPCUA, free_port()) as server,
+        plant(tmp_path, fast(server.url), tags(FIVE)) as run,
+    ):
+        await run.until(run.running)
+        server.say("write", 1_000_000, 50)
+        await asyncio.sleep(0.5)
+        server.say("lose", "3")
+        await asyncio.sleep(5)
+        await server.ask("stop", answer="done")
+        await run.has(server)
+        assert (await run.judged(server))[1] == 0
+        asked = (await server.ask("requests", answer="requests"))["counts"]
+        assert asked["CreateSessionRequest"] == asked["CreateSubscriptionRequest"] == 1
 
 
 async def test_without_history_a_cut_is_a_gap(tmp_path: Path, free_port: Port) -> None:
@@ -125,7 +179,7 @@ async def test_an_overflow_is_filled(
     monkeypatch.setattr(overflow, "_REPORT_US", 200_000)
     async with (
         running(NODE_OPCUA, free_port(), "--history", "5") as server,
-        plant(tmp_path, fast(server.url, publishing_interval_ms=500), tags(FIVE)) as run,
+        plant(tmp_path, fast(server.url, publishing_interval_ms=500, queue_size=3), tags(FIVE)) as run,
     ):
         await run.until(run.running)
         await server.ask("write", 50, 20, answer="done")

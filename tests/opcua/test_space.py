@@ -9,9 +9,10 @@ import pytest
 from gateway.controls import TagAbout, TagState, TagStates
 from gateway.protocols import opcua
 from tests.opcua.recording import RecordingLink, collecting, tags
-from tests.peers.opcua_peer import NODE_OPCUA, running
+from tests.peers.opcua_peer import NODE_OPCUA, PLC, running
 
 Port = Callable[[], int]
+pytestmark = pytest.mark.timeout(30)
 NAMES = ("Temperature", "Switch", "Door", "Mode", "Point", "Points", "Path", "Maybe", "Either")
 SPACE = {name: f"Space/{name}" for name in NAMES}
 
@@ -72,3 +73,22 @@ async def test_units_ranges_texts_and_structures(tmp_path: Path, free_port: Port
             assert json.loads(got["Maybe"]) == {"Always": 1, "Second": {"X": 5, "Y": 6}}
             assert json.loads(got["Either"]) == {"Point": {"X": 7, "Y": 8}}
             assert link.reports[-1][0] == "running"
+
+
+async def test_structures_of_another_make(tmp_path: Path, free_port: Port) -> None:
+    async with running(PLC, free_port(), "--space", "yes") as plc:
+        link = RecordingLink("mill", tmp_path)
+        settings = opcua.Settings(url=plc.url, publishing_interval_ms=50)
+        names = ("Axle", "Gear")
+        async with collecting(link, settings, tags({name: f"Space/{name}" for name in names})):
+            await link.until(lambda: set(link.newest()) == set(names))
+            await link.until(lambda: all(state(link, tag).about for tag in names))
+            got = {name: sample.value for name, sample in link.newest().items()}
+            assert json.loads(got["Axle"]) == {
+                "Wheels": [
+                    {"Radius": 0.5, "Bolts": [1, 2], "Maker": "ACME"},
+                    {"Radius": 0.25, "Bolts": []},
+                ],
+                "Since": "2020-01-02T00:00:00Z",
+            }
+            assert (got["Gear"], about(link, "Gear").enum) == (1, {"0": "Neutral", "1": "First"})

@@ -11,6 +11,7 @@ from tests.opcua.recording import RecordingLink, collecting, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, running
 
 Port = Callable[[], int]
+pytestmark = pytest.mark.timeout(30)
 
 
 async def test_each_match_is_a_tag(tmp_path: Path, free_port: Port) -> None:

@@ -23,7 +23,7 @@
 //
 // Options: --tags N, --pki DIR, --security none|both|secure|sign, --user NAME:PASSWORD, --anonymous no,
 // --refuse subscriptions, --max-sessions N, --max-subscribed N, --per-subscription N, --max-subscriptions N,
-// --publish-queue N, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --level N,
+// --publish-queue N, --transfer yes, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --level N,
 // --space yes (units, ranges, enumerations, structures, an alarm), --namespace URI (of the tags), --before URI,URI (namespaces before it), --manufacturer NAME, --product NAME,
 // --certificate FILE --key FILE --uri URI (PEM, perhaps a chain), --users-by-certificate yes, --clock-ahead SECONDS
 
@@ -134,6 +134,7 @@ async function main() {
     buildInfo: { manufacturerName: options.manufacturer || "Tests", productName: options.product || "node-opcua" },
   });
   await server.initialize();
+  server.engine.allowAnonymousSubscriptionTransferOnUnsecuredChannel = options.transfer === "yes";
   populate(server);
   if (options.refuse === "subscriptions") {
     server._on_CreateSubscriptionRequest = function (message, channel) {

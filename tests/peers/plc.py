@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from asyncua import Server, ua
+from asyncua.common.structures104 import new_enum, new_struct, new_struct_field
 from asyncua.server.user_managers import PermissiveUserManager
 
 URI = "urn:edge-gateway:plc"
@@ -58,10 +59,42 @@ class Plc:
         say(event="done")
 
 
+async def populate_space(server: Server, index: int) -> None:
+    space = await server.nodes.objects.add_object(ua.NodeId("Space", index), ua.QualifiedName("Space", index))
+    gear = await new_enum(server, index, "Gear", ["Neutral", "First"])
+    wheel, _ = await new_struct(
+        server,
+        index,
+        "Wheel",
+        [
+            new_struct_field("Radius", ua.VariantType.Float),
+            new_struct_field("Bolts", ua.VariantType.UInt16, array=True),
+            new_struct_field("Maker", ua.VariantType.String, optional=True),
+        ],
+    )
+    await new_struct(
+        server,
+        index,
+        "Axle",
+        [new_struct_field("Wheels", wheel, array=True), new_struct_field("Since", ua.VariantType.DateTime)],
+    )
+    made = await server.load_data_type_definitions()
+    wheels = [
+        made["Wheel"](Radius=0.5, Bolts=[1, 2], Maker="ACME"),
+        made["Wheel"](Radius=0.25, Bolts=[], Maker=None),
+    ]
+    axle = made["Axle"](wheels, datetime(2020, 1, 2, tzinfo=UTC))
+    await space.add_variable(ua.NodeId("Axle", index), ua.QualifiedName("Axle", index), axle)
+    await space.add_variable(
+        ua.NodeId("Gear", index), ua.QualifiedName("Gear", index), 1, ua.VariantType.Int32, gear.nodeid
+    )
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--tags", type=int, default=5)
+    parser.add_argument("--space", help="with structures and an enumeration, below Space")
     parser.add_argument("--before", nargs="*", default=[], help="namespaces registered before ours")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -76,6 +109,8 @@ async def main() -> None:
     plc = Plc(server, index)
     for number in range(options.tags):
         await plc.add(line, f"Tag{number}")
+    if options.space:
+        await populate_space(server, index)
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

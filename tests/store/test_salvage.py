@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -293,3 +294,27 @@ def test_the_checksum_of_frames_is_sqlites(tmp_path: Path) -> None:
         os.close(fd)
     assert len(found) > 40 and all(frame.sound for frame in found)
     assert pages.checksum(b"\0" * 1032, (1, 2)) != pages.checksum(b"\1" + b"\0" * 1031, (1, 2))
+
+
+async def test_looking_the_history_over_rests_and_keeps_nobody_from_folding(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager(monkeypatch)
+    async with opened(**AT_ONCE) as store:
+        series = [store.series("plc", tag) for tag in "abc"]
+        for n in range(20):
+            await put(store, *((s, NOW_US + n, float(n)) for s in series))
+        await folded(store)
+    monkeypatch.setattr(examine, "_SLICE_S", 0.0)
+    monkeypatch.setattr(examine, "_SHARE", 1e-9)
+    async with opened(**AT_ONCE) as store:
+        for n in range(20, 30):
+            await put(store, *((s, NOW_US + n, float(n)) for s in series))
+        await folded(store)
+        assert store._writer.mender.examining, "it did not rest"
+        began = time.monotonic()
+    assert time.monotonic() - began < 2, "its rest holds up the end"
+    monkeypatch.undo()
+    async with opened() as store:
+        await searched(store)
+        assert len(await everything(store, series)) == 90

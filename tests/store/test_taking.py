@@ -4,11 +4,12 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 from math import fsum
+from typing import Any
 
 import pytest
 
 from gateway.model import Batch, Sample
-from gateway.store import Store, commit, compact, taking, window, writer
+from gateway.store import Store, buckets, commit, compact, reads, taking, window, writer
 from gateway.store.memo import Memo
 from gateway.store.stretch import Stretch, merged
 from tests.store.conftest import NOW_US, Opener
@@ -216,3 +217,31 @@ async def test_buckets_count_once_where_a_group_of_blocks_is_folded_in_part(
                 await one_fold(store)
         (bucket,) = await store.buckets([s], NOW_US, NOW_US + SECOND_US, 10**18)
         assert (bucket.n, store._writer.compactor.folds) == (20 + extra, 1)
+
+
+async def test_buckets_of_many_readers_are_made_one_after_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    class Counted(reads.Folder):
+        """Counts those that are there at the same time."""
+
+        there = 0
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            Counted.there += 1
+            made.append(Counted.there)
+
+        def __del__(self) -> None:
+            Counted.there -= 1
+
+    monkeypatch.setattr(reads, "Folder", Counted)
+    s = store.series("plc", "a")
+    await put(store, *((s, NOW_US + n, float(n)) for n in range(100)))
+    store._readers.room.limit_bytes = 3 * 100 * buckets.BUCKET_BYTES
+    read = [store.buckets([s], NOW_US, NOW_US + 99, 1) for _ in range(10)]
+    assert [len(found) for found in await asyncio.gather(*read)] == [100] * 10
+    assert max(made) <= 3 + 2, "each of the two reader threads may still let go of one"
+    assert store._readers.room.used_bytes == 0

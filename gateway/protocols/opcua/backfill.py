@@ -1,6 +1,7 @@
 """Fetches from the server's history what did not arrive; what it cannot fetch becomes a gap record."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from gateway.protocols.opcua.items import Item, take
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.values import microseconds, reading
 
+_log = logging.getLogger(__name__)
+
 _NODES_AT_ONCE = 100
 _TRIES = 4
 _AGAIN_S = 1.0
@@ -21,6 +24,9 @@ _LOOK_S = 0.05
 _INFO_BITS = 0x0FFF
 """Of a StatusCode: how a historian came by the value (Part 11, 6.4.3), which a live value does not tell."""
 _MISSING = "opcua missing"
+_BROKEN = "opcua broken fills"
+_MOST_BROKEN = 3
+"""Sessions in a row that may end while the history is read."""
 _MOST_PATIENCE_S = 30.0
 _AHEAD_US = 1_000_000
 _SEAM = "its history does not meet the values before and after"
@@ -76,6 +82,8 @@ class Backfill:
         self._session = session
         self._settings = settings
         self._link = link
+        self.caught_up = asyncio.Event()
+        """What the server could send again has come: what is missing now is missing."""
         self._uncovered: list[Item] = []
         self._ended = False
         self._losses: asyncio.Queue[_Loss] = asyncio.Queue()
@@ -119,6 +127,7 @@ class Backfill:
     async def run(self, hole: Hole | None) -> None:
         """Fill the hole before this session, then whatever is lost in it, for ever."""
         try:
+            await self.caught_up.wait()
             if hole is not None:
                 left = await self._left(self._uncovered)
                 hole.close("" if left is None else f"{hole.reason}{left}")
@@ -150,8 +159,11 @@ class Backfill:
         ]
         if fills:
             await self._settled(able)
+            broken = self._link.memory.get(_BROKEN, 0)
+            self._link.memory[_BROKEN] = broken + 1  # unless it comes back from there
             async with self._link.run("backfill") as run:
                 await self._fill(fills, run)
+            self._link.memory[_BROKEN] = 0
         for item in items:
             self._since.pop(item.tag, None)
         bad = [fill for fill in fills if not fill.complete()]
@@ -165,6 +177,12 @@ class Backfill:
 
     async def _able(self, items: Sequence[Item]) -> list[Item]:
         if not self._settings.backfill_s:
+            return []
+        if self._link.memory.get(_BROKEN, 0) >= _MOST_BROKEN:
+            _log.warning(
+                "%s: its history is left alone for once: reading it ended sessions", self._link.device
+            )
+            self._link.memory[_BROKEN] = 0
             return []
         asked = [item for item in items if item.historic is None and item.node is not None]
         if asked:

@@ -73,12 +73,16 @@ class _Acquisition:
         self._abouts = Abouts(session, link)
         self._backfill = Backfill(session, settings, link)
         self._subscriptions: Subscriptions | None = None
+        self._ready = False
 
     async def run(self) -> None:
         if not await self._taken_over():
             await self._find()
             self._backfill.before(self._items)
             await self._subscribe()
+        self._ready = True
+        if self._subscriptions is None:
+            self._backfill.caught_up.set()
         if self._subscriptions is None and not self._polled():
             self._condition.report()  # all tags are bad: nothing else would say so
         trust = TrustWatch(self._session, self._device, self._settings, self._link)
@@ -105,6 +109,8 @@ class _Acquisition:
 
     def kept(self) -> Kept | None:
         """Return what may go on at the server although we were cut off."""
+        if not self._ready:
+            return None
         return kept(self._session, self._items, self._condition.notes, self._subscriptions)
 
     async def _taken_over(self) -> bool:

@@ -20,6 +20,7 @@ from asyncua.ua.ua_binary import (
     nodeid_from_binary,
     nodeid_to_binary,
     struct_from_binary,
+    uatcp_to_binary,
 )
 
 from gateway.protocols.opcua.bounded import BROKEN, Bounded, bound_decoders, understood, why
@@ -124,6 +125,20 @@ class GuardedProtocol(UASocketProtocol):  # type: ignore[misc]
         self._waiting = bytearray()
         self._resting = False
         self._token: tuple[Any, bytes] = (None, b"")
+
+    async def send_hello(self, url: str, max_messagesize: int = 0, max_chunkcount: int = 0) -> ua.Acknowledge:
+        """Say what is held against the server later; asyncua's own Hello takes frames of any size."""
+        hello = ua.Hello()
+        hello.ReceiveBufferSize = hello.SendBufferSize = _MOST_FRAME
+        hello.MaxMessageSize, hello.MaxChunkCount = max_messagesize, max_chunkcount
+        hello.EndpointUrl = url
+        acknowledged: asyncio.Future[ua.Acknowledge] = asyncio.get_running_loop().create_future()
+        self._callbackmap[0] = acknowledged
+        if self.transport is None:
+            raise ConnectionError("Connection is not open")
+        self.transport.write(uatcp_to_binary(ua.MessageType.Hello, hello))
+        async with asyncio.timeout(self.timeout):
+            return await acknowledged
 
     def data_received(self, data: bytes) -> None:
         self._waiting += data

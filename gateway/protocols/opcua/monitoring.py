@@ -18,10 +18,11 @@ class Monitor:
         self._strict = strict
         """What cannot be subscribed is bad, rather than read cyclically."""
         self.items: list[Item] = []
+        self._made: list[Item] = []
 
     def subscribed(self) -> list[Item]:
         """Return the items that it really has."""
-        return [item for item in self.items if not item.polled and not item.problem]
+        return [item for item in self._made if not item.polled]
 
     async def add(self, subscription: int, items: Sequence[Item]) -> list[Item]:
         """Create the items; each is then subscribed, to be polled, or bad.
@@ -88,6 +89,7 @@ class Monitor:
         item.queued = result.RevisedQueueSize > 1
         if result.StatusCode.is_good():
             item.problem = ""
+            self._made.append(item)
         else:
             self._refused(item, result.StatusCode.value)
 

@@ -24,7 +24,7 @@ class PublicSubscription(Subscription):
         self, session: Session, settings: Settings, link: Link, condition: Condition, backfill: Backfill
     ) -> None:
         super().__init__(session, settings, link, condition, backfill)
-        self._answers: asyncio.Queue[tuple[Published, asyncio.Future[None]]] = asyncio.Queue()
+        self._answers: asyncio.Queue[tuple[Published, int, asyncio.Future[None]]] = asyncio.Queue()
 
     async def create(self) -> None:
         self._created(await self._session.services.create_subscription(self._parameters(), self._callback))
@@ -35,11 +35,11 @@ class PublicSubscription(Subscription):
         while True:
             try:
                 async with asyncio.timeout(self._silence_s):
-                    published, taken = await self._answers.get()
+                    published, arrived_us, taken = await self._answers.get()
             except TimeoutError:
                 raise await self.silent() from None
             self._session.heard()
-            ticket = await self.received(published, run)
+            ticket = await self.received(published, run, arrived_us)
             if ticket is not None:
                 ticket.add_done_callback(functools.partial(_set, taken))
             else:
@@ -50,7 +50,7 @@ class PublicSubscription(Subscription):
         published = converted(
             result.SubscriptionId, result.NotificationMessage, result.AvailableSequenceNumbers or ()
         )
-        self._answers.put_nowait((published, taken))
+        self._answers.put_nowait((published, self._link.clock.wall_us(), taken))
         await taken
 
 

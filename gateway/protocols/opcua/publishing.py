@@ -25,7 +25,7 @@ _PAUSE_S = 0.05
 class _Sent:
     """A PublishRequest that is under way."""
 
-    task: "asyncio.Task[Buffer | int]"
+    task: "asyncio.Task[tuple[Buffer | int, int]]"
     number: int = field(default_factory=itertools.count().__next__)
     overtaken: int = 0
     """Requests sent after it that were answered before it."""
@@ -54,7 +54,7 @@ class Publisher:
                     flight.extend(_Sent(group.create_task(self._publish())) for _ in range(wanted))
                 for sent in answered:
                     flight.remove(sent)
-                    answer = sent.task.result()
+                    answer, arrived_us = sent.task.result()
                     if isinstance(answer, int):
                         if answer == ua.StatusCodes.BadTooManyPublishRequests:
                             wanted = max(1, min(wanted, len(flight)))
@@ -64,17 +64,17 @@ class Publisher:
                     if len(flight) < wanted:
                         # It leaves before this answer is worked on, with what is committed by now.
                         flight.append(_Sent(group.create_task(self._publish())))
-                    await self._received(await decode(answer), run)
+                    await self._received(await decode(answer), run, arrived_us)
 
-    async def _received(self, published: Published, run: Run) -> None:
+    async def _received(self, published: Published, run: Run, arrived_us: int) -> None:
         self._session.heard()
         for subscription in self._subscriptions:
             if subscription.id == published.subscription:
-                await subscription.received(published, run)
+                await subscription.received(published, run, arrived_us)
                 return
 
-    async def _publish(self) -> Buffer | int:
-        """Send one PublishRequest; return the answer, or the status of a refusal that is no failure."""
+    async def _publish(self) -> tuple[Buffer | int, int]:
+        """Send one PublishRequest; return the answer, or a refusal that is no failure, and when it came."""
         request = publish_request(
             [
                 (subscription.id, number)
@@ -84,10 +84,11 @@ class Publisher:
         )
         try:
             # A PublishRequest waits at the server until there is something to tell: it has no time-out.
-            return await self._session.services._send_request(request, timeout=0)
+            answer = await self._session.services._send_request(request, timeout=0)
+            return answer, self._link.clock.wall_us()
         except ua.UaStatusCodeError as error:
             if error.code in (ua.StatusCodes.BadTooManyPublishRequests, ua.StatusCodes.BadTimeout):
-                return int(error.code)
+                return int(error.code), self._link.clock.wall_us()
             raise
 
     async def _answered(self, flight: Sequence[_Sent]) -> list[_Sent]:

@@ -24,8 +24,18 @@ _LATE_S = 1.5
 """A keep-alive that is later than this is missed."""
 _MOST_A_MESSAGE = 1000
 """Values in one notification: decoding them holds the event loop some 10 ms, not more."""
+_UNDER_WAY_US = 250_000
+"""What the next message holds may be as much older than the arrival of this one."""
 _LAST_SEQUENCE = 2**32 - 1
 _MOST_REPUBLISHED = 100
+_NOT_AGAIN = frozenset(
+    {
+        ua.StatusCodes.BadMessageNotAvailable,
+        ua.StatusCodes.BadServiceUnsupported,
+        ua.StatusCodes.BadNotImplemented,
+    }
+)
+"""The server has no more to send again, or never does."""
 
 
 class Subscription:
@@ -90,7 +100,7 @@ class Subscription:
             try:
                 message = await self._again(self._expected)
             except ua.UaStatusCodeError as error:
-                if error.code == ua.StatusCodes.BadMessageNotAvailable:
+                if error.code in _NOT_AGAIN:
                     return
                 raise
             self._session.heard()
@@ -106,8 +116,11 @@ class Subscription:
         """Return for how long it may still be silent, until it is reminded or else given up."""
         return (self._silence_s if self.reminded else self._keep_alive_s + _LATE_S) - self.waited_s
 
-    async def received(self, published: Published, run: Run) -> Ticket | None:
-        """Take one answer: fill a hole in the sequence first, then emit its values."""
+    async def received(self, published: Published, run: Run, arrived_us: int) -> Ticket | None:
+        """Take one answer: fill a hole in the sequence first, then emit its values.
+
+        `arrived_us` is the gateway's time when it came, which may be long before the store takes it.
+        """
         self.waited_s, self.reminded = 0.0, False
         if not self._late(published):
             for missed in await self._missed(published):
@@ -119,7 +132,7 @@ class Subscription:
                 f"{status_text(published.ended)}"
             )
         ticket = await self._emit(published, run)
-        self._heard_us = self._link.clock.wall_us()
+        self._heard_us = arrived_us - _UNDER_WAY_US
         if self._events.refresh_due:
             self._events.refresh_due = False
             await refresh(self._session, self.id)
@@ -181,7 +194,7 @@ class Subscription:
                 number = _after(number)
         if len(again) < count:
             self._backfill.missed(
-                self.monitor.items,
+                self.monitor.subscribed(),
                 self._heard_us,
                 f"{count - len(again)} messages of the subscription did not arrive "
                 f"(from number {expected}), and the server cannot send them again",

@@ -107,6 +107,7 @@ class Subscriptions:
                 if self._kept:
                     for subscription in self._all:
                         await subscription.catch_up(run)
+                self._backfill.caught_up.set()
                 await self._receive(run)
         finally:
             for subscription in self._all:
