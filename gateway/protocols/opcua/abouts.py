@@ -42,7 +42,7 @@ class Abouts:
             _log.info("%s: the types of its tags cannot be read: %s", self._session.device, sentence(error))
         for item, kind in zip(resolved, kinds, strict=True):
             if kind in self._types.by_type:
-                item.read_as(AsJson(structures=self._types.by_encoding))
+                item.scale_by(AsJson(structures=self._types.by_encoding))
             self._wanted.put_nowait((item, kind))
 
     async def run(self) -> None:

@@ -29,6 +29,7 @@ class Item:
     sampling_ms: int
     queue_size: int
     scaling: Scaling
+    """Changed by `scale_by` alone."""
     deadband: float
     newest: Newest
     unit: str = ""
@@ -62,6 +63,11 @@ class Item:
     def __post_init__(self) -> None:
         self.problem = ""
 
+    def scale_by(self, scaling: Scaling) -> None:
+        """Have its values turned into others from now on."""
+        self.scaling = scaling
+        self.problem = self.problem  # what a reading takes has changed
+
     @property
     def problem(self) -> str:
         """What is wrong with the tag, or ""."""
@@ -71,11 +77,6 @@ class Item:
     def problem(self, problem: str) -> None:
         self._problem = problem
         self.care = A_LOOK if problem or self.deadband else AS_IT_IS if self.scaling.identity else SCALED
-
-    def read_as(self, scaling: Scaling) -> None:
-        """Turn its values into samples by another rule from now on."""
-        self.scaling = scaling
-        self.problem = self._problem  # which judges the care anew
 
     @property
     def last(self) -> Reading | None:
