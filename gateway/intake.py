@@ -85,10 +85,11 @@ class _Run:
         self._samples = 0
         self._problems: dict[str, None] = {}
 
-    def add(self, samples: int) -> None:
+    def add(self, samples: int, late_us: int = 0) -> None:
         self._samples += samples
-        self._session.heard(ends_hole=self._kind not in _WITHOUT_GAPS)
-        self._heard_ns = now = self._session.clock.mono_ns()
+        self._session.heard(ends_hole=self._kind not in _WITHOUT_GAPS, late_us=late_us)
+        now = self._session.clock.mono_ns()
+        self._heard_ns = max(now - 1000 * late_us, self._start_ns)
         if self._session.held is not None:
             # A power cut must find the row before the hole: what was missed in it is not fetched yet.
             return
@@ -249,7 +250,7 @@ class DeviceSession:
 
     # -- the daemon's side -----------------------------------------------------------------------
 
-    def heard(self, *, ends_hole: bool) -> None:
+    def heard(self, *, ends_hole: bool, late_us: int = 0) -> None:
         """The device gave a sign of life; data or a keep-alive of its acquisition also ends a hole."""
         if ends_hole and self.hole is not None:
             if self.held is None:
@@ -257,7 +258,8 @@ class DeviceSession:
                 self._close_hole(self._window(since_us), reason)
             elif self.held.window is None:
                 self.held.window = self._window(self.held.since_us)
-        self.last_heard_us, self._heard_ns = self.clock.wall_us(), self.clock.mono_ns()
+        self.last_heard_us = self.clock.wall_us() - late_us
+        self._heard_ns = self.clock.mono_ns() - 1000 * late_us
 
     def was_heard(self, until_us: int, why_not_since: str) -> None:
         """Take over from before: the device was heard until then, and why it was not since."""

@@ -224,8 +224,11 @@ class Run(Protocol):
 
     id: int
 
-    def add(self, samples: int) -> None:
-        """Count samples received; 0 tells that the device was heard (a keep-alive)."""
+    def add(self, samples: int, late_us: int = 0) -> None:
+        """Count samples received; 0 tells that the device was heard (a keep-alive).
+
+        `late_us`: how long ago the device put together what came; a hole after it begins then.
+        """
 
     def problem(self, sentence: str) -> None:
         """Note a failure of a part (one tag): the run goes on and ends as `partial`."""

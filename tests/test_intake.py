@@ -207,6 +207,7 @@ async def test_a_kill_while_a_hole_is_mended_loses_no_part_of_it(store: Store) -
     async with before.run("subscription") as run:
         run.add(1)
     heard = clock.now_us
+    await store.flush()
     clock.pass_s(60)
     killed = session(store, clock)
     await killed.take_over()
@@ -216,10 +217,23 @@ async def test_a_kill_while_a_hole_is_mended_loses_no_part_of_it(store: Store) -
         for _ in range(20):
             clock.pass_s(10)
             run.add(1)
+        await store.flush()
         # Here it is killed: nothing more is written.
         after = session(store, clock)
         await after.take_over()
         assert after.hole == (heard - 250_000, "the gateway was not running")
+        await run_of_the_killed.__aexit__(None, None, None)
+
+
+async def test_a_hole_begins_when_what_came_late_was_put_together(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    async with link.run("subscription") as run:
+        run.add(1)
+        clock.pass_s(5)
+        run.add(1, late_us=2_000_000)
+    link.lost("no answer for 8 s")
+    assert link.hole == (clock.now_us - 2_250_000, "no answer for 8 s")
 
 
 async def test_polls_join_while_one_is_pending_or_running(store: Store) -> None:

@@ -25,7 +25,7 @@ class RecordedRun:
     error: str = ""
     ended: bool = False
 
-    def add(self, samples: int) -> None:
+    def add(self, samples: int, _late_us: int = 0) -> None:
         self.samples += samples
         self.heard += 1
 

@@ -22,7 +22,7 @@ from tests.peers.opcua_peer import NODE_OPCUA, Peer, running
 pytestmark = [pytest.mark.slow]
 BREAKS = int(os.environ.get("OPCUA_BREAKS", "1"))
 RECONNECTS = int(os.environ.get("OPCUA_RECONNECTS", "10"))
-LONGEST_S = 25.0 if BREAKS > 1 else 2.0
+LONGEST_S = float(os.environ.get("OPCUA_LONGEST_S", "25" if BREAKS > 1 else "2"))
 TAGS = 20
 PATIENCE_S = 40
 P50_S, P99_S = 5.0, 10.0

@@ -8,7 +8,7 @@
 //   sessions                   how many sessions there are
 //   subscriptions              how many subscriptions there are
 //   drop                       end all subscriptions, as an administrator would
-//   requests                   how often each service was asked, and the acknowledgements with their time
+//   requests                   how often each service was asked, how often each refusal was answered, and the acknowledgements with their time
 //   trust                      trust every client certificate that was rejected
 //   bad NAME STATUS            write a bad status, without a value
 //   lose N                     the next N answers to PublishRequests that carry values never leave
@@ -22,7 +22,7 @@
 //   heat VALUE                 sets Space/Temperature, which has an alarm above 80
 //
 // Options: --tags N, --pki DIR, --security none|both|secure|sign, --user NAME:PASSWORD, --anonymous no,
-// --refuse subscriptions, --max-sessions N, --max-subscribed N, --per-subscription N, --max-subscriptions N,
+// --refuse subscriptions|browse, --max-sessions N, --max-subscribed N, --per-subscription N, --max-subscriptions N,
 // --publish-queue N, --transfer yes, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --level N,
 // --space yes (units, ranges, enumerations, structures, an alarm), --namespace URI (of the tags), --before URI,URI (namespaces before it), --manufacturer NAME, --product NAME,
 // --certificate FILE --key FILE --uri URI (PEM, perhaps a chain), --users-by-certificate yes, --clock-ahead SECONDS
@@ -79,6 +79,8 @@ function sabotage() {
   const layer = opcua.ServerSecureChannelLayer.prototype;
   const send = layer.send_response;
   layer.send_response = function (kind, response, ...rest) {
+    const refused = response.responseHeader.serviceResult.name;
+    if (refused !== "Good") requests[refused] = (requests[refused] || 0) + 1;
     if (response instanceof opcua.PublishResponse) {
       if (faults.mute) return undefined;
       if (faults.hollow) response.notificationMessage.notificationData = [];
@@ -142,6 +144,10 @@ async function main() {
         sendError(StatusCodes.BadServiceUnsupported),
       );
     };
+  }
+  if (options.refuse === "browse") {
+    server._on_BrowseRequest = (message, channel) =>
+      channel.send_response("MSG", new opcua.ServiceFault({ responseHeader: { serviceResult: StatusCodes.BadServiceUnsupported } }), message);
   }
   forbid(server);
   server.on("request", (request) => {

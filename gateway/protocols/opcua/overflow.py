@@ -8,12 +8,17 @@ _REPORT_US = 10_000_000
 _NOTABLE_US = 1_000_000
 
 
+def notable_us(offset_us: int | None) -> int:
+    """Return what a server's clock is ahead of ours, where that is more than the way to it explains."""
+    return offset_us if offset_us is not None and abs(offset_us) > _NOTABLE_US else 0
+
+
 class Overflow:
     """Gathers the tags whose queue at the server overflowed."""
 
     def __init__(self, link: Link, backfill: Backfill, offset_us: int | None) -> None:
         """`offset_us`: what the server's clock is ahead of ours, which gap records go by."""
-        self._offset_us = offset_us if offset_us is not None and abs(offset_us) > _NOTABLE_US else 0
+        self._offset_us = notable_us(offset_us)
         self._link = link
         self._backfill = backfill
         self._items: dict[int, Item] = {}

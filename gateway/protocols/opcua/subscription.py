@@ -14,7 +14,7 @@ from gateway.protocols.opcua.faults import NO_SUCH_TAG, status_text
 from gateway.protocols.opcua.items import Condition, Item
 from gateway.protocols.opcua.monitoring import Monitor
 from gateway.protocols.opcua.notifications import Published, decode_again
-from gateway.protocols.opcua.overflow import Overflow
+from gateway.protocols.opcua.overflow import Overflow, notable_us
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.taking import take_changes
 from gateway.protocols.opcua.values import Reading, overflowed
@@ -26,6 +26,8 @@ _MOST_A_MESSAGE = 1000
 """Values in one notification: decoding them holds the event loop some 10 ms, not more."""
 _UNDER_WAY_US = 250_000
 """What the next message holds may be as much older than the arrival of this one."""
+_MOST_LATE_US = 10_000_000
+"""An older value is no measure of the way here: it did not change, or a clock is wrong."""
 _LAST_SEQUENCE = 2**32 - 1
 _MOST_REPUBLISHED = 100
 _NOT_AGAIN = frozenset(
@@ -51,6 +53,8 @@ class Subscription:
         self._backfill = backfill
         self.monitor = Monitor(session, strict=settings.mode == "subscribe")
         self._acks: list[int] = []
+        self._lateness_us = 0
+        """Of the message before."""
         self._expected = 1  # the first message of a subscription (Part 4, 7.22)
         self._heard_us = link.clock.wall_us()
         self._overflow = Overflow(link, backfill, session.clock_offset_us)
@@ -131,8 +135,9 @@ class Subscription:
                 f"device {self._session.device}: the server ended the subscription: "
                 f"{status_text(published.ended)}"
             )
+        before_us = self._link.clock.wall_us()
         ticket = await self._emit(published, run)
-        self._heard_us = arrived_us - _UNDER_WAY_US
+        self._heard_us = min(arrived_us, before_us - self._lateness_us) - _UNDER_WAY_US
         if self._events.refresh_due:
             self._events.refresh_due = False
             await refresh(self._session, self.id)
@@ -219,7 +224,8 @@ class Subscription:
         for handle, lost, why in published.undecoded:
             self._undecoded(handle, lost, why, run)
         self._overflow.tell()
-        run.add(len(batch))
+        self._lateness_us = self._late_us(batch)
+        run.add(len(batch), self._lateness_us)
         if not len(batch):
             if not published.empty:
                 self._acks.append(published.sequence)
@@ -227,6 +233,16 @@ class Subscription:
         ticket = await self._link.emit(batch)
         ticket.add_done_callback(lambda kept: self._acks.append(published.sequence) if kept else None)
         return ticket
+
+    def _late_us(self, batch: Batch) -> int:
+        """Return how old the newest of a message is: what the next one holds may be no younger.
+
+        Where this process had no turn for a while, more than what `arrived_us` tells.
+        """
+        if not len(batch):
+            return 0
+        age_us = self._link.clock.wall_us() - max(batch.ts) + notable_us(self._session.clock_offset_us)
+        return age_us if 0 < age_us < _MOST_LATE_US else 0
 
     def _look(self, item: Item, new: Reading) -> bool:
         if overflowed(new.status):
