@@ -262,7 +262,7 @@ async def opened(url: str, folder: Path, mode: str) -> AsyncIterator[Opened]:
 
 async def reading(peer: Peer, folder: Path, figures: Figures) -> None:
     async with opened(peer.url, folder, "poll") as (session, link):
-        items = listed(Device("plant", LISTED), settings(peer.url), link)
+        items = listed(Device("plant", LISTED), settings(peer.url), link, {})
         await nodes.resolve(session, items)
         poller = Poller(session, link, Condition(link, items, []))
         async with link.run("cycle") as run:
@@ -322,7 +322,7 @@ async def capture(folder: Path) -> tuple[Path, Path]:
                 await asyncio.sleep(0.05)
             await asyncio.sleep(WATCHED_S)
         async with opened(url, folder, "poll") as (session, dropping):
-            items = listed(Device("plant", LISTED), settings(url), dropping)
+            items = listed(Device("plant", LISTED), settings(url), dropping, {})
             await nodes.resolve(session, items)
             async with dropping.run("cycle") as run:
                 await Poller(session, dropping, Condition(dropping, items, [])).read(items, run)
