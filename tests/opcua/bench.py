@@ -295,7 +295,7 @@ async def browsing(peer: Peer, folder: Path, figures: Figures) -> None:
             items, _ = await discovery.discovered(session, settings(peer.url), link)
             taken.append(time.perf_counter() - began)
             cpu.append(time.process_time() - cpu_began)
-            assert len(items) == FOUND, len(items)
+            assert len(items) >= FOUND, len(items)
     figures.say(
         f"{FOUND} nodes found and looked at in {min(taken):.2f} s, {min(cpu):.2f} s CPU", min(taken), 0.3
     )
