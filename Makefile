@@ -95,7 +95,7 @@ image:
 		$(if $(PLATFORMS),--platform $(PLATFORMS) --manifest,--tag) $(IMAGE) $(IMAGE_ARGS) .
 
 # On machines that really boot (systemd-nspawn, QEMU), from the packages in dist/, made where they are not there.
-# CUTS=100 for the full count of power cuts, half a minute each.
+# CUTS=100 CUT_IMAGES=100 for the full counts of power cuts.
 machine-test: .venv/dev
 	@dpkg -s $(MACHINE_PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update && $(APT) $(MACHINE_PACKAGES); }
 	$(SUDO) $(BIN)/pytest -m machine tests/machine $(ARGS)

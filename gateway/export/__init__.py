@@ -75,7 +75,9 @@ async def _pump(store: ReadOnlyStore, series: list[int], wanted: Wanted, sink: S
 @contextmanager
 def _output(output: Path | None) -> Iterator[IO[bytes]]:
     if output is None:
-        yield sys.stdout.buffer
+        # Of an unbuffered stdout a reader that goes away would take a part, and nothing would be said.
+        with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+            yield out
         return
     if output.exists():
         raise ExportProblem(f"{output} is there already: an export overwrites nothing, name another file")

@@ -21,7 +21,7 @@ VERSION = 1
 _PARTS, _SERIES = 12, 31
 MOST_PARTS = 1 << _PARTS
 _BUSY_S = 0.01
-_AT_ONCE = 16
+_AT_ONCE_BYTES = 500_000
 _SCHEMA = """
 CREATE TABLE series(id INTEGER PRIMARY KEY, device TEXT NOT NULL, tag TEXT NOT NULL, record BLOB NOT NULL);
 CREATE INDEX series_record ON series(record);
@@ -239,11 +239,23 @@ def verify(conn: sqlite3.Connection) -> None:
 
 def _unlocked(conn: sqlite3.Connection, fold: Fold) -> Iterator[tuple[int, bytes]]:
     """Yield (id, data) of all chunks of a fold; between them nobody is kept from writing."""
-    query = "SELECT id, data FROM chunk WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
+    query = "SELECT id, data FROM chunk WHERE id > ? AND id < ? ORDER BY id"
     after, end = chunk_id(fold.id, 0, 0) - 1, chunk_id(fold.id + 1, 0, 0)
-    while rows := conn.execute(query, (after, end, _AT_ONCE)).fetchall():
+    while rows := _some(conn.execute(query, (after, end))):
         yield from rows
         after = rows[-1][0]
+
+
+def _some(found: sqlite3.Cursor) -> list[tuple[int, bytes]]:
+    """Take rows of some size; end the statement."""
+    rows, size = [], 0
+    with closing(found):
+        for row in found:
+            rows.append(row)
+            size += len(row[1])
+            if size > _AT_ONCE_BYTES:
+                break
+    return rows
 
 
 def look_over(conn: sqlite3.Connection) -> Iterator[tuple[Fold, int, bytes]]:

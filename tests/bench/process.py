@@ -22,6 +22,8 @@ class Taken(NamedTuple):
     """The most that ever was resident."""
     cpu_s: float
     """User and system, since the start."""
+    read_mb: float
+    """What came from the disk, not out of the page cache, since the start."""
 
 
 def taken(pid: int) -> Taken:
@@ -31,7 +33,8 @@ def taken(pid: int) -> Taken:
     rss, pss, own = (sum(each[name] for each in memory) / 1024 for name in ("Rss", "Pss", "Private_Dirty"))
     threads = sum(len(list(Path(f"/proc/{each}/task").iterdir())) for each in tree)
     most = sum(map(_most_kib, tree)) / 1024
-    return Taken(len(tree), threads, rss, pss, own, most, sum(map(_cpu_s, tree)))
+    read = sum(map(_read_bytes, tree)) / 1e6
+    return Taken(len(tree), threads, rss, pss, own, most, sum(map(_cpu_s, tree)), read)
 
 
 def _tree(pid: int) -> list[int]:
@@ -55,3 +58,7 @@ def _most_kib(pid: int) -> int:
 def _cpu_s(pid: int) -> float:
     after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, after_name[11:15])) / _TICKS
+
+
+def _read_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/io").read_text().partition("\nread_bytes:")[2].split()[0])

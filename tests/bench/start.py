@@ -83,9 +83,10 @@ async def start(store: Path, work: Path) -> str:
         assert "ERROR" not in process.log.read_text(), process.log.read_text()
         await process.stop()
     return (
-        f"READY after {ready_s:.2f} s ({before.cpu_s:.2f} s of CPU, RSS {before.rss_mib:.0f} MiB); in the "
-        f"{AFTER_S} s after it {100 * (after.cpu_s - before.cpu_s) / AFTER_S:.1f} % of a core, "
-        f"RSS {after.rss_mib:.0f} MiB"
+        f"READY after {ready_s:.2f} s ({before.cpu_s:.2f} s of CPU, {before.read_mb:.0f} MB read, RSS "
+        f"{before.rss_mib:.0f} MiB); in the {AFTER_S} s after it "
+        f"{100 * (after.cpu_s - before.cpu_s) / AFTER_S:.1f} % of a core, "
+        f"{after.read_mb - before.read_mb:.0f} MB read, RSS {after.rss_mib:.0f} MiB"
     )
 
 

@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 from gateway.backup import verify
 from gateway.clock import SystemClock
-from gateway.model import Batch, GatewayError, Sample, SeriesInfo
+from gateway.model import GatewayError, Sample, SeriesInfo
 from gateway.store import Store, examine, hotfile, past, records, segment, series
 from gateway.store.chunk import ChunkHeader, PackedChunk
 from gateway.store.history import History
@@ -25,6 +25,7 @@ from gateway.store.past import Past
 from gateway.store.read_only import ReadOnlyStore
 from gateway.store.schema import connect_reader
 from gateway.store.series import SeriesTable
+from gateway.store.stretch import Stretch
 from gateway.store.taking import Key, Memory
 from gateway.store.verify import Counted
 from gateway.store.window import Window
@@ -253,21 +254,21 @@ def remembered() -> Iterator[None]:
 class _Known(PackedChunk):
     """A chunk that is unpacked only where its bytes were never seen."""
 
-    known: ClassVar[dict[bytes, tuple[ChunkHeader, Batch]]] = {}
+    known: ClassVar[dict[bytes, tuple[ChunkHeader, Stretch]]] = {}
 
     def __init__(self, data: bytes) -> None:
         if data not in self.known:
             super().__init__(data)
-            self.known[data] = self.header, super().batch()
+            self.known[data] = self.header, super().stretch()
         self.header, self._whole = self.known[data]
         self.ts = self._whole.ts
         self._kept = None
 
-    def batch(self) -> Batch:
-        columns = self._whole.columns()
+    def stretch(self) -> Stretch:
+        number, *columns = self._whole
         if self._kept is None:
-            return Batch(*columns)  # type: ignore[arg-type]
-        return Batch(*map(self._left, columns))  # type: ignore[arg-type]
+            return Stretch(number, *(column[:] for column in columns))
+        return Stretch(number, *map(self._left, self._whole[1:]))
 
 
 def _read_all(folder: Path, writer: Writer) -> Served:

@@ -216,7 +216,7 @@ async def test_without_pyarrow_it_says_what_to_install(tmp_path: Path) -> None:
 async def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path, kind: str) -> None:
     async with filled(tmp_path):
         pass
-    line = f"{sys.executable} -m gateway export --state {tmp_path} --format {kind}"
+    line = f"PYTHONUNBUFFERED=1 {sys.executable} -m gateway export --state {tmp_path} --format {kind}"
     line += " | head -n 1; exit ${PIPESTATUS[0]}"
     done = await asyncio.to_thread(subprocess.run, ["bash", "-c", line], capture_output=True, text=True)
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (141, "", 1)

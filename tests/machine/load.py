@@ -1,5 +1,6 @@
 """Clients that push numbered samples to a machine, and know out here what it acknowledged."""
 
+import contextlib
 import http.client
 import threading
 import time
@@ -25,14 +26,19 @@ class Load:
         self.acknowledged = [0] * CLIENTS
         self.wrong: list[str] = []
         self._threads: list[threading.Thread] = []
+        self._over = threading.Event()
 
     def start(self) -> None:
-        self._threads = [threading.Thread(target=self._push, args=(each,)) for each in range(CLIENTS)]
+        self._over.clear()
+        self._threads = [
+            threading.Thread(target=self._push, args=(each,), daemon=True) for each in range(CLIENTS)
+        ]
         for thread in self._threads:
             thread.start()
 
-    def ended(self) -> None:
-        """Wait until every client has noticed that the machine is gone."""
+    def end(self) -> None:
+        """End the clients. The machine is gone."""
+        self._over.set()
         for thread in self._threads:
             thread.join(90)
             assert not thread.is_alive()
@@ -63,22 +69,26 @@ class Load:
         assert len(found) == len(held), f"{len(found) - len(held)} samples of client {client} are doubled"
 
     def _push(self, client: int) -> None:
-        with closing(self._box.connect()) as connection:
-            while True:
-                numbers = range(self.acknowledged[client] + 1, self.acknowledged[client] + 1 + BATCH)
-                tag = f"line{client}"
-                samples = [{"tag": tag, "ts": self._ts(n), "value": _value(client, n)} for n in numbers]
-                self.sent[client] = numbers[-1]
-                try:
-                    answer = self._box.ask(connection, f"{DEVICE}/samples", {"samples": samples})
-                except Refused as error:
-                    self.wrong.append(str(error))
-                    return
-                except (OSError, http.client.HTTPException):
-                    return  # the power is gone
-                if answer["moved"] or answer["added"] + answer["same"] != BATCH:
-                    self.wrong.append(f"client {client}, {numbers}: {answer}")
-                self.acknowledged[client] = numbers[-1]
+        while not self._over.is_set():
+            # Where an answer does not come, the machine is gone or stood still for long.
+            with contextlib.suppress(OSError, http.client.HTTPException), closing(self._box.connect()) as to:
+                while True:
+                    self._push_batch(to, client)
+            self._over.wait(0.1)
+
+    def _push_batch(self, connection: http.client.HTTPSConnection, client: int) -> None:
+        numbers = range(self.acknowledged[client] + 1, self.acknowledged[client] + 1 + BATCH)
+        tag = f"line{client}"
+        samples = [{"tag": tag, "ts": self._ts(n), "value": _value(client, n)} for n in numbers]
+        self.sent[client] = numbers[-1]
+        try:
+            answer = self._box.ask(connection, f"{DEVICE}/samples", {"samples": samples})
+        except Refused as error:
+            self.wrong.append(str(error))
+            raise ConnectionError from error
+        if answer["moved"] or answer["added"] + answer["same"] != BATCH:
+            self.wrong.append(f"client {client}, {numbers}: {answer}")
+        self.acknowledged[client] = numbers[-1]
 
     def _ts(self, number: int) -> int:
         return self._began_us + 1000 * number

@@ -123,7 +123,7 @@ def survive(box: Box, load: Load, chance: random.Random, cuts: int) -> None:
         load.start()
         time.sleep(chance.uniform(0.5, 5))
         cut = box.cut(chance)
-        load.ended()
+        load.end()
         _log.info("cut %d: ready in %.0f s, %d samples compared, %d acknowledged; the disk: %s",
                   number, took_s, looked, sum(load.acknowledged), cut)  # fmt: skip
     box.start()
@@ -180,7 +180,7 @@ def survive_as_images(box: Box, load: Load, chance: random.Random, count: int, f
             load.check(found.get, before if number % 10 else [0] * CLIENTS, acknowledged)
         before = acknowledged
     box.cut(chance)
-    load.ended()
+    load.end()
     assert min(before) > 0
 
 

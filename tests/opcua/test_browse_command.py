@@ -7,7 +7,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from gateway import browse_command
 from gateway.__main__ import main
 from gateway.config import load
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, running
@@ -95,3 +99,11 @@ async def test_a_server_without_a_session_left(tmp_path: Path, free_port: Port) 
         code, _, err = await browse(tmp_path / "state", server.url)
         assert code == 1
         assert "all sessions of the server are taken" in err and "a running gateway has one" in err
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example('"\\\u00a0\x1b[2J\U000e0001')
+def test_what_the_server_says_is_one_printable_line_of_yaml(name: str) -> None:
+    quoted = browse_command._quoted(name)
+    assert quoted.isprintable() and browse_command._printable(name).isprintable()
+    assert yaml.safe_load(quoted) == name

@@ -66,7 +66,7 @@ async def test_severity_and_type_are_judged(tmp_path: Path, free_port: Port) -> 
     async with running(NODE_OPCUA, free_port(), "--space", "yes") as server:
         link = RecordingLink("mill", tmp_path)
         settings = opcua.Settings(url=server.url, publishing_interval_ms=50)
-        configured = alarms(least_severity=200, event_types=("SystemEventType",)) | tags(
+        configured = alarms(least_severity=120, event_types=("SystemEventType",)) | tags(
             {"Tag0": "Line1/Tag0"}
         )
         async with collecting(link, settings, configured):

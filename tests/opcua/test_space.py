@@ -92,3 +92,14 @@ async def test_structures_of_another_make(tmp_path: Path, free_port: Port) -> No
                 "Since": "2020-01-02T00:00:00Z",
             }
             assert (got["Gear"], about(link, "Gear").enum) == (1, {"0": "Neutral", "1": "First"})
+
+
+async def test_a_server_that_tells_nothing_of_its_tags(tmp_path: Path, free_port: Port) -> None:
+    async with running(NODE_OPCUA, free_port(), "--space", "yes", "--refuse", "browse") as server:
+        link = RecordingLink("mill", tmp_path)
+        settings = opcua.Settings(url=server.url, publishing_interval_ms=50)
+        async with collecting(link, settings, tags({"Temperature": "Space/Temperature"})) as task:
+            await link.until(lambda: link.newest() and link.reports)
+            await server.ask("write", 3, 50, answer="done")
+            assert (link.reports[-1][0], task.done(), link.units["Temperature"]) == ("running", False, "")
+            assert state(link, "Temperature").about is None

@@ -22,7 +22,7 @@
 //   heat VALUE                 sets Space/Temperature, which has an alarm above 80
 //
 // Options: --tags N, --pki DIR, --security none|both|secure|sign, --user NAME:PASSWORD, --anonymous no,
-// --refuse subscriptions, --max-sessions N, --max-subscribed N, --per-subscription N, --max-subscriptions N,
+// --refuse subscriptions|browse, --max-sessions N, --max-subscribed N, --per-subscription N, --max-subscriptions N,
 // --publish-queue N, --transfer yes, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --level N,
 // --space yes (units, ranges, enumerations, structures, an alarm), --namespace URI (of the tags), --before URI,URI (namespaces before it), --manufacturer NAME, --product NAME,
 // --certificate FILE --key FILE --uri URI (PEM, perhaps a chain), --users-by-certificate yes, --clock-ahead SECONDS
@@ -144,6 +144,10 @@ async function main() {
         sendError(StatusCodes.BadServiceUnsupported),
       );
     };
+  }
+  if (options.refuse === "browse") {
+    server._on_BrowseRequest = (message, channel) =>
+      channel.send_response("MSG", new opcua.ServiceFault({ responseHeader: { serviceResult: StatusCodes.BadServiceUnsupported } }), message);
   }
   forbid(server);
   server.on("request", (request) => {

@@ -1,6 +1,7 @@
 """Deletion on request: at once for every reader, for good, recorded; never of what is sent again later."""
 
 import asyncio
+import errno
 import random
 import shutil
 import sqlite3
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.model import Batch, Flag, Sample
-from gateway.store import Store, StoreSettings, deletes, outbox, survey, tombstones
+from gateway.store import Store, StoreSettings, deletes, history, outbox, survey, tombstones
 from gateway.store.columns import CorruptBlock
 from gateway.store.outbox import Transaction
 from gateway.store.tombstones import FIRST_US, LAST_US, Tombstone, Tombstones
@@ -239,6 +240,35 @@ async def test_a_tombstone_over_chunks_holds_as_long_as_their_file(opened: Opene
         await released(store)
     async with opened() as store:
         assert kept(store) == 0 and len(await store.deletions()) == 2
+
+
+async def test_a_tombstone_holds_where_the_disk_may_bring_its_file_back(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut undoes the removal of a file while the folder is not synced."""
+    real = history.sync
+
+    def refused(path: Path) -> None:
+        if path.name == "history":
+            raise OSError(errno.EIO, "refused")
+        real(path)
+
+    async with opened(**AT_ONCE) as store:
+        await ten(store)
+        await put(store, (store.series("plc", "b"), NOW_US, 0))
+        await folded(store)
+        await store.delete(store.series("plc", "a"), "ann", NOW_US, NOW_US + 6 * S_US)
+    with monkeypatch.context() as patched:
+        patched.setattr(history, "sync", refused)
+        async with opened(max_bytes=1, **AT_ONCE) as store:
+            b = store.series("plc", "b")
+            for n in range(1, 20):
+                await put(store, (b, NOW_US + n, 0))
+            assert not store.state().segments
+            await asyncio.sleep(0.2)
+            assert kept(store) == 1
+    async with opened(**AT_ONCE) as store:
+        await released(store)
 
 
 async def test_a_deletion_while_a_fold_is_under_way_holds_for_it(

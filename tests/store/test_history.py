@@ -241,6 +241,20 @@ async def test_segments_go_when_the_bytes_are_used_up(opened: Opener, tmp_path: 
     assert disk < 2_600_000
 
 
+async def test_what_a_power_cut_left_of_a_file_that_was_being_made_is_removed(
+    opened: Opener, tmp_path: Path
+) -> None:
+    async with opened(**AT_ONCE) as store:
+        await fill(store, store.series("plc", "a"), 20)
+        await folded(store)
+    drafts = [tmp_path / "store" / name for name in ("hot.db.renewing", "history/000002.db.renewing")]
+    for draft in drafts:
+        draft.write_bytes(b"half")
+    async with opened(**AT_ONCE) as store:
+        assert not any(draft.exists() for draft in drafts) and not await store.gaps()
+        assert len(await everything(store, [store.series("plc", "a")])) == 20
+
+
 async def test_segments_go_before_blocks_that_are_not_folded_yet(opened: Opener) -> None:
     async with opened(max_bytes=2_000_000, **AT_ONCE) as store:
         await fill(store, store.series("plc", "a"), 100)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from asyncua import ua
 
-from gateway.model import Link
+from gateway.model import DeviceProblem, Link
 from gateway.protocols.opcua.datatypes import DataTypes
 from gateway.protocols.opcua.faults import sentence
 from gateway.protocols.opcua.items import Item
@@ -15,6 +15,9 @@ from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.structures import AsJson
 
 _AT_ONCE = 1000
+_LONGEST_UNIT = 64
+_UNTOLD = (ua.UaError, DeviceProblem, TimeoutError, ValueError)
+"""What a server may answer to questions that not every server understands."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,11 +38,11 @@ class Abouts:
         try:
             kinds = await data_types(self._session, [item.node for item in resolved])
             await self._types.learn(self._session, [kind for kind in kinds if kind is not None])
-        except ua.UaError as error:
+        except _UNTOLD as error:
             _log.info("%s: the types of its tags cannot be read: %s", self._session.device, sentence(error))
         for item, kind in zip(resolved, kinds, strict=True):
             if kind in self._types.by_type:
-                item.scaling = AsJson(structures=self._types.by_encoding)
+                item.scale_by(AsJson(structures=self._types.by_encoding))
             self._wanted.put_nowait((item, kind))
 
     async def run(self) -> None:
@@ -50,7 +53,7 @@ class Abouts:
                 asked.append(self._wanted.get_nowait())
             try:
                 await self._describe(asked)
-            except ua.UaError as error:
+            except _UNTOLD as error:
                 _log.info("%s: units and ranges cannot be read: %s", self._session.device, sentence(error))
 
     async def _describe(self, asked: Sequence[tuple[Item, ua.NodeId | None]]) -> None:
@@ -60,4 +63,4 @@ class Abouts:
             item.about = about
             if not item.unit:
                 # A scaled value is no longer in the server's unit.
-                self._link.tag(item.tag, unit=about.unit if item.scaling.identity else "")
+                self._link.tag(item.tag, unit=about.unit[:_LONGEST_UNIT] if item.scaling.identity else "")

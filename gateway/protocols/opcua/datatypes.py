@@ -20,6 +20,8 @@ _ENUMERATION, _INT32, _STRUCTURE, _VARIANT = 29, 6, 22, 24
 ENUM_TEXTS = frozenset({"EnumValues", "EnumStrings", "FalseState", "TrueState"})
 """Properties that give the integers of a value their texts."""
 _MOST_TYPES = 2000
+_MOST_TEXTS = 1000
+"""Of one enumeration."""
 _WITH_SUBTYPES = frozenset(
     {ua.StructureType.StructureWithSubtypedValues, ua.StructureType.UnionWithSubtypedValues}
 )
@@ -75,7 +77,8 @@ class DataTypes:
                 found[kind] = definition
             elif isinstance(definition, ua.EnumDefinition):
                 self.enums[kind] = {
-                    each.Value: text(each.DisplayName) or each.Name or "" for each in definition.Fields or ()
+                    each.Value: text(each.DisplayName) or each.Name or ""
+                    for each in (definition.Fields or ())[:_MOST_TEXTS]
                 }
         return found
 
@@ -187,8 +190,12 @@ def enum_texts(told: dict[str, Any]) -> dict[int, str]:
     """Return the texts of an enumeration's values from its properties (Part 3, 5.8.3; Part 8, 5.3.3)."""
     values, strings = told.get("EnumValues"), told.get("EnumStrings")
     if isinstance(values, list):
-        return {each.Value: text(each.DisplayName) for each in values if isinstance(each, ua.EnumValueType)}
+        return {
+            each.Value: text(each.DisplayName)
+            for each in values[:_MOST_TEXTS]
+            if isinstance(each, ua.EnumValueType)
+        }
     if isinstance(strings, list):
-        return dict(enumerate(map(text, strings)))
+        return dict(enumerate(map(text, strings[:_MOST_TEXTS])))
     states = {number: text(told.get(name)) for number, name in enumerate(("FalseState", "TrueState"))}
     return states if all(states.values()) else {}

@@ -29,6 +29,7 @@ class Item:
     sampling_ms: int
     queue_size: int
     scaling: Scaling
+    """Changed by `scale_by` alone."""
     deadband: float
     newest: Newest
     unit: str = ""
@@ -61,6 +62,11 @@ class Item:
 
     def __post_init__(self) -> None:
         self.problem = ""
+
+    def scale_by(self, scaling: Scaling) -> None:
+        """Have its values turned into others from now on."""
+        self.scaling = scaling
+        self.problem = self.problem  # what a reading takes has changed
 
     @property
     def problem(self) -> str:

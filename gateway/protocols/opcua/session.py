@@ -144,20 +144,21 @@ class Session:
         """Ask the server whether it still lives. ServerSilent: nothing at all came since."""
         asked_ns = time.monotonic_ns()
         state = ua.ReadValueId(NodeId=ua.NodeId(ua.ObjectIds.Server_ServerStatus_State))
-        asking = asyncio.ensure_future(self.read([state]))
+        silent = False
         try:
-            await asyncio.wait([asking], timeout=_SLOW_S)
-            if not asking.done() and not self._busy() and await greets(self.settings.url):
-                # It talks to others at once, and not over this connection: that leads nowhere any more.
-                await asyncio.wait([asking], timeout=_LAST_S)
-                if not asking.done() and self.heard_ns < asked_ns:
-                    raise ServerSilent(self.device, self.settings.url, self.silent_s())
-            await asking
-        except TimeoutError:
-            if self.heard_ns < asked_ns:
-                raise ServerSilent(self.device, self.settings.url, self.silent_s()) from None
-        finally:
-            asking.cancel()
+            async with asyncio.TaskGroup() as group:
+                asking = group.create_task(self.read([state]))
+                await asyncio.wait([asking], timeout=_SLOW_S)
+                if not asking.done() and not self._busy() and await greets(self.settings.url):
+                    # It talks to others at once, and not over this connection: that leads nowhere any more.
+                    await asyncio.wait([asking], timeout=_LAST_S)
+                    silent = not asking.done() and self.heard_ns < asked_ns
+                    if silent:
+                        asking.cancel()
+        except* TimeoutError:
+            silent = self.heard_ns < asked_ns
+        if silent:
+            raise ServerSilent(self.device, self.settings.url, self.silent_s())
 
     def _busy(self) -> bool:
         """Say whether the server is at work for us: many serve a connection's requests one by one."""
