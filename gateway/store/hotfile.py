@@ -101,7 +101,7 @@ class HotFile:
         """Take the folder for this process; raise StoreProblem where another has it, DiskRefuses."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._folder / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(self._folder / "store.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if error.errno in _PASSING:
                 self.give_reserve()
@@ -150,7 +150,7 @@ class HotFile:
     def _note_boot(self, boot: bytes) -> None:
         with contextlib.suppress(OSError):  # then shared memory counts for less, were the process killed
             if self._lock is not None and self._last_boot() != boot:
-                os.pwrite(self._lock, boot, 0)
+                (self._folder / "store.lock").write_bytes(boot)
 
     def _make_way(self, error: Exception, now_us: int) -> None:
         """Do what may let the file be opened at the next try."""

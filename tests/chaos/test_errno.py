@@ -25,7 +25,7 @@ from tests.chaos.report import Report, read_report, span
 
 SAMPLED = os.environ.get("CHAOS_ERRNO", "40")
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
-_COMMITS = 34
+_COMMITS = 38
 _LANES = 4
 _STALLED_S = 0.5
 _RESUMES_S = 5.0
@@ -156,7 +156,13 @@ def injected(folder: Path, inject: str) -> Outcome:
 
 
 def counted(folder: Path) -> dict[str, int]:
-    """Return how often the busiest thread makes each call: strace counts by thread."""
+    """Return how often the busiest thread makes each call at least: no run makes quite as many as another."""
+    runs = [_counted(folder) for _ in range(3)]
+    return {name: min(run.get(name, 0) for run in runs) for name in runs[0]}
+
+
+def _counted(folder: Path) -> dict[str, int]:
+    """Count the calls of one run by thread, as strace does."""
     outcome = injected(folder, "")
     assert outcome.status == 0 and not outcome.problem, outcome
     calls: dict[tuple[str, str], int] = {}
@@ -186,8 +192,9 @@ def test_no_refused_call_is_acknowledged_or_ends_the_writer(lane: int, tmp_path:
     failures, stalled, hits, slowest = [], 0, 0, 0.0
     for inject in chosen:
         outcome = injected(tmp_path / "run", inject)
-        if not outcome.injected and not outcome.problem:  # no run makes quite as many calls as another one
-            outcome = injected(tmp_path / "run", inject)
+        for _ in range(2):
+            if not (outcome.injected or outcome.problem):
+                outcome = injected(tmp_path / "run", inject)
         stalled += outcome.stalled
         hits += outcome.injected > 0
         slowest = max(slowest, outcome.resumed_s)
