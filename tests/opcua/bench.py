@@ -26,7 +26,7 @@ from gateway.clock import SystemClock
 from gateway.intake import DeviceSession, OwnTime
 from gateway.model import Batch, Device, Receipt, Ticket
 from gateway.protocols import opcua
-from gateway.protocols.opcua import collect, discovery, nodes, opening, reads, selftest
+from gateway.protocols.opcua import collect, discovery, nodes, opening, selftest
 from gateway.protocols.opcua.items import Condition, listed
 from gateway.protocols.opcua.polling import Poller
 from gateway.store import Store, StoreSettings
@@ -262,7 +262,7 @@ async def opened(url: str, folder: Path, mode: str) -> AsyncIterator[Opened]:
 
 async def reading(peer: Peer, folder: Path, figures: Figures) -> None:
     async with opened(peer.url, folder, "poll") as (session, link):
-        items = listed(Device("plant", LISTED), settings(peer.url), link)
+        items = listed(Device("plant", LISTED), settings(peer.url), link, {})
         await nodes.resolve(session, items)
         poller = Poller(session, link, Condition(link, items, []))
         async with link.run("cycle") as run:
@@ -295,7 +295,7 @@ async def browsing(peer: Peer, folder: Path, figures: Figures) -> None:
             items, _ = await discovery.discovered(session, settings(peer.url), link)
             taken.append(time.perf_counter() - began)
             cpu.append(time.process_time() - cpu_began)
-            assert len(items) == FOUND, len(items)
+            assert len(items) >= FOUND, len(items)
     figures.say(
         f"{FOUND} nodes found and looked at in {min(taken):.2f} s, {min(cpu):.2f} s CPU", min(taken), 0.3
     )
@@ -322,7 +322,7 @@ async def capture(folder: Path) -> tuple[Path, Path]:
                 await asyncio.sleep(0.05)
             await asyncio.sleep(WATCHED_S)
         async with opened(url, folder, "poll") as (session, dropping):
-            items = listed(Device("plant", LISTED), settings(url), dropping)
+            items = listed(Device("plant", LISTED), settings(url), dropping, {})
             await nodes.resolve(session, items)
             async with dropping.run("cycle") as run:
                 await Poller(session, dropping, Condition(dropping, items, [])).read(items, run)
@@ -366,8 +366,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.mutant:
-        for module in (collect, reads, selftest):
-            module.fast_path_works = lambda: False  # type: ignore[attr-defined]
+        for name, module in list(sys.modules.items()):
+            if name.startswith(collect.__package__ or "") and hasattr(module, "fast_path_works"):
+                module.fast_path_works = lambda: False  # type: ignore[attr-defined]
     logging.disable(logging.CRITICAL)
     sys.exit(1 if asyncio.run(run(options.seconds)) else 0)
 

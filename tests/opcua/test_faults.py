@@ -1,18 +1,19 @@
 """Servers that die, hang, forget, refuse; and tags that are wrong."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from asyncua import ua
+from asyncua import Client, ua
 from asyncua.client.ua_session import UaSession
 
 from gateway.model import Device
 from gateway.protocols import opcua
-from gateway.protocols.opcua import collect, reads, selftest, session, subscriptions
+from gateway.protocols.opcua import collect, opening, reads, selftest, session, subscriptions
 from gateway.protocols.opcua.subscription import Subscription
 from tests.opcua.recording import RecordingLink, collecting, failure, supervised, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, Peer, running
@@ -95,6 +96,22 @@ async def test_cancelled_at_any_moment_no_session_is_left(tmp_path: Path, free_p
             assert task.cancelled()
         await asyncio.sleep(0.1)
         assert await sessions(server) == 0
+
+
+async def test_a_cancellation_that_comes_with_the_connection_is_not_lost() -> None:
+    class Connecting:
+        async def connect_socket(self) -> None:
+            with contextlib.suppress(asyncio.CancelledError):  # as asyncio.wait_for does before Python 3.12
+                await asyncio.sleep(5)
+
+        async def send_hello(self) -> None:
+            raise AssertionError("it went on")
+
+    task = asyncio.create_task(opening._open_socket(cast(Client, Connecting())))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
 
 
 async def test_all_sessions_taken(tmp_path: Path, free_port: Port) -> None:

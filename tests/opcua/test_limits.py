@@ -158,16 +158,17 @@ async def test_a_subscription_that_goes_silent_is_made_anew(
             assert missing == 0 or await run.gaps()
 
 
+@pytest.mark.timeout(30)
 async def test_what_sends_no_first_value_is_read(tmp_path: Path, free_port: Port) -> None:
     """Keep-alives come, values do not: subscribed is not heard."""
     async with running(NODE_OPCUA, free_port()) as server:
         link = RecordingLink("mill", tmp_path)
         settings = opcua.Settings(
-            url=server.url, publishing_interval_ms=50, poll_interval_ms=50, request_timeout_s=1
+            url=server.url, publishing_interval_ms=50, poll_interval_ms=50, request_timeout_s=3
         )
         server.say("hollow", "yes")
         async with collecting(link, settings, tags(some(5))):
-            await link.until(lambda: len(link.newest()) == 5)
+            await link.until(lambda: len(link.newest()) == 5, timeout=20)
             assert ways(link) == {"polled": 5}
             assert "subscribed, it sends no value" in link.reports[-1][1]
 

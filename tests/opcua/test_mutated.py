@@ -200,7 +200,8 @@ async def watched() -> AsyncIterator[Watch]:
 def a_victim(url: str, tmp_path: Path) -> Victim:
     link = RecordingLink("mad", tmp_path)
     nodes = {f"Tag{n}": f"ns=1;s=Line1.Tag{n}" for n in range(40)}
-    return Victim(url, listed(Device("mad", tags(nodes)), opcua.Settings(url=url), link), link)
+    items = listed(Device("mad", tags(nodes)), opcua.Settings(url=url), link, {})
+    return Victim(url, items, link)
 
 
 @pytest.mark.timeout(max(60, FRAMES // 200))

@@ -15,11 +15,13 @@ import sys
 from pathlib import Path
 
 from tests.opcua.capture import HEAD_BYTES, Capture, request
-from tests.peers.replay import CLOSE_CHANNEL, MOST_FRAME, Replay, say
+from tests.peers.replay import BROWSE, CLOSE_CHANNEL, MOST_FRAME, READ, Replay, say
 
 _LENGTHS = (-(2**31), -1000, -8, -5, -4, -2, -1, 0, 1, 5, 1000, 65_536, 10_000_000, 2**29, 2**30, 2**31 - 1)
 _ENCODINGS = bytes.fromhex("0080818B8C949596979899C6CB1718193F40")
 """Of Variants: scalars, arrays and matrices that are hard to decode, and types that are none."""
+_COUNT_AT, _RESULTS_AT = {READ: 12, BROWSE: 18}, 28
+"""Where requests and answers of these kinds hold the number of nodes."""
 HOSTILE = {
     "nulls": b"\x80" + struct.pack("<i", 2**31 - 1),
     "nested nulls": b"\x98" + struct.pack("<i", 1) + b"\x80" + struct.pack("<i", 2**31 - 1),
@@ -56,13 +58,17 @@ class Hostile(Replay):
         self._all = [answer for answers in self._by_kind.values() for answer in answers]
 
     def _asked(self, number: int, body: bytes) -> None:
-        kind, handle, _ = request(body)
+        kind, handle, parameters = request(body)
         if kind == CLOSE_CHANNEL:
             return
         if self._only is not None:
             self._send(number, handle, published(HOSTILE[next(self._only)]))
             return
         answer = bytearray(self._random.choice(self._by_kind.get(kind, self._all)))
+        if kind in _COUNT_AT and len(answer) > _RESULTS_AT + 4:
+            # As many results as were asked for: else nobody would look at them.
+            at = _COUNT_AT[kind]
+            answer[_RESULTS_AT : _RESULTS_AT + 4] = parameters[at : at + 4]
         for _ in range(self._random.randint(1, 3)):
             self._change(answer)
         if self._random.random() < 0.99:

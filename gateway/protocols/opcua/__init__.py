@@ -182,8 +182,10 @@ class TagSettings(Group):
     queue_size: int | None = setting(None, help="As at the device, for this tag.", low=1, high=100_000)
 
     def __post_init__(self) -> None:
-        if bool(self.node) == bool(self.events):
-            raise ValueError("a tag has a `node`, or `events` of one; exactly one of them")
+        if self.node and self.events:
+            raise ValueError("it has both `node` and `events`: one tag keeps values, another one events")
+        if not self.node and not self.events:
+            raise ValueError("it needs `node`, such as nsu=urn:plc;s=Line1.Speed, or `events`, as i=2253")
         if not self.events and (self.least_severity > 1 or self.event_types):
             raise ValueError("`least_severity` and `event_types` are for tags with `events`")
 

@@ -165,8 +165,14 @@ async def _connect(
 
 
 async def _open_socket(client: Client) -> None:
+    task = asyncio.current_task()
+    cancelled = task.cancelling() if task is not None else 0
     async with asyncio.timeout(_CONNECT_S):
         await client.connect_socket()
+        # asyncua waits with asyncio.wait_for, which before Python 3.12 swallows a cancellation that comes
+        # together with the connection (CPython issue 86296): the device would never stop.
+        if task is not None and task.cancelling() > cancelled:
+            raise asyncio.CancelledError
         await client.send_hello()
 
 
