@@ -169,6 +169,8 @@ class PackedChunk:
 
 
 def _open(data: bytes) -> tuple[ChunkHeader, int, int]:
+    if not isinstance(data, bytes):  # a damaged page can turn a column into any type
+        raise CorruptBlock("no bytes")
     if len(data) < HEADER_BYTES:
         raise CorruptBlock("shorter than a header")
     fields: tuple[Any, ...] = _HEADER.unpack_from(data)

@@ -262,6 +262,7 @@ class History:
 
     def set_aside(self, bad: Segment, why: str, now_us: int, mark: str = CORRUPT) -> None:
         """Rename a damaged segment, so that it is not read any more; it is searched then."""
+        self.searching = True
         self._leave(bad)
         aside = bad.path.with_name(f"{bad.path.name}.{mark}")
         if aside.exists():  # the one before is still being searched

@@ -86,6 +86,7 @@ class Mender:
 
     def set_aside(self, refused: str, oldest_seq: int, newest_seq: int, now_us: int) -> None:
         """Set the hot file aside; what it held is known while the gateway runs. OSError."""
+        self._history.searching = True
         self._hot.set_aside(self.condemned or refused, now_us)
         self.condemned = ""
         aside = [path for path in self.recoverer.waiting() if path.parent == self._hot.path.parent][-1:]

@@ -73,6 +73,8 @@ class Past:
         self._verified: set[Segment] = set()
         """Whose lists were found to be what was written."""
         self.damage: list[Damage] = []
+        self.left_out = 0
+        """So often something was left out since the start."""
 
     @property
     def deleted(self) -> Tombstones:
@@ -121,6 +123,7 @@ class Past:
             if where not in self._segments():
                 return  # it was unlinked meanwhile: there is nothing to miss
             why = f"history segment {where.path.name} cannot be read: {error}"
+            self.left_out += 1
             self.damage.append(
                 Damage(where.number, 0, Gap(gap.from_us, gap.to_us, why), is_corrupt(error), where.made)
             )
@@ -229,6 +232,7 @@ class Past:
 
     def _note(self, where: Segment, fold: Fold, number: int, data: bytes, error: CorruptBlock) -> None:
         gap = _gap_of_chunk(where, data, error, (fold.t0, fold.t1))
+        self.left_out += 1
         self.damage.append(Damage(where.number, number, gap))
 
     def whole(self, ranges: list[tuple[int, int]]) -> bool:

@@ -23,6 +23,7 @@ class Releaser:
         if self._history.searching or self._history.lingering:
             return
         deleted, segments = self._history.deleted, frozenset(self._history.segments)
+        left_out = self._history.past.left_out
         oldest = conn.execute("SELECT min(seq) FROM block").fetchone()[0]
         self._held_by = {each.id: self._held_by[each.id] for each in deleted if each.id in self._held_by}
         gone: list[int] = []
@@ -39,7 +40,8 @@ class Releaser:
                 gone.append(each.id)
             else:
                 self._held_by[each.id] = where
-        self.released = gone
+        if self._history.past.left_out == left_out:  # else a file that may hold more could not be read
+            self.released = gone
 
     def _within_another(self, one: Tombstone) -> bool:
         return any(

@@ -83,3 +83,10 @@ def test_no_bit_may_differ(rng: random.Random) -> None:
 def test_a_header_says_nothing_that_it_does_not_know(value: Value) -> None:
     header, _ = chunk.decode(chunk.encode(1, [1, 2], [value, 3], [0, 0], [0, 0]))
     assert header.bucket() is None, "mixed, infinite or beyond what a double holds exactly"
+
+
+@pytest.mark.parametrize("column", [None, 7, 1.5, "text", b""])
+def test_what_a_damaged_row_holds_instead_is_a_damaged_chunk(column: object) -> None:
+    for read in (chunk.decode_header, chunk.check, chunk.PackedChunk):
+        with pytest.raises(CorruptBlock):
+            read(column)  # type: ignore[operator]
