@@ -181,6 +181,11 @@ def cases(counts: dict[str, int]) -> Iterator[str]:
                 yield f"{call}:error={error}:when={n}+"
 
 
+def earlier(inject: str, tenths: int) -> str:
+    """Aim at an earlier call: a loaded machine's run may make fewer of them than the counted ones did."""
+    return re.sub(r"(?<=when=)\d+", lambda n: str(max(1, int(n[0]) * tenths // 10)), inject)
+
+
 @pytest.mark.parametrize("lane", range(_LANES))
 def test_no_refused_call_is_acknowledged_or_ends_the_writer(lane: int, tmp_path: Path) -> None:
     counts = counted(tmp_path / "run")
@@ -192,9 +197,9 @@ def test_no_refused_call_is_acknowledged_or_ends_the_writer(lane: int, tmp_path:
     failures, stalled, hits, slowest = [], 0, 0, 0.0
     for inject in chosen:
         outcome = injected(tmp_path / "run", inject)
-        for _ in range(2):
+        for tenths in (10, 9, 8, 7, 5):
             if not (outcome.injected or outcome.problem):
-                outcome = injected(tmp_path / "run", inject)
+                outcome = injected(tmp_path / "run", earlier(inject, tenths))
         stalled += outcome.stalled
         hits += outcome.injected > 0
         slowest = max(slowest, outcome.resumed_s)
