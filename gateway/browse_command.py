@@ -139,7 +139,7 @@ def _shown(branch: "Branch") -> str:
     if branch.status >> 30:  # uncertain or bad
         return f"[{status_text(branch.status)}]"
     text = _text(branch.value)
-    enum, unit = branch.about.enum.get(str(branch.value)), branch.about.unit
+    enum, unit = branch.about.meaning(branch.value), branch.about.unit
     text += f" ({_printable(enum)})" if enum else f" {_printable(unit)}" if unit else ""
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 
