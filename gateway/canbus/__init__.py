@@ -44,8 +44,8 @@ async def opened(
 ) -> AsyncIterator[Bus]:
     """Open the bus of a device. DeviceProblem: it cannot be opened.
 
-    `filters`: (can_id, mask) as in linux/can/raw.h: a frame is received if its id and can_id agree in the bits
-    of the mask, for any of them; none: every frame. `batch_ms`: a busy bus is fetched so often.
+    `filters`: (can_id, mask) as in linux/can/raw.h: a frame is received if its id and can_id agree in the
+    bits of the mask, for any of them; none: every frame. `batch_ms`: a busy bus is fetched so often.
     """
     from gateway.canbus.threaded import ThreadedBus
 
