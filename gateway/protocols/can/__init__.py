@@ -12,7 +12,6 @@ from gateway.model import Device, Link
 from gateway.protocols.can.tags import DecodingSettings, TagSettings
 from gateway.settings import setting
 
-
 __all__ = ["Settings", "TagSettings", "device_nodes", "run"]
 
 

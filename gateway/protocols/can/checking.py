@@ -1,4 +1,4 @@
-"""What is decoded compared with what cantools decodes, payload by payload. Only the child process imports this."""
+"""What is decoded, compared with what cantools decodes. Only the child process imports this."""
 
 import dataclasses
 import math
@@ -45,7 +45,7 @@ def without_statuses(message: Message) -> Message:
 def same(ours: Any, theirs: Any, signal: Signal) -> bool:
     """Say whether two values are the same, bit for bit and of one type."""
     if isinstance(ours, bytes):
-        return int.from_bytes(ours, "big" if signal.big_endian else "little") == theirs
+        return bool(int.from_bytes(ours, "big" if signal.big_endian else "little") == theirs)
     if isinstance(ours, float) and isinstance(theirs, float) and math.isnan(ours):
         return math.isnan(theirs)
     if isinstance(theirs, int) and not -(2**63) <= theirs < 2**64:
@@ -63,12 +63,12 @@ def payloads(message: Message) -> Iterator[bytes]:
     by_name = {signal.name: signal for signal in message.signals}
     pages = {(signal.multiplexed_by, first) for signal in message.signals for first, _ in signal.pages}
     for name, value in sorted(pages)[:_MOST_PAGES]:
-        payload = rng.randbytes(message.length)
-        for _ in range(len(by_name)):  # a multiplexer may itself be on a page
-            if name not in by_name:
+        payload, chain = rng.randbytes(message.length), [(name, value)]
+        while chain and len(chain) <= len(by_name) and (signal := by_name.get(chain[-1][0])):
+            payload = placed(payload, signal, chain[-1][1])
+            if not signal.pages:  # this multiplexer is always there, others are on a page themselves
                 break
-            payload = placed(payload, by_name[name], value)
-            name, value = by_name[name].multiplexed_by, by_name[name].pages[0][0] if by_name[name].pages else 0
+            chain.append((signal.multiplexed_by, signal.pages[0][0]))
         yield payload
 
 

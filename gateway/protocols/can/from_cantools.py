@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import cantools.database
+from cantools.database.can import Database
 from cantools.database.can import Message as Theirs
 from cantools.database.can import Signal as TheirSignal
+from cantools.database.errors import Error, UnsupportedDatabaseFormatError
 
 from gateway.canbus import EXTENDED
 from gateway.protocols.can.checking import disagreeing
@@ -22,15 +24,18 @@ _LONGEST_COMMENT = 200
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]*encoding=["']([\w.-]+)""")
 
 
-def read(path: Path, data: bytes, encoding: str | None, *, j1939: bool | None) -> tuple[list[Message], list[str]]:
+def read(
+    path: Path, data: bytes, encoding: str | None, *, j1939: bool | None
+) -> tuple[list[Message], list[str]]:
     """Return the messages of a file and sentences on what of it is not used. Unreadable: nothing of it is."""
     kind = path.suffix.lower()[1:]
     text = _text(path, data, encoding, kind)
     try:
         # Not strict: what overlaps, or does not fit, is judged signal by signal.
         database = cantools.database.load_string(text, kind, strict=False)
-    except cantools.database.UnsupportedDatabaseFormatError as error:
+    except UnsupportedDatabaseFormatError as error:
         raise Unreadable(_sentence(path, text, error.__cause__ or error)) from error
+    assert isinstance(database, Database)  # a CDD is no format of ours
     found, notes = [], []
     for theirs in database.messages:
         if theirs.is_container:
@@ -66,7 +71,7 @@ def _message(theirs: Theirs, file: str, *, j1939: bool | None) -> tuple[Message,
     extended = theirs.is_extended_frame
     grouped = extended and (theirs.protocol == "j1939" if j1939 is None else j1939)
     message = Message(
-        name=_clean(theirs.name),
+        name=theirs.name,
         can_id=theirs.frame_id | (EXTENDED if extended else 0),
         length=theirs.length,
         signals=tuple(map(_signal, theirs.signals)),
@@ -80,8 +85,8 @@ def _message(theirs: Theirs, file: str, *, j1939: bool | None) -> tuple[Message,
     for name in disagreeing(theirs, kept):
         why[name] = "what is decoded of it differs from what cantools decodes"
     kept = _with(message, (signal for signal in message.signals if not why[signal.name]))
-    return kept, [
-        f"{file}: signal {name} of message {message.name} is not decoded: {reason}"
+    return _renamed(kept), [
+        _clean(f"{file}: signal {name} of message {message.name} is not decoded: {reason}")
         for name, reason in why.items()
         if reason
     ]
@@ -92,10 +97,19 @@ def _with(message: Message, signals: Iterable[Signal]) -> Message:
     return message if len(kept) == len(message.signals) else replace(message, signals=kept)
 
 
+def _renamed(message: Message) -> Message:
+    """Return a message whose names can be printed; most have such names."""
+    signals = tuple(
+        replace(each, name=_clean(each.name), multiplexed_by=_clean(each.multiplexed_by))
+        for each in message.signals
+    )
+    return replace(message, name=_clean(message.name), signals=signals)
+
+
 def _signal(theirs: TheirSignal) -> Signal:
     invalid = theirs.raw_invalid
     return Signal(
-        name=_clean(theirs.name),
+        name=theirs.name,
         start=theirs.start,
         length=theirs.length,
         big_endian=theirs.byte_order == "big_endian",
@@ -108,7 +122,7 @@ def _signal(theirs: TheirSignal) -> Signal:
         high=_limit(theirs.maximum),
         texts={int(raw): _clean(str(text)) for raw, text in (theirs.conversion.choices or {}).items()},
         multiplexer=theirs.is_multiplexer,
-        multiplexed_by=_clean(theirs.multiplexer_signal or ""),
+        multiplexed_by=theirs.multiplexer_signal or "",
         pages=tuple(_ranges(theirs.multiplexer_ids or ())),
         invalid=int(invalid) if invalid is not None and float(invalid).is_integer() else None,
         comment=_clean(theirs.comment or "")[:_LONGEST_COMMENT],
@@ -132,7 +146,9 @@ def _ranges(values: Iterable[int]) -> Iterable[tuple[int, int]]:
 
 def _clean(text: str) -> str:
     """Return one line of what can be printed."""
-    return " ".join("".join(c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text).split())
+    return " ".join(
+        "".join(c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text).split()
+    )
 
 
 _SYNTAX = re.compile(r"(?:Invalid syntax at )?line (\d+), column (\d+)(?:: \"?(.*?)\"?)?$", re.DOTALL)
@@ -144,13 +160,13 @@ def _sentence(path: Path, text: str, error: BaseException) -> str:
     if place is not None:
         near = f": {place[3][:120]}" if place[3] else f": {said}"
         return (
-            f"{path}:{place[1]}:{place[2]}: this is not understood{near}; a `;` or a quotation mark is missing "
-            "there or in the line before, or the file was cut off: open it in an editor for such files"
+            f"{path}:{place[1]}:{place[2]}: this is not understood{near}; a `;` or a quotation mark is "
+            "missing there or in the line before, or the file was cut off: open it in an editor for it"
         )
     if isinstance(error, MemoryError | RecursionError):
         return f"{path}: it cannot be read, it is too large or too deeply nested ({type(error).__name__})"
     line = _line(text, said)
-    if not isinstance(error, cantools.database.errors.Error):
+    if not isinstance(error, Error):
         said = f"cantools cannot read it ({type(error).__name__}: {said}): is it a {path.suffix} file?"
     if "more than 11 bits" in said:
         said += " An id of 29 bits is written with 2147483648 added to it."

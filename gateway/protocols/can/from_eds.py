@@ -6,6 +6,7 @@ CiA 301, 7.5.2.35 (1800h: communication of a TPDO) and 7.5.2.37 (1A00h: its mapp
 import configparser
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from canopen import ObjectDictionary
@@ -46,7 +47,7 @@ def read(path: Path, data: bytes, name: str, node: int) -> tuple[list[Message], 
                 continue
             why = {signal.name: usable(signal, message) for signal in message.signals}
             if any(why.values()) or message.length > 64:
-                notes.append(f"{path.name}: TPDO{number + 1} is not used: it maps more than fits into a frame")
+                notes.append(f"{path.name}: TPDO{number + 1} is not used: it maps more than a frame holds")
                 continue
             messages.append(message)
     if not messages:
@@ -78,11 +79,13 @@ def _pdo(dictionary: ObjectDictionary, name: str, node: int, number: int, file: 
 
 
 def _signals(dictionary: ObjectDictionary, entries: list[int]) -> Iterator[Signal]:
-    start, seen: set[str] = 0, set()
+    start, seen = 0, set[str]()
     for entry in entries:
         index, subindex, length = entry >> 16, entry >> 8 & 0xFF, entry & 0xFF
         if index >= 0x20 and length:  # below are the data types: a dummy that fills up
             signal = _signal(_object(dictionary, index, subindex), index, subindex, start, length)
+            if signal.name in seen:
+                signal = replace(signal, name=f"{signal.name} {signal.comment}")
             seen.add(signal.name)
             yield signal
         start += length
@@ -110,7 +113,8 @@ def _object(dictionary: ObjectDictionary, index: int, subindex: int) -> ODVariab
     found = dictionary.get(index)
     if found is None or isinstance(found, ODVariable):
         return found
-    return found.get(subindex)
+    variable: ODVariable | None = found.get(subindex)
+    return variable
 
 
 def _value(record: object, subindex: int) -> int | None:

@@ -52,6 +52,7 @@ class Field(NamedTuple):
 
     signal: Signal
     scaling: Scaling = UNSCALED
+    tag: str = ""
 
 
 def compiled(fields: Sequence[Field], message: Message) -> Decode:
@@ -159,7 +160,7 @@ def _fitting(value: int) -> int | float:
 
 def usable(signal: Signal, message: Message) -> str:
     """Return why a signal cannot be decoded, or ""."""
-    if not 0 < signal.length <= 8 * message.length or not 0 <= signal.start or signal.end > message.length:
+    if not 0 < signal.length <= 8 * message.length or signal.start < 0 or signal.end > message.length:
         return f"it does not fit into the {message.length} bytes of the message"
     if signal.is_float and signal.length not in FLOAT_CODES:
         return f"a float has 16, 32 or 64 bits, this one {signal.length}"

@@ -40,13 +40,17 @@ def pgn_filter(pgn: int) -> tuple[int, int]:
 def indicators(signal: Signal) -> tuple[int, int] | None:
     """Return from which raw value on a parameter is "not available", and from which an error is indicated.
 
-    J1939-71, 5.1.4 and table 1: of a byte and more the highest byte is 0xFF or 0xFE, of fewer bits all of them
-    are set, or all but the last. None: every raw value is a value, as where the database has texts for them.
+    J1939-71, 5.1.4 and table 1: of a byte and more the highest byte is 0xFF or 0xFE, of fewer bits all are
+    set, or all but the last. None: every raw value is a value, as where the database has texts for them.
     """
     if signal.is_float or signal.signed or not 1 < signal.length <= 64:
         return None
     bits = signal.length
-    found = (0xFF << bits - 8, 0xFE << bits - 8) if bits >= 12 or bits == 8 else ((1 << bits) - 1, (1 << bits) - 2)
+    found = (
+        (0xFF << bits - 8, 0xFE << bits - 8)
+        if bits >= 12 or bits == 8
+        else ((1 << bits) - 1, (1 << bits) - 2)
+    )
     for raw in found:
         text = signal.texts.get(raw)
         if text is not None and not _SAYS_NONE.search(text):

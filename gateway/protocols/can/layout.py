@@ -52,9 +52,7 @@ class Multiplexer:
             return found
 
     def _found(self, value: int) -> Part | None:
-        there = [
-            each for each in self._below if any(first <= value <= last for first, last in each.pages)
-        ]
+        there = [each for each in self._below if any(first <= value <= last for first, last in each.pages)]
         if not there and value not in self.signal.texts:
             return None
         names = tuple(each.name for each in there)

@@ -16,7 +16,7 @@ from gateway.protocols.can.j1939 import source_of
 from gateway.protocols.can.tags import DecodingSettings
 
 _PATIENCE_S = 120.0
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG")
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "PYTHON")
 _MEMORY = "can databases"
 
 Signature = tuple[int, int, int]
@@ -67,7 +67,8 @@ def merged(parts: Iterable[_Read]) -> Database:
     notes: list[str] = []
     for part in parts:
         notes += part.notes
-        for message in part.messages:
+        for each in part.messages:
+            message = each
             key = ("id", message.can_id)
             if message.pgn is not None:
                 key = ("source", message.pgn << 8 | source_of(message.can_id))
@@ -84,7 +85,8 @@ def merged(parts: Iterable[_Read]) -> Database:
 
 def _twice(message: Message, first: Message) -> str:
     what = f"id {id_text(message.can_id)}" if message.pgn is None else f"PGN {message.pgn} and source address"
-    return f"{message.file}: message {message.name} is not used: {first.name} of {first.file} has the same {what}"
+    who = f"{message.file}: message {message.name}"
+    return f"{who} is not used: {first.name} of {first.file} has the same {what}"
 
 
 def _files(settings: DecodingSettings) -> list[_File]:
@@ -112,7 +114,7 @@ async def _read(device: str, file: _File) -> _Read:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env={name: text for name, text in os.environ.items() if name in _ENVIRONMENT or name.startswith("PYTHON")},
+        env={name: os.environ[name] for name in os.environ if name.startswith(_ENVIRONMENT)},
     )  # fmt: skip
     try:
         async with asyncio.timeout(_PATIENCE_S):
@@ -143,6 +145,6 @@ def _understood(answer: bytes) -> _Read | str:
 
 def _ending(path: Path, code: int) -> str:
     if code == -signal.SIGXCPU:
-        return f"{path}: reading it was given up after {_PATIENCE_S:.0f} s: save only the messages that the bus has"
+        return f"{path}: it takes too long to read: save in it only the messages that the bus has"
     why = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
     return f"{path}: reading it ended {why}: is it a database of a CAN bus?"

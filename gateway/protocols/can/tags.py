@@ -67,16 +67,16 @@ class DecodingSettings(Group):
     )
     keep_interval_ms: int = setting(
         1000,
-        help="A signal that keeps changing is kept at most this often, with its newest value; 0 keeps that of "
-        "every frame.",
+        help="A signal that keeps changing is kept at most this often, with its newest value; 0 keeps that "
+        "of every frame.",
         low=0,
         high=86_400_000,
         example="1s",
     )
     raw_frames: Literal["off", "unknown", "all"] = setting(
         "off",
-        help="Of which ids the whole payload is kept too, as bytes, under the tag MESSAGE.raw or 0x1A0.raw: of "
-        "none, of those that no database knows, or of all.",
+        help="Of which ids the whole payload is kept too, as bytes, under the tag MESSAGE.raw or 0x1A0.raw: "
+        "of none, of those that no database knows, or of all.",
     )
 
     @property
