@@ -9,9 +9,7 @@ from gateway.protocols.can.tags import DecodingSettings
 class Decoder:
     """Decodes the frames of one bus; not thread-safe."""
 
-    def __init__(
-        self, device: Device, settings: DecodingSettings, database: Database, link: Link
-    ) -> None:
+    def __init__(self, device: Device, settings: DecodingSettings, database: Database, link: Link) -> None:
         self.problems: tuple[str, ...] = ()
         """Sentences on listed tags that the databases do not have, and on what in them cannot be used."""
 
