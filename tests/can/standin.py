@@ -1,7 +1,7 @@
-"""A machine with a CAN interface where there is none: its folder in /sys, and a datagram socket for the raw one.
+"""A CAN interface where there is none: its folder of /sys, and a datagram socket in place of the raw one.
 
-The records on the socket are those of linux/can.h, with the kernel's time of each and its count of drops, so the
-gateway's reader runs as it is. What is not tried here is AF_CAN itself: that is done on machines that boot.
+The records on the socket are those of linux/can.h, with the kernel's time of each and its count of drops, so
+the gateway's reader runs as it is. Not tried here is AF_CAN itself: that is for machines that boot.
 """
 
 import socket
@@ -25,6 +25,7 @@ class Machine:
         self.filters: list[tuple[int, int]] = []
         self.fd = False
         self.sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sender.settimeout(0)
         self.refuses: OSError | None = None
         self._index = 0
 
@@ -59,6 +60,7 @@ class Machine:
             raise self.refuses
         self.filters, self.fd = list(filters), fd
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        receiver.settimeout(0)
         receiver.bind(("127.0.0.1", 0))
         self.sender.connect(receiver.getsockname())
         receiver.connect(self.sender.getsockname())
