@@ -30,15 +30,15 @@ class LinkState:
     traffic: Traffic
 
 
-def look(device: str, channel: str, bitrate: int | None, net: Path = NET) -> LinkState:
+def look(device: str, channel: str, bitrate: int | None) -> LinkState:
     """Return the state of an interface; blocks briefly. BusProblem: it is not there, no CAN one, not up."""
-    folder = net / channel
+    folder = NET / channel
     name = f"device {device}: {channel}"
     try:
         kind = _number(folder / "type")
         flags = int((folder / "flags").read_text(), 16)
         if kind != _CAN:
-            raise BusProblem(f"{name} is no CAN interface; {_others(net)}", "absent")
+            raise BusProblem(f"{name} is no CAN interface; {_others()}", "absent")
         if not flags & _UP:
             raise BusProblem(f"{name} is down: {up_command(channel, bitrate)}", "down")
         if _number(folder / "carrier") == 0:
@@ -53,7 +53,7 @@ def look(device: str, channel: str, bitrate: int | None, net: Path = NET) -> Lin
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BusProblem(
             f"{name} does not exist: is the adapter plugged in and its driver loaded (`ip link`, `dmesg`)? "
-            f"{_others(net)}",
+            f"{_others()}",
             "absent",
         ) from error
     except (OSError, ValueError) as error:  # it went away or down while it was looked at
@@ -83,9 +83,9 @@ def _number(file: Path) -> int:
     return int(file.read_text())
 
 
-def _others(net: Path) -> str:
+def _others() -> str:
     found = []
-    for folder in sorted(net.iterdir()) if net.is_dir() else []:
+    for folder in sorted(NET.iterdir()) if NET.is_dir() else []:
         try:
             if _number(folder / "type") == _CAN:
                 found.append(folder.name)

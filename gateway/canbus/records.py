@@ -92,16 +92,12 @@ class Records:
             data = [each[:length] for each, length in zip(data, lengths, strict=True)]
         stamps = memoryview(self._stamps)[: count * _STAMP.size]
         frames = Frames(list(starmap(_microseconds, _STAMP.iter_unpack(stamps))), ids, data)
-        errors = [i for i, can_id in enumerate(ids) if can_id & ERROR]
-        return (_without(frames, errors), [(ids[i], data[i]) for i in errors]) if errors else (frames, [])
+        places = [i for i, can_id in enumerate(ids) if can_id & ERROR]
+        errors = [(ids[i], data[i]) for i in places]
+        for place in reversed(places):
+            del frames.ts[place], frames.ids[place], frames.data[place]
+        return frames, errors
 
 
 def _microseconds(seconds: int, nanoseconds: int) -> int:
     return seconds * 1_000_000 + nanoseconds // 1000
-
-
-def _without(frames: Frames, places: list[int]) -> Frames:
-    for column in (frames.ts, frames.ids, frames.data):
-        for place in reversed(places):
-            del column[place]
-    return frames

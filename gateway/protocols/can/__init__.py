@@ -6,6 +6,7 @@ Only the settings live here, so that a configuration is checked without importin
 import asyncio
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway import canbus
 from gateway.model import Device, Link
@@ -16,14 +17,14 @@ __all__ = ["Settings", "TagSettings", "device_nodes", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(DecodingSettings, canbus.Settings):
+class Settings(canbus.Settings, DecodingSettings):
     """A CAN bus with a database."""
 
     SHORT = "database"
 
     silence_ms: int = setting(
         10_000,
-        help="After this time without a frame the device is shown as degraded; 0 never.",
+        help="After this time without a frame the device is degraded, and the hole is recorded; 0 never.",
         low=0,
         high=86_400_000,
         example="10s",
@@ -31,11 +32,15 @@ class Settings(DecodingSettings, canbus.Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.databases and not self.canopen and self.raw_frames == "off":
+        if not (self.databases or self.canopen or self.raw_frames != "off"):
             raise ValueError(
                 "nothing says what the frames mean: add `database`, as press.dbc, or `canopen`, "
                 "or `raw_frames: all` to store them as they come"
             )
+
+    def files(self) -> list[Path]:
+        """Return the databases and EDS files."""
+        return [*self.databases, *(node.eds for node in self.canopen.values())]
 
 
 def device_nodes(settings: Settings) -> list[str]:

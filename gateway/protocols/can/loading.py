@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,13 +51,9 @@ async def load(device: str, settings: DecodingSettings, memory: dict[str, Any]) 
     return merged(used.values())
 
 
-async def outdated(settings: DecodingSettings, memory: Mapping[str, Any]) -> bool:
-    """Say whether a file has changed since it was read: the session is to begin anew."""
-    used = memory.get(_MEMORY, {})
-    for file in _files(settings):
-        if (file, await asyncio.to_thread(_signature, file.path)) not in used:
-            return True
-    return False
+async def signatures(settings: DecodingSettings) -> list[Signature]:
+    """Return what the files are now."""
+    return [await asyncio.to_thread(_signature, file.path) for file in _files(settings)]
 
 
 def merged(parts: Iterable[_Read]) -> Database:
