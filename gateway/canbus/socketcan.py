@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 from collections.abc import AsyncIterator, Sequence
+from itertools import accumulate
 
 from gateway.canbus import error_frames, link_state
 from gateway.canbus.batched import BatchedBus, Opening
@@ -108,6 +109,8 @@ class SocketBus(BatchedBus):
         self.health.dropped += (drops - self._drops) % 2**32
         self._drops = drops
         if frames:
+            if not self.health.frames:  # the kernel begins to stamp a little after it was asked to
+                frames.ts = [*accumulate(reversed(frames.ts), min)][::-1]
             self._stamping.own(frames)
         return frames
 
