@@ -1,6 +1,7 @@
 """Listens to an open bus: frames become samples, and what is wrong is told."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from gateway.canbus import Bus
@@ -11,6 +12,7 @@ from gateway.protocols.can.decoder import Decoder
 from gateway.protocols.can.losses import Loss, Losses
 
 _LOOK_S = 1.0
+_FOR_EVER_US = 2**62
 _TELL_NS = 60_000_000_000
 """So long a loss is told of."""
 _ERRORS: Final = {
@@ -24,10 +26,17 @@ class Listening:
     """One open bus and what is made of its frames."""
 
     def __init__(
-        self, bus: Bus, decoder: Decoder, settings: Settings, link: Link, tags: BusTags, losses: Losses
+        self,
+        bus: Bus,
+        decoder: Decoder,
+        settings: Settings,
+        link: Link,
+        tags: BusTags,
+        losses: Losses,
+        told: Sequence[str] = (),
     ) -> None:
         self._bus, self._decoder, self._link = bus, decoder, link
-        self._tags, self._losses = tags, losses
+        self._tags, self._losses, self._told = tags, losses, told
         self._silence_ns = settings.silence_ms * 1_000_000
         self._heard_us, self._heard_ns = link.clock.wall_us(), link.clock.mono_ns()
         self._traffic = bus.health.traffic
@@ -37,10 +46,12 @@ class Listening:
     async def run(self) -> None:
         """Listen until the bus is lost (BusProblem)."""
         try:
-            async with self._link.run("subscription") as run:
-                run.add(0)
-                await self._together(run)
+            with self._link.offer(self._decoder):
+                async with self._link.run("subscription") as run:
+                    run.add(0)
+                    await self._together(run)
         finally:
+            self._losses.emit(self._decoder.flush(_FOR_EVER_US))  # the last state is never lost
             self._losses.settle(at_once=True)
 
     async def _together(self, run: Run) -> None:
@@ -87,7 +98,7 @@ class Listening:
 
     def _sentences(self) -> list[str]:
         health = self._bus.health
-        found = list(self._decoder.problems)
+        found = [*self._told, *self._decoder.problems, *self._decoder.sentences(self._link.stamp()[0])]
         if health.state in _ERRORS:
             counted = f" (REC {health.receive_errors}, TEC {health.transmit_errors})"
             cause = health.cause or _ERRORS[health.state]
