@@ -54,7 +54,7 @@ class SocketBus(BatchedBus):
 
     def __init__(self, opening: Opening, sock: socket.socket, state: LinkState) -> None:
         super().__init__(opening)
-        self.health.state = "error-active"
+        self.health.state, self.health.traffic = "error-active", 0
         self._device, self._settings = opening.device, opening.settings
         self._socket = sock
         self._state = state

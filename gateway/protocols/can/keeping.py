@@ -44,6 +44,11 @@ class Keeper:
     def heard(self) -> bool:
         return self._kept is not _NOTHING
 
+    def forget(self) -> None:
+        """What was kept last did not get into the store: the next value is kept, changed or not."""
+        self._kept, self._at_us = _NOTHING, _NEVER
+        self._due_us = _NEVER
+
     def take(self, values: "Sequence[Value | Bad]", ts: Sequence[int], flags: int, batch: Batch) -> None:
         """Put into the batch what is to be kept of some values and their times, in order."""
         if self.every:
