@@ -63,7 +63,6 @@ class Machine:
         receiver.settimeout(0)
         receiver.bind(("127.0.0.1", 0))
         self.sender.connect(receiver.getsockname())
-        receiver.connect(self.sender.getsockname())
         self.receivers.append(receiver)
         return receiver
 
