@@ -90,6 +90,14 @@ class Decoder:
         touched.clear()
         return batch
 
+    def forget(self) -> None:
+        """Samples of before did not get into the store: of every signal the next value is kept."""
+        for _, keeper in self._keepers.values():
+            keeper.forget()
+        for reception in self._senders.values():
+            if reception is not None:
+                reception.last = None
+
     def flush(self, now_us: int) -> Batch:
         """Return the changes that waited for their interval to pass, as of a time of the frames' clock."""
         batch = Batch()

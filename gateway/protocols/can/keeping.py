@@ -42,6 +42,10 @@ class Keeper:
         """Say whether it keeps each value, changed or not."""
         return not self._interval_us and not self._deadband
 
+    def forget(self) -> None:
+        """What was kept last did not get into the store: the next value is kept, changed or not."""
+        self._kept, self._at_us, self._due_us = _NOTHING, _NEVER, _NEVER
+
     def take(self, values: "Sequence[Value | Bad]", ts: Sequence[int], flags: int, batch: Batch) -> None:
         """Put into the batch what is to be kept of some values and their times, in order."""
         self.heard = True

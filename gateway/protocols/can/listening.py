@@ -39,9 +39,11 @@ class Listening:
         self._tags, self._losses, self._told = tags, losses, told
         self._silence_ns = settings.silence_ms * 1_000_000
         self._heard_us, self._heard_ns = link.clock.wall_us(), link.clock.mono_ns()
-        self._traffic = bus.health.traffic
-        """Frames of all kinds on the bus when it was last heard."""
+        self._traffic: int | None = None
+        """Frames of all kinds on the bus when it was found silent."""
         self._dropped = 0
+        self._forgotten = losses.samples.total
+        """So many samples were lost when the decoder was told."""
 
     async def run(self) -> None:
         """Listen until the bus is lost (BusProblem)."""
@@ -74,6 +76,9 @@ class Listening:
     async def _look(self, run: Run) -> None:
         while True:
             self._losses.emit(self._tags.look(self._bus.health, self._losses.frames.total))
+            if self._losses.samples.total != self._forgotten:
+                self._forgotten = self._losses.samples.total
+                self._decoder.forget()
             self._losses.settle()
             detail = "; ".join(self._sentences())
             self._link.report("degraded" if detail else "running", detail)
@@ -92,7 +97,7 @@ class Listening:
             self._losses.frames.add(health.dropped - self._dropped, self._heard_us)
             self._dropped = health.dropped
         self._heard_us, self._heard_ns = clock.wall_us(), clock.mono_ns()
-        self._traffic = health.traffic
+        self._traffic = None
 
     # -- what is to be said --------------------------------------------------------------------------
 
@@ -116,6 +121,8 @@ class Listening:
         silent_ns = self._link.clock.mono_ns() - self._heard_ns
         if not self._silence_ns or silent_ns < self._silence_ns:
             return ""
+        if self._traffic is None:
+            self._traffic = self._bus.health.traffic
         if self._bus.health.traffic != self._traffic:
             return "there are frames on the bus, but none that the database knows: is it that of this bus?"
         return f"no frame came for {self._silence_ns / 1e9:g} s or more: {_WIRING}"
