@@ -35,11 +35,14 @@ def test_a_scaled_tag_is_not_in_the_unit_of_the_database() -> None:
 def test_a_tag_that_no_database_has_is_named_with_its_line() -> None:
     tags = {"speed": TagSettings(signal="EngineData.Sped"), "gear": TagSettings(signal="EngineData.Gear")}
     wanted = Wanted(Device("bus", tags, {"speed": "gateway.yaml:7"}), EVERY, read("plain.dbc"))
-    assert wanted.problems == [
+    assert list(wanted.problems.values()) == [
         "speed (gateway.yaml:7): the databases have no signal EngineData.Sped; did you mean EngineData.Speed?"
     ]
     bench = Bench(read("plain.dbc"), EVERY, tags)
     assert len(bench.decoder.problems) == 1
+    assert {tag: state.way for tag, state in bench.decoder.tag_states().items()} == {
+        "speed": "bad", "gear": "subscribed",
+    }  # fmt: skip
     assert bench.take((0, *FRAME)) == [("gear", 0, 2, 0)]
 
 
