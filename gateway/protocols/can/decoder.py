@@ -44,8 +44,8 @@ class Decoder:
         """Sentences on what the files have and cannot be used."""
         self.untaken = 0
         """Frames of which nothing is wanted, or that no database knows."""
-        self._matching = Matching(database)
-        self._reassembly = Reassembly() if self._matching.groups else None
+        self.matching = Matching(database)
+        self._reassembly = Reassembly() if self.matching.groups else None
         self._mains: dict[str, int] = link.memory.setdefault("can sources", {})
         """Whose frames of a J1939 message have the plain names: the first sender that was heard."""
         self._receptions: dict[int, Reception | None] = {}
@@ -106,7 +106,7 @@ class Decoder:
         """Return (can_id, mask) of what is decoded, as in linux/can/raw.h; [] for every frame."""
         if self._wanted.everything:
             return []
-        matching = self._matching
+        matching = self.matching
         exact = [each for each, message in matching.by_id.items() if self._wanted.wants(message)]
         exact += self._wanted.ids
         found = [(each, _EXACTLY[bool(each & EXTENDED)]) for each in exact]
@@ -150,7 +150,7 @@ class Decoder:
         return found
 
     def _reception(self, can_id: int) -> Reception | None:
-        message, source = self._matching.message(can_id)
+        message, source = self.matching.message(can_id)
         if message is None:
             return self._unknown(can_id)
         key = message.name, source
@@ -182,7 +182,7 @@ class Decoder:
             if can_id >> 16 & 0x3FF not in _TRANSPORT or not can_id & EXTENDED:
                 continue
             whole = reassembly.take(can_id, payload, ts)
-            if whole is None or whole.pgn not in self._matching.groups:
+            if whole is None or whole.pgn not in self.matching.groups:
                 continue
             reception = self._met(EXTENDED | 6 << 26 | whole.pgn << 8 | whole.source)
             if reception is not None:
