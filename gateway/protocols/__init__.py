@@ -9,6 +9,7 @@ from gateway.model import ProtocolModule
 
 PROTOCOLS: Mapping[str, str] = MappingProxyType(
     {
+        "can": "gateway.protocols.can",
         "opcua": "gateway.protocols.opcua",
         "push": "gateway.protocols.push",
         "revpi": "gateway.protocols.revpi",
