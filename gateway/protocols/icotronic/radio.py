@@ -1,0 +1,340 @@
+"""The radio link to one sensor node, and its stream: what is, and how it comes and goes."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+
+from gateway.clock import Clock
+from gateway.controls import (
+    ConnectedNode,
+    FoundNode,
+    NoAnswer,
+    NodeBusy,
+    NodeLost,
+    NodeNotFound,
+    NodeProblem,
+    NotConnected,
+)
+from gateway.model import GatewayError
+from gateway.protocols.icotronic.messages import STH, Request, as_mac
+from gateway.protocols.icotronic.requests import Requester
+from gateway.protocols.icotronic.stream import NodeStream
+from gateway.protocols.icotronic.tags import is_node
+from gateway.protocols.icotronic.units import Node, Stu
+
+_CONNECT_S = 20.0
+_LINK_S = 3.0
+"""For a link that the STU begins."""
+_SEARCH_S = 5.0
+"""For the first node to be found."""
+_ROUND_S = 0.5
+_LOOK_S = 0.1
+_ALIVE_NS = 1_000_000_000
+"""A stream whose last frame is younger is going on."""
+_FAREWELL_S = 3.0
+_FAREWELL_WAITS_S = (0.3, 0.4, 0.5)
+
+_log = logging.getLogger(__name__)
+
+
+class Radio:
+    """The STU, the node that it is connected to, and the node's stream."""
+
+    def __init__(
+        self,
+        device: str,
+        clock: Clock,
+        requester: Requester,
+        *,
+        began: Callable[[NodeStream], None],
+        ended: Callable[[NodeStream], None],
+    ) -> None:
+        self.stu = Stu(device, self.ask)
+        self.node = Node(device, self.ask)
+        self.connected: ConnectedNode | None = None
+        self.stream: NodeStream | None = None
+        self.recorded = False
+        """The stream is somebody's, not only for the tags."""
+        self.problem = ""
+        """Why no node is connected, where that is not as it should be."""
+        self.lost: tuple[int, str, ConnectedNode] | None = None
+        """Since when (wall, microseconds) a node is lost, why, and which."""
+        self.news = asyncio.Event()
+        """Set with each change of the above."""
+        self.turn = asyncio.Lock()
+        """Held by what changes the link or the stream."""
+        self.stray_link = False
+        """The STU may hold a link that nobody wants."""
+        self._device = device
+        self._clock = clock
+        self._requester = requester
+        self._began, self._ended = began, ended
+        """Called with each stream when it begins, and when it is over."""
+        self._stops: asyncio.TaskGroup | None = None
+
+    async def ask(self, request: Request) -> bytes:
+        """Ask; a connected node that does not answer is lost."""
+        try:
+            return await self._requester.ask(request)
+        except NoAnswer as error:
+            if request.receiver == STH and not self._streams():
+                self.lose(str(error))
+            raise
+
+    def _streams(self) -> bool:
+        heard_ns = self.stream.heard_ns if self.stream is not None else 0
+        return self._clock.mono_ns() - heard_ns < _ALIVE_NS
+
+    # -- the link ----------------------------------------------------------------------------------
+
+    async def begin(self, wanted: str | None, stops: asyncio.TaskGroup) -> None:
+        """Ask whether the STU is there; adopt a link left over from before, or end it.
+
+        `stops` runs the ends of streams, which must not be cancelled with who took them.
+        """
+        self._stops = stops
+        await self.stu.state()
+        if not await self.stu.connected():
+            return
+        if wanted is not None:
+            try:
+                await self.node.stop_stream()
+                left = ConnectedNode(await self.node.name(), await self.node.mac())
+            except NodeProblem as problem:
+                _log.info("%s: a link left over from before is ended: %s", self._device, problem)
+            else:
+                if is_node(wanted, left):
+                    _log.info(
+                        "%s: the link to %s, left over from before, is adopted", self._device, left.name
+                    )
+                    self._adopt(left)
+                    return
+        await self.stu.deactivate()
+
+    async def search(self) -> Sequence[FoundNode]:
+        """Return the nodes that are found until two looks in a row find no more."""
+        found: dict[str, FoundNode] = {}
+        start_ns = self._clock.mono_ns()
+        async with self.turn:
+            while True:
+                await self.stu.activate()
+                seen = {node.mac: node for node in await self.stu.nodes()}
+                settled = seen.keys() == found.keys()
+                found = seen
+                waited_s = (self._clock.mono_ns() - start_ns) / 1e9
+                if settled and (found or waited_s > _SEARCH_S):
+                    return sorted(found.values(), key=lambda node: node.number)
+                await self._clock.sleep(_ROUND_S)
+
+    async def connect(self, wanted: str | int, *, within_s: float = _CONNECT_S) -> ConnectedNode:
+        """Connect a node by its name, MAC or number."""
+        async with self.turn:
+            node = self.connected
+            if node is not None:
+                if isinstance(wanted, str) and is_node(wanted, node):
+                    return node
+                raise NodeBusy(
+                    f"device {self._device}: {node.name} ({node.mac}) is connected: disconnect it first"
+                )
+            seen: list[FoundNode] = []
+            try:
+                async with asyncio.timeout(within_s):
+                    self._adopt(await self._connect(wanted, seen))
+            except TimeoutError:
+                raise NodeNotFound(self._not_found(wanted, seen, within_s)) from None
+            finally:
+                self._link_is_stray(unless=self.connected)
+        assert self.connected is not None
+        return self.connected
+
+    async def _connect(self, wanted: str | int, seen: list[FoundNode]) -> ConnectedNode:
+        await self._end_stray_link()
+        while True:
+            await self.stu.activate()
+            seen[:] = await self.stu.nodes()
+            found = next((node for node in seen if _is_found(wanted, node)), None)
+            if found is not None and await self.stu.connect(found.number) and await self._linked():
+                with contextlib.suppress(NodeProblem):  # the link broke again
+                    node = ConnectedNode(await self.node.name(), await self.node.mac())
+                    if node.mac == found.mac:
+                        return node
+                # The numbers have moved between the question and the connection, or it was too short.
+                await self.stu.deactivate()
+            await self._clock.sleep(_LOOK_S)
+
+    async def _linked(self) -> bool:
+        until_ns = self._clock.mono_ns() + int(_LINK_S * 1e9)
+        while not await self.stu.connected():
+            if self._clock.mono_ns() > until_ns:
+                return False
+            await self._clock.sleep(_LOOK_S)
+        return True
+
+    def _not_found(self, wanted: str | int, seen: Sequence[FoundNode], within_s: float) -> str:
+        which = f"number {wanted}" if isinstance(wanted, int) else wanted
+        if any(_is_found(wanted, node) for node in seen):
+            return (
+                f"device {self._device}: the sensor node {which} is found but could not be connected within "
+                f"{within_s:.0f} s: is it in range, and its battery charged?"
+            )
+        others = ", ".join(f"{node.name} ({node.mac})" for node in seen) or "none"
+        return (
+            f"device {self._device}: no sensor node {which} was found within {within_s:.0f} s "
+            f"(found: {others}): is it awake, charged, in range, and not connected to another STU?"
+        )
+
+    async def disconnect(self) -> None:
+        """End the stream and the link."""
+        async with self.turn:
+            node = self.need()
+            self._end(NodeLost(f"device {self._device}: {node.name} was disconnected"))
+            self._link_is_stray(unless=None)
+            self.problem, self.lost = "", None
+            with contextlib.suppress(NodeProblem):  # ending the link ends the stream too
+                await self.node.stop_stream()
+            await self._end_stray_link()
+
+    def lose(self, reason: str) -> None:
+        """Take note that the connected node is gone."""
+        node = self.connected
+        if node is None:
+            return
+        self.problem = f"the sensor node {node.name} ({node.mac}) was lost: {reason}"
+        self.lost = self._clock.wall_us(), self.problem, node
+        self._end(NodeLost(f"device {self._device}: {self.problem}"))
+        self._link_is_stray(unless=None)
+
+    def need(self) -> ConnectedNode:
+        """Return the connected node. NotConnected: there is none."""
+        if self.connected is None:
+            raise NotConnected(
+                f"device {self._device}: no sensor node is connected{self.problem and ': ' + self.problem}"
+            )
+        return self.connected
+
+    def forget(self, error: GatewayError) -> None:
+        """Take note that the link has ended because it was to, as by a restart."""
+        self._end(error)
+        self._link_is_stray(unless=None)
+
+    def _adopt(self, node: ConnectedNode) -> None:
+        self.connected, self.problem = node, ""
+        self.news.set()
+
+    def _end(self, error: GatewayError) -> None:
+        self.connected = None
+        stream = self._forget_stream()
+        if stream is not None:
+            stream.fail(error)
+
+    def _link_is_stray(self, *, unless: ConnectedNode | None) -> None:
+        self.stray_link = unless is None
+        self.news.set()
+
+    async def end_stray_link(self) -> None:
+        """End a link that nobody wants, if there may be one."""
+        async with self.turn:
+            if self.connected is None:
+                await self._end_stray_link()
+
+    async def _end_stray_link(self) -> None:
+        if self.stray_link:
+            await self.stu.deactivate()
+            self.stray_link = False
+
+    # -- the stream --------------------------------------------------------------------------------
+
+    async def open_stream(self, channels: tuple[bool, bool, bool], *, recorded: bool) -> NodeStream:
+        """Begin a stream; one for the tags alone makes way for it."""
+        if not any(channels):
+            raise ValueError("none of the three channels is active: at least one has to be")
+        stream: NodeStream | None = None
+        try:
+            async with self.turn:
+                node = self.need()
+                self.need_no_recording()
+                await self._stop_stream()
+                adc = await self.node.adc()
+                stream = NodeStream(node, channels, adc, self._clock, queued=recorded)
+                self.stream, self.recorded = stream, recorded
+                self._began(stream)
+                self.news.set()
+                await self.node.start_stream(stream.form)
+        except BaseException:
+            if stream is not None:
+                await self.close_stream(stream)
+            raise
+        return stream
+
+    def need_no_recording(self) -> None:
+        """Raise NodeBusy while somebody records."""
+        if self.stream is not None and self.recorded:
+            raise NodeBusy(
+                f"device {self._device}: {self.stream.node.name} streams for a recording: end that first"
+            )
+
+    async def pause_stream(self) -> None:
+        """End a stream for the tags alone; `turn` is held. NodeBusy: somebody records."""
+        self.need_no_recording()
+        await self._stop_stream()
+
+    async def close_stream(self, stream: NodeStream) -> None:
+        """End a stream, also if who calls this is cancelled meanwhile."""
+        if self.stream is not stream:
+            return
+        self._forget_stream()
+        stream.fail(GatewayError(f"device {self._device}: the stream was ended"))
+        if self._stops is not None:
+            await asyncio.shield(self._stops.create_task(self._stop_in_turn()))
+
+    async def _stop_in_turn(self) -> None:
+        async with self.turn:
+            if self.connected is not None:
+                await self._stop_for_certain()
+
+    async def _stop_stream(self) -> None:
+        if self._forget_stream() is not None:
+            await self._stop_for_certain()
+
+    async def _stop_for_certain(self) -> None:
+        try:
+            await self.node.stop_stream()
+        except NodeProblem as problem:
+            self.lose(str(problem))  # which ends the link, and with it the stream
+
+    def _forget_stream(self) -> NodeStream | None:
+        stream, self.stream, self.recorded = self.stream, None, False
+        if stream is not None:
+            self._ended(stream)
+            self.news.set()
+        return stream
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    async def farewell(self, error: NodeProblem, *, reachable: bool) -> None:
+        """Fail what goes on and leave no stream and no link behind, as far as the bus lets us."""
+        self._stops = None
+        self._requester.end(error)
+        linked = self.connected is not None or self.stray_link
+        streamed = self.stream is not None
+        self._end(error)
+        if not reachable or not linked:
+            return
+        try:
+            async with asyncio.timeout(_FAREWELL_S):
+                if streamed:
+                    with contextlib.suppress(NodeProblem):
+                        await Node(self._device, self._ask_last).stop_stream()
+                await Stu(self._device, self._ask_last).deactivate()
+        except (GatewayError, TimeoutError) as problem:
+            _log.warning("%s: the sensor node may still be connected: %s", self._device, problem)
+
+    async def _ask_last(self, request: Request) -> bytes:
+        return await self._requester.ask(request, waits_s=_FAREWELL_WAITS_S, last=True)
+
+
+def _is_found(wanted: str | int, node: FoundNode) -> bool:
+    if isinstance(wanted, int):
+        return wanted == node.number
+    return wanted == node.name or as_mac(wanted) == node.mac
