@@ -20,6 +20,7 @@ from gateway.protocols.icotronic.messages import name_bytes
 from gateway.protocols.icotronic.radio import Radio
 from gateway.protocols.icotronic.tags import is_node
 
+CONNECT_S = 20.0
 _RESTART_S = 5.0
 _LOOK_S = 0.2
 
@@ -43,7 +44,7 @@ class Asking:
         return await self._radio.search()
 
     async def connect(self, node: str | int) -> ConnectedNode:
-        connected = await self._radio.connect(node)
+        connected = await self._radio.connect(node, within_s=CONNECT_S)
         self._wants(connected)
         return connected
 
@@ -65,7 +66,7 @@ class Asking:
         if before is not None:
             return await self._renamed(name)
         assert node is not None
-        await radio.connect(node)
+        await radio.connect(node, within_s=CONNECT_S)
         try:
             return await self._renamed(name)
         finally:

@@ -16,6 +16,8 @@ STH, SPU, STU = 1, 15, 17
 SELF: Final = 0xFF
 """As number of a Bluetooth node: the unit that is asked."""
 NAME_BYTES: Final = 8
+NO_MAC: Final = "00-00-00-00-00-00"
+"""Of a number that no node has."""
 
 _RESERVED = 1 << 28 | 1 << 11 | 1 << 5
 _REQUEST, _ERROR = 1 << 13, 1 << 12

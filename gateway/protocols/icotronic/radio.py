@@ -23,7 +23,6 @@ from gateway.protocols.icotronic.stream import NodeStream
 from gateway.protocols.icotronic.tags import is_node
 from gateway.protocols.icotronic.units import Node, Stu
 
-_CONNECT_S = 20.0
 _LINK_S = 3.0
 """For a link that the STU begins."""
 _SEARCH_S = 5.0
@@ -127,7 +126,7 @@ class Radio:
                     return sorted(found.values(), key=lambda node: node.number)
                 await self._clock.sleep(_ROUND_S)
 
-    async def connect(self, wanted: str | int, *, within_s: float = _CONNECT_S) -> ConnectedNode:
+    async def connect(self, wanted: str | int, *, within_s: float) -> ConnectedNode:
         """Connect a node by its name, MAC or number."""
         async with self.turn:
             node = self.connected
@@ -137,7 +136,7 @@ class Radio:
                 raise NodeBusy(
                     f"device {self._device}: {node.name} ({node.mac}) is connected: disconnect it first"
                 )
-            seen: list[FoundNode] = []
+            seen: dict[str, bool] = {}
             try:
                 async with asyncio.timeout(within_s):
                     self._adopt(await self._connect(wanted, seen))
@@ -148,20 +147,37 @@ class Radio:
         assert self.connected is not None
         return self.connected
 
-    async def _connect(self, wanted: str | int, seen: list[FoundNode]) -> ConnectedNode:
+    async def _connect(self, wanted: str | int, seen: dict[str, bool]) -> ConnectedNode:
+        """Connect it; `seen` is told which nodes there are, and whether they are meant."""
         await self._end_stray_link()
         while True:
             await self.stu.activate()
-            seen[:] = await self.stu.nodes()
-            found = next((node for node in seen if _is_found(wanted, node)), None)
-            if found is not None and await self.stu.connect(found.number) and await self._linked():
+            number = await self._number(wanted, seen)
+            if number is not None and await self.stu.connect(number) and await self._linked():
                 with contextlib.suppress(NodeProblem):  # the link broke again
                     node = ConnectedNode(await self.node.name(), await self.node.mac())
-                    if node.mac == found.mac:
+                    if isinstance(wanted, int) or is_node(wanted, node):
                         return node
                 # The numbers have moved between the question and the connection, or it was too short.
                 await self.stu.deactivate()
             await self._clock.sleep(_LOOK_S)
+
+    async def _number(self, wanted: str | int, seen: dict[str, bool]) -> int | None:
+        """Return the number that the STU has for a node now."""
+        mac = as_mac(wanted) if isinstance(wanted, str) else None
+        for number in range(await self.stu.count()):
+            if isinstance(wanted, int):
+                label, meant = f"number {number}", number == wanted
+            elif mac is not None:
+                label = await self.stu.mac(number)
+                meant = label == mac
+            else:
+                label = await self.stu.name(number)
+                meant = label == wanted
+            seen[label] = meant
+            if meant:
+                return number
+        return None
 
     async def _linked(self) -> bool:
         until_ns = self._clock.mono_ns() + int(_LINK_S * 1e9)
@@ -171,17 +187,17 @@ class Radio:
             await self._clock.sleep(_LOOK_S)
         return True
 
-    def _not_found(self, wanted: str | int, seen: Sequence[FoundNode], within_s: float) -> str:
+    def _not_found(self, wanted: str | int, seen: dict[str, bool], within_s: float) -> str:
         which = f"number {wanted}" if isinstance(wanted, int) else wanted
-        if any(_is_found(wanted, node) for node in seen):
+        if any(seen.values()):
             return (
                 f"device {self._device}: the sensor node {which} is found but could not be connected within "
                 f"{within_s:.0f} s: is it in range, and its battery charged?"
             )
-        others = ", ".join(f"{node.name} ({node.mac})" for node in seen) or "none"
         return (
             f"device {self._device}: no sensor node {which} was found within {within_s:.0f} s "
-            f"(found: {others}): is it awake, charged, in range, and not connected to another STU?"
+            f"(found: {', '.join(seen) or 'none'}): is it awake, charged, in range, "
+            "and not connected to another STU?"
         )
 
     async def disconnect(self) -> None:
@@ -332,9 +348,3 @@ class Radio:
 
     async def _ask_last(self, request: Request) -> bytes:
         return await self._requester.ask(request, waits_s=_FAREWELL_WAITS_S, last=True)
-
-
-def _is_found(wanted: str | int, node: FoundNode) -> bool:
-    if isinstance(wanted, int):
-        return wanted == node.number
-    return wanted == node.name or as_mac(wanted) == node.mac

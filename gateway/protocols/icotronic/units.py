@@ -80,15 +80,19 @@ class Stu(_Unit):
         """Let it end the radio link and look for nodes no more."""
         await self._ask(bluetooth("end the radio link", STU, messages.DEACTIVATE))
 
-    async def nodes(self) -> list[FoundNode]:
-        """Return the nodes that it found until now."""
+    async def count(self) -> int:
+        """Return how many nodes it has found until now; they are numbered from 0."""
         answer = await self._ask(bluetooth("count sensor nodes", STU, messages.COUNT))
         digits = messages.text(answer[2:8])
+        return int(digits) if digits.isascii() and digits.isdigit() else 0
+
+    async def nodes(self) -> list[FoundNode]:
+        """Return the nodes that it found until now."""
         found = []
-        for number in range(int(digits) if digits.isascii() and digits.isdigit() else 0):
+        for number in range(await self.count()):
             mac, rssi_dbm = await self.mac(number), await self.rssi_dbm(number)
             found.append(FoundNode(number, await self.name(number), mac, rssi_dbm))
-        return [node for node in found if node.mac != "00-00-00-00-00-00"]
+        return [node for node in found if node.mac != messages.NO_MAC]
 
     async def connect(self, number: int) -> bool:
         """Let it connect a node that it found; False: it does not begin to."""
