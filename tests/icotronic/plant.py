@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.controls import Recording, SensorNodes, Stream, StreamFrames
 from gateway.demo.bus.bus import SimulatedBus
+from gateway.demo.bus.faults import Faults
 from gateway.demo.bus.frames import Timed
 from gateway.demo.bus.signals import count
 from gateway.demo.bus.stu import Stu
@@ -62,7 +63,7 @@ class Plant:
 @asynccontextmanager
 async def plant() -> AsyncIterator[Plant]:
     """Enter a plant of its own."""
-    stu = Stu()
+    stu = Stu(faults=Faults(find_s=0.03, connect_s=0.05))
     bus, channel = SimulatedBus([stu]), f"test-{secrets.token_hex(8)}"
     async with attached(bus, channel):
         passing = asyncio.create_task(bus.run())

@@ -6,7 +6,6 @@ CAN is at socketcand's protocol on `--port`. `POST /faults` on `--control-port` 
 
 import argparse
 import asyncio
-import contextlib
 import json
 import signal
 
@@ -48,11 +47,10 @@ async def run(port: int, control_port: int) -> None:
         site = web.TCPSite(runner, "127.0.0.1", control_port)
         await site.start()
         print(f"socketcand {served}, control {runner.addresses[0][1]}", flush=True)
-        passing = asyncio.create_task(bus.run())
-        await stop.wait()
-        passing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await passing
+        async with asyncio.TaskGroup() as group:
+            passing = group.create_task(bus.run())
+            await stop.wait()
+            passing.cancel()
     await runner.cleanup()
 
 

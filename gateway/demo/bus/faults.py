@@ -33,6 +33,8 @@ class Faults:
     """Connected nodes neither answer nor stream, though the STU holds the link."""
     unreachable: list[str] = field(default_factory=list)
     """Names of nodes out of the radio's range."""
+    find_s: float = 0.15
+    """A node is found so long after the one before."""
     connect_s: float = 0.2
     """So long a connection takes."""
     refuse_connects: int = 0

@@ -16,8 +16,6 @@ STH, STU = 1, 17
 _BROADCAST = 0
 _SELF = 0xFF
 _OPERATING = 0x25
-_VISIBLE_AFTER_S = 0.15
-"""A node is found so long after the one before."""
 _LINK_TIMEOUT_S = 1.0
 """The STU gives up a link to a node that is out of range after this."""
 
@@ -200,7 +198,7 @@ class Stu:
         """Return the nodes that advertise themselves and were found; a connected one does not."""
         if self._searching_s is None:
             return []
-        found = int((now_s - self._searching_s) / _VISIBLE_AFTER_S)
+        found = int((now_s - self._searching_s) / self.faults.find_s)
         near = [node for node in self.nodes if node is not self.connected and self._audible(node)]
         return near[:found]
 

@@ -38,7 +38,7 @@ async def attached(bus: SimulatedBus, channel: str) -> AsyncIterator[None]:
 
     stop = threading.Event()
     detach = bus.attach(pass_on)
-    thread = asyncio.create_task(asyncio.to_thread(fetch))
+    thread = loop.run_in_executor(None, fetch)
     try:
         yield
     finally:

@@ -31,8 +31,9 @@ _ROUND_S = 0.5
 _LOOK_S = 0.1
 _ALIVE_NS = 1_000_000_000
 """A stream whose last frame is younger is going on."""
-_FAREWELL_S = 3.0
-_FAREWELL_WAITS_S = (0.3, 0.4, 0.5)
+_LAST_WAITS_S = (0.3, 0.4, 0.5)
+
+LINK_BROKE = "the radio link broke; is it charged and in range?"
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Radio:
         self._requester = requester
         self._began, self._ended = began, ended
         """Called with each stream when it begins, and when it is over."""
-        self._stops: asyncio.TaskGroup | None = None
+        self._group: asyncio.TaskGroup | None = None
 
     async def ask(self, request: Request) -> bytes:
         """Ask; a connected node that does not answer is lost."""
@@ -78,8 +79,13 @@ class Radio:
             return await self._requester.ask(request)
         except NoAnswer as error:
             if request.receiver == STH and not self._streams():
-                self.lose(str(error))
+                self.lose(await self._why_silent(error))
             raise
+
+    async def _why_silent(self, error: NoAnswer) -> str:
+        if self.connected is not None and not await self.stu.connected():
+            return LINK_BROKE
+        return str(error).removeprefix(f"device {self._device}: ")
 
     def _streams(self) -> bool:
         heard_ns = self.stream.heard_ns if self.stream is not None else 0
@@ -87,14 +93,15 @@ class Radio:
 
     # -- the link ----------------------------------------------------------------------------------
 
-    async def begin(self, wanted: str | None, stops: asyncio.TaskGroup) -> None:
+    async def begin(self, wanted: str | None, group: asyncio.TaskGroup) -> None:
         """Ask whether the STU is there; adopt a link left over from before, or end it.
 
-        `stops` runs the ends of streams, which must not be cancelled with who took them.
+        `group` runs the ends of streams, which must not be cancelled with who took them.
         """
-        self._stops = stops
+        self._group = group
         await self.stu.state()
-        if not await self.stu.connected():
+        self.stray_link = await self.stu.connected()
+        if not self.stray_link:
             return
         if wanted is not None:
             try:
@@ -109,7 +116,7 @@ class Radio:
                     )
                     self._adopt(left)
                     return
-        await self.stu.deactivate()
+        await self._end_stray_link()
 
     async def search(self) -> Sequence[FoundNode]:
         """Return the nodes that are found until two looks in a row find no more."""
@@ -139,13 +146,13 @@ class Radio:
             seen: dict[str, bool] = {}
             try:
                 async with asyncio.timeout(within_s):
-                    self._adopt(await self._connect(wanted, seen))
+                    node = await self._connect(wanted, seen)
             except TimeoutError:
                 raise NodeNotFound(self._not_found(wanted, seen, within_s)) from None
             finally:
-                self._link_is_stray(unless=self.connected)
-        assert self.connected is not None
-        return self.connected
+                self._link_is_stray()
+            self._adopt(node)
+            return node
 
     async def _connect(self, wanted: str | int, seen: dict[str, bool]) -> ConnectedNode:
         """Connect it; `seen` is told which nodes there are, and whether they are meant."""
@@ -205,7 +212,7 @@ class Radio:
         async with self.turn:
             node = self.need()
             self._end(NodeLost(f"device {self._device}: {node.name} was disconnected"))
-            self._link_is_stray(unless=None)
+            self._link_is_stray()
             self.problem, self.lost = "", None
             with contextlib.suppress(NodeProblem):  # ending the link ends the stream too
                 await self.node.stop_stream()
@@ -219,7 +226,7 @@ class Radio:
         self.problem = f"the sensor node {node.name} ({node.mac}) was lost: {reason}"
         self.lost = self._clock.wall_us(), self.problem, node
         self._end(NodeLost(f"device {self._device}: {self.problem}"))
-        self._link_is_stray(unless=None)
+        self._link_is_stray()
 
     def need(self) -> ConnectedNode:
         """Return the connected node. NotConnected: there is none."""
@@ -232,10 +239,10 @@ class Radio:
     def forget(self, error: GatewayError) -> None:
         """Take note that the link has ended because it was to, as by a restart."""
         self._end(error)
-        self._link_is_stray(unless=None)
+        self._link_is_stray()
 
     def _adopt(self, node: ConnectedNode) -> None:
-        self.connected, self.problem = node, ""
+        self.connected, self.problem, self.stray_link = node, "", False
         self.news.set()
 
     def _end(self, error: GatewayError) -> None:
@@ -244,8 +251,8 @@ class Radio:
         if stream is not None:
             stream.fail(error)
 
-    def _link_is_stray(self, *, unless: ConnectedNode | None) -> None:
-        self.stray_link = unless is None
+    def _link_is_stray(self) -> None:
+        self.stray_link = True
         self.news.set()
 
     async def end_stray_link(self) -> None:
@@ -301,8 +308,8 @@ class Radio:
             return
         self._forget_stream()
         stream.fail(GatewayError(f"device {self._device}: the stream was ended"))
-        if self._stops is not None:
-            await asyncio.shield(self._stops.create_task(self._stop_in_turn()))
+        if self._group is not None:
+            await asyncio.shield(self._group.create_task(self._stop_in_turn()))
 
     async def _stop_in_turn(self) -> None:
         async with self.turn:
@@ -328,23 +335,25 @@ class Radio:
 
     # -- the end -----------------------------------------------------------------------------------
 
-    async def farewell(self, error: NodeProblem, *, reachable: bool) -> None:
-        """Fail what goes on and leave no stream and no link behind, as far as the bus lets us."""
-        self._stops = None
+    def end(self, error: NodeProblem) -> None:
+        """Fail what goes on; `hang_up` is to follow."""
+        self._group = None
         self._requester.end(error)
-        linked = self.connected is not None or self.stray_link
-        streamed = self.stream is not None
+        if self.connected is not None:
+            self._link_is_stray()
         self._end(error)
-        if not reachable or not linked:
+
+    async def hang_up(self) -> None:
+        """Leave no stream and no link behind, as far as the STU lets us; may be done again."""
+        if not self.stray_link:
             return
         try:
-            async with asyncio.timeout(_FAREWELL_S):
-                if streamed:
-                    with contextlib.suppress(NodeProblem):
-                        await Node(self._device, self._ask_last).stop_stream()
-                await Stu(self._device, self._ask_last).deactivate()
-        except (GatewayError, TimeoutError) as problem:
+            with contextlib.suppress(NodeProblem):  # the end of the link ends the stream too
+                await Node(self._device, self._ask_last).stop_stream()
+            await Stu(self._device, self._ask_last).deactivate()
+            self.stray_link = False
+        except GatewayError as problem:
             _log.warning("%s: the sensor node may still be connected: %s", self._device, problem)
 
     async def _ask_last(self, request: Request) -> bytes:
-        return await self._requester.ask(request, waits_s=_FAREWELL_WAITS_S, last=True)
+        return await self._requester.ask(request, waits_s=_LAST_WAITS_S, last=True)

@@ -49,7 +49,7 @@ class Requester:
     @property
     def waits_for(self) -> int | None:
         """The id of the acknowledgement that is waited for."""
-        return self._asked and self._asked.request.ack_id
+        return self._asked.request.ack_id if self._asked is not None else None
 
     def end(self, error: NodeProblem) -> None:
         """Let all requests fail, but those that are `last`."""
@@ -65,9 +65,10 @@ class Requester:
         `last`: it is asked also after the end.
         """
         async with self._turn:
-            await self._settle(request)
-            if self._ended is not None and not last:
-                raise self._ended
+            if not last:
+                await self._settle(request)
+                if self._ended is not None:
+                    raise self._ended
             loop = asyncio.get_running_loop()
             asked = self._asked = _Asked(request, loop.create_future(), loop.time())
             try:

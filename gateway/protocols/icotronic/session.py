@@ -9,7 +9,7 @@ from gateway.model import Batch, Device, DeviceProblem, Link, Run
 from gateway.protocols.icotronic import Settings
 from gateway.protocols.icotronic.asking import Asking
 from gateway.protocols.icotronic.messages import DATA_ID, FILTERS
-from gateway.protocols.icotronic.radio import Radio
+from gateway.protocols.icotronic.radio import LINK_BROKE, Radio
 from gateway.protocols.icotronic.requests import Requester
 from gateway.protocols.icotronic.stream import NodeStream
 from gateway.protocols.icotronic.tags import Decimator, Readings, is_node, streamed_channels
@@ -17,7 +17,7 @@ from gateway.protocols.icotronic.tags import Decimator, Readings, is_node, strea
 _BATCH_MS = 20
 """Requests are many and follow each other, so that they wait for their answers."""
 _LOOK_S = 0.5
-_ASK_NS = 2_000_000_000
+_ASK_NS = 1_500_000_000
 """So often a connected node that does not stream is asked whether it is there."""
 _ASK_IDLE_NS = 5_000_000_000
 """So often the STU is, while no node is connected."""
@@ -26,6 +26,7 @@ _LOST_NS = 4_500_000_000
 """A stream is doubted, and given up, after such a silence, or three frames' time if that is more."""
 _CONNECT_S = 8.0
 """For the node that is to stay connected; whoever asks for another one waits so long."""
+_PATIENCE_NS = 3_000_000_000
 _AGAIN_S = 5.0
 """Before a node that is to be connected is tried again."""
 
@@ -80,10 +81,24 @@ class _Session:
                 async with self._link.run("subscription") as self._run:
                     await self._live(self._run)
             finally:
-                error = NodeLost(f"device {self._device.id}: the session with the STU has ended")
-                await self._radio.farewell(error, reachable=not receiving.done())
+                self._radio.end(NodeLost(f"device {self._device.id}: the session with the STU has ended"))
                 self._close_hole()
-                receiving.cancel()
+                if not receiving.done():
+                    await self._hang_up()
+                    receiving.cancel()
+
+    async def _hang_up(self) -> None:
+        """Leave no stream and no link behind, also for who cancels again and again."""
+        cancelled = False
+        until_ns = self._link.clock.mono_ns() + _PATIENCE_NS
+        while self._link.clock.mono_ns() < until_ns:
+            try:
+                await self._radio.hang_up()
+                break
+            except asyncio.CancelledError:
+                cancelled = True
+        if cancelled:
+            raise asyncio.CancelledError
 
     async def _begin(self, group: asyncio.TaskGroup) -> None:
         try:
@@ -188,7 +203,7 @@ class _Session:
     def _tell(self) -> None:
         self._bus_state = self._bus.health.state
         troubles = [self._problem or self._radio.problem]
-        if self._bus_state != "error-active":
+        if self._bus_state not in ("up", "error-active"):
             troubles.append(f"the CAN bus is {self._bus_state}: look at its cable, termination and bit rate")
         if detail := "; ".join(trouble for trouble in troubles if trouble):
             self._link.report("degraded", detail)
@@ -254,7 +269,7 @@ class _Session:
                 self._asked_ns = now_ns
                 return True
             if not await radio.stu.connected():
-                radio.lose("the radio link broke; is it charged and in range?")
+                radio.lose(LINK_BROKE)
             elif stream is radio.stream and silent_ns > max(_LOST_NS, int(3e9 / stream.frame_rate_hz)):
                 radio.lose(f"it has sent nothing for {silent_ns / 1e9:.1f} s, though the STU holds the link")
             return False
@@ -268,7 +283,7 @@ class _Session:
             with contextlib.suppress(NoAnswer):  # the radio has taken note of the loss
                 await radio.node.state()
         elif radio.connected is connected:
-            radio.lose("the radio link broke; is it charged and in range?")
+            radio.lose(LINK_BROKE)
         return True
 
     # -- the node's condition ------------------------------------------------------------------------
