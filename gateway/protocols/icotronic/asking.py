@@ -138,7 +138,7 @@ class Asking:
 
     @contextlib.asynccontextmanager
     async def stream(self, channels: tuple[bool, bool, bool]) -> AsyncIterator[Stream]:
-        stream = await self._radio.open_stream(channels, recorded=True)
+        stream = await self._radio.record(channels)
         try:
             yield stream
         finally:

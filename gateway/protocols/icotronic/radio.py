@@ -268,25 +268,31 @@ class Radio:
 
     # -- the stream --------------------------------------------------------------------------------
 
-    async def open_stream(self, channels: tuple[bool, bool, bool], *, recorded: bool) -> NodeStream:
-        """Begin a stream; one for the tags alone makes way for it."""
+    async def record(self, channels: tuple[bool, bool, bool]) -> NodeStream:
+        """Begin a stream for somebody; one for the tags alone makes way for it."""
         if not any(channels):
             raise ValueError("none of the three channels is active: at least one has to be")
-        stream: NodeStream | None = None
+        async with self.turn:
+            await self.pause_stream()
+            return await self._open(channels, recorded=True)
+
+    async def stream_for_tags(self, channels: tuple[bool, bool, bool]) -> None:
+        """Begin a stream for the tags, unless something streams."""
+        async with self.turn:
+            if self.stream is None and self.connected is not None:
+                await self._open(channels, recorded=False)
+
+    async def _open(self, channels: tuple[bool, bool, bool], *, recorded: bool) -> NodeStream:
+        node = self.need()
+        adc = await self.node.adc()
+        stream = self.stream = NodeStream(node, channels, adc, self._clock, queued=recorded)
+        self.recorded = recorded
+        self._began(stream)
+        self.news.set()
         try:
-            async with self.turn:
-                node = self.need()
-                self.need_no_recording()
-                await self._stop_stream()
-                adc = await self.node.adc()
-                stream = NodeStream(node, channels, adc, self._clock, queued=recorded)
-                self.stream, self.recorded = stream, recorded
-                self._began(stream)
-                self.news.set()
-                await self.node.start_stream(stream.form)
+            await self.node.start_stream(stream.form)
         except BaseException:
-            if stream is not None:
-                await self.close_stream(stream)
+            self._abandon(stream)
             raise
         return stream
 
@@ -304,16 +310,21 @@ class Radio:
 
     async def close_stream(self, stream: NodeStream) -> None:
         """End a stream, also if who calls this is cancelled meanwhile."""
+        stopping = self._abandon(stream)
+        if stopping is not None:
+            await asyncio.shield(stopping)
+
+    def _abandon(self, stream: NodeStream) -> "asyncio.Task[None] | None":
         if self.stream is not stream:
-            return
+            return None
         self._forget_stream()
         stream.fail(GatewayError(f"device {self._device}: the stream was ended"))
-        if self._group is not None:
-            await asyncio.shield(self._group.create_task(self._stop_in_turn()))
+        return self._group.create_task(self._stop_in_turn()) if self._group is not None else None
 
     async def _stop_in_turn(self) -> None:
         async with self.turn:
-            if self.connected is not None:
+            # A stream that was begun in between has taken the place of the one to be ended.
+            if self.connected is not None and self.stream is None:
                 await self._stop_for_certain()
 
     async def _stop_stream(self) -> None:

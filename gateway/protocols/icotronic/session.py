@@ -198,7 +198,7 @@ class _Session:
             if self._settings.stream and radio.stream is None:
                 channels = streamed_channels(self._device, radio.connected)
                 if any(channels):
-                    await radio.open_stream(channels, recorded=False)
+                    await radio.stream_for_tags(channels)
 
     def _tell(self) -> None:
         self._bus_state = self._bus.health.state

@@ -192,8 +192,7 @@ class Decimator:
         at = 0
         while at < len(ts):
             number = ts[at] // tag.interval_us
-            # After a step of the clock the times are not in order: at least one frame is taken.
-            end = max(bisect_left(ts, (number + 1) * tag.interval_us, at), at + 1)
+            end = _first_from(ts, (number + 1) * tag.interval_us, at)
             if tag.running is None or tag.running.number != number:
                 tag.flush(batch, self.flags)
                 first = counts[at * each]
@@ -221,3 +220,11 @@ class Decimator:
             self.missed.from_us = self.missed.from_us or self._ts
             self.missed.to_us = frames.ts[-1]
             self.missed.count += frames.lost * self.stream.samples_per_frame * every
+
+
+def _first_from(ts: Sequence[int], limit_us: int, at: int) -> int:
+    """Return the place behind `at` where the times reach a limit, or go back, for the clock was set."""
+    if ts[-1] >= ts[at]:
+        return bisect_left(ts, limit_us, at + 1)
+    behind = range(at + 1, len(ts))
+    return next((n for n in behind if ts[n] >= limit_us or ts[n] < ts[n - 1]), len(ts))
