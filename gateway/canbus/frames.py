@@ -34,6 +34,7 @@ class Frames:
         self.ts.extend(other.ts)
         self.ids.extend(other.ids)
         self.data.extend(other.data)
+        self.flags |= other.flags
 
 
 def matching(filters: Sequence[tuple[int, int]]) -> Callable[[int], bool]:

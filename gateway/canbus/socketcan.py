@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 from collections.abc import AsyncIterator, Sequence
+from itertools import accumulate
 
 from gateway.canbus import error_frames, link_state
 from gateway.canbus.batched import BatchedBus, Opening
@@ -53,7 +54,7 @@ class SocketBus(BatchedBus):
 
     def __init__(self, opening: Opening, sock: socket.socket, state: LinkState) -> None:
         super().__init__(opening)
-        self.health.state = "error-active"
+        self.health.state, self.health.traffic = "error-active", 0
         self._device, self._settings = opening.device, opening.settings
         self._socket = sock
         self._state = state
@@ -108,6 +109,8 @@ class SocketBus(BatchedBus):
         self.health.dropped += (drops - self._drops) % 2**32
         self._drops = drops
         if frames:
+            if not self.health.frames:  # the kernel begins to stamp a little after it was asked to
+                frames.ts = [*accumulate(reversed(frames.ts), min)][::-1]
             self._stamping.own(frames)
         return frames
 

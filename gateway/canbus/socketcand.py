@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from gateway.canbus.batched import BatchedBus, Opening
-from gateway.canbus.frames import EXTENDED, EXTENDED_BITS, REMOTE, Frames, matching
+from gateway.canbus.frames import EXTENDED, EXTENDED_BITS, REMOTE, STANDARD_BITS, Frames, matching
 from gateway.canbus.problems import BusProblem
 from gateway.model import Flag
 
@@ -19,7 +19,8 @@ _LONGEST = 4096
 _MOST_FRAMES = 50_000
 """So many wait at most; then nothing more is taken off the connection, and the server waits."""
 _FRAME = re.compile(
-    rb"< (frame|fdframe [0-9A-Fa-f]+|error) ([0-9A-Fa-f]{1,8}) ([0-9]+\.[0-9]+)((?: ?[0-9A-Fa-f]{2})*) *>"
+    rb"< (frame|fdframe|error) ([0-9A-Fa-f]{1,8})(?: [0-9A-Fa-f]{2})? ([0-9]+\.[0-9]+)"
+    rb"((?: ?[0-9A-Fa-f]{2})*) *>"
 )
 _KEEPALIVE: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -77,7 +78,7 @@ class SocketcandBus(BatchedBus, asyncio.Protocol):
             bus._close()
 
     async def send(self, can_id: int, data: bytes) -> None:
-        number = f"{can_id & EXTENDED_BITS:08X}" if can_id & EXTENDED else f"{can_id:03X}"
+        number = f"{can_id & EXTENDED_BITS:08X}" if can_id & EXTENDED else f"{can_id & STANDARD_BITS:03X}"
         octets = "".join(f" {octet:02X}" for octet in data)
         if can_id & REMOTE:
             self._say(f"< sendrtr {number} {len(data)} >")

@@ -147,6 +147,8 @@ class ThreadedBus(BatchedBus):
 
 _STATES = {"ACTIVE": "up", "PASSIVE": "error-passive", "ERROR": "bus-off"}
 
+_BY_KERNEL = ("gs_usb", "pcan", "kvaser")
+
 
 def _arguments(settings: Settings) -> dict[str, Any]:
     asked = {
@@ -173,8 +175,10 @@ def _words(error: BaseException) -> str:
 
 
 def _hint(settings: Settings, error: BaseException) -> str:
-    if isinstance(error, ImportError) or "module" in str(error):
-        return "; install what python-can needs for this interface, or reach the adapter as socketcan"
+    if settings.interface in _BY_KERNEL:
+        return "; or let the kernel's own driver reach it: `interface: socketcan` with its name in `ip link`"
+    if "module" in str(error):
+        return "; install what python-can needs for this interface"
     if any(node.startswith("/dev/") for node in device_nodes(settings)):
         return (
             "; is it plugged in (`ls -l /dev/serial/by-id`)? An installed service is let to it by "

@@ -19,8 +19,10 @@ CAN, ETHERNET = 280, 1
 class Machine:
     """A machine with interfaces."""
 
-    def __init__(self, net: Path) -> None:
+    def __init__(self, net: Path, *, anyone: bool = False) -> None:
+        """`anyone`: every socket may send to the receivers, not `sender` alone; the gateway cannot answer."""
         self.net = net
+        self._anyone = anyone
         self.receivers: list[socket.socket] = []
         self.filters: list[tuple[int, int]] = []
         self.fd = False
@@ -63,7 +65,8 @@ class Machine:
         receiver.settimeout(0)
         receiver.bind(("127.0.0.1", 0))
         self.sender.connect(receiver.getsockname())
-        receiver.connect(self.sender.getsockname())
+        if not self._anyone:
+            receiver.connect(self.sender.getsockname())
         self.receivers.append(receiver)
         return receiver
 

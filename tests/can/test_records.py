@@ -74,6 +74,7 @@ def test_error_frames_come_apart(pair: tuple[socket.socket, socket.socket]) -> N
 def test_times_are_those_of_arrival(pair: tuple[socket.socket, socket.socket]) -> None:
     sender, receiver = pair
     records = Records(receiver)
+    time.sleep(0.1)  # the kernel begins to stamp a little after it was asked to
     for number in range(3):
         sender.send(record(number, b""))
         time.sleep(0.05)

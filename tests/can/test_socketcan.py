@@ -217,6 +217,16 @@ async def test_the_times_follow_the_gateways_own_while_nothing_sets_the_clock(ma
         assert abs(frames.ts[0] - stamp()[0]) < 60_000_000
 
 
+async def test_the_first_frames_are_in_order_though_the_kernel_stamps_late(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.plug()
+    async with opened() as bus:
+        late = Frames([5, 6, 3, 4, 9], [1, 2, 3, 4, 5], [b""] * 5)
+        monkeypatch.setattr(bus._records, "read", lambda: (late, []))
+        assert (await bus.receive()).ts == [3, 3, 3, 4, 9]
+
+
 async def test_nobody_acknowledges(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     from gateway.canbus import socketcan
 

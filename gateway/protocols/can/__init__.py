@@ -32,10 +32,10 @@ class Settings(canbus.Settings, DecodingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.databases or self.canopen or self.raw != "none"):
+        if not (self.databases or self.canopen or self.raw_frames != "off"):
             raise ValueError(
                 "nothing says what the frames mean: add `database`, as press.dbc, or `canopen`, "
-                "or `raw: all` to store them as they come"
+                "or `raw_frames: all` to store them as they come"
             )
 
     def files(self) -> list[Path]:

@@ -1,12 +1,17 @@
 """What the databases of a bus say, as plain data: messages and signals, whatever format they came from."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
 
 from gateway.canbus import EXTENDED
 
 RAW = "raw"
 """In place of a signal's name: the whole payload."""
+
+
+class Unreadable(Exception):
+    """A file cannot be used; its text is a sentence that names the file and where known the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +88,30 @@ class Database:
 def id_text(can_id: int) -> str:
     """Return an id as it is written: 0x1A0 of 11 bits, 0x18FEF100 (8 digits) of 29."""
     return f"0x{can_id & 0x1FFFFFFF:08X}" if can_id & EXTENDED else f"0x{can_id & 0x7FF:03X}"
+
+
+def packed(messages: Iterable[Message]) -> list[Any]:
+    """Return messages as JSON can have them; what is as by default is left out."""
+    return [_fields(message) | {"signals": [_fields(s) for s in message.signals]} for message in messages]
+
+
+def unpacked(messages: Iterable[dict[str, Any]]) -> tuple[Message, ...]:
+    """Return what `packed` was given."""
+    return tuple(
+        Message(**message | {"signals": tuple(map(_signal, message["signals"]))}) for message in messages
+    )
+
+
+def _signal(found: dict[str, Any]) -> Signal:
+    texts = {int(raw): text for raw, text in found.get("texts", {}).items()}
+    pages = tuple((first, last) for first, last in found.get("pages", ()))
+    return Signal(**found | {"texts": texts, "pages": pages})
+
+
+def _fields(of: Signal | Message) -> dict[str, Any]:
+    found = {}
+    for each in fields(of):
+        value = getattr(of, each.name)
+        if value != each.default and (value or each.default_factory is MISSING):
+            found[each.name] = value
+    return found

@@ -30,7 +30,7 @@ def _check_encoding(name: str) -> None:
 
 def _check_signal(name: str) -> None:
     if "." not in name.strip("."):
-        raise ValueError(f"{name!r} is not Message.Signal, as EngineData.EngineSpeed or 0x1A0.raw")
+        raise ValueError(f"{name!r} is no signal: write its message before it, as EngineData.EngineSpeed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ class NodeSettings(Group):
 class DecodingSettings(Group):
     """How frames become values."""
 
-    database: Path | tuple[Path, ...] = setting(
-        (),
+    database: Path | tuple[Path, ...] | None = setting(
+        None,
         help="DBC, KCD, ARXML or SYM file, or a list of them: the first that knows an id is asked.",
         check=_check_databases,
         example="press.dbc",
@@ -67,21 +67,22 @@ class DecodingSettings(Group):
     )
     keep_interval_ms: int = setting(
         1000,
-        help="A signal that keeps changing is kept at most this often, with its newest value; 0 keeps that of "
-        "every frame.",
+        help="A signal that keeps changing is kept at most this often, with its newest value; 0 keeps that "
+        "of every frame.",
         low=0,
         high=86_400_000,
         example="1s",
     )
-    raw: Literal["none", "unknown", "all"] = setting(
-        "none",
-        help="Of which ids the whole payload is kept, as bytes, under the tag MESSAGE.raw or 0x1A0.raw: none, "
-        "those that no database knows, or all.",
+    raw_frames: Literal["off", "unknown", "all"] = setting(
+        "off",
+        help="Of which ids the whole payload is kept too, as bytes, under the tag MESSAGE.raw or 0x1A0.raw: "
+        "of none, of those that no database knows, or of all.",
     )
 
     @property
     def databases(self) -> tuple[Path, ...]:
-        return self.database if isinstance(self.database, tuple) else (self.database,)
+        found = self.database or ()
+        return found if isinstance(found, tuple) else (found,)
 
 
 @dataclass(frozen=True, kw_only=True)
