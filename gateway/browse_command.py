@@ -4,13 +4,13 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from gateway.durable import give_to_owner_of
 from gateway.identity import gateway_id
 from gateway.model import Device, GatewayError, Value
 from gateway.places import CONFIG
@@ -77,11 +77,11 @@ def _browse(arguments: argparse.Namespace) -> int:
 
 def _target(target: str, config: Path) -> "tuple[Device, Settings]":
     """Return the device and its settings: those of the configuration, or what an address alone gives."""
-    from gateway.protocols.opcua import Settings, _check_url
+    from gateway.protocols.opcua import Settings, check_url
 
     if "://" in target:
         try:
-            _check_url(target)
+            check_url(target)
         except ValueError as error:
             raise GatewayError(str(error)) from None
         return Device(urlsplit(target).netloc), Settings(url=target)
@@ -101,12 +101,9 @@ def _target(target: str, config: Path) -> "tuple[Device, Settings]":
 
 def _belongs_to_the_service(state: Path) -> None:
     """Give what root made here (the first certificate, a rejected one) to whom the folder belongs."""
-    if os.geteuid() != 0:
-        return
-    owner = state.stat()
-    for path in (state / "gateway-id", state / "pki", *(state / "pki").rglob("*")):
+    for path in (state / "pki", *(state / "pki").rglob("*")):
         if path.exists():
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            give_to_owner_of(state, path)
 
 
 def _lines(found: "Tree") -> Iterator[str]:
@@ -142,7 +139,7 @@ def _shown(branch: "Branch") -> str:
     if branch.status >> 30:  # uncertain or bad
         return f"[{status_text(branch.status)}]"
     text = _text(branch.value)
-    enum, unit = branch.about.enum.get(str(branch.value)), branch.about.unit
+    enum, unit = branch.about.meaning(branch.value), branch.about.unit
     text += f" ({_printable(enum)})" if enum else f" {_printable(unit)}" if unit else ""
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 

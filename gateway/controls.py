@@ -27,6 +27,9 @@ class Node:
     access: str = ""
     """Of "r", "w", "rw" or "" where it is not a variable."""
     value: Value = None
+    unit: str = ""
+    meaning: str = ""
+    """What the value means, where it is one of an enumeration."""
     has_children: bool = False
 
 
@@ -110,7 +113,11 @@ class TagAbout:
     instrument_range: tuple[float, float] | None = None
     """Low and high of what the instrument can measure."""
     enum: Mapping[str, str] = field(default_factory=dict)
-    """Texts of the integers that a value may be."""
+    """Texts of the integers that a value may be; of a boolean "0" and "1"."""
+
+    def meaning(self, value: Value) -> str:
+        """Return the text of a value, "" where it has none."""
+        return self.enum.get(str(int(value)), "") if isinstance(value, int) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """What a gateway is called: made at first start and kept in the state directory."""
 
-import os
 import re
 import secrets
 import socket
 from importlib import metadata
 from pathlib import Path
+
+from gateway.durable import write
 
 _FILE = "gateway-id"
 ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -26,10 +27,5 @@ def gateway_id(state: Path) -> str:
         return kept
     host = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-")[:40] or "gateway"
     made = f"{host}-{secrets.token_hex(4)}"
-    draft = file.with_suffix(".new")
-    with draft.open("w", encoding="ascii") as handle:
-        handle.write(made + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    draft.replace(file)
+    write(file, f"{made}\n".encode("ascii"), mode=0o644)
     return made

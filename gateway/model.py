@@ -262,8 +262,8 @@ class Hole(Protocol):
         """End it: without a record where nothing is missing any more, else with `left` saying what is."""
 
 
-class Link(Protocol):
-    """All that a protocol is handed."""
+class Surroundings(Protocol):
+    """As much of a link as opening a session takes."""
 
     device: str
     gateway_id: str
@@ -272,6 +272,10 @@ class Link(Protocol):
     """Folder for what the protocol must keep (certificates); shared by all devices of a kind."""
     memory: dict[str, Any]
     """What the protocol keeps from one attempt to the next; gone with the process."""
+
+
+class Link(Surroundings, Protocol):
+    """All that a protocol is handed."""
 
     @property
     def polls(self) -> Polls:

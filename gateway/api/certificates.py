@@ -1,7 +1,6 @@
 """`/v1/certificates`: whom the gateway trusts, whom it has yet to, and who it is itself."""
 
 import asyncio
-import dataclasses
 import logging
 from typing import Any, Final
 
@@ -93,7 +92,7 @@ async def distrust_certificate(request: web.Request) -> web.Response:
 
 async def _listed(certificates: Certificates) -> web.Response:
     entries = await asyncio.to_thread(certificates.entries)
-    return json_answer({"certificates": [dataclasses.asdict(entry) for entry in entries]})
+    return json_answer({"certificates": entries})
 
 
 HANDLERS = (list_certificates, own_certificate, trust_certificate, distrust_certificate)

@@ -16,7 +16,7 @@ from gateway.api.routing import endpoint
 from gateway.api.schemas import DeviceDetail, DeviceList, NodeList, PollAnswer
 from gateway.api.tokens import Role
 from gateway.api.values import carry, last_row
-from gateway.controls import Browse, Channel, NotPollable, Push, TagState, TagStates
+from gateway.controls import Browse, Channel, Node, NotPollable, Push, TagState, TagStates
 from gateway.store import Store
 
 POLL_WAIT_S: Final = 5
@@ -173,7 +173,7 @@ async def browse_device(request: web.Request) -> web.Response:
     return json_answer({"nodes": [_node_row(item) for item in page.nodes], "next": page.next})
 
 
-def _node_row(node: Any) -> dict[str, Any]:
+def _node_row(node: Node) -> dict[str, Any]:
     value, kind = carry(node.value)
     made = {
         "id": node.id,
@@ -182,6 +182,8 @@ def _node_row(node: Any) -> dict[str, Any]:
         "type": node.type,
         "access": node.access,
         "value": value,
+        "unit": node.unit,
+        "meaning": node.meaning,
         "has_children": node.has_children,
     }
     return made | {"value_type": kind} if kind else made

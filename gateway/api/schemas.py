@@ -276,6 +276,8 @@ class NodeAnswer(Schema):
     access = text("r, w, rw or empty.", required=True)
     value = fields.Raw(required=True, allow_none=True)
     value_type = fields.String(metadata={"description": "As `type` of a sample."})
+    unit = text("Unit of measure, or empty.", required=True)
+    meaning = text("What the value means, where it is one of an enumeration; else empty.", required=True)
     has_children = fields.Boolean(required=True)
 
 

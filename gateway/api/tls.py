@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.api.settings import HttpSettings, TlsFiles
-from gateway.api.tokens import replace_file
+from gateway.durable import write
 from gateway.model import GatewayError
 
 _log = logging.getLogger(__name__)
@@ -53,14 +53,14 @@ def _self_signed(folder: Path, hosts: Sequence[str]) -> Path:
     file = folder / "self-signed.pem"
     if not file.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(file, _make(hosts))
+        write(file, _make(hosts))
     certificate = x509.load_pem_x509_certificate(file.read_bytes())
     fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
     _log.info("self-signed TLS certificate, SHA-256 fingerprint %s", fingerprint)
     return file
 
 
-def _make(hosts: Sequence[str]) -> str:
+def _make(hosts: Sequence[str]) -> bytes:
     """Return key and certificate as one PEM text, so that they are replaced together."""
     key = ec.generate_private_key(ec.SECP256R1())
     own = socket.gethostname()
@@ -84,4 +84,4 @@ def _make(hosts: Sequence[str]) -> str:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return (private + certificate.public_bytes(serialization.Encoding.PEM)).decode()
+    return private + certificate.public_bytes(serialization.Encoding.PEM)

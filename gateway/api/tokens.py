@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gateway.clock import Clock
-from gateway.durable import sync
+from gateway.durable import give_to_owner_of, write
 from gateway.model import GatewayError
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Tokens:
         if not self._file.exists():
             text, token = self._new("first admin", Role.ADMIN)
             # Its text first: a power cut in between must not leave a token that nobody knows.
-            replace_file(self._folder / ADMIN_FILE, text + "\n")
+            write(self._folder / ADMIN_FILE, f"{text}\n".encode())
             self._write([token])
             _log.info("first start: an admin token stands in %s", self._folder / ADMIN_FILE)
         self._load()
@@ -157,14 +157,14 @@ class Tokens:
 
     def _write(self, tokens: Sequence[Token]) -> None:
         body = {"tokens": [asdict(token) for token in tokens]}
-        replace_file(self._file, json.dumps(body, indent=1) + "\n")
+        write(self._file, json.dumps(body, indent=1).encode() + b"\n")
         self._checked_ns = -_RECHECK_NS
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         handle = os.open(self._folder / "tokens.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            _give_to_owner(handle, self._folder)
+            give_to_owner_of(self._folder, handle)
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
@@ -173,26 +173,3 @@ class Tokens:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file that only its owner reads, all or nothing, also through a power cut."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            _give_to_owner(handle, path.parent)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def _give_to_owner(handle: int, folder: Path) -> None:
-    """Let a file that root makes (`sudo edge-gateway token`) belong to the folder's owner: the service."""
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        os.fchown(handle, owner.st_uid, owner.st_gid)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.durable import sync
+from gateway.durable import write
 
 _FOLDER: Final = "config"
 _MARK: Final = b"# environment: "
@@ -40,14 +40,7 @@ def keep_good(state: Path, file: Path, source: Source) -> None:
         if kept.read_bytes() == content:
             return
     kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = kept.with_suffix(".new")
-    draft.unlink(missing_ok=True)  # one left by a power cut
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    draft.replace(kept)
-    sync(kept.parent)
+    write(kept, content)
 
 
 def read_good(state: Path, file: Path) -> Source | None:

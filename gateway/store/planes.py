@@ -166,10 +166,6 @@ def _scaled(values: "array[float]", digits: int) -> list[float] | None:
     return wholes if max(map(abs, (min(wholes), max(wholes)))) < _EXACT else None
 
 
-def from_decimals(numbers: Sequence[int], digits: int) -> "array[float]":
-    return array("d", map(truediv, numbers, repeat(10.0**digits)))
-
-
 def encode_doubles(values: "array[float]") -> bytes:
     """Encode doubles as they are, each XORed with the one before."""
     whole = int.from_bytes(values.tobytes(), "little")

@@ -16,7 +16,6 @@ MAX_VALUE_BYTES = 16 * 1024 * 1024
 _ROW_BYTES = 160
 """What a sample costs in memory beside long values: five list slots, its integers and a double."""
 _TS_LOW, _TS_HIGH = -(2**62), 2**62
-_SERIES_HIGH = 2**31 - 1
 FLOAT, INT, UINT64, BOOL, NONE, STR, BYTES, LIST = range(1, 9)
 """A code for each type of value; UINT64: an integer from 2**63."""
 CODES = range(FLOAT, LIST + 1)

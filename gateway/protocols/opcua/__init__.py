@@ -27,7 +27,7 @@ _FASTEST_MS = 10
 _SECURITY = re.compile(rf"(auto|none|({'|'.join(POLICIES)})(/(SignAndEncrypt|Sign))?)")
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme != "opc.tcp" or not parts.hostname:
         raise ValueError(f"{url!r} is no OPC UA address: it has the form opc.tcp://host:4840")
@@ -37,9 +37,9 @@ def _check_url(url: str) -> None:
         raise ValueError(f"{url!r} has the impossible port 0")
 
 
-def _check_urls(urls: Sequence[str]) -> None:
+def check_urls(urls: Sequence[str]) -> None:
     for url in urls:
-        _check_url(url)
+        check_url(url)
 
 
 def _check_security(security: str) -> None:
@@ -65,11 +65,11 @@ class Settings(Group):
 
     SHORT = "url"
 
-    url: str = setting(help="Address of the server.", check=_check_url, example="opc.tcp://plc-07:4840")
+    url: str = setting(help="Address of the server.", check=check_url, example="opc.tcp://plc-07:4840")
     urls: tuple[str, ...] = setting(
         (),
         help="Further addresses: of redundant servers, of which the healthiest is used, or of the same one.",
-        check=_check_urls,
+        check=check_urls,
         example="[opc.tcp://plc-08:4840]",
     )
     security: str = setting(

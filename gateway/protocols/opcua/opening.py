@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from asyncua import Client, ua
 
-from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
+from gateway.model import Device, DeviceProblem, Surroundings, WaitingForTrust
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.bounded import understood
 from gateway.protocols.opcua.faults import REFUSED_PASSWORD, REFUSED_POLICY, REFUSED_US, cut_off, sentence
@@ -33,7 +33,7 @@ KEPT = "opcua kept"
 
 
 @asynccontextmanager
-async def open_session(device: Device, settings: Settings, link: Link) -> AsyncIterator[Session]:
+async def open_session(device: Device, settings: Settings, link: Surroundings) -> AsyncIterator[Session]:
     """Enter a session over the best endpoint that works; raises DeviceProblem or WaitingForTrust."""
     pki = Pki(link.state / "pki")
     identity = await asyncio.to_thread(pki.identity, link.gateway_id)
@@ -82,7 +82,7 @@ async def open_session(device: Device, settings: Settings, link: Link) -> AsyncI
 
 
 async def _candidates(
-    device: Device, settings: Settings, link: Link, pki: Pki, identity: Identity
+    device: Device, settings: Settings, link: Surroundings, pki: Pki, identity: Identity
 ) -> tuple[list[Choice], int | None]:
     """Return the ways in, the best first, and what the server's clock is ahead of ours."""
     asking = _bare_client(settings, identity)
@@ -108,7 +108,7 @@ def _bare_client(settings: Settings, identity: Identity) -> Client:
 def _client(
     device: Device,
     settings: Settings,
-    link: Link,
+    link: Surroundings,
     identity: Identity,
     choice: Choice,
     vetted: Vetted | None,
@@ -134,7 +134,7 @@ def _client(
 
 
 async def _connect(
-    client: Client, device: Device, settings: Settings, choice: Choice, left: Kept | None, link: Link
+    client: Client, device: Device, settings: Settings, choice: Choice, left: Kept | None, link: Surroundings
 ) -> bool:
     """Open everything up to an active session; say whether it is the one that was `left` at the server."""
     await _open_socket(client)
@@ -191,7 +191,7 @@ async def _create_session(client: Client) -> None:
 def _refused(
     device: Device,
     settings: Settings,
-    link: Link,
+    link: Surroundings,
     identity: Identity,
     choice: Choice,
     error: ua.UaStatusCodeError,

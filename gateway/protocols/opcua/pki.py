@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.controls import CertificateEntry
+from gateway.durable import write
 from gateway.model import DeviceProblem
-from gateway.protocols.opcua.trust import TrustLists, entry, thumbprint, write
+from gateway.protocols.opcua.trust import TrustLists, entry, thumbprint
 
 # A box may boot in 1970: the certificate is valid from before the first of them was sold, so that neither
 # a clock that is not set yet nor a server that is late makes it "not yet valid".

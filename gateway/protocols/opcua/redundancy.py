@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from asyncua import ua
 
-from gateway.model import Device, DeviceProblem, GatewayError, Link, WaitingForTrust
+from gateway.model import Device, DeviceProblem, GatewayError, Surroundings, WaitingForTrust
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.faults import problem
 from gateway.protocols.opcua.opening import KEPT, open_session
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def open_healthiest(device: Device, settings: Settings, link: Link) -> AsyncIterator[Session]:
+async def open_healthiest(device: Device, settings: Settings, link: Surroundings) -> AsyncIterator[Session]:
     """Enter a session with the first healthy server, else with the least ill; raises as open_session."""
     if not settings.urls:
         async with open_session(device, settings, link) as session:
@@ -33,7 +33,9 @@ async def open_healthiest(device: Device, settings: Settings, link: Link) -> Asy
         yield await _healthiest(device, settings, link, stack)
 
 
-async def _healthiest(device: Device, settings: Settings, link: Link, stack: AsyncExitStack) -> Session:
+async def _healthiest(
+    device: Device, settings: Settings, link: Surroundings, stack: AsyncExitStack
+) -> Session:
     failures: list[GatewayError] = []
     ill: list[tuple[int, Settings]] = []
     for each in _servers(settings, link):
@@ -53,7 +55,7 @@ async def _healthiest(device: Device, settings: Settings, link: Link, stack: Asy
     raise kind("; ".join(str(each) for each in failures))
 
 
-async def watch_health(session: Session, device: Device, settings: Settings, link: Link) -> None:
+async def watch_health(session: Session, device: Device, settings: Settings, link: Surroundings) -> None:
     """Look at the ServiceLevel for ever; raise DeviceProblem where another server is healthier."""
     waited_s = 0.0
     while True:
@@ -75,7 +77,7 @@ async def watch_health(session: Session, device: Device, settings: Settings, lin
                 )
 
 
-def _servers(settings: Settings, link: Link) -> Sequence[Settings]:
+def _servers(settings: Settings, link: Surroundings) -> Sequence[Settings]:
     """Return the settings for each address; first the one where a session was left."""
     urls = list(dict.fromkeys([settings.url, *settings.urls]))
     left = link.memory.get(KEPT)
@@ -91,7 +93,7 @@ async def _level(session: Session) -> int:
     return said if isinstance(said, int) else session.level
 
 
-async def _level_of(device: Device, settings: Settings, link: Link) -> int:
+async def _level_of(device: Device, settings: Settings, link: Surroundings) -> int:
     """Ask another server over a session of its own; -1 where it cannot be used."""
     try:
         async with open_session(device, settings, link) as session:

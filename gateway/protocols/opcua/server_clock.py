@@ -9,6 +9,7 @@ from cryptography import x509
 from gateway.clock import Clock
 from gateway.protocols.opcua.bounded import decoded
 from gateway.protocols.opcua.faults import REFUSED_US
+from gateway.protocols.opcua.values import microseconds
 
 _NOTABLE_US: Final = 60_000_000
 """Below this a clock that differs is no reason for anything."""
@@ -43,10 +44,13 @@ async def asked_for_endpoints(
 
 def ahead_us(theirs: datetime, asked_us: int, answered_us: int) -> int | None:
     """Return what their clock is ahead of ours, from a time in an answer; None where it tells none."""
-    if theirs.year < 1970:  # a null DateTime (Part 6, 5.2.2.5): the server fills in no time
-        return None
-    since = theirs.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return round(since.total_seconds() * 1e6) - (asked_us + answered_us) // 2
+    theirs_us = microseconds(theirs)
+    return None if theirs_us is None else theirs_us - (asked_us + answered_us) // 2
+
+
+def is_wrong(offset_us: int | None) -> bool:
+    """Say whether clocks so far apart are worth a word."""
+    return offset_us is not None and abs(offset_us) >= _NOTABLE_US
 
 
 def clock_note(code: int, offset_us: int | None, ours: x509.Certificate, clock: Clock) -> str:
@@ -55,7 +59,7 @@ def clock_note(code: int, offset_us: int | None, ours: x509.Certificate, clock: 
     Many servers tell nothing but BadSecurityChecksFailed (Part 4, 5.5.2.2): whether our certificate is valid
     by their clock is then for us to see.
     """
-    if offset_us is None or abs(offset_us) < _NOTABLE_US:
+    if offset_us is None or not is_wrong(offset_us):
         return ""
     theirs = datetime.fromtimestamp((clock.wall_us() + offset_us) / 1e6, UTC)
     valid = ours.not_valid_before_utc <= theirs <= ours.not_valid_after_utc

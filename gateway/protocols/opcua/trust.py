@@ -1,7 +1,6 @@
 """The folders of certificates that a person trusts, or has yet to. Blocking: files."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.controls import CertificateEntry
+from gateway.durable import write
 from gateway.model import DeviceProblem
 from gateway.protocols.opcua.validation import Lists, application_uris
 
@@ -118,7 +118,6 @@ class TrustLists:
         name = thumbprint(certificate)
         file = place / f"{name}.der"
         write(file, certificate.public_bytes(Encoding.DER), mode=0o644)
-        _belongs_as(file, place)
         for entry in self._listed():
             if entry.thumbprint == name and entry.place == "rejected":
                 Path(entry.file).unlink(missing_ok=True)
@@ -136,18 +135,6 @@ class TrustLists:
 def thumbprint(certificate: x509.Certificate) -> str:
     """Return the SHA-1 of a certificate in hex, which is what OPC UA tools show."""
     return certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303  # a name, not a proof
-
-
-def write(file: Path, data: bytes, *, mode: int) -> None:
-    """Write a file durably, all of it or nothing."""
-    part = file.with_name(f".{file.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(file)
 
 
 def entry(certificate: x509.Certificate, place: str, file: Path, device: str = "") -> CertificateEntry:
@@ -214,10 +201,3 @@ def _changed_ns(folder: Path) -> int:
         return folder.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def _belongs_as(file: Path, folder: Path) -> None:
-    """Give a file that root wrote to whoever the folder belongs to: the service reads it."""
-    owner = folder.stat()
-    if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
-        os.chown(file, owner.st_uid, owner.st_gid)

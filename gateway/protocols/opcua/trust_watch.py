@@ -12,15 +12,14 @@ from gateway.controls import Channel
 from gateway.model import Device, Link
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.pki import Pki
-from gateway.protocols.opcua.server_clock import ahead_us, clock_words
+from gateway.protocols.opcua.server_clock import ahead_us, clock_words, is_wrong
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.trust import thumbprint
-from gateway.protocols.opcua.trusting import expiring, vet
+from gateway.protocols.opcua.trusting import Warned, expiring, vet
 
 _LOOK_S: Final = 15.0
 """A trust that was withdrawn ends the session within this time."""
 _LOOKS_AN_HOUR: Final = 240
-_WRONG_US: Final = 60_000_000
 _CURRENT_TIME: Final = ua.NodeId(ua.ObjectIds.Server_ServerStatus_CurrentTime)
 
 _log = logging.getLogger(__name__)
@@ -60,16 +59,15 @@ class TrustWatch:
         await self._ask_for_the_time()
         warnings = await asyncio.to_thread(self._expiring)
         offset_us = self.channel.clock_offset_us
-        if offset_us is not None and abs(offset_us) >= _WRONG_US and self._link.clock.synchronised():
-            warnings.append((1, clock_words(offset_us)))
-        for days, sentence in warnings:
-            subject = sentence.partition(" expire")[0].partition(" is ")[0]
+        if offset_us is not None and is_wrong(offset_us) and self._link.clock.synchronised():
+            warnings.append(Warned("the server's clock", 0, clock_words(offset_us)))
+        for subject, days, sentence in warnings:
             if (subject, days) not in self._told:
                 self._told.add((subject, days))
                 _log.warning("device %s: %s", self._device.id, sentence)
-        self.channel.warnings = tuple(sentence for _, sentence in warnings)
+        self.channel.warnings = tuple(warned.sentence for warned in warnings)
 
-    def _expiring(self) -> list[tuple[int, str]]:
+    def _expiring(self) -> list[Warned]:
         certificates: dict[str, x509.Certificate] = {}
         if self._session.vetted is not None:
             certificates["the server's"] = self._session.vetted.certificate

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from asyncua.crypto import uacrypto
@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gateway.clock import Clock
-from gateway.model import Device, DeviceProblem, Link, WaitingForTrust
+from gateway.model import Device, DeviceProblem, Surroundings, WaitingForTrust
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.pki import Pki
 from gateway.protocols.opcua.security import Choice
@@ -32,7 +32,7 @@ class Vetted:
     version: tuple[int, ...]
 
 
-def vet(device: Device, settings: Settings, link: Link, pki: Pki, choice: Choice) -> Vetted | None:
+def vet(device: Device, settings: Settings, link: Surroundings, pki: Pki, choice: Choice) -> Vetted | None:
     """Return the server's certificate if it may be trusted now; None where the endpoint has none.
 
     WaitingForTrust: a person has to trust it first; DeviceProblem: it will not do.
@@ -54,19 +54,27 @@ def vet(device: Device, settings: Settings, link: Link, pki: Pki, choice: Choice
     return Vetted(chain[0], version)
 
 
-def expiring(certificates: dict[str, x509.Certificate], now: datetime) -> list[tuple[int, str]]:
-    """Return (days of the threshold that was passed, sentence) for each that expires soon."""
+class Warned(NamedTuple):
+    """What is to be seen to in time."""
+
+    subject: str
+    days: int
+    """The threshold that was passed: it is told once for each."""
+    sentence: str
+
+
+def expiring(certificates: dict[str, x509.Certificate], now: datetime) -> list[Warned]:
+    """Return what expires soon."""
     found = []
     for whose, certificate in certificates.items():
+        until = certificate.not_valid_after_utc.date()
         left = certificate.not_valid_after_utc - now
         passed = [days for days in _WARN_DAYS if left < timedelta(days=days)]
         if left < timedelta():
-            found.append((0, f"{whose} certificate expired on {certificate.not_valid_after_utc.date()}"))
+            found.append(Warned(whose, 0, f"{whose} certificate expired on {until}"))
         elif passed:
-            until = certificate.not_valid_after_utc.date()
-            found.append(
-                (passed[-1], f"{whose} certificate expires in {left.days} days, on {until}: renew it")
-            )
+            sentence = f"{whose} certificate expires in {left.days} days, on {until}: renew it"
+            found.append(Warned(whose, passed[-1], sentence))
     return found
 
 

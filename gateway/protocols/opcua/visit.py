@@ -3,26 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from asyncua import ua
 
-from gateway.clock import SystemClock
-from gateway.model import Device, DeviceProblem, GatewayError, Link
+from gateway.clock import Clock, SystemClock
+from gateway.model import Device, DeviceProblem, GatewayError
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.faults import problem
 from gateway.protocols.opcua.redundancy import open_healthiest
 from gateway.protocols.opcua.tree import Tree, tree
 
 
-@dataclass(frozen=True)
+@dataclass
 class Visitor:
     """As much of a Link as opening a session takes."""
 
     device: str
     gateway_id: str
     state: Path
-    clock: SystemClock = field(default_factory=SystemClock)
+    clock: Clock = field(default_factory=SystemClock)
     memory: dict[str, Any] = field(default_factory=dict)
 
 
@@ -37,7 +37,7 @@ async def visit(
 ) -> tuple[Tree, str]:
     """Return the tree below `root`, and what is insecure about the way there. GatewayError: a sentence."""
     try:
-        async with open_healthiest(device, settings, cast(Link, visitor)) as session:
+        async with open_healthiest(device, settings, visitor) as session:
             return await tree(session, root, depth=depth, globs=globs), session.insecure
     except ValueError as error:
         raise GatewayError(f"--match: {error}") from error
