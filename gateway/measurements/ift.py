@@ -1,9 +1,9 @@
 """The IFT value: the sample variance of a window that slides over the samples of a channel.
 
-y[i] is the sample variance (n - 1) of x[i] to x[i + W], both included, with W = floor(window * rate); after the
-last whole window its value goes on to the end. Source: what the vendor's library libift gives, found by trying
-(icolyzer 1.8.0 agrees to 5e-15). The sums are of whole counts, so they are exact however long it goes on; a
-physical value is a count times a gain, its variance the one of the counts times the gain squared.
+y[i] is the sample variance (n - 1) of x[i] to x[i + W], both included, with W = floor(window * rate); after
+the last whole window its value goes on to the end. Source: what the vendor's library libift gives, found by
+trying (icolyzer 1.8.0 agrees to 5e-15). The sums are of whole counts, so they are exact however long it goes
+on; a physical value is a count times a gain, its variance the one of the counts times the gain squared.
 """
 
 import math

@@ -1,8 +1,9 @@
 """What a client sees of a measurement while it runs. A slow client loses frames; nobody waits for it."""
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 _MOST_FRAMES = 20_000
@@ -96,3 +97,28 @@ class Tap:
             self._frames -= len(item.ts)
             item, self._missed = replace(item, missed=self._missed), 0
         return item
+
+
+class Taps:
+    """Those who look on at one device."""
+
+    def __init__(self) -> None:
+        self._taps: list[Tap] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._taps)
+
+    def tell(self, item: LiveItem) -> None:
+        for tap in self._taps:
+            tap.put(item)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Tap]:
+        """Yield a tap that gets what is told while entered."""
+        tap = Tap()
+        self._taps.append(tap)
+        try:
+            yield tap
+        finally:
+            self._taps.remove(tap)
+            tap.close()

@@ -4,6 +4,7 @@ import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from gateway.controls import AdcConfiguration
@@ -162,7 +163,7 @@ class LossCounter:
         if not counters:
             return 0
         before = counters if self._last is None else bytes((self._last,)) + counters
-        lost = sum([(b - a - 1) & 255 for a, b in zip(before, before[1:], strict=False)])
+        lost = sum([(b - a - 1) & 255 for a, b in pairwise(before)])
         self._last = counters[-1]
         self.received += len(counters)
         self.lost += lost

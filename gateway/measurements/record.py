@@ -1,6 +1,7 @@
 """A measurement as it is kept: in the store's row while it lasts, in the head of each of its blocks."""
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from gateway.measurements.plan import Channels, loss
 
 RECORDING, RECORDED, WRITTEN, EMPTY = "recording", "recorded", "written", "empty"
 """States: frames come, all frames are in the store, the file is written and verified, there was no frame."""
+BLOCK_SIZE = struct.Struct("<I")
+"""What stands before each block on its way to the child process."""
 _HEAD = ("name", "device", "gateway", "node", "mac", "started_us", "channels", "adc")
 
 
@@ -70,27 +73,30 @@ class Measurement:
 
     def text(self) -> str:
         """Return all of it, for the store; without metadata where that is in the file."""
-        row = self._row()
-        del row["problem"]
-        if self.state == WRITTEN:
-            row["metadata"] = None
-            row["post_metadata"] = self.post_metadata if self.metadata_due else None
+        row = self.whole()
+        if self.state == WRITTEN and not self.metadata_due:
+            row["metadata"] = row["post_metadata"] = None
         return json.dumps(row)
 
     def head(self) -> bytes:
         """Return what the counts of a block mean."""
-        row = self._row()
+        row = self.whole()
         return json.dumps({name: row[name] for name in _HEAD}, separators=(",", ":")).encode()
 
-    def _row(self) -> dict[str, Any]:
-        row = {name: getattr(self, name) for name in self.__slots__}
+    def whole(self) -> dict[str, Any]:
+        """Return all of it as what JSON can hold."""
+        row = {name: getattr(self, name) for name in self.__slots__ if name != "problem"}
         return row | {"channels": plan.to_json(self.channels), "adc": asdict(self.adc)}
 
 
 def from_text(text: str | bytes) -> Measurement:
     """Read what `text` or `head` gave. ValueError: it is neither."""
+    return from_row(json.loads(text))
+
+
+def from_row(row: dict[str, Any]) -> Measurement:
+    """Read what `whole` gave, or a part of it. ValueError: it is neither."""
     try:
-        row = json.loads(text)
         row["channels"] = plan.from_json(row["channels"])
         row["adc"] = AdcConfiguration(**row["adc"])
         return Measurement(**row)

@@ -135,6 +135,13 @@ def drop(tx: Transaction, name: str, most: int) -> int:
     ).rowcount
 
 
+def leftover(conn: sqlite3.Connection) -> list[str]:
+    """Return the names of measurements that are done and still have blocks."""
+    done = conn.execute("SELECT id, name FROM measurement WHERE done = 1").fetchall()
+    there = "SELECT 1 FROM recording WHERE id BETWEEN ? AND ? LIMIT 1"
+    return [name for number, name in done if conn.execute(there, _ids(number)).fetchone()]
+
+
 def recorded_bytes(conn: sqlite3.Connection) -> int:
     """Return the bytes of all blocks of recordings."""
     return int(conn.execute("SELECT total(length(data)) FROM recording").fetchone()[0])
