@@ -89,7 +89,8 @@ class _Child:
 
     def __init__(self, command: Sequence[str]) -> None:
         # The same modules as ours, wherever the launcher has them from.
-        environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        path = os.pathsep.join(filter(None, sys.path))
+        environ = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
         # What it does not foresee it tells on our stderr: the journal.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environ

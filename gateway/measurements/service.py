@@ -56,6 +56,8 @@ class Measurements:
         self._taps: dict[str, Taps] = {}
         self._due = asyncio.Event()
         self._written: dict[str, asyncio.Event] = {}
+        self.keeper: Keeper | None = None
+        """Of what writes the files."""
 
     @classmethod
     @asynccontextmanager
@@ -66,12 +68,12 @@ class Measurements:
         """Finish what an earlier run left, and take new ones; what runs at the end is kept as interrupted."""
         mine = cls(store, clock, supervisor, folder, gateway, find, child=child)
         await mine._load()
-        keeper = supervisor.keep("files of measurements", mine._finish, backoff=Backoff(1.0, 60.0))
+        mine.keeper = supervisor.keep("files of measurements", mine._finish, backoff=Backoff(1.0, 60.0))
         try:
             yield mine
         finally:
             await mine.close()
-            await keeper.stop()
+            await mine.keeper.stop()
 
     async def close(self) -> None:
         """End what runs; its frames go to the store."""
