@@ -186,6 +186,11 @@ class Measurements:
         self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         return {file.name for file in self.folder.iterdir()}
 
+    def _clear_drafts(self) -> None:
+        """Remove what a process left that was killed; one that still runs fails then, and is not missed."""
+        for draft in self.folder.glob(f".*{names.DRAFT}"):
+            draft.unlink(missing_ok=True)
+
     def _begin(self, device: str, plan: Plan, stream: Stream, files: set[str]) -> Measurement:
         now_us = self._clock.wall_us()
         name = names.unique(
@@ -253,6 +258,7 @@ class Measurements:
         while not await self._store.searched():
             keeper.report("waiting", "for a damaged file of the store to be searched")
             await self._clock.sleep(_LOOK_S)
+        await asyncio.to_thread(self._clear_drafts)
         while True:
             self._due.clear()
             await self._load()

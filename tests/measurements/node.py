@@ -44,6 +44,7 @@ class Streaming:
     batch: int
     loss: float
     fails: Exception | None
+    pause_s: float = 0.0
     received: int = 0
     lost: int = 0
     drained: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,7 +84,7 @@ class Streaming:
             if there:
                 self.received += len(there)
                 yield self.numbered(there)
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.pause_s)
         self.drained.set()
         if self.fails is not None:
             raise self.fails
@@ -100,6 +101,8 @@ class Node:
     loss: float = 0.0
     fails: Exception | None = None
     refuses: Exception | None = None
+    pause_s: float = 0.0
+    """Between batches."""
     connected: ConnectedNode | None = NODE
     map: SensorMap = (1, 2, 3)
     streaming: Streaming | None = None
@@ -114,7 +117,7 @@ class Node:
         if self.refuses is not None:
             raise self.refuses
         mine = self.streaming = Streaming(
-            NODE, channels, self.configuration, self.frames, self.batch, self.loss, self.fails
+            NODE, channels, self.configuration, self.frames, self.batch, self.loss, self.fails, self.pause_s
         )
         try:
             yield mine
