@@ -56,7 +56,7 @@ def _write(m: Measurement, folder: Path, source: BinaryIO) -> dict[str, Any]:
     final = _free(folder, m)
     draft.replace(final)
     sync(folder)
-    counted = writer.loss
+    counted = writer.count
     return {
         "file": final.name, "received": counted.received, "lost": counted.lost, "last_us": parts.last_us,
         "missing": parts.missing,

@@ -10,7 +10,7 @@ from gateway.clock import Clock
 from gateway.controls import Recording, Stream, StreamFrames
 from gateway.measurements.ift import Ift, IftRequest
 from gateway.measurements.live import Ended, IftValues, LiveFrames, Loss, Taps
-from gateway.measurements.plan import LossCounter, Plan, columns, conversions, loss
+from gateway.measurements.plan import FrameCount, Plan, columns, conversions, loss
 from gateway.measurements.record import RECORDED, Measurement
 from gateway.model import GatewayError, NotStored
 from gateway.store import Store, recordings
@@ -50,7 +50,7 @@ class Session:
         self.ended = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
         self._stopping = False
-        self._loss, self._told = LossCounter(), LossCounter()
+        self._count, self._told = FrameCount(), FrameCount()
         self._told_ns = self._part_ns = 0
         self._pending = StreamFrames([], b"", array("H"))
         self._part = 0
@@ -122,12 +122,13 @@ class Session:
             self._limit = None
 
     def _take(self, frames: StreamFrames) -> None:
-        self._loss.take(frames.counters)
-        self.measurement.received, self.measurement.lost = self._loss.received, self._loss.lost
+        self._count.take(frames)
+        self.measurement.received, self.measurement.lost = self._count.received, self._count.lost
         pending = self._pending
         pending.ts += frames.ts
         pending.counters += frames.counters
         pending.counts += frames.counts
+        pending.lost += frames.lost
         self._show(frames)
         if not self._room(len(frames)) and not self._stopping:
             self._note("the store has no room for more frames: it was stopped")
@@ -224,16 +225,16 @@ class Session:
             self._tell_loss()
 
     def _tell_loss(self) -> None:
-        whole, told = self._loss, self._told
+        whole, told = self._count, self._told
         of_interval = loss(whole.received - told.received, whole.lost - told.lost)
-        self._told = LossCounter(whole.received, whole.lost)
+        self._told = FrameCount(whole.received, whole.lost)
         self._taps.tell(Loss(self.measurement.name, of_interval, whole.loss))
 
     def _show_end(self) -> None:
         if self._ift is not None:
             self._show_ift(self._ift.end())
         self._tell_loss()
-        self._taps.tell(Ended(self.measurement.name, self.measurement.ending, self._loss.loss))
+        self._taps.tell(Ended(self.measurement.name, self.measurement.ending, self._count.loss))
 
 
 def _ift(request: IftRequest, m: Measurement, stream: Stream) -> Ift:

@@ -47,6 +47,8 @@ class Streaming:
     pause_s: float = 0.0
     received: int = 0
     lost: int = 0
+    following: int = 0
+    """The number after the last frame that came."""
     drained: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -74,7 +76,8 @@ class Streaming:
         values = self.values_per_frame
         counts = (count_of(n * values + place) for n in numbers for place in range(values))
         ts = [frame_us(n, self.frame_rate_hz) for n in numbers]
-        return StreamFrames(ts, bytes(n % 256 for n in numbers), array("H", counts))
+        lost, self.following = numbers[-1] + 1 - self.following - len(numbers), numbers[-1] + 1
+        return StreamFrames(ts, bytes(n % 256 for n in numbers), array("H", counts), lost)
 
     async def __aiter__(self) -> AsyncIterator[StreamFrames]:
         rng = random.Random(self.frames)
