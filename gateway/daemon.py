@@ -87,6 +87,7 @@ class Daemon:
         self._api: Keeper | None = None
         self._api_address: tuple[str, int] | None = None
         self._api_up = asyncio.Event()
+        self._timeseries: Keeper | None = None
         self._notifier = Notifier()
         self._watchdog = Watchdog(self._notifier, clock, self._watched)
         self._supervisor = Supervisor(clock)
@@ -114,6 +115,9 @@ class Daemon:
         return ConfigInfo(
             str(self.file), self._loaded_us, self._config.warnings, self._problems, self._projected
         )
+
+    def compat(self) -> Mapping[str, Health]:
+        return {"timeseries": self._timeseries.health} if self._timeseries is not None else {}
 
     def log_files(self) -> LogFilesInfo | None:
         files = self._logs.files if self._logs is not None else None
@@ -150,6 +154,7 @@ class Daemon:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._api_up.wait(), _API_UP_S)
             await self._apply(self._config)
+            self._start_compat()
             stack.callback(self._handle_signals())
             self._start_watchdog()
             await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
@@ -175,7 +180,7 @@ class Daemon:
         await self._notifier.tell("STOPPING=1", "STATUS=stopping")
         await self._stop_parts([part.keeper for part in self._devices.values()], _STOP_DEVICES_S)
         keepers = [part.keeper for part in self._uploads.values()]
-        await self._stop_parts([*keepers, *([self._api] if self._api else [])], _STOP_UPLOADS_S)
+        await self._stop_parts([*keepers, *self._listening()], _STOP_UPLOADS_S)
 
     async def _stop_parts(self, keepers: list[Keeper], limit_s: float) -> None:
         if not keepers:
@@ -237,10 +242,12 @@ class Daemon:
         before = self._config
         self._took(config, ())
         notes = self._needs_restart(before, config)
-        if config.http != before.http and self._api is not None:
-            await self._stop_parts([self._api], _STOP_UPLOADS_S)
+        if config.http != before.http:
+            await self._stop_parts(self._listening(), _STOP_UPLOADS_S)
             self._start_api()
         changed = await self._apply(config)
+        if config.http != before.http:
+            self._start_compat()
         for note in notes:
             _log.warning("%s", note)
         _log.info("reloaded %s; restarted: %s", self.file, ", ".join(changed) or "nothing")
@@ -339,6 +346,22 @@ class Daemon:
             self._api_up.set()
             await asyncio.Event().wait()
 
+    def _start_compat(self) -> None:
+        self._timeseries = None
+        settings = self._config.http.compat.timeseries
+        if settings is None:
+            return
+
+        async def attempt(keeper: Keeper) -> None:
+            from gateway.api.compat import timeseries  # what the YAML does not name is not imported
+
+            await timeseries.run(self, self._config.http, settings, self.state, keeper.report)
+
+        self._timeseries = self._supervisor.keep("http.compat.timeseries", attempt)
+
+    def _listening(self) -> list[Keeper]:
+        return [keeper for keeper in (self._api, self._timeseries) if keeper is not None]
+
     # -- systemd and the command line -----------------------------------------------------------
 
     def _start_watchdog(self) -> None:
@@ -401,4 +424,4 @@ class Daemon:
     def _keepers(self) -> list[Keeper]:
         devices = [part.keeper for part in self._devices.values()]
         uploads = [part.keeper for part in self._uploads.values()]
-        return [*([self._api] if self._api else []), *devices, *uploads]
+        return [*self._listening(), *devices, *uploads]
