@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import control_socket, protocols
+from gateway.api import tls
 from gateway.api.app import build_app
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.server import serve
@@ -86,6 +87,7 @@ class Daemon:
         self._uploads: dict[str, _UploadPart] = {}
         self._api: Keeper | None = None
         self._api_address: tuple[str, int] | None = None
+        self._api_fingerprint = ""
         self._api_up = asyncio.Event()
         self._timeseries: Keeper | None = None
         self._notifier = Notifier()
@@ -342,6 +344,7 @@ class Daemon:
     async def _serve(self, keeper: Keeper) -> None:
         app = build_app(self, self._config.http)
         async with serve(app, self._config.http, self.state) as self._api_address:
+            self._api_fingerprint = await asyncio.to_thread(tls.fingerprint, self._config.http, self.state)
             keeper.report("running", "listening on {}:{}".format(*self._api_address))
             self._api_up.set()
             await asyncio.Event().wait()
@@ -399,6 +402,8 @@ class Daemon:
             "id": self.id,
             "version": self.version,
             "address": self._api_address,
+            "url": self._url(),
+            "fingerprint": self._api_fingerprint,
             "file": str(self.file),
             "store": str(self.store.folder.absolute()),
             "flash": str(store.flash),
@@ -411,6 +416,15 @@ class Daemon:
                 for keeper in self._keepers()
             },
         }
+
+    def _url(self) -> str:
+        """Return where a command on this machine reaches the API, "" where it does not listen."""
+        if self._api_address is None:
+            return ""
+        host, port = self._api_address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        scheme = "http" if self._config.http.tls == "off" else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def _health(self) -> Mapping[str, Any]:
         """Say what a new start could mend: a part that stands, an API that does not listen."""
