@@ -150,7 +150,7 @@ class SocketBus(BatchedBus):
         channel = self._settings.channel
         if error.errno == errno.ENETDOWN:
             fix = link_state.up_command(channel, self._settings.bitrate)
-            return BusProblem(f"{self.name} went down: {fix}", "down")
+            return BusProblem(f"{self.name} is down: {fix}", "down")
         if error.errno in (errno.ENODEV, errno.ENXIO):
             return BusProblem(f"{self.name} was removed: is the adapter still plugged in?", "absent")
         return BusProblem(f"{self.name} failed: {error.strerror}", "down")

@@ -97,6 +97,7 @@ async def test_a_bus_that_goes_and_comes(machine: Machine, tmp_path: Path) -> No
             await site.until(stored_last(site, "bus:state", word))
             back()
             await running(site)
+            await site.whole()  # before any frame: it is listened to
             # The same value as before: a signal that has not changed is stored anew after a hole.
             machine.send(RAM, ram(1))
             await site.until(stored_last(site, "bus:state", "error-active"))
