@@ -275,9 +275,11 @@ class Slcan:
         import termios
         import tty
 
+        before = set(os.listdir("/sys/class/net"))
         self.adapter, self._line = os.openpty()
         tty.setraw(self._line)
         fcntl.ioctl(self._line, termios.TIOCSETD, struct.pack("i", self.N_SLCAN))
+        (self.channel,) = set(os.listdir("/sys/class/net")) - before
 
     def say(self, *lines: bytes) -> None:
         os.write(self.adapter, b"".join(line + b"\r" for line in lines))
@@ -291,8 +293,10 @@ async def test_bus_off_of_a_driver(tmp_path: Path) -> None:
     """slcan's state letters: s, error counters; a bus-off driver takes the carrier away."""
     adapter = Slcan()
     try:
-        ip("link", "set", "slcan0", "up")
-        async with plant(tmp_path, settings(tmp_path, channel="slcan0")) as site:
+        name = adapter.channel
+        ip("link", "set", name, "type", "can", "bitrate", "500000")
+        ip("link", "set", name, "up")
+        async with plant(tmp_path, settings(tmp_path, channel=name)) as site:
             await site.until(told(site, "running"), 60)
             adapter.say(b"t1008" + ram(1).hex().encode())
             await site.until(stored_last(site, "Ram.Force", 1.0))
@@ -301,8 +305,8 @@ async def test_bus_off_of_a_driver(tmp_path: Path) -> None:
             adapter.say(b"sb000000")
             await site.until(stored_last(site, "bus:state", "bus-off"))
             await site.until(told(site, "failed", "bus-off"))
-            ip("link", "set", "slcan0", "down")
-            ip("link", "set", "slcan0", "up")
+            ip("link", "set", name, "down")
+            ip("link", "set", name, "up")
             began = time.monotonic()
             while (await values(site, "Ram.Force"))[-1:] != [5.0]:
                 adapter.say(b"t1008" + ram(5).hex().encode())

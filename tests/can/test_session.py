@@ -212,6 +212,12 @@ async def test_a_bus_with_errors(machine: Machine, tmp_path: Path) -> None:
         await running(site)
 
 
+async def test_fd_is_asked_for_and_the_link_has_none(machine: Machine, tmp_path: Path) -> None:
+    machine.plug()
+    async with plant(tmp_path, settings(tmp_path, fd=True)) as site:
+        await site.until(told(site, "degraded", "dbitrate 2000000 fd on"))
+
+
 async def test_another_interface(tmp_path: Path) -> None:
     async with plant(tmp_path, settings(tmp_path, interface="virtual", channel="session")) as site:
         await running(site)
