@@ -275,11 +275,11 @@ class Slcan:
         import termios
         import tty
 
-        before = set(os.listdir("/sys/class/net"))
+        before = {each.name for each in Path("/sys/class/net").iterdir()}
         self.adapter, self._line = os.openpty()
         tty.setraw(self._line)
         fcntl.ioctl(self._line, termios.TIOCSETD, struct.pack("i", self.N_SLCAN))
-        (self.channel,) = set(os.listdir("/sys/class/net")) - before
+        (self.channel,) = {each.name for each in Path("/sys/class/net").iterdir()} - before
 
     def say(self, *lines: bytes) -> None:
         os.write(self.adapter, b"".join(line + b"\r" for line in lines))
