@@ -141,7 +141,14 @@ class Newest:
         return True
 
     def _note_own(self, batch: Batch) -> None:
-        if batch.flags.count(0) < len(batch):
+        flags = batch.flags
+        if not flags or flags.count(0) == len(flags):
+            return
+        if flags.count(flags[0]) == len(flags):  # of one device, as a rule
+            if flags[0] & _OWN_TIME:
+                newest = max(batch.ts)
+                self.own_us = max(self.own_us, newest)
+        else:
             own = (ts for ts, flags in zip(batch.ts, batch.flags, strict=True) if flags & _OWN_TIME)
             self.own_us = max(self.own_us, max(own, default=0))
 
