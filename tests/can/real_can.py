@@ -4,11 +4,13 @@ The links are this machine's own to break: root, and nothing else on it.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -278,8 +280,15 @@ class Slcan:
         before = {each.name for each in Path("/sys/class/net").iterdir()}
         self.adapter, self._line = os.openpty()
         tty.setraw(self._line)
+        # The driver waits until what it says was read.
+        threading.Thread(target=self._listen, daemon=True).start()
         fcntl.ioctl(self._line, termios.TIOCSETD, struct.pack("i", self.N_SLCAN))
         (self.channel,) = {each.name for each in Path("/sys/class/net").iterdir()} - before
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while os.read(self.adapter, 4096):
+                pass
 
     def say(self, *lines: bytes) -> None:
         os.write(self.adapter, b"".join(line + b"\r" for line in lines))
