@@ -18,6 +18,7 @@ from gateway import (
     service_commands,
     store_commands,
     trust_commands,
+    watch_commands,
 )
 from gateway.clock import SystemClock
 from gateway.model import GatewayError
@@ -77,6 +78,7 @@ def command_line() -> argparse.ArgumentParser:
     trust_commands.add(commands, _with_state)
     browse_command.add(commands, _with_state)
     scan_command.add(commands, _with_state)
+    watch_commands.add(commands, _with_state)
 
     demo = commands.add_parser("demo", help="a simulated plant, the gateway and a simulated dataspace")
     demo.add_argument("--folder", type=Path, default=Path(".demo"))

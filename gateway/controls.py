@@ -152,6 +152,7 @@ class PushedSample:
     value: Value
     ts: int | None = None
     status: int = 0
+    flags: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,13 @@ class Push(Protocol):
     """Take samples from a client."""
 
     async def push(self, samples: Sequence[PushedSample]) -> Receipt:
-        """Store them; returns after COMMIT. TimeoutError: no room or no commit in 10 s, try again."""
+        """Store them; returns after COMMIT. TimeoutError: no room or no commit in 10 s, try again.
+
+        ValueError with a sentence: one of them is refused, and then nothing is stored.
+        """
+
+    def stamp(self) -> tuple[int, int]:
+        """Return our own (ts, flags), for samples that are of one moment and brought no time."""
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from marshmallow import RAISE, Schema, fields, validate
 
+from gateway.api.line_protocol import PRECISIONS
 from gateway.api.schemas import text
 from gateway.api.windows import CURSOR_PATTERN, Duration, Instant
 
@@ -27,6 +28,13 @@ def limit(default: int, most: int) -> fields.Integer:
 
 class NoQuery(Closed):
     pass
+
+
+class PushQuery(Closed):
+    precision = fields.String(
+        validate=validate.OneOf(list(PRECISIONS)),
+        metadata={"description": "What a timestamp of line protocol counts; nanoseconds without it."},
+    )
 
 
 class TrustQuery(Closed):

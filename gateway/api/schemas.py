@@ -407,6 +407,9 @@ class StateAnswer(Schema):
     config = fields.Dict(
         required=True, metadata={"description": "File, warnings, problems of a broken edit."}
     )
+    compat = fields.Dict(
+        required=True, metadata={"description": "How the listeners of `http.compat` are, by name."}
+    )
     insecure = fields.List(
         fields.String(), required=True, metadata={"description": "Every choice that weakens security."}
     )

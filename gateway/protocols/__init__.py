@@ -10,6 +10,7 @@ from gateway.model import ProtocolModule
 PROTOCOLS: Mapping[str, str] = MappingProxyType(
     {
         "can": "gateway.protocols.can",
+        "icotronic": "gateway.protocols.icotronic",
         "opcua": "gateway.protocols.opcua",
         "push": "gateway.protocols.push",
         "revpi": "gateway.protocols.revpi",

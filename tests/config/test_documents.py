@@ -77,7 +77,7 @@ def test_the_example_with_all_its_examples_passes_both(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     config = load(file, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
-    assert set(config.devices) == {"press-07", "press-08", "scale-3", "box", "cell-bus", "drives"}
+    assert set(config.devices) == {"press-07", "press-08", "scale-3", "box", "cell-bus", "drives", "tools"}
     assert set(config.uploads) == {"plant-cloud", "research"}
     assert {device.kind for device in config.devices.values()} == set(PROTOCOLS)
     assert {upload.kind for upload in config.uploads.values()} == set(UPLOADERS)
@@ -136,7 +136,7 @@ def test_check_lists_every_problem_and_fails(tmp_path: Path) -> None:
         1,
         (
             f'{file}:1:1: "htpp" is not a known setting here; did you mean "http"?',
-            f'{file}:2:11: "a" names no protocol; add one of can, opcua, push or revpi',
+            f'{file}:2:11: "a" names no protocol; add one of can, icotronic, opcua, push or revpi',
             f"{file}: 2 problems",
         ),
     )
