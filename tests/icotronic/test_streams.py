@@ -54,6 +54,7 @@ async def control(stage: Plant, link: Link) -> AsyncIterator[SensorNodes]:
 async def test_every_mask_gives_the_counts_of_the_formulas_and_every_counter(
     stage: Plant, control: SensorNodes
 ) -> None:
+    """Defect 2 of ICOapi: masks without the first channel give nulls and raw counts."""
     await control.set_sensor_map((3, 1, 7))
     for channels in MASKS:
         async with recording(control).stream(channels) as stream:
