@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway import control_socket, protocols
+from gateway.api import tls
 from gateway.api.app import build_app
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.server import serve
@@ -27,6 +28,7 @@ from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession
 from gateway.logs import Logs
+from gateway.measurements import Measurements
 from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.own_time import OwnTime
 from gateway.store import Store
@@ -34,6 +36,7 @@ from gateway.supervise import Backoff, Health, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
+C = TypeVar("C")
 # Together with the store's close (3.5 s where the disk refuses) less than the 10 s that a stop may take.
 _STOP_DEVICES_S = 4.0
 _STOP_UPLOADS_S = 1.5
@@ -86,10 +89,13 @@ class Daemon:
         self._uploads: dict[str, _UploadPart] = {}
         self._api: Keeper | None = None
         self._api_address: tuple[str, int] | None = None
+        self._api_fingerprint = ""
         self._api_up = asyncio.Event()
+        self._timeseries: Keeper | None = None
         self._notifier = Notifier()
         self._watchdog = Watchdog(self._notifier, clock, self._watched)
         self._supervisor = Supervisor(clock)
+        self.measurements: Measurements
         self._own_time: OwnTime
         self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -114,6 +120,9 @@ class Daemon:
         return ConfigInfo(
             str(self.file), self._loaded_us, self._config.warnings, self._problems, self._projected
         )
+
+    def compat(self) -> Mapping[str, Health]:
+        return {"timeseries": self._timeseries.health} if self._timeseries is not None else {}
 
     def log_files(self) -> LogFilesInfo | None:
         files = self._logs.files if self._logs is not None else None
@@ -145,11 +154,16 @@ class Daemon:
             self._own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
             await asyncio.to_thread(self.tokens.open)
             stack.push_async_callback(self._supervisor.close)
+            files = Path(self._config.measurements.path or self.state / "measurements")
+            self.measurements = await stack.enter_async_context(
+                Measurements.open(self.store, self.clock, self._supervisor, files, self.id, self._offered)
+            )
             await stack.enter_async_context(control_socket.listen(self.state, self._answer))
             self._start_api()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._api_up.wait(), _API_UP_S)
             await self._apply(self._config)
+            self._start_compat()
             stack.callback(self._handle_signals())
             self._start_watchdog()
             await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
@@ -171,11 +185,17 @@ class Daemon:
         """Where the API listens, once it does."""
         return self._api_address
 
+    def _offered(self, device: str, contract: type[C]) -> C | None:
+        """Return what a device's live session offers."""
+        part = self._devices.get(device)
+        return part.session.control(contract) if part is not None else None
+
     async def _stop(self) -> None:
         await self._notifier.tell("STOPPING=1", "STATUS=stopping")
+        await self.measurements.close()
         await self._stop_parts([part.keeper for part in self._devices.values()], _STOP_DEVICES_S)
         keepers = [part.keeper for part in self._uploads.values()]
-        await self._stop_parts([*keepers, *([self._api] if self._api else [])], _STOP_UPLOADS_S)
+        await self._stop_parts([*keepers, *self._listening()], _STOP_UPLOADS_S)
 
     async def _stop_parts(self, keepers: list[Keeper], limit_s: float) -> None:
         if not keepers:
@@ -237,10 +257,12 @@ class Daemon:
         before = self._config
         self._took(config, ())
         notes = self._needs_restart(before, config)
-        if config.http != before.http and self._api is not None:
-            await self._stop_parts([self._api], _STOP_UPLOADS_S)
+        if config.http != before.http:
+            await self._stop_parts(self._listening(), _STOP_UPLOADS_S)
             self._start_api()
         changed = await self._apply(config)
+        if config.http != before.http:
+            self._start_compat()
         for note in notes:
             _log.warning("%s", note)
         _log.info("reloaded %s; restarted: %s", self.file, ", ".join(changed) or "nothing")
@@ -252,6 +274,8 @@ class Daemon:
             notes.append("store: changes there take effect when the service is restarted")
         if before.gateway != after.gateway:
             notes.append("gateway: changes there take effect when the service is restarted")
+        if before.measurements != after.measurements:
+            notes.append("measurements: changes there take effect when the service is restarted")
         return notes
 
     async def _reload_by_signal(self) -> None:
@@ -335,9 +359,26 @@ class Daemon:
     async def _serve(self, keeper: Keeper) -> None:
         app = build_app(self, self._config.http)
         async with serve(app, self._config.http, self.state) as self._api_address:
+            self._api_fingerprint = await asyncio.to_thread(tls.fingerprint, self._config.http, self.state)
             keeper.report("running", "listening on {}:{}".format(*self._api_address))
             self._api_up.set()
             await asyncio.Event().wait()
+
+    def _start_compat(self) -> None:
+        self._timeseries = None
+        settings = self._config.http.compat.timeseries
+        if settings is None:
+            return
+
+        async def attempt(keeper: Keeper) -> None:
+            from gateway.api.compat import timeseries  # what the YAML does not name is not imported
+
+            await timeseries.run(self, self._config.http, settings, self.state, keeper.report)
+
+        self._timeseries = self._supervisor.keep("http.compat.timeseries", attempt)
+
+    def _listening(self) -> list[Keeper]:
+        return [keeper for keeper in (self._api, self._timeseries) if keeper is not None]
 
     # -- systemd and the command line -----------------------------------------------------------
 
@@ -376,6 +417,8 @@ class Daemon:
             "id": self.id,
             "version": self.version,
             "address": self._api_address,
+            "url": self._url(),
+            "fingerprint": self._api_fingerprint,
             "file": str(self.file),
             "store": str(self.store.folder.absolute()),
             "flash": str(store.flash),
@@ -389,6 +432,15 @@ class Daemon:
             },
         }
 
+    def _url(self) -> str:
+        """Return where a command on this machine reaches the API, "" where it does not listen."""
+        if self._api_address is None:
+            return ""
+        host, port = self._api_address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        scheme = "http" if self._config.http.tls == "off" else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
     def _health(self) -> Mapping[str, Any]:
         """Say what a new start could mend: a part that stands, an API that does not listen."""
         standing = self._watchdog.standing()
@@ -401,4 +453,5 @@ class Daemon:
     def _keepers(self) -> list[Keeper]:
         devices = [part.keeper for part in self._devices.values()]
         uploads = [part.keeper for part in self._uploads.values()]
-        return [*([self._api] if self._api else []), *devices, *uploads]
+        files = self.measurements.keeper
+        return [*self._listening(), *([files] if files else []), *devices, *uploads]
