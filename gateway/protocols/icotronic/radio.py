@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from gateway.clock import Clock
 from gateway.controls import (
@@ -38,6 +38,10 @@ LINK_BROKE = "the radio link broke; is it charged and in range?"
 _log = logging.getLogger(__name__)
 
 
+class GaveWay(NodeProblem):
+    """Somebody else wants the STU: look for the node later."""
+
+
 class Radio:
     """The STU, the node that it is connected to, and the node's stream."""
 
@@ -64,6 +68,7 @@ class Radio:
         """Set with each change of the above."""
         self.turn = asyncio.Lock()
         """Held by what changes the link or the stream."""
+        self._waiting = 0
         self.stray_link = False
         """The STU may hold a link that nobody wants."""
         self._device = device
@@ -72,6 +77,16 @@ class Radio:
         self._began, self._ended = began, ended
         """Called with each stream when it begins, and when it is over."""
         self._group: asyncio.TaskGroup | None = None
+
+    @contextlib.asynccontextmanager
+    async def my_turn(self) -> AsyncIterator[None]:
+        """Hold the turn for somebody who asks; who looks for a node without being asked gives way."""
+        self._waiting += 1
+        try:
+            async with self.turn:
+                yield
+        finally:
+            self._waiting -= 1
 
     async def ask(self, request: Request) -> bytes:
         """Ask; a connected node that does not answer is lost."""
@@ -122,7 +137,7 @@ class Radio:
         """Return the nodes that are found until two looks in a row find no more."""
         found: dict[str, FoundNode] = {}
         start_ns = self._clock.mono_ns()
-        async with self.turn:
+        async with self.my_turn():
             while True:
                 await self.stu.activate()
                 seen = {node.mac: node for node in await self.stu.nodes()}
@@ -135,29 +150,40 @@ class Radio:
 
     async def connect(self, wanted: str | int, *, within_s: float) -> ConnectedNode:
         """Connect a node by its name, MAC or number."""
-        async with self.turn:
+        async with self.my_turn():
             node = self.connected
-            if node is not None:
-                if isinstance(wanted, str) and is_node(wanted, node):
-                    return node
-                raise NodeBusy(
-                    f"device {self._device}: {node.name} ({node.mac}) is connected: disconnect it first"
-                )
-            seen: dict[str, bool] = {}
-            try:
-                async with asyncio.timeout(within_s):
-                    node = await self._connect(wanted, seen)
-            except TimeoutError:
-                raise NodeNotFound(self._not_found(wanted, seen, within_s)) from None
-            finally:
-                self._link_is_stray()
-            self._adopt(node)
-            return node
+            if node is None:
+                return await self._connect_within(wanted, within_s, unasked=False)
+            if isinstance(wanted, str) and is_node(wanted, node):
+                return node
+            raise NodeBusy(
+                f"device {self._device}: {node.name} ({node.mac}) is connected: disconnect it first"
+            )
 
-    async def _connect(self, wanted: str | int, seen: dict[str, bool]) -> ConnectedNode:
+    async def keep_connected(self, wanted: str, *, within_s: float) -> None:
+        """Connect a node unless one is connected. GaveWay: somebody else asked for something."""
+        async with self.turn:
+            if self.connected is None:
+                await self._connect_within(wanted, within_s, unasked=True)
+
+    async def _connect_within(self, wanted: str | int, within_s: float, *, unasked: bool) -> ConnectedNode:
+        seen: dict[str, bool] = {}
+        try:
+            async with asyncio.timeout(within_s):
+                node = await self._connect(wanted, seen, unasked=unasked)
+        except TimeoutError:
+            raise NodeNotFound(self._not_found(wanted, seen, within_s)) from None
+        finally:
+            self._link_is_stray()
+        self._adopt(node)
+        return node
+
+    async def _connect(self, wanted: str | int, seen: dict[str, bool], *, unasked: bool) -> ConnectedNode:
         """Connect it; `seen` is told which nodes there are, and whether they are meant."""
         await self._end_stray_link()
         while True:
+            if unasked and self._waiting:
+                raise GaveWay(f"device {self._device}: somebody else asks the STU")
             await self.stu.activate()
             number = await self._number(wanted, seen)
             if number is not None and await self.stu.connect(number) and await self._linked():
@@ -209,7 +235,7 @@ class Radio:
 
     async def disconnect(self) -> None:
         """End the stream and the link."""
-        async with self.turn:
+        async with self.my_turn():
             node = self.need()
             self._end(NodeLost(f"device {self._device}: {node.name} was disconnected"))
             self._link_is_stray()
@@ -272,7 +298,7 @@ class Radio:
         """Begin a stream for somebody; one for the tags alone makes way for it."""
         if not any(channels):
             raise ValueError("none of the three channels is active: at least one has to be")
-        async with self.turn:
+        async with self.my_turn():
             await self.pause_stream()
             return await self._open(channels, recorded=True)
 

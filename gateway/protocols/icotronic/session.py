@@ -9,7 +9,7 @@ from gateway.model import Batch, Device, DeviceProblem, Link, Run
 from gateway.protocols.icotronic import Settings
 from gateway.protocols.icotronic.asking import Asking
 from gateway.protocols.icotronic.messages import DATA_ID, FILTERS
-from gateway.protocols.icotronic.radio import LINK_BROKE, Radio
+from gateway.protocols.icotronic.radio import LINK_BROKE, GaveWay, Radio
 from gateway.protocols.icotronic.requests import Requester
 from gateway.protocols.icotronic.stream import NodeStream
 from gateway.protocols.icotronic.tags import Decimator, Readings, is_node, streamed_channels
@@ -24,8 +24,8 @@ _ASK_IDLE_NS = 5_000_000_000
 _SILENT_NS = 2_000_000_000
 _LOST_NS = 4_500_000_000
 """A stream is doubted, and given up, after such a silence, or three frames' time if that is more."""
-_CONNECT_S = 8.0
-"""For the node that is to stay connected; whoever asks for another one waits so long."""
+_CONNECT_S = 20.0
+"""For the node that is to stay connected."""
 _PATIENCE_NS = 3_000_000_000
 _AGAIN_S = 5.0
 """Before a node that is to be connected is tried again."""
@@ -108,7 +108,7 @@ class _Session:
 
     async def _live(self, run: Run) -> None:
         radio = self._radio
-        asking = Asking(self._device.id, self._link.clock, radio, self._want)
+        asking = Asking(self._device.id, self._link.clock, radio, took=self._took, let_go=self._let_go)
         with self._link.offer(asking):
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep())
@@ -167,32 +167,40 @@ class _Session:
 
     # -- the link ----------------------------------------------------------------------------------
 
-    def _want(self, node: ConnectedNode | None) -> None:
-        """Take what the API connects, or disconnects, for what is wanted until it says otherwise."""
-        configured = self._settings.node
-        self._wanted = configured if configured and node is not None and is_node(configured, node) else None
+    def _took(self, node: ConnectedNode) -> None:
+        self._wanted = self._settings.node if self._is_configured(node) else None
+
+    def _let_go(self, node: ConnectedNode) -> None:
+        """Leave the configured node as the API wants it, disconnected; after another one it returns."""
+        self._wanted = None if self._is_configured(node) else self._settings.node
+
+    def _is_configured(self, node: ConnectedNode) -> bool:
+        return self._settings.node is not None and is_node(self._settings.node, node)
 
     async def _keep(self) -> None:
         """Connect the wanted node and stream for the tags, whenever that can be."""
-        news = self._radio.news
+        radio = self._radio
         while True:
-            news.clear()
+            radio.news.clear()
             try:
                 await self._tend()
                 self._problem = ""
+            except GaveWay:
+                pass
             except NodeProblem as problem:
                 self._problem = str(problem)
             self._tell()
+            missing = self._wanted is not None and radio.connected is None
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_AGAIN_S if self._problem else None):
-                    await news.wait()
+                async with asyncio.timeout(_AGAIN_S if self._problem or missing else None):
+                    await radio.news.wait()
 
     async def _tend(self) -> None:
         radio = self._radio
         await radio.end_stray_link()
         if radio.connected is None and self._wanted is not None:
             self._tell()
-            await radio.connect(self._wanted, within_s=_CONNECT_S)
+            await radio.keep_connected(self._wanted, within_s=_CONNECT_S)
         if radio.connected is not None:
             self._close_hole()
             if self._settings.stream and radio.stream is None:
