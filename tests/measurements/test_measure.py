@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -230,3 +232,9 @@ async def test_memory_does_not_grow_with_the_length(gateway: Gateway, node: Node
         after = await asyncio.to_thread(rss_mb)
         await measurements.stop(DEVICE)
         assert m.received == 900_000 and after - before < 15, f"{before} to {after} MB"
+
+
+def test_what_the_daemon_imports_needs_neither_numpy_nor_h5py() -> None:
+    code = "import sys, gateway.daemon, gateway.measurements; print({'numpy', 'h5py'} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "set()"
