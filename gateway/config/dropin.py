@@ -41,9 +41,9 @@ def needed(config: Config) -> list[str]:
         ]
         if groups := sorted({*filter(None, (_group(node.partition(" ")[0]) for node in nodes))}):
             lines.append(f"SupplementaryGroups={' '.join(groups)}")
-    folder = config.store.path
-    if folder and not Path(folder).is_relative_to(STATE):
-        lines.append(f"ReadWritePaths=-{folder}")
+    for folder in (config.store.path, config.measurements.path):
+        if folder and not Path(folder).is_relative_to(STATE):
+            lines.append(f"ReadWritePaths=-{folder}")
     if 0 < split_address(config.http.listen)[1] < 1024:
         # A capability counts for the host's network only outside a user namespace.
         lines += ["AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE"]

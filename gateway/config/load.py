@@ -16,6 +16,7 @@ from gateway.config.reading import INVALID, At, Kinded, Reader
 from gateway.config.shapes import Group
 from gateway.config.yaml_source import MAX_BYTES, MapNode, RefusedNode, ScalarNode, parse_bytes
 from gateway.logs import LogSettings
+from gateway.measurements.settings import MeasurementSettings
 from gateway.model import Device
 from gateway.store.settings import StoreSettings
 
@@ -55,6 +56,7 @@ class Config:
     http: HttpSettings
     store: StoreSettings
     logs: LogSettings
+    measurements: MeasurementSettings
     devices: Mapping[str, DeviceConfig]
     uploads: Mapping[str, UploadConfig]
     warnings: tuple[str, ...] = field(default=(), compare=False)
@@ -168,7 +170,10 @@ def _assembled(whole: Whole, source: Source) -> Config:
     devices = {name: _device(name, kinded) for name, kinded in whole.devices.items()}
     uploads = {name: UploadConfig(name, each.kind, each.settings) for name, each in whole.uploads.items()}
     warnings = tuple(_warnings(whole.devices, devices))
-    return Config(whole.gateway, whole.http, whole.store, whole.logs, devices, uploads, warnings, source)
+    return Config(
+        whole.gateway, whole.http, whole.store, whole.logs, whole.measurements, devices, uploads, warnings,
+        source,
+    )  # fmt: skip
 
 
 def _device(name: str, kinded: Kinded) -> DeviceConfig:
