@@ -1,5 +1,7 @@
 """Frames as they come from a bus, and how the bus is."""
 
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 EXTENDED = 0x80000000
@@ -28,19 +30,43 @@ class Frames:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def extend(self, other: "Frames") -> None:
+        self.ts.extend(other.ts)
+        self.ids.extend(other.ids)
+        self.data.extend(other.data)
+        self.flags |= other.flags
+
+
+def matching(filters: Sequence[tuple[int, int]]) -> Callable[[int], bool]:
+    """Return what says of an id whether the filters let it through (see `opened`)."""
+
+    @functools.lru_cache(4096)
+    def passes(can_id: int) -> bool:
+        return any((can_id ^ wanted) & mask == 0 for wanted, mask in filters)
+
+    return passes
+
 
 @dataclass(slots=True)
 class BusHealth:
-    """How a bus is. What an interface does not tell is None."""
+    """How a bus is. What an interface does not tell is None; counts begin where it was opened."""
 
-    state: str = "error-active"
-    """error-active, error-warning, error-passive or bus-off, as `ip -details link show` names them."""
+    state: str = "up"
+    """error-active, error-warning, error-passive or bus-off, as `ip -details link show` names them; up where
+    the interface does not tell."""
+    cause: str = ""
+    """What the last error frame says that is wrong."""
     load_percent: float | None = None
-    """Of the bit rate, over the last seconds."""
+    """Of the bit rate, over the last seconds, without stuffing bits."""
     receive_errors: int | None = None
     transmit_errors: int | None = None
     """The controller's error counters (REC, TEC)."""
+    error_frames: int = 0
     frames: int = 0
-    """Received since it was opened."""
+    """Received."""
+    traffic: int | None = None
+    """Frames on the bus, also those that the filters keep away; None where only `frames` is known."""
     dropped: int = 0
-    """Lost since it was opened, for they were not fetched in time."""
+    """Frames lost, for they were not fetched in time."""
+    overruns: int = 0
+    """How often the controller lost frames before the system fetched them."""

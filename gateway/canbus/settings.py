@@ -14,7 +14,6 @@ Interface: TypeAlias = Literal[
     "gs_usb",
     "pcan",
     "kvaser",
-    "ixxat",
     "serial",
     "seeedstudio",
     "robotell",

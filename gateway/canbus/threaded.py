@@ -4,55 +4,49 @@ import asyncio
 import contextlib
 import importlib
 import threading
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from gateway.canbus.frames import EXTENDED, EXTENDED_BITS, REMOTE, STANDARD_BITS, BusHealth, Frames
-from gateway.canbus.settings import Settings
-from gateway.clock import Clock
-from gateway.model import DeviceProblem
+from gateway.canbus.batched import BatchedBus, Opening
+from gateway.canbus.frames import EXTENDED, EXTENDED_BITS, REMOTE, STANDARD_BITS, Frames
+from gateway.canbus.problems import BusProblem
+from gateway.canbus.settings import Settings, device_nodes
+from gateway.model import Flag
 
 if TYPE_CHECKING:
     import can
 
 _LOOK_S = 0.1
-"""So soon a thread notices that it has to end."""
+"""So soon the thread notices that it has to end."""
 _PATIENCE_S = 10.0
-_MOST_FRAMES = 100_000
+_MOST_FRAMES = 50_000
 """So many wait at most; what comes beyond is dropped and counted."""
-_STATES = {"ACTIVE": "error-active", "PASSIVE": "error-passive", "ERROR": "bus-off"}
+_STATE_S = 0.5
 
 
-class ThreadedBus:
+class ThreadedBus(BatchedBus):
     """An open interface of python-can."""
 
-    def __init__(self, settings: Settings, device: str, clock: Clock, batch_ms: int) -> None:
-        self.health = BusHealth()
-        self._settings = settings
-        self._name = f"device {device}: {settings.interface} {settings.channel}"
-        self._clock = clock
-        self._batch_s = batch_ms / 1000
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
+        self._opening = opening
         self._loop = asyncio.get_running_loop()
-        self._lock = threading.Lock()
         self._frames = Frames()
-        self._arrived = asyncio.Event()
         self._stop = threading.Event()
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._fetched_ns = 0
-        self._bus: can.BusABC | None = None
         self._ended: asyncio.Future[None]
+        self._bus: can.BusABC | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def opened(
-        cls, settings: Settings, device: str, clock: Clock, filters: Sequence[tuple[int, int]], batch_ms: int
-    ) -> AsyncIterator["ThreadedBus"]:
-        """Open it in a thread of its own; leaving ends the thread."""
-        bus = cls(settings, device, clock, batch_ms)
-        thread = ThreadPoolExecutor(1, f"can-{device}")
-        bus._ended = bus._loop.run_in_executor(thread, bus._work, filters)
-        bus._ended.add_done_callback(lambda _: bus._arrived.set())
+    async def opened(cls, opening: Opening) -> AsyncIterator["ThreadedBus"]:
+        """Open it in a thread of its own; leaving ends the thread. BusProblem: it does not open."""
+        bus = cls(opening)
+        thread = ThreadPoolExecutor(1, f"can-{opening.device}")
+        bus._ended = bus._loop.run_in_executor(thread, bus._work)
+        bus._ended.add_done_callback(bus._thread_ended)
         try:
             await bus._until_ready()
             yield bus
@@ -61,78 +55,76 @@ class ThreadedBus:
             thread.shutdown(wait=False)
             await asyncio.wait([bus._ended], timeout=_PATIENCE_S)
 
-    async def receive(self) -> Frames:
-        await self._arrived.wait()
-        wait_s = self._batch_s - (self._clock.mono_ns() - self._fetched_ns) / 1e9
-        if wait_s > 0:
-            await self._clock.sleep(wait_s)
-        with self._lock:
-            frames, self._frames = self._frames, Frames()
-            if not self._ended.done():
-                self._arrived.clear()
-        self._fetched_ns = self._clock.mono_ns()
-        if not frames:
-            await self._ended
-        self.health.frames += len(frames)
-        return frames
-
     async def send(self, can_id: int, data: bytes) -> None:
+        if self._problem is not None:
+            raise self._problem
         await asyncio.to_thread(self._send, can_id, data)
 
     async def _until_ready(self) -> None:
         done, _ = await asyncio.wait(
             [self._ready, self._ended], timeout=_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED
         )
+        if self._problem is not None:
+            raise self._problem
         if not done:
-            raise DeviceProblem(f"{self._name}: the interface did not open within {_PATIENCE_S:.0f} s")
-        if self._ended in done:
-            await self._ended
+            raise BusProblem(f"{self.name}: it has not opened within {_PATIENCE_S:.0f} s", "lost")
+
+    def _thread_ended(self, ended: "asyncio.Future[None]") -> None:
+        error = ended.exception()
+        if error is not None:
+            hint = _hint(self._opening.settings, error)
+            self._problem = BusProblem(f"{self.name}: {_words(error)}{hint}", "lost")
+            self._problem.__cause__ = error
+        self._arrived.set()
+
+    def _arrive(self, frames: Frames, state: str, error_frames: int) -> None:
+        """Take over what the thread has gathered."""
+        room = max(0, _MOST_FRAMES - len(self._frames))
+        self.health.dropped += max(0, len(frames) - room)
+        self._frames.extend(Frames(frames.ts[:room], frames.ids[:room], frames.data[:room]))
+        self._load.count(len(frames), sum(map(len, frames.data)))
+        self.health.state = state
+        self.health.error_frames += error_frames
+        self._arrived.set()
+
+    def _fetch(self) -> Frames:
+        frames, self._frames = self._frames, Frames()
+        if frames:
+            self._stamping.foreign(frames, Flag.OWN_TIME)
+        return frames
 
     # -- in the thread -----------------------------------------------------------------------------
 
-    def _work(self, filters: Sequence[tuple[int, int]]) -> None:
+    def _work(self) -> None:
         can = importlib.import_module("can")
-        failures = (can.CanError, OSError, ValueError, TypeError, LookupError, ImportError, AttributeError)
-        try:
-            with can.Bus(**self._arguments(), can_filters=_software(filters) or None) as bus:
-                self._bus = bus
-                self._loop.call_soon_threadsafe(self._ready.set_result, None)
-                while not self._stop.is_set():
-                    message = bus.recv(_LOOK_S)
-                    if message is not None:
-                        self._take(message)
-        except failures as error:
-            raise DeviceProblem(f"{self._name}: {error}") from error
+        filters = [_filter(*each) for each in self._opening.filters]
+        with can.Bus(
+            **_arguments(self._opening.settings), can_filters=filters or None, ignore_config=True
+        ) as bus:
+            self._bus = bus
+            self._loop.call_soon_threadsafe(self._ready.set_result, None)
+            while not self._stop.is_set():
+                frames, errors = self._gather(bus)
+                self._loop.call_soon_threadsafe(self._arrive, frames, _STATES[bus.state.name], errors)
 
-    def _arguments(self) -> dict[str, Any]:
-        asked = {
-            "interface": self._settings.interface,
-            "channel": self._settings.channel,
-            "bitrate": self._settings.bitrate,
-            "data_bitrate": self._settings.data_bitrate,
-            "fd": self._settings.fd or None,
-            "host": self._settings.host,
-            "port": self._settings.port or (29536 if self._settings.interface == "socketcand" else None),
-            **self._settings.options,
-        }
-        return {name: value for name, value in asked.items() if value is not None}
-
-    def _take(self, message: "can.Message") -> None:
-        if message.is_error_frame:
-            return
-        can_id = message.arbitration_id
-        can_id |= (EXTENDED if message.is_extended_id else 0) | (REMOTE if message.is_remote_frame else 0)
-        with self._lock:
-            frames = self._frames
-            if len(frames) >= _MOST_FRAMES:
-                self.health.dropped += 1
-                return
+    def _gather(self, bus: "can.BusABC") -> tuple[Frames, int]:
+        """Return the frames of a batch, none where the bus is silent, and the count of error frames."""
+        frames, errors = Frames(), 0
+        end_s = time.monotonic() + _STATE_S
+        while (left_s := end_s - time.monotonic()) > 0 and not self._stop.is_set():
+            message = bus.recv(min(left_s, _LOOK_S))
+            if message is None:
+                continue
+            if message.is_error_frame:
+                errors += 1
+                continue
+            if not frames:
+                end_s = time.monotonic() + self._batch_s
+            kind = (EXTENDED if message.is_extended_id else 0) | (REMOTE if message.is_remote_frame else 0)
             frames.ts.append(int(message.timestamp * 1e6))
-            frames.ids.append(can_id)
+            frames.ids.append(message.arbitration_id | kind)
             frames.data.append(bytes(message.data))
-            first = len(frames) == 1
-        if first:
-            self._loop.call_soon_threadsafe(self._arrived.set)
+        return frames, errors
 
     def _send(self, can_id: int, data: bytes) -> None:
         can = importlib.import_module("can")
@@ -149,17 +141,47 @@ class ThreadedBus:
         assert self._bus is not None
         try:
             self._bus.send(message, timeout=1.0)
-        except (can.CanError, OSError, ValueError) as error:
-            raise DeviceProblem(f"{self._name}: a frame cannot be sent: {error}") from error
+        except (can.CanError, OSError) as error:
+            raise BusProblem(f"{self.name}: a frame cannot be sent: {_words(error)}", "lost") from error
 
 
-def _software(filters: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Return the filters as python-can takes them."""
-    return [
-        {
-            "can_id": can_id & EXTENDED_BITS,
-            "can_mask": mask & EXTENDED_BITS,
-            **({"extended": bool(can_id & EXTENDED)} if mask & EXTENDED else {}),
-        }
-        for can_id, mask in filters
-    ]
+_STATES = {"ACTIVE": "up", "PASSIVE": "error-passive", "ERROR": "bus-off"}
+
+_BY_KERNEL = ("gs_usb", "pcan", "kvaser")
+
+
+def _arguments(settings: Settings) -> dict[str, Any]:
+    asked = {
+        "interface": settings.interface,
+        "channel": settings.channel,
+        "bitrate": settings.bitrate,
+        "data_bitrate": settings.data_bitrate,
+        "fd": settings.fd or None,
+        # The default reads a byte a millisecond, also where none comes.
+        "timeout": _LOOK_S if settings.interface == "slcan" else None,
+        **settings.options,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _filter(can_id: int, mask: int) -> dict[str, Any]:
+    """Return a filter as python-can takes it."""
+    kind = {"extended": bool(can_id & EXTENDED)} if mask & EXTENDED else {}
+    return {"can_id": can_id & EXTENDED_BITS, "can_mask": mask & EXTENDED_BITS, **kind}
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _hint(settings: Settings, error: BaseException) -> str:
+    if settings.interface in _BY_KERNEL:
+        return "; or let the kernel's own driver reach it: `interface: socketcan` with its name in `ip link`"
+    if "module" in str(error):
+        return "; install what python-can needs for this interface"
+    if any(node.startswith("/dev/") for node in device_nodes(settings)):
+        return (
+            "; is it plugged in (`ls -l /dev/serial/by-id`)? An installed service is let to it by "
+            "`sudo edge-gateway systemd-dropin`"
+        )
+    return ""

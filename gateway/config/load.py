@@ -189,3 +189,6 @@ def _warnings(read: Mapping[str, Kinded], devices: Mapping[str, DeviceConfig]) -
         if device.url and same != name:
             what = f"the same {device.kind} device, {device.url}"
             yield f'{read[name].places[""]}: "{name}" and "{same}" are {what}'
+        for file in device.settings.files():
+            if not file.is_file():
+                yield f'{read[name].places[""]}: "{name}": there is no file {file}'

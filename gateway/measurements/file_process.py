@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,14 +18,12 @@ from typing import Any, BinaryIO
 from gateway.durable import give_to_owner_of, sync
 from gateway.measurements import hdf5
 from gateway.measurements.metadata import POST, PRE
-from gateway.measurements.names import SUFFIX
+from gateway.measurements.names import DRAFT, SUFFIX
 from gateway.measurements.record import BLOCK_SIZE, Measurement, from_row
 from gateway.store.columns import CorruptBlock
 from gateway.store.recording import Part, decode_part
 from gateway.store.recordings import part_of
 
-DRAFT = ".part"
-"""Ending of what is not finished; beginning with a dot it is in no list."""
 _NICENESS = 10
 
 
@@ -57,7 +56,7 @@ def _write(m: Measurement, folder: Path, source: BinaryIO) -> dict[str, Any]:
     final = _free(folder, m)
     draft.replace(final)
     sync(folder)
-    counted = writer.loss
+    counted = writer.count
     return {
         "file": final.name, "received": counted.received, "lost": counted.lost, "last_us": parts.last_us,
         "missing": parts.missing,
@@ -92,7 +91,10 @@ class Parts:
 
 def _change(m: Measurement, folder: Path) -> dict[str, Any]:
     """Put metadata into a file that exists: into a copy, which then takes its place."""
-    final, draft = folder / m.file, _draft(folder, m.name)
+    final = folder / m.file
+    if not final.exists():  # somebody deleted it
+        return {"file": ""}
+    draft = _draft(folder, m.name)
     before = hdf5.read_back(final)
     shutil.copyfile(final, draft)
     with hdf5.opened(draft) as file:
@@ -106,11 +108,11 @@ def _change(m: Measurement, folder: Path) -> dict[str, Any]:
 
 
 def _draft(folder: Path, name: str) -> Path:
-    draft = folder / f".{name}{SUFFIX}{DRAFT}"
-    draft.unlink(missing_ok=True)
-    draft.touch(mode=0o640)
-    give_to_owner_of(folder, draft)
-    return draft
+    """Begin a draft of our own: a process of a gateway that was killed may still be at its."""
+    descriptor, draft = tempfile.mkstemp(DRAFT, f".{name}.", folder)
+    give_to_owner_of(folder, descriptor)
+    os.close(descriptor)
+    return Path(draft)
 
 
 def _settle(draft: Path, written: hdf5.Written) -> None:

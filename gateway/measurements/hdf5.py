@@ -17,7 +17,7 @@ import numpy as np
 
 from gateway.controls import StreamFrames
 from gateway.measurements.metadata import POST, PRE, parted
-from gateway.measurements.plan import Conversion, LossCounter, columns, conversions
+from gateway.measurements.plan import Conversion, FrameCount, columns, conversions
 from gateway.measurements.record import Measurement
 
 TABLE = "acceleration"
@@ -45,7 +45,7 @@ class Writer:
 
     def __init__(self, path: Path, m: Measurement) -> None:
         self._m = m
-        self.written, self.loss = Written(), LossCounter()
+        self.written, self.count = Written(), FrameCount()
         self._first_us: int | None = None
         self._file = h5py.File(path, "w", libver=("v108", "v108"))
         axes = [axis for axis, channel in zip(_AXES, m.channels, strict=True) if channel]
@@ -68,7 +68,7 @@ class Writer:
         """Write frames: a row for each sample of one channel alone, else for each frame."""
         if self._first_us is None:
             self._first_us = frames.ts[0]
-        self.loss.take(frames.counters)
+        self.count.take(frames)
         by_channel = [np.asarray(column) for column in columns(frames.counts, len(self._axes))]
         each = len(by_channel[0]) // len(frames)
         rows = np.zeros(len(by_channel[0]), dtype=self._row)
@@ -98,7 +98,7 @@ class Writer:
             self._flush()
         m, table = self._m, self._table
         table.attrs["NROWS"] = np.int64(self.written.rows)
-        for name, value in _about(m, self.loss, self._first_us or m.started_us).items():
+        for name, value in _about(m, self.count, self._first_us or m.started_us).items():
             _text(table, name, value)
         _sensors(self._file, m)
         for prefix, metadata in ((PRE, m.metadata), (POST, m.post_metadata)):
@@ -106,7 +106,7 @@ class Writer:
                 put_metadata(self._file, prefix, metadata)
 
 
-def _about(m: Measurement, counted: LossCounter, first_us: int) -> dict[str, str]:
+def _about(m: Measurement, counted: FrameCount, first_us: int) -> dict[str, str]:
     adc = m.adc
     about = {
         "Start_Time": datetime.fromtimestamp(first_us / 1e6, UTC).isoformat(),
@@ -201,6 +201,7 @@ def read_back(path: Path) -> Written:
             rows = table[start : start + _CHUNK_ROWS]
             found.rows += len(rows)
             found.crc = zlib.crc32(rows.tobytes(), found.crc)
+        dict(table.attrs)  # HDF5 compares their checksums as it reads them
         for name in file:
             if name != TABLE and isinstance(file[name], h5py.Dataset):
                 file[name][()]

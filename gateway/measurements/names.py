@@ -5,7 +5,8 @@ import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-SUFFIX = ".hdf5"
+SUFFIX, DRAFT = ".hdf5", ".part"
+"""Endings of a file, and of one that is not finished, whose name begins with a dot."""
 _SPELT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 _MOST_CHARACTERS = 80
 

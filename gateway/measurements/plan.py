@@ -3,11 +3,10 @@
 import math
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateway.controls import AdcConfiguration
+from gateway.controls import AdcConfiguration, StreamFrames
 from gateway.measurements.ift import IftRequest
 from gateway.model import GatewayError
 
@@ -151,23 +150,15 @@ def from_json(rows: Sequence[Any]) -> Channels:
 
 
 @dataclass(slots=True)
-class LossCounter:
-    """Frames received and lost, by their counters: 256 lost in a row cannot be seen."""
+class FrameCount:
+    """Frames received, and lost by what their counters say."""
 
     received: int = 0
     lost: int = 0
-    _last: int | None = field(default=None)
 
-    def take(self, counters: bytes) -> int:
-        """Count frames in the order of their arrival; return how many are missing before and among them."""
-        if not counters:
-            return 0
-        before = counters if self._last is None else bytes((self._last,)) + counters
-        lost = sum([(b - a - 1) & 255 for a, b in pairwise(before)])
-        self._last = counters[-1]
-        self.received += len(counters)
-        self.lost += lost
-        return lost
+    def take(self, frames: StreamFrames) -> None:
+        self.received += len(frames)
+        self.lost += frames.lost
 
     @property
     def loss(self) -> float:

@@ -1,8 +1,8 @@
 """A block of kind `recording`: frames of a measurement as they came, raw counts and all.
 
-The body: head bytes u32 | frames u32 | counts u32 | head | columns of frame times, counters, raw counts. The
-head (JSON, with the measurement's name) is what is needed to make values of the counts: one block that is
-found in a damaged file is worth something without any other.
+The body: head bytes u32 | frames u32 | counts u32 | frames lost u32 | head | columns of frame times,
+counters, raw counts. The head (JSON, with the measurement's name) is what is needed to make values of the
+counts: one block that is found in a damaged file is worth something without any other.
 """
 
 import json
@@ -16,7 +16,7 @@ from gateway.store.codec import BlockHeader, Kind, seal, unseal
 from gateway.store.columns import CorruptBlock, Source, decode_ints, encode_times
 
 MOST_FRAMES = 65_536
-_SIZES = struct.Struct("<III")
+_SIZES = struct.Struct("<IIII")
 
 
 class Part(NamedTuple):
@@ -32,7 +32,7 @@ def encode_part(header: BlockHeader, head: bytes, frames: StreamFrames) -> bytes
     counts = frames.counts.tobytes()
     raw = b"".join(
         (
-            _SIZES.pack(len(head), len(frames.ts), len(frames.counts)),
+            _SIZES.pack(len(head), len(frames.ts), len(frames.counts), frames.lost),
             head,
             encode_times(array("q", frames.ts).tobytes()),
             frames.counters,
@@ -64,7 +64,7 @@ def decode_part(data: bytes, seq: int | None = None) -> Part:
     if seq is not None and seq != header.seq:
         raise CorruptBlock(f"block {header.seq} in the place of block {seq}")
     source = Source(raw)
-    head_bytes, n, count = _SIZES.unpack(source.take(_SIZES.size))
+    head_bytes, n, count, lost = _SIZES.unpack(source.take(_SIZES.size))
     if n != header.n or not 0 < n <= MOST_FRAMES or count > 3 * n:
         raise CorruptBlock(f"{n} frames and {count} counts in a block of {header.n}")
     head = source.take(head_bytes)
@@ -73,4 +73,4 @@ def decode_part(data: bytes, seq: int | None = None) -> Part:
     counts = bytearray(2 * count)
     counts[::2], counts[1::2] = source.take(count), source.take(count)
     source.end()
-    return Part(header, head, StreamFrames(ts, counters, array("H", bytes(counts))))
+    return Part(header, head, StreamFrames(ts, counters, array("H", bytes(counts)), lost))

@@ -1,7 +1,7 @@
 """A store, a service of measurements on it, and a node."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -37,10 +37,13 @@ class Gateway:
     def files(self) -> Path:
         return self.folder / "measurements"
 
+    def opened_store(self, **settings: object) -> AbstractAsyncContextManager[Store]:
+        return Store.open(self.folder / "store", replace(self.settings, **settings), SystemClock())  # type: ignore[arg-type]
+
     @asynccontextmanager
     async def opened(self, **settings: object) -> AsyncIterator[tuple[Measurements, Store]]:
         clock, supervisor = SystemClock(), Supervisor(SystemClock())
-        async with Store.open(self.folder / "store", replace(self.settings, **settings), clock) as store:  # type: ignore[arg-type]
+        async with self.opened_store(**settings) as store:
             try:
                 async with Measurements.open(
                     store, clock, supervisor, self.files, "gw-1", self.find, child=self.child

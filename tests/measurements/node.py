@@ -44,8 +44,11 @@ class Streaming:
     batch: int
     loss: float
     fails: Exception | None
+    pause_s: float = 0.0
     received: int = 0
     lost: int = 0
+    following: int = 0
+    """The number after the last frame that came."""
     drained: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -73,7 +76,8 @@ class Streaming:
         values = self.values_per_frame
         counts = (count_of(n * values + place) for n in numbers for place in range(values))
         ts = [frame_us(n, self.frame_rate_hz) for n in numbers]
-        return StreamFrames(ts, bytes(n % 256 for n in numbers), array("H", counts))
+        lost, self.following = numbers[-1] + 1 - self.following - len(numbers), numbers[-1] + 1
+        return StreamFrames(ts, bytes(n % 256 for n in numbers), array("H", counts), lost)
 
     async def __aiter__(self) -> AsyncIterator[StreamFrames]:
         rng = random.Random(self.frames)
@@ -83,7 +87,7 @@ class Streaming:
             if there:
                 self.received += len(there)
                 yield self.numbered(there)
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.pause_s)
         self.drained.set()
         if self.fails is not None:
             raise self.fails
@@ -100,6 +104,9 @@ class Node:
     loss: float = 0.0
     fails: Exception | None = None
     refuses: Exception | None = None
+    pause_s: float = 0.0
+    """Between batches."""
+    makes: type[Streaming] = Streaming
     connected: ConnectedNode | None = NODE
     map: SensorMap = (1, 2, 3)
     streaming: Streaming | None = None
@@ -113,8 +120,8 @@ class Node:
             raise NodeBusy("it streams already")
         if self.refuses is not None:
             raise self.refuses
-        mine = self.streaming = Streaming(
-            NODE, channels, self.configuration, self.frames, self.batch, self.loss, self.fails
+        mine = self.streaming = self.makes(
+            NODE, channels, self.configuration, self.frames, self.batch, self.loss, self.fails, self.pause_s
         )
         try:
             yield mine
