@@ -10,7 +10,16 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway import browse_command, control_socket, places, service_commands, store_commands, trust_commands
+from gateway import (
+    browse_command,
+    control_socket,
+    places,
+    scan_command,
+    service_commands,
+    store_commands,
+    trust_commands,
+    watch_commands,
+)
 from gateway.clock import SystemClock
 from gateway.model import GatewayError
 
@@ -68,6 +77,8 @@ def command_line() -> argparse.ArgumentParser:
     service_commands.add(commands, _with_state)
     trust_commands.add(commands, _with_state)
     browse_command.add(commands, _with_state)
+    scan_command.add(commands, _with_state)
+    watch_commands.add(commands, _with_state)
 
     demo = commands.add_parser("demo", help="a simulated plant, the gateway and a simulated dataspace")
     demo.add_argument("--folder", type=Path, default=Path(".demo"))

@@ -1,9 +1,9 @@
 """`edge-gateway backup`: a consistent copy of the store and of what a box needs to take its place.
 
 A backup is a folder: `hot.db`, `history/`, from the state directory `gateway-id`, the last valid
-configurations and whom OPC UA trusts, and `backup.json` with the checksum of each file. It is made as
-`TARGET.partial` and renamed once all of it is on the disk. No secret is ever in it: no private key, no token
-and no hash of one.
+configurations, whom OPC UA trusts and the series of timeseries-api, and `backup.json` with the checksum of
+each file. It is made as `TARGET.partial` and renamed once all of it is on the disk. No secret is ever in it:
+no private key, no token and no hash of one.
 """
 
 import contextlib
@@ -30,10 +30,13 @@ from gateway.store.verify import Counted, Finding, verify_store
 
 MANIFEST: Final = "backup.json"
 _FORMAT: Final = 1
-_STATE_FILES: Final = ("gateway-id", "config/*.yaml", "pki/trusted/*", "pki/secured/*")
+_STATE_FILES: Final = (
+    *("gateway-id", "config/*.yaml", "pki/trusted/*", "pki/secured/*"),
+    "timeseries-series.json",
+)
 """Of the state directory: a device that was reached securely once is never asked without again."""
 _ALLOWED: Final = re.compile(
-    r"hot\.db|history/[0-9]{6,12}\.db|gateway-id|config/[0-9a-f]{16}\.yaml|pki/(trusted|secured)/[^/\x00]+"
+    r"hot\.db|history/[0-9]{6,12}\.db|gateway-id|timeseries-series\.json|config/[0-9a-f]{16}\.yaml|pki/(trusted|secured)/[^/\x00]+"
 )
 
 

@@ -151,6 +151,40 @@ class PushedSample:
     value: Value
     ts: int | None = None
     status: int = 0
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeardId:
+    """The frames of one id on a CAN bus."""
+
+    id: str
+    """As in 0x1A0 (11 bits) or 0x18FEF100 (29 bits)."""
+    message: str
+    """What the database calls it; "" where none knows it."""
+    source: int | None
+    """The source address of a J1939 message."""
+    frames: int
+    rate_hz: float | None
+    """None where there was but one."""
+    lengths: Sequence[int]
+    """In bytes, those that came."""
+    changes: int
+    """How often the payload was another one than before."""
+    payload: bytes
+    """The newest."""
+    hints: Sequence[str]
+    """What it looks like where no database knows it, and what does not fit where one does."""
+    values: Mapping[str, Value]
+    """The newest of each signal; None where it stands for no value."""
+
+
+@runtime_checkable
+class Scan(Protocol):
+    """Say what is on a bus, also what is not collected."""
+
+    async def scan(self, seconds: float) -> Sequence[HeardId]:
+        """Listen for so long; return what was heard, by id. DeviceProblem: it cannot be listened."""
 
 
 @runtime_checkable
@@ -158,7 +192,13 @@ class Push(Protocol):
     """Take samples from a client."""
 
     async def push(self, samples: Sequence[PushedSample]) -> Receipt:
-        """Store them; returns after COMMIT. TimeoutError: no room or no commit in 10 s, try again."""
+        """Store them; returns after COMMIT. TimeoutError: no room or no commit in 10 s, try again.
+
+        ValueError with a sentence: one of them is refused, and then nothing is stored.
+        """
+
+    def stamp(self) -> tuple[int, int]:
+        """Return our own (ts, flags), for samples that are of one moment and brought no time."""
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway import control_socket, protocols
+from gateway.api import tls
 from gateway.api.app import build_app
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.server import serve
@@ -88,7 +89,9 @@ class Daemon:
         self._uploads: dict[str, _UploadPart] = {}
         self._api: Keeper | None = None
         self._api_address: tuple[str, int] | None = None
+        self._api_fingerprint = ""
         self._api_up = asyncio.Event()
+        self._timeseries: Keeper | None = None
         self._notifier = Notifier()
         self._watchdog = Watchdog(self._notifier, clock, self._watched)
         self._supervisor = Supervisor(clock)
@@ -117,6 +120,9 @@ class Daemon:
         return ConfigInfo(
             str(self.file), self._loaded_us, self._config.warnings, self._problems, self._projected
         )
+
+    def compat(self) -> Mapping[str, Health]:
+        return {"timeseries": self._timeseries.health} if self._timeseries is not None else {}
 
     def log_files(self) -> LogFilesInfo | None:
         files = self._logs.files if self._logs is not None else None
@@ -157,6 +163,7 @@ class Daemon:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._api_up.wait(), _API_UP_S)
             await self._apply(self._config)
+            self._start_compat()
             stack.callback(self._handle_signals())
             self._start_watchdog()
             await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
@@ -188,7 +195,7 @@ class Daemon:
         await self.measurements.close()
         await self._stop_parts([part.keeper for part in self._devices.values()], _STOP_DEVICES_S)
         keepers = [part.keeper for part in self._uploads.values()]
-        await self._stop_parts([*keepers, *([self._api] if self._api else [])], _STOP_UPLOADS_S)
+        await self._stop_parts([*keepers, *self._listening()], _STOP_UPLOADS_S)
 
     async def _stop_parts(self, keepers: list[Keeper], limit_s: float) -> None:
         if not keepers:
@@ -250,10 +257,12 @@ class Daemon:
         before = self._config
         self._took(config, ())
         notes = self._needs_restart(before, config)
-        if config.http != before.http and self._api is not None:
-            await self._stop_parts([self._api], _STOP_UPLOADS_S)
+        if config.http != before.http:
+            await self._stop_parts(self._listening(), _STOP_UPLOADS_S)
             self._start_api()
         changed = await self._apply(config)
+        if config.http != before.http:
+            self._start_compat()
         for note in notes:
             _log.warning("%s", note)
         _log.info("reloaded %s; restarted: %s", self.file, ", ".join(changed) or "nothing")
@@ -350,9 +359,26 @@ class Daemon:
     async def _serve(self, keeper: Keeper) -> None:
         app = build_app(self, self._config.http)
         async with serve(app, self._config.http, self.state) as self._api_address:
+            self._api_fingerprint = await asyncio.to_thread(tls.fingerprint, self._config.http, self.state)
             keeper.report("running", "listening on {}:{}".format(*self._api_address))
             self._api_up.set()
             await asyncio.Event().wait()
+
+    def _start_compat(self) -> None:
+        self._timeseries = None
+        settings = self._config.http.compat.timeseries
+        if settings is None:
+            return
+
+        async def attempt(keeper: Keeper) -> None:
+            from gateway.api.compat import timeseries  # what the YAML does not name is not imported
+
+            await timeseries.run(self, self._config.http, settings, self.state, keeper.report)
+
+        self._timeseries = self._supervisor.keep("http.compat.timeseries", attempt)
+
+    def _listening(self) -> list[Keeper]:
+        return [keeper for keeper in (self._api, self._timeseries) if keeper is not None]
 
     # -- systemd and the command line -----------------------------------------------------------
 
@@ -391,6 +417,8 @@ class Daemon:
             "id": self.id,
             "version": self.version,
             "address": self._api_address,
+            "url": self._url(),
+            "fingerprint": self._api_fingerprint,
             "file": str(self.file),
             "store": str(self.store.folder.absolute()),
             "flash": str(store.flash),
@@ -403,6 +431,15 @@ class Daemon:
                 for keeper in self._keepers()
             },
         }
+
+    def _url(self) -> str:
+        """Return where a command on this machine reaches the API, "" where it does not listen."""
+        if self._api_address is None:
+            return ""
+        host, port = self._api_address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        scheme = "http" if self._config.http.tls == "off" else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def _health(self) -> Mapping[str, Any]:
         """Say what a new start could mend: a part that stands, an API that does not listen."""
@@ -417,4 +454,4 @@ class Daemon:
         devices = [part.keeper for part in self._devices.values()]
         uploads = [part.keeper for part in self._uploads.values()]
         files = self.measurements.keeper
-        return [*([self._api] if self._api else []), *([files] if files else []), *devices, *uploads]
+        return [*self._listening(), *([files] if files else []), *devices, *uploads]

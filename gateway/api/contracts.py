@@ -127,6 +127,9 @@ class GatewayView(Protocol):
     def certificates(self) -> Certificates: ...
 
     def config(self) -> ConfigInfo: ...
+    def compat(self) -> Mapping[str, Health]:
+        """How the listeners of http.compat are, those that are configured."""
+
     def log_files(self) -> LogFilesInfo | None: ...
 
     def subscribe(self, listener: BatchListener) -> AbstractContextManager[None]:

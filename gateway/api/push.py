@@ -1,15 +1,18 @@
 """`POST /v1/devices/{id}/samples`: samples from a client, answered after COMMIT."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from aiohttp import web
 
 from gateway.api.answers import json_answer
 from gateway.api.devices import device_of
-from gateway.api.errors import ApiError
-from gateway.api.queries import NoQuery
+from gateway.api.errors import ApiError, wrong_parameter
+from gateway.api.line_protocol import WrongLine
+from gateway.api.line_protocol import samples as samples_of_lines
+from gateway.api.queries import PushQuery
 from gateway.api.routing import endpoint
 from gateway.api.schemas import Pushed
 from gateway.api.tokens import Role
@@ -23,6 +26,8 @@ _MAX_DETAILS: Final = 20
 _FIELDS: Final = frozenset({"tag", "ts", "value", "status", "type", "flags"})
 _JSON: Final = ("application/json", "")
 _NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+_LINES: Final = ("text/plain",)
+"""InfluxDB line protocol, as Telegraf and the InfluxDB clients send it."""
 _PUSHED_SAMPLE: Final = {
     "type": "object",
     "required": ["tag", "value"],
@@ -70,6 +75,7 @@ _BODY: Final = {
             }
         },
         "application/x-ndjson": {"schema": {"type": "string"}},
+        "text/plain": {"schema": {"type": "string", "description": "InfluxDB line protocol."}},
     },
 }
 
@@ -80,7 +86,10 @@ _BODY: Final = {
     role=Role.OPERATE,
     tag="samples",
     summary="Send samples to a device that takes them; answered after they are committed",
-    query=NoQuery,
+    description='A list of samples, `{"samples": [...]}`, NDJSON, or InfluxDB line protocol. All are stored '
+    "or none; those with a time of their own may be sent again after any failure: what is there counts as "
+    "`same`.",
+    query=PushQuery,
     body=_BODY,
     answers={200: Pushed},
     fails=(408, 409, 413, 415, 422, 503),
@@ -90,17 +99,29 @@ async def push_samples(request: web.Request) -> web.Response:
     push = device.control(Push)
     if push is None:
         raise ApiError(409, f'Device "{device.id}" takes no samples now ({device.health.state}).')
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind not in (*_JSON, *_NDJSON):
-        raise ApiError(415, "Samples are sent as application/json or application/x-ndjson.")
+    parse = _parser(request, push)
     body = await read_body(request)
-    parse = _ndjson if kind in _NDJSON else _json
     samples = await asyncio.to_thread(parse, body) if len(body) > _INLINE_BYTES else parse(body)
     try:
         receipt = await push.push(samples)
     except ValueError as error:
         raise ApiError(422, f"Nothing was stored; {error}.") from None
     return json_answer({"added": receipt.added, "same": receipt.same, "moved": receipt.moved})
+
+
+def _parser(request: web.Request, push: Push) -> Callable[[bytes], list[PushedSample]]:
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    precision = request["querystring"].get("precision")
+    if kind in _LINES:
+        return functools.partial(_lines, precision=precision or "ns", own=push.stamp())
+    if precision is not None:
+        raise wrong_parameter("precision", "goes with line protocol (text/plain) alone")
+    if kind not in (*_JSON, *_NDJSON):
+        raise ApiError(
+            415,
+            "Samples are sent as application/json, application/x-ndjson or, in line protocol, text/plain.",
+        )
+    return _ndjson if kind in _NDJSON else _json
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -140,6 +161,15 @@ def _ndjson(body: bytes) -> list[PushedSample]:
                 index += 1
 
     return _all(parsed())
+
+
+def _lines(body: bytes, precision: str, own: tuple[int, int]) -> list[PushedSample]:
+    try:
+        return list(samples_of_lines(body.decode("utf-8"), precision, own))
+    except UnicodeDecodeError as error:
+        raise ApiError(400, f"The body is not UTF-8 at byte {error.start}.") from None
+    except WrongLine as error:
+        raise ApiError(400, f"Nothing was stored; {error}.") from None
 
 
 def _all(entries: Iterator[tuple[int, Any]]) -> list[PushedSample]:

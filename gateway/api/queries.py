@@ -2,6 +2,7 @@
 
 from marshmallow import RAISE, Schema, fields, validate
 
+from gateway.api.line_protocol import PRECISIONS
 from gateway.api.schemas import text
 from gateway.api.windows import CURSOR_PATTERN, Duration, Instant
 
@@ -27,6 +28,13 @@ def limit(default: int, most: int) -> fields.Integer:
 
 class NoQuery(Closed):
     pass
+
+
+class PushQuery(Closed):
+    precision = fields.String(
+        validate=validate.OneOf(list(PRECISIONS)),
+        metadata={"description": "What a timestamp of line protocol counts; nanoseconds without it."},
+    )
 
 
 class TrustQuery(Closed):
@@ -101,6 +109,14 @@ class BrowseQuery(Closed):
     node = text("The node whose children are listed; the root without it.")
     limit = limit(200, 1000)
     cursor = text("`next` of the answer before.")
+
+
+class ScanQuery(Closed):
+    seconds = fields.Float(
+        load_default=5.0,
+        validate=validate.Range(0.1, 30),
+        metadata={"description": "How long is listened."},
+    )
 
 
 class StreamQuery(Closed):

@@ -3,10 +3,13 @@
 import ipaddress
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from gateway.settings import Settings, setting
 
+POINTS_DEVICE = "timeseries"
+"""The push device that takes the points of timeseries-api's users who have none of their own name."""
 _HOST = re.compile(r"^(?!-)[A-Za-z0-9.-]{1,253}$")
 
 
@@ -47,6 +50,29 @@ class TlsFiles(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeseriesSettings(Settings):
+    """The contract of timeseries-api: anybody may read there, its users may write."""
+
+    listen: str = setting("0.0.0.0:5000", help="address:port to listen on", check=_check_listen)
+    tls: Literal["self-signed", "off"] | TlsFiles = setting(
+        "self-signed", help="as `http.tls`; clients of timeseries-api mostly speak plain HTTP: off"
+    )
+    users: Path = setting(
+        help='JSON file of those who may write, {"TOKEN": {"name": "NAME", "id": 1}}; read again when edited',
+        example="users.json",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompatSettings(Settings):
+    """The contracts of systems that the gateway replaces, each on a listener of its own."""
+
+    timeseries: TimeseriesSettings | None = setting(
+        None, help="timeseries-api's series and points; enabling it lets everybody read them"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class HttpSettings(Settings):
     """The HTTP listener of `/v1` and of the dashboard."""
 
@@ -72,6 +98,16 @@ class HttpSettings(Settings):
     max_body_bytes: int = setting(
         8 * 1024 * 1024, help="largest request body, after decompression", low=1024, high=256 * 1024 * 1024
     )
+    compat: CompatSettings = setting(
+        CompatSettings(), help="contracts of systems that the gateway replaces; off unless named"
+    )
+
+    def __post_init__(self) -> None:
+        timeseries = self.compat.timeseries
+        if timeseries is not None and _collide(self.listen, timeseries.listen):
+            raise ValueError(
+                f"listen and compat.timeseries.listen are both on port {split_address(self.listen)[1]}"
+            )
 
     def insecure(self) -> list[str]:
         """Return a sentence for each choice here that weakens security."""
@@ -86,4 +122,26 @@ class HttpSettings(Settings):
             sentences.append(
                 "Everybody on the network can read all values without a token (http.public_read)."
             )
+        if self.compat.timeseries is not None:
+            sentences += _insecure_timeseries(self.compat.timeseries)
         return sentences
+
+
+def _insecure_timeseries(settings: TimeseriesSettings) -> list[str]:
+    host, port = split_address(settings.listen)
+    sentences = [
+        f"Everybody who reaches port {port} can read the points there without a token "
+        "(http.compat.timeseries)."
+    ]
+    if settings.tls == "off" and not is_loopback(host):
+        sentences.append(
+            f"Port {port} is plain HTTP: the tokens of {settings.users.name} can be read on the network "
+            "(http.compat.timeseries.tls is off)."
+        )
+    return sentences
+
+
+def _collide(one: str, other: str) -> bool:
+    (host, port), (other_host, other_port) = split_address(one), split_address(other)
+    everywhere = {"0.0.0.0", "::"}
+    return port == other_port != 0 and (host == other_host or bool({host, other_host} & everywhere))

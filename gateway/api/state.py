@@ -46,6 +46,7 @@ async def show_state(request: web.Request) -> web.Response:
             "uptime_s": uptime_s(gateway),
             "clock_synchronised": gateway.clock.synchronised(),
             "config": dataclasses.asdict(config),
+            "compat": {name: dataclasses.asdict(health) for name, health in gateway.compat().items()},
             "insecure": insecure(gateway, request.app[SETTINGS]),
             "store": dataclasses.asdict(gateway.store.state()),
             "logs": dataclasses.asdict(files) if files else None,

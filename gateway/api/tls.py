@@ -34,7 +34,7 @@ def context(settings: HttpSettings, state: Path) -> ssl.SSLContext | None:
     if isinstance(settings.tls, TlsFiles):
         certificate, key = Path(settings.tls.certificate), Path(settings.tls.key)
     else:
-        certificate = key = _self_signed(state / "tls", settings.hosts)
+        certificate = key = _self_signed(_own_file(state), settings.hosts)
     try:
         made.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as error:
@@ -49,10 +49,21 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted")
 
 
-def _self_signed(folder: Path, hosts: Sequence[str]) -> Path:
-    file = folder / "self-signed.pem"
+def fingerprint(settings: HttpSettings, state: Path) -> str:
+    """Return the SHA-256 of the listener's certificate in hex, "" for plain HTTP. Blocks: reads a file."""
+    if settings.tls == "off":
+        return ""
+    file = Path(settings.tls.certificate) if isinstance(settings.tls, TlsFiles) else _own_file(state)
+    return x509.load_pem_x509_certificate(file.read_bytes()).fingerprint(hashes.SHA256()).hex()
+
+
+def _own_file(state: Path) -> Path:
+    return state / "tls" / "self-signed.pem"
+
+
+def _self_signed(file: Path, hosts: Sequence[str]) -> Path:
     if not file.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write(file, _make(hosts))
     certificate = x509.load_pem_x509_certificate(file.read_bytes())
     fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.api.settings import HttpSettings
+from gateway import protocols
+from gateway.api.settings import POINTS_DEVICE, HttpSettings
 from gateway.config.last_good import Source, keep_good, kept_file, read_good
 from gateway.config.layout import GatewaySettings, Whole, layout
 from gateway.config.overrides import PREFIX, lay_over, overrides_in
@@ -160,14 +161,29 @@ def _config(
         tree = None
     reader = Reader(problems, environ, path.absolute().parent)
     whole = reader.read(root, tree, At("gateway.yaml", beginning)) if tree is not None else INVALID
+    if isinstance(whole, Whole):
+        _check_points_device(whole, problems)
     if problems.found or whole is INVALID:
         raise ConfigProblems(problems.listed())
     assert isinstance(whole, Whole)
     return _assembled(whole, source)
 
 
+def _check_points_device(whole: Whole, problems: Problems) -> None:
+    taken = whole.devices.get(POINTS_DEVICE) if whole.http.compat.timeseries is not None else None
+    if taken is not None and taken.kind != "push":
+        problems.add(
+            taken.places[""],
+            f'"{POINTS_DEVICE}" takes the points of http.compat.timeseries, so it is a device that pushes; '
+            f"give this one another name",
+        )
+
+
 def _assembled(whole: Whole, source: Source) -> Config:
     devices = {name: _device(name, kinded) for name, kinded in whole.devices.items()}
+    if whole.http.compat.timeseries is not None and POINTS_DEVICE not in devices:
+        settings = protocols.load("push").Settings()
+        devices[POINTS_DEVICE] = DeviceConfig(POINTS_DEVICE, "push", Device(POINTS_DEVICE), settings, "")
     uploads = {name: UploadConfig(name, each.kind, each.settings) for name, each in whole.uploads.items()}
     warnings = tuple(_warnings(whole.devices, devices))
     return Config(

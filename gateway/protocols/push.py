@@ -61,6 +61,10 @@ class Pusher:
             self._run.add(len(batch))
             return await ticket
 
+    def stamp(self) -> tuple[int, int]:
+        """Return our own (ts, flags)."""
+        return self._link.stamp()
+
     def _batch(self, samples: Sequence[PushedSample]) -> Batch:
         # Every name is judged before the first tag is made: a refused request leaves nothing behind.
         for name in {sample.tag for sample in samples} - self._known.keys():
@@ -68,7 +72,7 @@ class Pusher:
         batch = Batch()
         for sample in samples:
             series, scaling = self._tag(sample.tag)
-            ts, flags = self._link.stamp() if sample.ts is None else (sample.ts, 0)
+            ts, flags = self._link.stamp() if sample.ts is None else (sample.ts, sample.flags)
             batch.add(series, ts, scaling(sample.value), sample.status, flags)
         return batch
 

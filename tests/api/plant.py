@@ -17,7 +17,7 @@ from gateway.own_time import OwnTime
 from gateway.protocols import push
 from gateway.protocols.opcua.pki import Pki
 from gateway.store import Store, StoreSettings
-from gateway.supervise import Keeper, Supervisor
+from gateway.supervise import Health, Keeper, Supervisor
 
 
 class Tree:
@@ -90,6 +90,9 @@ class Plant:
 
     def config(self) -> ConfigInfo:
         return ConfigInfo("gateway.yaml", 0, ("a warning",), self.broken)
+
+    def compat(self) -> dict[str, Health]:
+        return {}
 
     def log_files(self) -> LogFilesInfo:
         return LogFilesInfo("/var/log/edge-gateway", 4096, 0)

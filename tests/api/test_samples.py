@@ -245,6 +245,9 @@ async def test_no_commit_in_time_is_503_with_retry_after(
         async def push(self, samples: list[PushedSample]) -> None:
             raise TimeoutError
 
+        def stamp(self) -> tuple[int, int]:
+            return 0, 0
+
     box = gateway.devices["box"]
     own = list(box._controls)
     box._controls[:] = [Full()]

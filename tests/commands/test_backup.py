@@ -169,6 +169,7 @@ async def test_no_secret_goes_into_a_backup_and_trust_does(tmp_path: Path) -> No
         "pki/own/key.pem": "PRIVATE KEY", "pki/own/certificate.der": "x", "pki/trusted/plc.der": "plc",
         "pki/trusted/mine.pem": "-----BEGIN PRIVATE KEY-----", "pki/secured/plc": "Basic256Sha256",
         "pki/rejected/x.der": "x", "config/0123456789abcdef.yaml": "devices:\n",
+        "timeseries-series.json": "{}", "timeseries-users.json": "a hash of a token",
     }.items():  # fmt: skip
         (state / name).parent.mkdir(parents=True, exist_ok=True)
         (state / name).write_text(content)
@@ -176,6 +177,7 @@ async def test_no_secret_goes_into_a_backup_and_trust_does(tmp_path: Path) -> No
     assert said.code == 0 and "pki/trusted/mine.pem holds a private key and was left out" in said.err
     found = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()}
     kept = {"gateway-id", "pki/trusted/plc.der", "pki/secured/plc", "config/0123456789abcdef.yaml"}
+    kept.add("timeseries-series.json")
     assert found == {"backup.json", "hot.db", "history/000001.db", *kept}
     assert not any(file.stat().st_mode & 0o077 for file in copy.rglob("*"))
     said = await command("restore", copy, "--state", tmp_path / "new")

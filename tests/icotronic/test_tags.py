@@ -135,6 +135,13 @@ def test_a_reading_has_neither_aggregate_nor_keep_interval() -> None:
             TagSettings(signal="rssi", **wrong)  # type: ignore[arg-type]
 
 
+def test_how_many_samples_come_at_most() -> None:
+    assert Settings().most_samples_per_s({}) == pytest.approx(3 + 3 / 60)
+    tags = {"x": TagSettings(signal="channel_1", keep_interval_ms=100), "y": TagSettings(signal="rssi")}
+    assert Settings(poll_interval_s=2).most_samples_per_s(tags) == pytest.approx(10.5)
+    assert Settings(keep_interval_ms=0).most_samples_per_s({"z": TagSettings(signal="channel_1")}) is None
+
+
 # -- with a node ---------------------------------------------------------------------------------------
 
 

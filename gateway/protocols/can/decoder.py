@@ -9,8 +9,9 @@ from gateway.controls import TagAbout, TagState
 from gateway.model import Batch, Device, Link
 from gateway.protocols.can.abouts import about
 from gateway.protocols.can.database import Database, Message, id_text
-from gateway.protocols.can.j1939 import pgn_filter, pgn_of, source_of
+from gateway.protocols.can.j1939 import pgn_filter
 from gateway.protocols.can.keeping import Keeper
+from gateway.protocols.can.matching import Matching
 from gateway.protocols.can.reception import Reception
 from gateway.protocols.can.tags import DecodingSettings
 from gateway.protocols.can.transport import CONNECTION, DATA, Reassembly
@@ -20,8 +21,6 @@ _EXACTLY: Final = {
     False: STANDARD_BITS | EXTENDED | REMOTE,
     True: EXTENDED_BITS | EXTENDED | REMOTE,
 }
-_PLACEHOLDERS: Final = (0xFE, 0xFF)
-"""Source addresses that stand for any in a database: null and global."""
 _MOST_IDS: Final = 8192
 _MOST_SENDERS: Final = 4096
 _MOST_FILTERS: Final = 512
@@ -35,21 +34,18 @@ class Decoder:
     """Decodes the frames of one bus; not thread-safe."""
 
     def __init__(self, device: Device, settings: DecodingSettings, database: Database, link: Link) -> None:
+        self._device = device
         self._settings = settings
         self._link = link
         self._wanted = Wanted(device, settings, database)
-        self.problems = tuple(self._wanted.problems)
+        self.problems = tuple(self._wanted.problems.values())
         """Sentences on listed tags that the databases do not have."""
         self.notes = database.notes
         """Sentences on what the files have and cannot be used."""
         self.untaken = 0
         """Frames of which nothing is wanted, or that no database knows."""
-        self._messages = {message.can_id: message for message in database.messages if message.pgn is None}
-        self._groups: dict[int, list[Message]] = {}
-        for message in database.messages:
-            if message.pgn is not None:
-                self._groups.setdefault(message.pgn, []).append(message)
-        self._reassembly = Reassembly() if self._groups else None
+        self.matching = Matching(database)
+        self._reassembly = Reassembly() if self.matching.groups else None
         self._mains: dict[str, int] = link.memory.setdefault("can sources", {})
         """Whose frames of a J1939 message have the plain names: the first sender that was heard."""
         self._receptions: dict[int, Reception | None] = {}
@@ -59,7 +55,6 @@ class Decoder:
         self._touched: list[Reception] = []
         self._crowd: list[str] = []
         """Sentences on senders whose frames are not kept."""
-        self._lost_us = 0
         for wish in self._wanted.all_listed():
             self._keeper(wish)
 
@@ -111,10 +106,11 @@ class Decoder:
         """Return (can_id, mask) of what is decoded, as in linux/can/raw.h; [] for every frame."""
         if self._wanted.everything:
             return []
-        exact = [each for each, message in self._messages.items() if self._wanted.wants(message)]
+        matching = self.matching
+        exact = [each for each, message in matching.by_id.items() if self._wanted.wants(message)]
         exact += self._wanted.ids
         found = [(each, _EXACTLY[bool(each & EXTENDED)]) for each in exact]
-        groups = [pgn for pgn, all_of in self._groups.items() if any(map(self._wanted.wants, all_of))]
+        groups = [pgn for pgn, all_of in matching.groups.items() if any(map(self._wanted.wants, all_of))]
         for pgn in (*groups, *([CONNECTION, DATA] if groups else ())):
             number, mask = pgn_filter(pgn)
             found.append((number, mask | EXTENDED | REMOTE))
@@ -126,23 +122,23 @@ class Decoder:
         for reception in self._senders.values():
             if reception is not None and now_us - reception.trouble_us < _RECENT_US:
                 said += _misfits(reception)
-        lost = (
-            self._reassembly.lost
-            if self._reassembly is not None and now_us - self._lost_us < _RECENT_US
-            else {}
-        )
-        for pgn, count in lost.items():
-            said.append(
+        packets = self._reassembly
+        if packets is not None and now_us - packets.lost_us < _RECENT_US:
+            said += [
                 f"PGN {pgn}: {count} messages of the transport protocol came without all their packets"
-            )
+                for pgn, count in packets.lost.items()
+            ]
         return [*said, *self._crowd]
 
     def tag_states(self) -> Mapping[str, TagState]:
         """Return the state of every tag that was listed or heard (controls.TagStates)."""
-        return {
+        found = {
             tag: TagState("subscribed", wish.settings.signal, alive=keeper.heard, about=_about(wish))
             for tag, (wish, keeper) in self._keepers.items()
         }
+        for tag, sentence in self._wanted.problems.items():
+            found[tag] = TagState("bad", self._device.tags[tag].signal, detail=sentence)
+        return found
 
     # -- which message a frame is ------------------------------------------------------------------
 
@@ -154,10 +150,7 @@ class Decoder:
         return found
 
     def _reception(self, can_id: int) -> Reception | None:
-        message, source = self._messages.get(can_id), None
-        if message is None and can_id & EXTENDED and (group := self._groups.get(pgn_of(can_id))):
-            source = source_of(can_id)
-            message = _of_source(group, source)
+        message, source = self.matching.message(can_id)
         if message is None:
             return self._unknown(can_id)
         key = message.name, source
@@ -175,27 +168,21 @@ class Decoder:
 
     def _unknown(self, can_id: int) -> Reception | None:
         name = id_text(can_id)
-        wishes = self._wanted.of_unknown(can_id, name)
         key = name, None
-        if (
-            not wishes
-            or can_id & REMOTE
-            or (key not in self._senders and len(self._senders) >= _MOST_SENDERS)
-        ):
+        if key in self._senders:
+            return self._senders[key]
+        wishes = self._wanted.of_unknown(can_id, name)
+        if not wishes or can_id & REMOTE or len(self._senders) >= _MOST_SENDERS:
             return None
-        if key not in self._senders:
-            self._senders[key] = Reception(Message(name, can_id, 0), None, wishes, self._keeper)
-        return self._senders[key]
+        found = self._senders[key] = Reception(Message(name, can_id, 0), None, wishes, self._keeper)
+        return found
 
     def _reassemble(self, reassembly: Reassembly, frames: Frames) -> None:
         for ts, can_id, payload in zip(frames.ts, frames.ids, frames.data, strict=True):
             if can_id >> 16 & 0x3FF not in _TRANSPORT or not can_id & EXTENDED:
                 continue
-            before = len(reassembly.lost), sum(reassembly.lost.values())
             whole = reassembly.take(can_id, payload, ts)
-            if before != (len(reassembly.lost), sum(reassembly.lost.values())):
-                self._lost_us = ts
-            if whole is None or whole.pgn not in self._groups:
+            if whole is None or whole.pgn not in self.matching.groups:
                 continue
             reception = self._met(EXTENDED | 6 << 26 | whole.pgn << 8 | whole.source)
             if reception is not None:
@@ -217,14 +204,6 @@ class Decoder:
         keeper = Keeper(series, keep_ms * 1000, own.deadband, self._waiting)
         self._keepers[wish.tag] = wish, keeper
         return keeper
-
-
-def _of_source(group: list[Message], source: int) -> Message:
-    """Return the message of a parameter group for a sender: that with its address, else that for any."""
-    for message in group:
-        if source_of(message.can_id) == source:
-            return message
-    return next((each for each in group if source_of(each.can_id) in _PLACEHOLDERS), group[0])
 
 
 def _misfits(reception: Reception) -> list[str]:

@@ -34,11 +34,12 @@ def read(path: Path, data: bytes, name: str, node: int) -> tuple[list[Message], 
         text = data.decode("cp1252", errors="replace")
     try:
         dictionary = eds.import_eds(io.StringIO(text), node)
-    except configparser.ParsingError as error:
-        line, what = error.errors[0] if error.errors else (1, "")
-        raise Unreadable(f"{path}:{line}: this is not understood: {what}; is it an EDS file?") from error
     except configparser.Error as error:
-        raise Unreadable(f"{path}: {' '.join(str(error).split())}; is it an EDS file?") from error
+        line = getattr(error, "lineno", None) or next(
+            (number for number, _ in getattr(error, "errors", ())), 1
+        )
+        said = " ".join(error.message.splitlines()[0].replace("'<???>'", "").split())
+        raise Unreadable(f"{path}:{line}: {said}: is it an EDS file?") from error
     messages, notes = [], []
     for number in range(_MOST_PDOS):
         if _COMMUNICATION + number in dictionary and _MAPPING + number in dictionary:

@@ -158,6 +158,11 @@ def _fitting(value: int) -> int | float:
     return value if _LEAST <= value <= _MOST else float(value)
 
 
+def may_be_bad(signal: Signal, message: Message) -> bool:
+    """Say whether a raw value may stand for none."""
+    return signal.invalid is not None or (message.pgn is not None and indicators(signal) is not None)
+
+
 def usable(signal: Signal, message: Message) -> str:
     """Return why a signal cannot be decoded, or ""."""
     if not 0 < signal.length <= 8 * message.length or signal.start < 0 or signal.end > message.length:

@@ -19,13 +19,15 @@ class Keeper:
     """One tag. Its interval counts by the time of the frames; a clock that goes back ends it."""
 
     __slots__ = (
-        "_at_us", "_deadband", "_due_us", "_flags", "_interval_us", "_kept", "_series", "_waiting", "_waits",
-        "_waits_since_us",
+        "_at_us", "_deadband", "_due_us", "_flags", "_interval_us", "_kept", "_waiting", "_waits",
+        "_waits_since_us", "heard", "series",
     )  # fmt: skip
 
     def __init__(self, series: int, interval_us: int, deadband: float, waiting: "set[Keeper]") -> None:
         """`waiting`: where it enters itself while a change waits."""
-        self._series = series
+        self.series = series
+        self.heard = False
+        """A value came."""
         self._interval_us = interval_us
         self._deadband = deadband
         self._waiting = waiting
@@ -40,17 +42,13 @@ class Keeper:
         """Say whether it keeps each value, changed or not."""
         return not self._interval_us and not self._deadband
 
-    @property
-    def heard(self) -> bool:
-        return self._kept is not _NOTHING
-
     def forget(self) -> None:
         """What was kept last did not get into the store: the next value is kept, changed or not."""
-        self._kept, self._at_us = _NOTHING, _NEVER
-        self._due_us = _NEVER
+        self._kept, self._at_us, self._due_us = _NOTHING, _NEVER, _NEVER
 
     def take(self, values: "Sequence[Value | Bad]", ts: Sequence[int], flags: int, batch: Batch) -> None:
         """Put into the batch what is to be kept of some values and their times, in order."""
+        self.heard = True
         if self.every:
             self._add_all(values, ts, flags, batch)
         elif self._waits is _NOTHING and values.count(self._kept) == len(ts):
@@ -117,14 +115,13 @@ class Keeper:
 
     def _add(self, value: "Value | Bad", ts: int, flags: int, batch: Batch) -> None:
         if isinstance(value, Bad):
-            batch.add(self._series, ts, None, value.status, flags)
+            batch.add(self.series, ts, None, value.status, flags)
         else:
-            batch.add(self._series, ts, value, GOOD, flags)
+            batch.add(self.series, ts, value, GOOD, flags)
 
     def _add_all(self, values: "Sequence[Value | Bad]", ts: Sequence[int], flags: int, batch: Batch) -> None:
         count = len(ts)
-        self._kept = values[-1]
-        batch.series.extend([self._series] * count)
+        batch.series.extend([self.series] * count)
         batch.ts.extend(ts)
         batch.flags.extend([flags] * count)
         if Bad in set(map(type, values)):

@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.model import Value
 from gateway.protocols.can.database import Message, Signal
-from gateway.protocols.can.generated import Bad, Decode, Field, compiled, raw_value
+from gateway.protocols.can.generated import Bad, Decode, Field, compiled, may_be_bad, raw_value
 
 _MOST_KNOWN = 4096
 
@@ -20,6 +20,8 @@ class Part:
         self.message = message
         self.fields = tuple(field for field in fields if field.signal.name in here)
         self.ends = tuple(field.signal.end for field in self.fields)
+        self.may_be_bad = any(may_be_bad(field.signal, message) for field in self.fields)
+        """Some raw values are none."""
         self.multiplexers = tuple(
             Multiplexer(message, fields, signal) for signal in signals if signal.multiplexer
         )

@@ -10,6 +10,7 @@ from gateway.protocols.can import Settings
 from gateway.protocols.can.bus_tags import BusTags
 from gateway.protocols.can.decoder import Decoder
 from gateway.protocols.can.losses import Loss, Losses
+from gateway.protocols.can.scanning import Scanner
 
 _LOOK_S = 1.0
 _FOR_EVER_US = 2**62
@@ -37,6 +38,7 @@ class Listening:
     ) -> None:
         self._bus, self._decoder, self._link = bus, decoder, link
         self._tags, self._losses, self._told = tags, losses, told
+        self._scanner = Scanner(settings, decoder.matching, link.device, link.clock)
         self._silence_ns = settings.silence_ms * 1_000_000
         self._heard_us, self._heard_ns = link.clock.wall_us(), link.clock.mono_ns()
         self._traffic: int | None = None
@@ -48,7 +50,7 @@ class Listening:
     async def run(self) -> None:
         """Listen until the bus is lost (BusProblem)."""
         try:
-            with self._link.offer(self._decoder):
+            with self._link.offer(self._decoder, self._scanner):
                 async with self._link.run("subscription") as run:
                     run.add(0)
                     await self._together(run)
@@ -68,6 +70,7 @@ class Listening:
     async def _read(self, run: Run) -> None:
         while True:
             frames = await self._bus.receive()
+            self._scanner.take(frames)
             samples = self._decoder.take(frames)
             run.add(len(samples))
             self._heard()

@@ -30,7 +30,7 @@ class _File(NamedTuple):
     request: str
 
 
-class _Read(NamedTuple):
+class Read(NamedTuple):
     """What a file gave."""
 
     messages: tuple[Message, ...]
@@ -42,8 +42,8 @@ async def load(device: str, settings: DecodingSettings, memory: dict[str, Any]) 
 
     `memory` (of the link) keeps what was read: a file is read again where it has changed.
     """
-    kept: dict[tuple[_File, Signature], _Read] = memory.get(_MEMORY, {})
-    used: dict[tuple[_File, Signature], _Read] = {}
+    kept: dict[tuple[_File, Signature], Read] = memory.get(_MEMORY, {})
+    used: dict[tuple[_File, Signature], Read] = {}
     for file in _files(settings):
         key = file, await asyncio.to_thread(_signature, file.path)
         used[key] = kept.get(key) or await _read(device, file)
@@ -56,7 +56,7 @@ async def signatures(settings: DecodingSettings) -> list[Signature]:
     return [await asyncio.to_thread(_signature, file.path) for file in _files(settings)]
 
 
-def merged(parts: Iterable[_Read]) -> Database:
+def merged(parts: Iterable[Read]) -> Database:
     """Return one database: of an id that several know the first is taken, names are made unique."""
     by_key: dict[tuple[str, int], Message] = {}
     names: set[str] = set()
@@ -103,7 +103,7 @@ def _signature(path: Path) -> Signature:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-async def _read(device: str, file: _File) -> _Read:
+async def _read(device: str, file: _File) -> Read:
     answer, ended = b"", 0
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "gateway.protocols.can.reading", file.request,
@@ -128,7 +128,7 @@ async def _read(device: str, file: _File) -> _Read:
     return found
 
 
-def _understood(answer: bytes) -> _Read | str:
+def _understood(answer: bytes) -> Read | str:
     """Return what a file gave, or why it cannot be used; "": the child does not say."""
     try:
         told = json.loads(answer)
@@ -136,7 +136,7 @@ def _understood(answer: bytes) -> _Read | str:
         return ""
     if "problem" in told:
         return str(told["problem"])
-    return _Read(unpacked(told["messages"]), tuple(told["notes"]))
+    return Read(unpacked(told["messages"]), tuple(told["notes"]))
 
 
 def _ending(path: Path, code: int) -> str:

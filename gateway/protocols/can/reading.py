@@ -68,9 +68,9 @@ def _limit() -> None:
 def _contents(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Unreadable(f"{path}: this is not a regular file")
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Unreadable(f"{path}: this is not a regular file")
             data = file.read(_MOST_FILE_BYTES + 1)
     except OSError as error:
         remedy = "does the path hold, from the folder of gateway.yaml on?"

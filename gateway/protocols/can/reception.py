@@ -1,15 +1,30 @@
 """The frames of one message from one sender, and what is kept of them."""
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, groupby, repeat
+from typing import Any
 
-from gateway.model import Batch
+from gateway.model import GOOD, Batch
 from gateway.protocols.can.database import Message
 from gateway.protocols.can.generated import Field
 from gateway.protocols.can.keeping import Keeper
 from gateway.protocols.can.layout import Multiplexer, Part, fitted, layout
 from gateway.protocols.can.wanted import Wish
 from gateway.scaling import Scaling
+
+
+class _Tags:
+    """The tags of what is there together."""
+
+    __slots__ = ("all_at_once", "keepers", "series")
+
+    def __init__(self, keepers: list[Keeper], part: Part) -> None:
+        self.keepers = keepers
+        self.series = [keeper.series for keeper in keepers]
+        self.all_at_once = all(keeper.every for keeper in keepers) and not part.may_be_bad
+        """Each value of each is kept, and is one: nothing is to be decided."""
+        for keeper in keepers if self.all_at_once else ():
+            keeper.heard = True
 
 
 class Reception:
@@ -44,7 +59,7 @@ class Reception:
         self._keeper_of = keeper_of
         self._wishes = {wish.tag: wish for wish in wishes}
         self._keepers: dict[str, Keeper] = {}
-        self._parts: dict[Part, list[Keeper]] = {}
+        self._parts: dict[Part, _Tags] = {}
         self._raw = [self._keeper(wish.tag) for wish in wishes if wish.signal is None]
         fields = [
             Field(wish.signal, Scaling(wish.settings.scale, wish.settings.offset), wish.tag)
@@ -92,11 +107,14 @@ class Reception:
     def _take(
         self, part: Part, payloads: Sequence[bytes], ts: Sequence[int], flags: int, batch: Batch
     ) -> None:
-        keepers = self._in(part)
-        if keepers:
+        tags = self._in(part)
+        if tags.keepers:
             columns = zip(*map(part.decode, payloads), strict=True)
-            for keeper, values in zip(keepers, columns, strict=True):
-                keeper.take(values, ts, flags, batch)
+            if tags.all_at_once:
+                _add_all(tags.series, columns, ts, flags, batch)
+            else:
+                for keeper, values in zip(tags.keepers, columns, strict=True):
+                    keeper.take(values, ts, flags, batch)
         for multiplexer in part.multiplexers:
             for page, (some, times) in self._by_page(multiplexer, payloads, ts).items():
                 self._take(page, some, times, flags, batch)
@@ -124,7 +142,7 @@ class Reception:
     ) -> None:
         """Take what is wholly there of a payload of `there` bytes that was filled up."""
         values = part.decode(payload)
-        for keeper, end, value in zip(self._in(part), part.ends, values, strict=True):
+        for keeper, end, value in zip(self._in(part).keepers, part.ends, values, strict=True):
             if end <= there:
                 keeper.take((value,), (at_us,), flags, batch)
         for multiplexer in part.multiplexers:
@@ -132,14 +150,26 @@ class Reception:
                 for page in self._by_page(multiplexer, (payload,), (at_us,)):
                     self._take_short(page, payload, there, at_us, flags, batch)
 
-    def _in(self, part: Part) -> list[Keeper]:
+    def _in(self, part: Part) -> "_Tags":
         """Return the tags of a part's fields."""
         found = self._parts.get(part)
         if found is None:
-            found = self._parts[part] = [self._keeper(field.tag) for field in part.fields]
+            found = self._parts[part] = _Tags([self._keeper(field.tag) for field in part.fields], part)
         return found
 
     def _keeper(self, tag: str) -> Keeper:
         if tag not in self._keepers:
             self._keepers[tag] = self._keeper_of(self._wishes[tag])
         return self._keepers[tag]
+
+
+def _add_all(
+    series: Sequence[int], columns: Iterable[Any], ts: Sequence[int], flags: int, batch: Batch
+) -> None:
+    """Add every value, signal by signal: so the store packs them best."""
+    frames, samples = len(ts), len(series) * len(ts)
+    batch.series.extend(chain.from_iterable(map(repeat, series, repeat(frames))))
+    batch.ts.extend(chain.from_iterable(repeat(ts, len(series))))
+    batch.values.extend(chain.from_iterable(columns))
+    batch.statuses.extend(repeat(GOOD, samples))
+    batch.flags.extend(repeat(flags, samples))

@@ -4,6 +4,7 @@ TP.CM (5.10.3, PGN 60416) announces or closes a message, TP.DT (5.10.4, PGN 6016
 A broadcast (BAM) comes once and in order; where a receiver asks (RTS/CTS) packets may come again.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -43,8 +44,10 @@ class Reassembly:
 
     def __init__(self) -> None:
         self._open: dict[tuple[int, int], _Open] = {}
-        self.lost: dict[int, int] = {}
+        self.lost: Counter[int] = Counter()
         """How many messages were not whole, by PGN."""
+        self.lost_us = 0
+        """When the last of them was given up."""
 
     def take(self, can_id: int, payload: bytes, ts: int) -> Assembled | None:
         """Take a frame of TP.CM or TP.DT; return the message that it completes."""
@@ -59,7 +62,7 @@ class Reassembly:
     def expire(self, now_us: int) -> None:
         """Give up what has waited too long for its next packet."""
         for key in [key for key, under_way in self._open.items() if now_us > under_way.until_us]:
-            self._lose(key)
+            self._lose(key, now_us)
 
     def _connection(self, key: tuple[int, int], payload: bytes, ts: int) -> None:
         control = payload[0]
@@ -72,19 +75,19 @@ class Reassembly:
         elif control == _ABORT:
             for each in (key, back):
                 if each in self._open and self._open[each].pgn == pgn:
-                    self._lose(each)
+                    self._lose(each, ts)
         elif control == _END and back in self._open:
-            self._lose(back)  # the receiver has it all, and we have not
+            self._lose(back, ts)  # the receiver has it all, and we have not
 
     def _begin(self, key: tuple[int, int], pgn: int, payload: bytes, ts: int) -> None:
         if key in self._open:
-            self._lose(key)
+            self._lose(key, ts)
         size, packets = int.from_bytes(payload[1:3], "little"), payload[3]
         if not _LEAST <= size <= _MOST or packets != (size + _PACKET - 1) // _PACKET:
-            self.lost[pgn] = self.lost.get(pgn, 0) + 1
+            self._count(pgn, ts)
             return
         if len(self._open) >= _MOST_OPEN:
-            self._lose(next(iter(self._open)))
+            self._lose(next(iter(self._open)), ts)
         self._open[key] = _Open(pgn, size, packets, ts + self._patience_us(key))
 
     def _data(self, key: tuple[int, int], payload: bytes, ts: int) -> Assembled | None:
@@ -94,7 +97,7 @@ class Reassembly:
         number, parts = payload[0], under_way.parts
         late = ts > under_way.until_us
         if late or not 1 <= number <= under_way.packets or (key[1] == GLOBAL and number > len(parts) + 1):
-            self._lose(key)
+            self._lose(key, ts)
             return None
         parts[number] = payload[1:]
         under_way.until_us = ts + self._patience_us(key)
@@ -104,9 +107,12 @@ class Reassembly:
         whole = b"".join(parts[each] for each in range(1, under_way.packets + 1))
         return Assembled(under_way.pgn, key[0], whole[: under_way.size])
 
-    def _lose(self, key: tuple[int, int]) -> None:
-        pgn = self._open.pop(key).pgn
-        self.lost[pgn] = self.lost.get(pgn, 0) + 1
+    def _lose(self, key: tuple[int, int], ts: int) -> None:
+        self._count(self._open.pop(key).pgn, ts)
+
+    def _count(self, pgn: int, ts: int) -> None:
+        self.lost[pgn] += 1
+        self.lost_us = ts
 
     def _patience_us(self, key: tuple[int, int]) -> int:
         return _BROADCAST_US if key[1] == GLOBAL else _ASKED_US

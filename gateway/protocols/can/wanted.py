@@ -23,8 +23,8 @@ class Wanted:
     """The tags of a device by message, or by the id of frames that no database knows."""
 
     def __init__(self, device: Device, settings: DecodingSettings, database: Database) -> None:
-        self.problems: list[str] = []
-        """Sentences on listed tags that cannot be found."""
+        self.problems: dict[str, str] = {}
+        """Sentences on listed tags that cannot be found, by tag."""
         self.listed = bool(device.tags)
         self._raw_frames = settings.raw_frames
         self._by_message: dict[str, list[Wish]] = {}
@@ -35,7 +35,7 @@ class Wanted:
                 self._list(tag, wanted)
             except ValueError as error:
                 where = device.where.get(tag)
-                self.problems.append(f"{tag} ({where}): {error}" if where else f"{tag}: {error}")
+                self.problems[tag] = f"{tag} ({where}): {error}" if where else f"{tag}: {error}"
 
     @property
     def everything(self) -> bool:

@@ -5,8 +5,9 @@ Only the settings live here, so that a configuration is checked without importin
 
 import asyncio
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from gateway.canbus.settings import Settings as BusSettings
 from gateway.canbus.settings import device_nodes
@@ -55,6 +56,18 @@ class Settings(BusSettings):
         high=86_400,
         example="1min",
     )
+
+    def most_samples_per_s(self, tags: Mapping[str, Any]) -> float | None:
+        """Return what comes while the node streams all channels; None where a tag keeps each sample."""
+        intervals_ms = [self.keep_interval_ms] * 3 + [int(1000 * self.poll_interval_s)] * 3
+        if tags:
+            intervals_ms = [self._interval_ms(tag) for tag in tags.values()]
+        return sum(1000 / each for each in intervals_ms) if all(intervals_ms) else None
+
+    def _interval_ms(self, tag: "TagSettings") -> int:
+        if tag.signal not in CHANNELS:
+            return int(1000 * self.poll_interval_s)
+        return self.keep_interval_ms if tag.keep_interval_ms is None else tag.keep_interval_ms
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The contracts of the systems that the gateway replaces: translations, each on a listener of its own."""

@@ -1,0 +1,110 @@
+"""The contract of timeseries-api in front of a real store and a real push device, on loopback."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.api.compat import timeseries
+from gateway.api.settings import POINTS_DEVICE, HttpSettings, TimeseriesSettings
+from gateway.model import Device
+from gateway.protocols import push
+from tests.api.plant import Plant, plant
+
+ROBIN, EVE, GUEST = "robins-long-token", "eves-other-token", "guests-token"
+USERS = {
+    ROBIN: {"name": "Robin", "id": 1},
+    EVE: {"name": "Eve", "id": 2},
+}
+SERIES = {
+    "desc": "Temperature in Tokyo",
+    "device_desc": "ESP32 with DS18B20",
+    "device_id": "12:AB:CD:XY:ZU:57",
+    "token": ROBIN,
+}
+
+
+@dataclass
+class Bench:
+    """A client of the contract, and what stands behind it."""
+
+    plant: Plant
+    users: Path
+    client: aiohttp.ClientSession
+    reports: list[tuple[str, str]] = field(default_factory=list)
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, **more: Any
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """Return status, JSON (None for an empty body) and headers."""
+        if body is not None:
+            more["json"] = body
+        async with self.client.request(method, path, **more) as answer:
+            data = await answer.read()
+            return answer.status, json.loads(data) if data else None, answer.headers
+
+    async def register(self, token: str = ROBIN, **changed: Any) -> int:
+        status, number, _ = await self.ask("PUT", "/series/new", SERIES | {"token": token} | changed)
+        assert status == 201 and isinstance(number, int), number
+        return number
+
+    async def add(self, series: int, token: str = ROBIN, **fields: Any) -> int:
+        body = {"token": token, "series_id": series, "fields": fields}
+        status, number, _ = await self.ask("PUT", "/point/new", body)
+        assert status == 201 and isinstance(number, int), number
+        return number
+
+    async def points(self, series: int, **query: str) -> list[dict[str, Any]]:
+        status, points, _ = await self.ask("GET", f"/series/{series}", params=query)
+        assert status == 200
+        assert isinstance(points, list)
+        return points
+
+    async def told(self, state: str) -> str:
+        """Wait until the contract reports a state; return its sentence."""
+        async with asyncio.timeout(10):
+            while not self.reports or self.reports[-1][0] != state:
+                await asyncio.sleep(0.05)
+        return self.reports[-1][1]
+
+
+@contextlib.asynccontextmanager
+async def bench(folder: Path, users: Mapping[str, Any] = USERS) -> AsyncIterator[Bench]:
+    """The contract over a plant whose devices `timeseries` and `Eve` take points."""
+    file = folder / "users.json"
+    file.write_text(json.dumps(users))
+    async with plant(folder / "state") as made:
+        for name in (POINTS_DEVICE, "Eve"):
+            made.add(name, "push", lambda link, name=name: push.run(Device(name), push.Settings(), link))
+        async with serving(made, file) as served:
+            yield served
+
+
+@contextlib.asynccontextmanager
+async def serving(made: Plant, users: Path) -> AsyncIterator[Bench]:
+    reports: list[tuple[str, str]] = []
+    settings = TimeseriesSettings(listen="127.0.0.1:0", tls="off", users=users)
+    task = asyncio.create_task(
+        timeseries.run(made, HttpSettings(), settings, made.state, lambda *told: reports.append(told))
+    )
+    try:
+        async with asyncio.timeout(10):
+            while not reports:
+                await asyncio.sleep(0.01)
+                if task.done():
+                    await task
+            while any(device.health.state != "running" for device in made.devices.values()):
+                await asyncio.sleep(0.01)
+        address = reports[-1][1].partition("listening on ")[2].partition(";")[0]
+        connector = aiohttp.TCPConnector(limit=24)  # the listener takes 32 connections from one address
+        async with aiohttp.ClientSession(f"http://{address}", connector=connector) as client:
+            yield Bench(made, users, client, reports)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
