@@ -62,7 +62,7 @@ class Forwarder:
         self.files: FileLane | None = None
         if files is not None and self._module.TAKES_FILES:
             gate = Gate(clock, Backoff(backoff.first_s, backoff.cap_s * _FILE_PATIENCE))
-            self.files = FileLane(self, files, gate, automatic=settings.files)
+            self.files = FileLane(self, files, gate, automatic=settings.measurements)
 
     _last_error_us: int | None
 

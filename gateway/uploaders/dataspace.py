@@ -49,7 +49,7 @@ class Settings(WebTarget):
     manage_url: str | None = setting(
         None, help="Where people look after the files in a browser; only shown.", check=web_address
     )
-    files: bool = setting(
+    measurements: bool = setting(
         default=True,
         help="Measurement files are uploaded as soon as they are written; `false`: only those asked for.",
     )

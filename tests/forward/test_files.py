@@ -174,7 +174,7 @@ async def test_a_restart_resumes_and_a_new_upload_gets_what_there_is(
 async def test_files_that_are_only_sent_on_demand(store: Store, peer: Receiver, folder: Folder) -> None:
     folder.write(NAME)
     (folder.path_of / "foreign.hdf5").write_bytes(b"x" * 1000)
-    async with uploading(store, folder, file_settings(peer, files=False)) as (lane, _):
+    async with uploading(store, folder, file_settings(peer, measurements=False)) as (lane, _):
         assert (await lane.send("foreign.hdf5", patience_s=20)).state == "up_to_date"
         assert [file["name"] for file in await peer.files()] == ["foreign.hdf5"]
         (folder.path_of / "foreign.hdf5").write_bytes(b"y" * 1000)
