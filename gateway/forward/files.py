@@ -118,7 +118,7 @@ class FileLane:
             await asked
             self._book.forget(name)
             self._gate.open()
-            self._due.set()
+            self.wake()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience_s):
                     await ended
@@ -154,6 +154,10 @@ class FileLane:
             raise UploadProblem(f"upload {self._upload.upload} is not running now")
         return found
 
+    def wake(self) -> None:
+        """Look at once: the target is open, or a file was written."""
+        self._due.set()
+
     async def close(self) -> None:
         """End what is being sent: the target is about to be closed. It is sent again."""
         if self._task is not None:
@@ -166,7 +170,7 @@ class FileLane:
         """Send what is due, until cancelled."""
         self._keeper = keeper
         try:
-            with self._source.listen(self._due.set):
+            with self._source.listen(self.wake):
                 self._turn()
                 self._running = True
                 async with asyncio.TaskGroup() as group:

@@ -130,6 +130,8 @@ class Forwarder:
                         self._outlet = outlet
                         if not self.gate.failures:
                             keeper.report("running")
+                        if self.files is not None:
+                            self.files.wake()
                         try:
                             await self._deliver()
                         finally:
