@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.clock import Clock
 from gateway.config import UploadConfig
@@ -30,6 +30,9 @@ from gateway.sensors import SensorLibrary
 _log = logging.getLogger(__name__)
 
 
+_FOREIGN: Final = "it was not written by the gateway and may hold a password, so it is not shown; upload it"
+
+
 class Applied(NamedTuple):
     """What a change of a document came to: what was restarted, and sentences on what is not as it seems."""
 
@@ -38,7 +41,7 @@ class Applied(NamedTuple):
 
 
 class DocumentsProblem(GatewayError):
-    """The disk refuses; nothing was changed."""
+    """The disk refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +107,19 @@ class Documents:
     # -- what the API asks (controls.Documents) ------------------------------------------------
 
     def listed(self) -> Sequence[DocumentInfo]:
-        return [self._info(kind) for kind in KINDS.values()]
+        try:
+            return [self._info(kind) for kind in KINDS.values()]
+        except OSError as error:
+            raise _refusal(error, "they cannot be read") from error
 
     def text(self, name: str) -> bytes:
         kind = KINDS[name]
         try:
             data = self._shelf.read(name)
         except OSError as error:
-            raise _refusal(error) from error
+            raise _refusal(error, "it cannot be read") from error
         if data is not None and name == dataspace.UPLOAD and not dataspace.is_ours(data):
-            raise DocumentsProblem(
-                f"{kind.filename} was not written by the gateway and is not shown; upload it"
-            )
+            raise DocumentRefused(kind.filename, [Fault("", 1, 1, _FOREIGN)])
         return kind.default() if data is None else data
 
     async def store(self, name: str, data: bytes) -> DocumentStored:
@@ -148,7 +152,7 @@ class Documents:
                 self._headers[backup] = was
                 self._kept[kind.name] = _Kept(header.shown(), content)
         except OSError as error:
-            raise _refusal(error) from error
+            raise _refusal(error, "nothing was changed") from error
         finally:
             if kind.name == dataspace.UPLOAD:
                 self._forget_passwords()
@@ -247,8 +251,8 @@ class Documents:
         return None if header is None else header.shown()
 
 
-def _refusal(error: OSError) -> DocumentsProblem:
-    return DocumentsProblem(f"nothing was changed: {error.filename or 'the disk'}: {error.strerror}")
+def _refusal(error: OSError, so: str) -> DocumentsProblem:
+    return DocumentsProblem(f"{error.filename or 'the disk'}: {error.strerror}; {so}")
 
 
 def _iso(at: datetime) -> str:

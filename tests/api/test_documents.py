@@ -131,7 +131,7 @@ async def reopen(gateway: Plant) -> None:
 
 
 async def files(client: aiohttp.ClientSession) -> Mapping[str, Any]:
-    async with client.get("/v1/config/backup") as answer:
+    async with client.get("/v1/config") as answer:
         assert answer.status == 200
         return {each["endpoint"]: each for each in (await answer.json())["files"]}
 
@@ -279,27 +279,20 @@ async def test_what_is_wrong_with_sensors_is_named_with_its_place(
     assert await text_of(admin, "sensors") == BUILT_IN["sensors"]
 
 
-@pytest.mark.parametrize(
-    "name", ["name", "sensor_id", "unit", "dimension", "phys_min", "phys_max", "volt_min", "volt_max"]
-)
-async def test_each_field_of_a_sensor_is_needed(admin: aiohttp.ClientSession, name: str) -> None:
-    document = yaml.safe_load(SENSORS)
-    del document["sensors"][0][name]
-    status, answer = await post(admin, "sensors", yaml.safe_dump(document))
-    assert status == 422
-    assert f'needs the setting "{name}"' in answer["error"]["message"]
+async def test_each_field_of_a_sensor_is_needed(admin: aiohttp.ClientSession) -> None:
+    for name in ("name", "sensor_id", "unit", "dimension", "phys_min", "phys_max", "volt_min", "volt_max"):
+        document = yaml.safe_load(SENSORS)
+        del document["sensors"][0][name]
+        status, answer = await post(admin, "sensors", yaml.safe_dump(document))
+        assert (status, f'needs the setting "{name}"' in answer["error"]["message"]) == (422, True), name
 
 
-@pytest.mark.parametrize(
-    "name", ["schema_name", "schema_version", "config_name", "config_date", "config_version"]
-)
 @pytest.mark.parametrize("document", ["sensors", "metadata", "dataspace"])
-async def test_each_field_of_the_header_is_needed(
-    admin: aiohttp.ClientSession, document: str, name: str
-) -> None:
+async def test_each_field_of_the_header_is_needed(admin: aiohttp.ClientSession, document: str) -> None:
     text = {"sensors": SENSORS, "metadata": METADATA, "dataspace": DATASPACE}[document]
-    status, answer = await post(admin, document, re.sub(rf"(?m)^  {name}: .*\n", "", text))
-    assert (status, f'needs the setting "{name}"' in answer["error"]["message"]) == (422, True)
+    for name in ("schema_name", "schema_version", "config_name", "config_date", "config_version"):
+        status, answer = await post(admin, document, re.sub(rf"(?m)^  {name}: .*\n", "", text))
+        assert (status, f'needs the setting "{name}"' in answer["error"]["message"]) == (422, True), name
 
 
 DATATYPES = "text text_box text_suggestions dropdown int float int_qty float_qty boolean image"
@@ -378,14 +371,14 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         (b"---\ninfo: {}\n---\ninfo: {}\n", 400, "second document"),
     ],
 )
-@pytest.mark.parametrize("name", ["sensors", "metadata", "dataspace"])
 async def test_what_is_no_yaml_of_ours_changes_nothing(
-    admin: aiohttp.ClientSession, gateway: Plant, name: str, data: bytes, status: int, says: str
+    admin: aiohttp.ClientSession, gateway: Plant, data: bytes, status: int, says: str
 ) -> None:
-    answered, answer = await post(admin, name, data)
-    assert (answered, says in str(answer)) == (status, True), answer
-    assert len(answer["error"]["details"]) <= 100
-    assert await text_of(admin, name) == BUILT_IN[name]
+    for name in ("sensors", "metadata", "dataspace"):
+        answered, answer = await post(admin, name, data)
+        assert (answered, says in str(answer)) == (status, True), answer
+        assert len(answer["error"]["details"]) <= 100
+        assert await text_of(admin, name) == BUILT_IN[name]
     assert gateway.applied == 0
 
 
@@ -633,9 +626,21 @@ async def test_a_file_that_somebody_put_there_by_hand_is_neither_used_nor_shown(
     await reopen(gateway)
     assert gateway.documents.uploads() == {}
     async with admin.get("/v1/config/dataspace") as answer:
-        assert answer.status == 503
+        assert answer.status == 409
         assert "strongPw" not in await answer.text()
     assert "strongPw" not in str(await files(admin)) + str(gateway.documents.problems)
+
+
+@pytest.mark.parametrize("generation", ["0.0.1", "1.0.0"])
+async def test_a_dataspace_as_icoapi_ships_it_is_taken(
+    admin: aiohttp.ClientSession, gateway: Plant, generation: str
+) -> None:
+    names = ["username", "password", "bucket", "bucket_folder", "protocol", "domain", "base_path"]
+    names += ["connector", "gui", "virtual_group_root"] if generation == "1.0.0" else []
+    empty = "".join(f"  {name}:\n" for name in names)
+    text = INFO.format(name="dataspace", version=generation) + f"connection:\n  enabled: False\n{empty}"
+    await stored(admin, "dataspace", text)
+    assert (gateway.documents.uploads(), secrets(gateway)) == ({}, [])
 
 
 async def test_a_disk_that_refuses_changes_nothing(admin: aiohttp.ClientSession, gateway: Plant) -> None:
