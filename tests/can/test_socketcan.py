@@ -121,8 +121,9 @@ async def test_no_socket(machine: Machine, number: int, word: str) -> None:
         (lambda machine: machine.unplug(), "absent"),
         (lambda machine: (machine.unplug(), machine.plug()), "absent"),
         (lambda machine: machine.send(ERROR | 0x40, bytes(8)), "bus-off"),
+        (lambda machine: [machine.send(ERROR | kind, bytes(8)) for kind in (0x40, 0x100)], "bus-off"),
     ],
-    ids=["down", "carrier", "unplugged", "made anew", "error frame"],
+    ids=["down", "carrier", "unplugged", "made anew", "error frame", "restarted at once"],
 )
 async def test_the_bus_is_lost(machine: Machine, what: Callable[[Machine], object], state: str) -> None:
     machine.plug()
