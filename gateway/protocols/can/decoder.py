@@ -12,6 +12,7 @@ from gateway.protocols.can.database import Database, Message, id_text
 from gateway.protocols.can.j1939 import pgn_filter
 from gateway.protocols.can.keeping import Keeper
 from gateway.protocols.can.matching import Matching
+from gateway.protocols.can.overdue import Overdue
 from gateway.protocols.can.reception import Reception
 from gateway.protocols.can.tags import DecodingSettings
 from gateway.protocols.can.transport import CONNECTION, DATA, Reassembly
@@ -53,6 +54,7 @@ class Decoder:
         self._waiting: set[Keeper] = set()
         self._keepers: dict[str, tuple[Wish, Keeper]] = {}
         self._touched: list[Reception] = []
+        self._watch = Overdue(settings.overdue_ms, link)
         self._crowd: list[str] = []
         """Sentences on senders whose frames are not kept."""
         for wish in self._wanted.all_listed():
@@ -83,6 +85,7 @@ class Decoder:
         for reception in touched:
             reception.take(frames.flags, batch)
         touched.clear()
+        self._watch.heard(frames.ids)
         return batch
 
     def forget(self) -> None:
@@ -100,6 +103,7 @@ class Decoder:
             keeper.release(now_us, batch)
         if self._reassembly is not None:
             self._reassembly.expire(now_us)
+        self._watch.look(batch)
         return batch
 
     def filters(self) -> list[tuple[int, int]]:
@@ -128,7 +132,7 @@ class Decoder:
                 f"PGN {pgn}: {count} messages of the transport protocol came without all their packets"
                 for pgn, count in packets.lost.items()
             ]
-        return [*said, *self._crowd]
+        return [*said, *self._watch.sentences(), *self._crowd]
 
     def tag_states(self) -> Mapping[str, TagState]:
         """Return the state of every tag that was listed or heard (controls.TagStates)."""
@@ -147,6 +151,8 @@ class Decoder:
         found = self._reception(can_id)
         if len(self._receptions) < _MOST_IDS:
             self._receptions[can_id] = found
+            if found is not None:
+                self._watch.add(can_id, found)
         return found
 
     def _reception(self, can_id: int) -> Reception | None:

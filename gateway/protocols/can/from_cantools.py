@@ -76,7 +76,7 @@ def _message(theirs: Theirs, file: str, *, j1939: bool | None) -> tuple[Message,
         length=theirs.length,
         signals=tuple(map(_signal, theirs.signals)),
         pgn=pgn_of(theirs.frame_id) if grouped else None,
-        cycle_ms=int(theirs.cycle_time) if theirs.cycle_time else None,
+        cycle_ms=_cycle_ms(theirs),
         comment=_clean(theirs.comment or "")[:_LONGEST_COMMENT],
         file=file,
     )
@@ -90,6 +90,12 @@ def _message(theirs: Theirs, file: str, *, j1939: bool | None) -> tuple[Message,
         for name, reason in why.items()
         if reason
     ]
+
+
+def _cycle_ms(theirs: Theirs) -> int | None:
+    """Return how often a message comes; None for one that comes when something happens."""
+    cyclic = not theirs.send_type or "cycl" in theirs.send_type.lower()
+    return int(theirs.cycle_time) if theirs.cycle_time and cyclic else None
 
 
 def _with(message: Message, signals: Iterable[Signal]) -> Message:

@@ -100,6 +100,12 @@ class Reception:
                     self._take_short(self._root, group[place - start], there, ts[place], flags, batch)
             start = end
 
+    def end(self, status: int, ts: int, flags: int, batch: Batch) -> None:
+        """Its frames do not come any more: say so of each tag, and of the next frame all is kept anew."""
+        self.last = None
+        for keeper in self._keepers.values():
+            keeper.end(status, ts, flags, batch)
+
     @property
     def root(self) -> Part | None:
         return self._root
