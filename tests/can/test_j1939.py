@@ -204,6 +204,14 @@ def test_a_packet_that_is_missing_loses_the_message_and_is_counted(missing: int)
     assert len(fed(reassembly, broadcast(0xFEEC, bytes(20)), at_us=20_000_000)) == 1
 
 
+def test_a_broadcast_comes_in_order() -> None:
+    frames = list(broadcast(0xFEEC, bytes(23)))
+    for wrong in ([0, 2, 1, 3, 4], [0, 1, 1, 2, 3, 4]):
+        reassembly = Reassembly()
+        assert not fed(reassembly, [frames[place] for place in wrong])
+        assert reassembly.lost == {0xFEEC: 1}
+
+
 def test_a_message_under_way_is_given_up_after_its_time() -> None:
     reassembly = Reassembly()
     assert not fed(reassembly, broadcast(0xFEEC, bytes(20)), step_us=751_000)
