@@ -210,6 +210,9 @@ async def test_a_bus_with_errors(machine: Machine, tmp_path: Path) -> None:
         await site.until(stored_last(site, "bus:state", "error-passive"))
         machine.send(ERROR | 0x204, bytes([0, 0x40, 0, 0, 0, 0, 0, 90]))
         await running(site)
+        await site.until(stored_last(site, "bus:state", "error-active"))
+        await asyncio.sleep(1.3)  # looked at again, and nothing new
+        assert await values(site, "bus:state") == ["error-active", "error-passive", "error-active"]
 
 
 async def test_fd_is_asked_for_and_the_link_has_none(machine: Machine, tmp_path: Path) -> None:
