@@ -84,6 +84,16 @@ def test_a_listed_tag_takes_one_sender_and_says_so() -> None:
     assert rows == [("second", 0, 2000.0, 0), ("speed", 1, 2000.0, 0)]
 
 
+def test_an_id_that_changes_with_every_frame_makes_no_tags_without_end() -> None:
+    bench = Bench(read("j1939.dbc"))
+    for source in range(254):
+        bench.take((source, frame(0xF004, source), SPEED))
+    assert len(bench.names.tags) == 32 * 6
+    assert bench.decoder.sentences(0) == [
+        "EEC1 comes from more than 32 source addresses: those that came first are kept"
+    ]
+
+
 @pytest.mark.parametrize(
     ("payload", "values"),
     [

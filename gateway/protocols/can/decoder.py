@@ -24,6 +24,8 @@ _EXACTLY: Final = {
 }
 _MOST_IDS: Final = 8192
 _MOST_SENDERS: Final = 4096
+_MOST_SOURCES: Final = 32
+"""Of one J1939 message: each makes tags of its own."""
 _MOST_FILTERS: Final = 512
 """CAN_RAW_FILTER_MAX of the kernel."""
 _LONGEST_UNIT: Final = 64
@@ -49,6 +51,8 @@ class Decoder:
         self._reassembly = Reassembly() if self.matching.groups else None
         self._mains: dict[str, int] = link.memory.setdefault("can sources", {})
         """Whose frames of a J1939 message have the plain names: the first sender that was heard."""
+        self._sources: dict[str, int] = {}
+        """How many senders a message has."""
         self._receptions: dict[int, Reception | None] = {}
         self._senders: dict[tuple[str, int | None], Reception | None] = {}
         self._waiting: set[Keeper] = set()
@@ -161,6 +165,14 @@ class Decoder:
             return self._unknown(can_id)
         key = message.name, source
         if key not in self._senders:
+            count = self._sources[message.name] = self._sources.get(message.name, 0) + 1
+            if count > _MOST_SOURCES:
+                if count == _MOST_SOURCES + 1:
+                    self._crowd.append(
+                        f"{message.name} comes from more than {_MOST_SOURCES} source addresses: those that "
+                        "came first are kept"
+                    )
+                return None
             main = source is None or self._mains.setdefault(message.name, source) == source
             wishes = self._wanted.of(message, source, main=main)
             if not wishes and not main and self._wanted.of(message, None, main=True):
