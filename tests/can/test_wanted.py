@@ -102,6 +102,17 @@ def test_raw_frames_of_a_device(raw_frames: str, tags: list[str]) -> None:
     assert bool(bench.decoder.filters()) == (raw_frames == "off")
 
 
+def test_payloads_with_a_page_that_is_not_known_are_kept_raw() -> None:
+    settings = DecodingSettings(keep_interval_ms=0, raw_frames="unknown")
+    bench = Bench(read("multiplexed.dbc"), settings)
+    rows = bench.take(
+        (0, 400, bytes([9, 2]) + bytes(6)), (1, 400, bytes(8)), (2, 400, bytes([77]) + bytes(7))
+    )
+    raw = [row[1:3] for row in rows if row[0] == "Diagnosis.raw"]
+    assert raw == [(0, bytes([9, 2]) + bytes(6)), (2, bytes([77]) + bytes(7))]
+    assert {row[1] for row in rows if row[0] == "Diagnosis.Page"} == {0, 1, 2}
+
+
 def test_raw_frames_are_kept_on_change_as_signals_are() -> None:
     bench = Bench(read("plain.dbc"), DecodingSettings(raw_frames="all"))
     rows = bench.take(*((n * 400_000, 0x5A5, bytes([n // 2])) for n in range(6))) + bench.flush(2**62)

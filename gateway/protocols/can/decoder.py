@@ -181,7 +181,8 @@ class Decoder:
                     f"{message.name} comes from source address 0x{source:02X} too, and only that of "
                     f"0x{first:02X} is kept: give the tags a `source`"
                 )
-            self._senders[key] = Reception(message, source, wishes, self._keeper) if wishes else None
+            strange = self._wanted.of_strange(message, source, main=main)
+            self._senders[key] = Reception(message, wishes, self._keeper, strange) if wishes else None
         return self._senders[key]
 
     def _unknown(self, can_id: int) -> Reception | None:
@@ -192,7 +193,7 @@ class Decoder:
         wishes = self._wanted.of_unknown(can_id, name)
         if not wishes or can_id & REMOTE or len(self._senders) >= _MOST_SENDERS:
             return None
-        found = self._senders[key] = Reception(Message(name, can_id, 0), None, wishes, self._keeper)
+        found = self._senders[key] = Reception(Message(name, can_id, 0), wishes, self._keeper)
         return found
 
     def _reassemble(self, reassembly: Reassembly, frames: Frames) -> None:

@@ -84,7 +84,7 @@ class DecodingSettings(Group):
     raw_frames: Literal["off", "unknown", "all"] = setting(
         "off",
         help="Of which ids the whole payload is kept too, as bytes, under the tag MESSAGE.raw or 0x1A0.raw: "
-        "of none, of those that no database knows, or of all.",
+        "of none, of those that no database knows (or whose page it does not), or of all.",
     )
 
     def most_samples_per_s(self, tags: Mapping[str, Any]) -> float | None:
