@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import canbus
-from gateway.model import Device, Link
+from gateway.model import Device, DeviceProblem, Link
 from gateway.protocols.can.tags import DecodingSettings, TagSettings
 from gateway.settings import setting
 
@@ -53,6 +53,18 @@ class Settings(canbus.Settings, DecodingSettings):
 def device_nodes(settings: Settings) -> list[str]:
     """Return the device nodes that have to be opened."""
     return canbus.device_nodes(settings)
+
+
+def file_problems(device: Device, settings: Settings) -> list[str]:
+    """Say what is wrong with the databases, and which tags they do not have."""
+    loading = importlib.import_module("gateway.protocols.can.loading")
+    wanted = importlib.import_module("gateway.protocols.can.wanted")
+    try:
+        database = asyncio.run(loading.load(device.id, settings, {}))
+    except DeviceProblem as problem:
+        return [str(problem)]
+    missing = wanted.Wanted(device, settings, database).problems.values()
+    return [f"device {device.id}: {sentence}" for sentence in (*missing, *database.notes)]
 
 
 async def run(device: Device, settings: Settings, link: Link) -> None:
