@@ -220,9 +220,14 @@ async def test_requests_at_the_same_time_wait_for_each_other(stage: Plant, contr
 
 
 async def test_doubled_acknowledgements_answer_no_other_request(stage: Plant, control: SensorNodes) -> None:
-    stage.stu.faults.doubled_acks = True
+    # The second copy comes while the next request waits for its own answer.
+    stage.stu.faults.doubled_acks, stage.stu.faults.delay_s = True, 0.04
     found = await control.search()
     assert {node.mac: node.name for node in found} == {MAC_OF[name]: name for name in MAC_OF}
+    # By its MAC a node is found by asking one number after the other for nothing else.
+    await control.connect(MAC_OF[OLD_TOOL])
+    assert len(stage.asked(0x00, 0x0B)) < 60
+    assert await control.rssi_dbm() == -72
 
 
 async def test_a_late_acknowledgement_answers_no_other_request() -> None:
