@@ -91,7 +91,10 @@ class Parts:
 
 def _change(m: Measurement, folder: Path) -> dict[str, Any]:
     """Put metadata into a file that exists: into a copy, which then takes its place."""
-    final, draft = folder / m.file, _draft(folder, m.name)
+    final = folder / m.file
+    if not final.exists():  # somebody deleted it
+        return {"file": ""}
+    draft = _draft(folder, m.name)
     before = hdf5.read_back(final)
     shutil.copyfile(final, draft)
     with hdf5.opened(draft) as file:

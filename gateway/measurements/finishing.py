@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from gateway.measurements.record import BLOCK_SIZE, EMPTY, WRITTEN, Measurement
 from gateway.model import Gap, GatewayError
 from gateway.store import Store, recordings
 from gateway.store.outbox import Transaction, insert_gap
+
+_log = logging.getLogger(__name__)
 
 CHILD: Sequence[str] = (sys.executable, "-P", "-m", "gateway.measurements.file_process")
 _DROPPED_PARTS = 64
@@ -53,7 +56,9 @@ class Finisher:
         """Have metadata put into the file that there is. FileProblem, NotStored."""
         sent = m.metadata, m.post_metadata
         async with self._running("change", m) as child:
-            await child.answer()
+            answer = await child.answer()
+        if not answer["file"]:
+            _log.warning("measurement %s: its file is not there any more, so no metadata goes there", m.name)
         self._settle_metadata(m, *sent)
         text = m.text()
         await self._store.ride(lambda tx: recordings.keep(tx, m.name, text, done=True))

@@ -12,16 +12,14 @@ from gateway.controls import AdcConfiguration, NodeProblem, Recording, SensorNod
 from gateway.measurements import metadata as meta
 from gateway.measurements import names
 from gateway.measurements.finishing import CHILD, FileProblem, Finisher
+from gateway.measurements.kept import understood
 from gateway.measurements.live import Tap, Taps
 from gateway.measurements.plan import MeasurementRefused, Plan
-from gateway.measurements.record import EMPTY, RECORDED, RECORDING, WRITTEN, Measurement, from_text
+from gateway.measurements.record import EMPTY, RECORDED, RECORDING, WRITTEN, Measurement
 from gateway.measurements.room import Room
 from gateway.measurements.session import Session
 from gateway.model import NotStored
 from gateway.store import Store, recordings
-from gateway.store.columns import CorruptBlock
-from gateway.store.recording import decode_part
-from gateway.store.recordings import MeasurementRow
 from gateway.supervise import Backoff, Keeper, Supervisor
 
 _log = logging.getLogger(__name__)
@@ -73,10 +71,11 @@ class Measurements:
             yield mine
         finally:
             await mine.close()
-            await mine.keeper.stop()
 
     async def close(self) -> None:
-        """End what runs; its frames go to the store."""
+        """End what runs; its frames go to the store. No file is written then without the last of them."""
+        if self.keeper is not None:
+            await self.keeper.stop()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -106,6 +105,8 @@ class Measurements:
             raise MeasurementRefused(f"{device} is not measuring")
         session.stop()
         await session.ended.wait()
+        if session.opened.cancelled() or session.opened.exception():
+            raise MeasurementRefused(f"the measurement of {device} did not begin")
         return session.measurement
 
     def running(self, device: str) -> Measurement | None:
@@ -207,6 +208,9 @@ class Measurements:
     async def _run(self, device: str, session: Session, plan: Plan, nodes: SensorNodes) -> None:
         try:
             if await session.run() is None:
+                begun = [m.name for m in self._known.values() if (m.device, m.state) == (device, RECORDING)]
+                for name in begun:
+                    del self._known[name]
                 return
             if plan.disconnect_afterwards:
                 await nodes.disconnect()
@@ -226,32 +230,17 @@ class Measurements:
     async def _load(self) -> None:
         """Take note of measurements that only the store knows: of an earlier run, or a damaged file."""
         for row in await self._store.measurements():
-            if row.name in self._known:
+            if (known := self._known.get(row.name)) is not None:
+                if known.state in (WRITTEN, EMPTY) and not row.done:  # out of a damaged file
+                    await self._keep(known)
                 continue
-            m = await self._read(row)
+            m = await understood(self._store, row)
             if m is None:
                 continue
             self._known[m.name] = m
             if m.state == RECORDING:
                 m.state, m.interrupted = RECORDED, True
                 m.ending = m.ending or "the gateway ended while it was recorded"
-
-    async def _read(self, row: MeasurementRow) -> Measurement | None:
-        """Return what a row says; where that is lost, what its blocks say."""
-        texts: list[str | bytes] = [row.text] if row.text else []
-        if not texts:
-            async for data in self._store.recording(row.name):
-                try:
-                    texts.append(decode_part(data).head)
-                except CorruptBlock:
-                    continue
-                break
-        for text in texts:
-            try:
-                return from_text(text)
-            except ValueError as error:
-                _log.error("measurement %s is not understood: %s", row.name, error)
-        return None
 
     async def _finish(self, keeper: Keeper) -> None:
         """Write the files that are due; where that fails, the supervisor tries again."""
@@ -287,9 +276,16 @@ class Measurements:
             m.problem = f"{m.name}: {error}"
             return m.problem
         _log.info("measurement %s: %s", m.name, f"{m.file} is written" if m.file else "it had no frames")
+        self._forget()
         if not m.metadata_due and (event := self._written.pop(m.name, None)):
             event.set()
         return ""
+
+    def _forget(self) -> None:
+        """Keep no more measurements in memory than the store keeps."""
+        done = [name for name, m in self._known.items() if m.state in (WRITTEN, EMPTY) and not m.metadata_due]
+        for name in done[: max(0, len(done) - recordings.ROWS_KEPT)]:
+            del self._known[name]
 
 
 def _values(plan: Plan) -> int:

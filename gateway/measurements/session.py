@@ -12,7 +12,7 @@ from gateway.measurements.ift import Ift, IftRequest
 from gateway.measurements.live import Ended, IftValues, LiveFrames, Loss, Taps
 from gateway.measurements.plan import FrameCount, Plan, columns, conversions, loss
 from gateway.measurements.record import RECORDED, Measurement
-from gateway.model import GatewayError, NotStored
+from gateway.model import GatewayError
 from gateway.store import Store, recordings
 from gateway.store.outbox import Transaction
 from gateway.store.recordings import MeasurementRow
@@ -49,7 +49,7 @@ class Session:
         """Ends once frames can come and the store knows of it, or with why not."""
         self.ended = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
-        self._stopping = False
+        self._stopping = self._complete = False
         self._count, self._told = FrameCount(), FrameCount()
         self._told_ns = self._part_ns = 0
         self._pending = StreamFrames([], b"", array("H"))
@@ -90,7 +90,7 @@ class Session:
             if not self.opened.done():
                 self.opened.set_exception(error)
                 return False
-            self._note(f"{error}", interrupted=not self._stopping)
+            self._note(f"{error}", interrupted=not self._complete)
         return True
 
     async def _open(self, stream: Stream) -> None:
@@ -120,6 +120,7 @@ class Session:
                 raise
         finally:
             self._limit = None
+        self._complete = True
 
     def _take(self, frames: StreamFrames) -> None:
         self._count.take(frames)
@@ -138,20 +139,23 @@ class Session:
         now = self._clock.mono_ns()
         if len(self._pending) >= _PART_FRAMES or now - self._part_ns >= _PART_NS:
             self._part_ns = now
-            self._wrote(await self._store.record(*self._cut()))
+            await self._write()
 
-    def _cut(self) -> tuple[MeasurementRow, bytes, int, StreamFrames]:
-        frames, self._pending = self._pending, StreamFrames([], b"", array("H"))
+    async def _write(self) -> None:
+        """Hand over all that came; what was not taken stays pending, also where this is cancelled."""
+        while len(self._pending):
+            part = _first(self._pending, _PART_FRAMES)
+            self._wrote(await self._store.record(self._row, self._head, self._part, part), len(part))
+
+    def _wrote(self, stored: "asyncio.Future[None]", frames: int) -> None:
         self._part += 1
-        return self._row, self._head, self._part - 1, frames
-
-    def _wrote(self, stored: "asyncio.Future[None]") -> None:
+        self._pending = _rest(self._pending, frames)
         self._writing.add(stored)
         stored.add_done_callback(self._stored)
 
     def _stored(self, stored: "asyncio.Future[None]") -> None:
         self._writing.discard(stored)
-        if not stored.cancelled() and isinstance(error := stored.exception(), NotStored):
+        if not stored.cancelled() and (error := stored.exception()) is not None:
             self._note(f"frames were given up: {error}", interrupted=True)
 
     def _note(self, sentence: str, *, interrupted: bool = False) -> None:
@@ -162,8 +166,7 @@ class Session:
 
     async def _end(self) -> None:
         """Have all that came committed; then nothing more comes."""
-        if len(self._pending):
-            self._wrote(await self._store.record(*self._cut()))
+        await self._write()
         self._store.hurry()
         if self._writing:
             await asyncio.wait(self._writing)
@@ -186,8 +189,13 @@ class Session:
         if not self.opened.done():
             return
         self._note("the gateway was stopped", interrupted=True)
-        if len(self._pending) and (stored := self._store.try_record(*self._cut())) is not None:
-            self._wrote(stored)
+        while len(self._pending):
+            part = _first(self._pending, _PART_FRAMES)
+            stored = self._store.try_record(self._row, self._head, self._part, part)
+            if stored is None:
+                self._note("there was no memory for its last frames")
+                break
+            self._wrote(stored, len(part))
         name, text = self.measurement.name, self._closed()
 
         def keep(tx: Transaction) -> None:
@@ -235,6 +243,22 @@ class Session:
             self._show_ift(self._ift.end())
         self._tell_loss()
         self._taps.tell(Ended(self.measurement.name, self.measurement.ending, self._count.loss))
+
+
+def _first(frames: StreamFrames, count: int) -> StreamFrames:
+    """Return the first frames of some; what was lost counts for them."""
+    if len(frames) <= count:
+        return frames
+    values = len(frames.counts) // len(frames)
+    return StreamFrames(
+        frames.ts[:count], frames.counters[:count], frames.counts[: count * values], frames.lost
+    )
+
+
+def _rest(frames: StreamFrames, count: int) -> StreamFrames:
+    """Return the frames after the first ones."""
+    values = len(frames.counts) // len(frames)
+    return StreamFrames(frames.ts[count:], frames.counters[count:], frames.counts[count * values :])
 
 
 def _ift(request: IftRequest, m: Measurement, stream: Stream) -> Ift:

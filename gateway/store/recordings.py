@@ -13,7 +13,7 @@ from gateway.store.outbox import Transaction
 from gateway.store.records import MEASUREMENT, pack, unpack
 
 _PART_BITS = 32
-_ROWS_KEPT = 1000
+ROWS_KEPT = 1000
 """Of measurements that are done."""
 
 
@@ -67,7 +67,7 @@ def keep(tx: Transaction, name: str, text: str, *, done: bool = False) -> None:
     if done:
         tx.conn.execute(
             "DELETE FROM measurement WHERE done = 1 AND id <= (SELECT max(id) - ? FROM measurement)",
-            (_ROWS_KEPT,),
+            (ROWS_KEPT,),
         )
 
 

@@ -106,6 +106,7 @@ class Node:
     refuses: Exception | None = None
     pause_s: float = 0.0
     """Between batches."""
+    makes: type[Streaming] = Streaming
     connected: ConnectedNode | None = NODE
     map: SensorMap = (1, 2, 3)
     streaming: Streaming | None = None
@@ -119,7 +120,7 @@ class Node:
             raise NodeBusy("it streams already")
         if self.refuses is not None:
             raise self.refuses
-        mine = self.streaming = Streaming(
+        mine = self.streaming = self.makes(
             NODE, channels, self.configuration, self.frames, self.batch, self.loss, self.fails, self.pause_s
         )
         try:

@@ -16,6 +16,7 @@ from tests.measurements.conftest import Gateway
 from tests.measurements.node import DEVICE, Node
 from tests.measurements.reading import attributes, expected, table
 from tests.measurements.test_measure import plan, recorded
+from tests.store.test_salvage import overwrite, page_of
 
 MASK = (True, True, False)
 
@@ -26,9 +27,9 @@ def edited(path: Path, *queries: str) -> None:
             conn.execute(query)
 
 
-async def interrupted(gateway: Gateway, node: Node) -> Measurement:
+async def interrupted(gateway: Gateway, node: Node, **settings: object) -> Measurement:
     """Stop the gateway in the middle of a measurement."""
-    async with gateway.opened() as (measurements, _):
+    async with gateway.opened(**settings) as (measurements, _):
         m = await measurements.start(DEVICE, plan(MASK, metadata={"version": "7", "parameters": {}}))
         assert node.streaming is not None
         await node.streaming.drained.wait()
@@ -37,12 +38,17 @@ async def interrupted(gateway: Gateway, node: Node) -> Measurement:
 
 async def finished(gateway: Gateway, name: str) -> tuple[Measurement, list[str]]:
     async with gateway.opened() as (measurements, store):
+        while measurements.find(name) is None:  # out of a damaged file it comes later
+            await asyncio.sleep(0.01)
         m = await measurements.finished(name)
         return m, [gap.reason for _, gap in await store.gaps()]
 
 
-async def test_a_gateway_that_is_stopped_finishes_it_at_its_next_start(gateway: Gateway, node: Node) -> None:
-    before = await interrupted(gateway, node)
+@pytest.mark.parametrize("commit_interval_s", [0.05, 60.0])
+async def test_a_gateway_that_is_stopped_finishes_it_at_its_next_start(
+    gateway: Gateway, node: Node, commit_interval_s: float
+) -> None:
+    before = await interrupted(gateway, node, commit_interval_s=commit_interval_s)
     assert node.left == 1 and not gateway.files.joinpath(f"{before.name}.hdf5").exists()
     m, gaps = await finished(gateway, before.name)
     assert m.interrupted and m.ending == "the gateway was stopped"
@@ -157,3 +163,43 @@ async def test_a_tap_that_is_closed_ends(gateway: Gateway, node: Node) -> None:
             reading = asyncio.create_task(_all(tap))
             await asyncio.sleep(0)
         assert await reading == (0, 0)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_a_full_memory_budget_loses_no_frame(gateway: Gateway, node: Node, stops: bool) -> None:
+    node.frames, node.batch = 60_000, 6000
+    async with gateway.opened(memory_bytes=1_000_000, commit_interval_s=0.3) as (measurements, _):
+        m = await measurements.start(DEVICE, plan(MASK))
+        assert node.streaming is not None
+        if not stops:
+            await node.streaming.drained.wait()
+        while m.received < 30_000:
+            await asyncio.sleep(0)
+        await measurements.stop(DEVICE)
+        await measurements.finished(m.name)
+        assert m.received >= 30_000 and m.loss == 0
+        rows = table(gateway.files / m.file)
+        assert len(rows) == m.received and not m.ending
+        assert np.array_equal(rows["counter"], np.arange(m.received) % 256)
+
+
+async def test_what_a_damaged_file_of_the_store_held_of_it_comes_back(
+    gateway: Gateway, node: Node, tmp_path: Path
+) -> None:
+    node.frames, node.batch = 61_440, 4096  # so many blocks that the root page holds none itself
+    first = await interrupted(gateway, node)
+    path = tmp_path / "store" / "hot.db"
+    await asyncio.to_thread(lambda: overwrite(path, page_of(path, "recording"), bytes(1024)))
+    m, _ = await finished(gateway, first.name)
+    assert m.received == node.frames and len(table(gateway.files / m.file)) == node.frames
+    assert [file.name for file in gateway.files.iterdir()] == [m.file]
+
+
+async def test_the_metadata_of_a_file_that_was_deleted_is_dropped(gateway: Gateway, node: Node) -> None:
+    async with gateway.opened() as (measurements, _):
+        m = await recorded(measurements, node, plan(wait_for_post_metadata=True))
+        await asyncio.to_thread((gateway.files / m.file).unlink)
+        await measurements.post_metadata(m.name, {"version": "1"})
+        await measurements.finished(m.name)
+        assert not m.metadata_due and not m.waits_for_metadata
+    assert list(gateway.files.iterdir()) == []

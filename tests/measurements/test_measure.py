@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from gateway.controls import AdcConfiguration, NodeBusy
 from gateway.measurements import (
     Channel,
     Ended,
+    IftRequest,
     LiveFrames,
     Loss,
     Measurement,
@@ -21,6 +24,7 @@ from gateway.measurements import (
 from gateway.store import Store, recordings
 from gateway.store.recording import decode_part
 from tests.measurements.conftest import Gateway
+from tests.measurements.machine import Machine, rss_mb, signal
 from tests.measurements.node import DEVICE, LOST, Node
 from tests.measurements.reading import MASKS, SENSORS, attributes, expected, table
 
@@ -213,3 +217,24 @@ async def test_without_frames_there_is_no_file(gateway: Gateway, node: Node) -> 
         with pytest.raises(MeasurementRefused, match="no file"):
             await measurements.post_metadata(m.name, {"version": "1"})
     assert list(gateway.files.iterdir()) == []
+
+
+async def test_memory_does_not_grow_with_the_length(gateway: Gateway, node: Node) -> None:
+    """Defect 13 of ICOapi: a gigabyte an hour. Kept frames would take 60 bytes each here."""
+    Machine.counts, node.makes, node.frames = signal(1600), Machine, 900_000
+    async with gateway.opened() as (measurements, _):
+        m = await measurements.start(DEVICE, plan(ift=IftRequest(0, 0.1)))
+        while m.received < 300_000:
+            await asyncio.sleep(0.01)
+        before = await asyncio.to_thread(rss_mb)
+        assert node.streaming is not None
+        await node.streaming.drained.wait()
+        after = await asyncio.to_thread(rss_mb)
+        await measurements.stop(DEVICE)
+        assert m.received == 900_000 and after - before < 15, f"{before} to {after} MB"
+
+
+def test_what_the_daemon_imports_needs_neither_numpy_nor_h5py() -> None:
+    code = "import sys, gateway.daemon, gateway.measurements; print({'numpy', 'h5py'} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "set()"
