@@ -28,8 +28,8 @@ class _Asked:
     def quiet(self, now_s: float) -> tuple[object, float]:
         """Return which requests have to wait, and until when, so that no answer to this is taken for theirs.
 
-        What took so long to answer the first attempt may take as long for the last one; an error does not even
-        tell the subcommand.
+        What took so long to answer the first attempt may take as long for the last one; an error does not
+        even tell the subcommand.
         """
         if self.attempts == 1 and self.answer.done():
             return _kind(self.request), now_s + _TWICE_S if None in self.request.expected else 0.0
