@@ -102,7 +102,9 @@ class _Session:
 
     async def _live(self, run: Run) -> None:
         radio = self._radio
-        asking = Asking(self._device.id, self._link.clock, radio, took=self._took, let_go=self._let_go)
+        asking = Asking(
+            self._device.id, self._link.clock, radio, self._samples, took=self._took, let_go=self._let_go
+        )
         with self._link.offer(asking):
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep())
