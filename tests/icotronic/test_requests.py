@@ -20,6 +20,7 @@ from gateway.controls import (
 )
 from gateway.protocols.icotronic import messages
 from gateway.protocols.icotronic.requests import Requester
+from gateway.protocols.icotronic.units import Node
 from tests.icotronic.plant import (
     CHUCK,
     MAC_OF,
@@ -247,6 +248,18 @@ async def test_a_late_acknowledgement_answers_no_other_request() -> None:
     assert (await requester.ask(first))[2] == 1
     assert (await requester.ask(second))[2] == 2
     assert len(late) == 4
+
+
+async def test_a_slow_stream_has_time_for_the_frame_that_answers() -> None:
+    sent: list[bytes] = []
+
+    async def send(_can_id: int, data: bytes) -> None:
+        sent.append(data)
+        asyncio.get_running_loop().call_later(0.6, requester.take, messages.DATA_ID, b"\xa2\0" + bytes(6))
+
+    requester = Requester("tools", send)
+    await Node("tools", requester.ask).start_stream(0xA2, frame_rate_hz=2.0)
+    assert sent == [b"\xa2"]
 
 
 @pytest.mark.parametrize("wrong", [True, False])

@@ -53,6 +53,8 @@ class Request:
     least: int = 0
     """So many bytes the acknowledgement has at least."""
     most: int = 8
+    takes_s: float = 0.0
+    """So long it takes to answer, where that is no matter of a moment."""
     can_id: int = field(init=False)
     ack_id: int = field(init=False)
 

@@ -240,7 +240,7 @@ class Radio:
         self._began(stream)
         self.news.set()
         try:
-            await self.node.start_stream(stream.form)
+            await self.node.start_stream(stream.form, stream.frame_rate_hz)
         except BaseException:
             self._abandon(stream)
             raise

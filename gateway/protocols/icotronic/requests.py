@@ -78,7 +78,7 @@ class Requester:
                 for wait_s in waits_s:
                     asked.attempts, asked.last_s = asked.attempts + 1, loop.time()
                     await self._send(request.can_id, request.data)
-                    await asyncio.wait([asked.answer], timeout=wait_s)
+                    await asyncio.wait([asked.answer], timeout=request.takes_s + wait_s)
                     if asked.answer.done():
                         return asked.answer.result()
             finally:
@@ -88,7 +88,7 @@ class Requester:
                 asked.answer.cancel()
         raise NoAnswer(
             f"device {self._device}: {self._whom(request)} was asked to {request.what} and has not answered "
-            f"({len(waits_s)} attempts in {sum(waits_s):.1f} s)"
+            f"({len(waits_s)} attempts in {sum(waits_s) + len(waits_s) * request.takes_s:.1f} s)"
         )
 
     def take(self, can_id: int, data: bytes) -> None:

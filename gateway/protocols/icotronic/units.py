@@ -157,9 +157,10 @@ class Node(_Unit):
         except Refused as refused:
             raise Unsupported(f"{refused}: its firmware knows no sensors, or not these") from refused
 
-    async def start_stream(self, form: int) -> None:
+    async def start_stream(self, form: int, frame_rate_hz: float) -> None:
         """Begin a stream; its first frame is the answer."""
-        await self._ask(Request("stream", 0x04, 0x00, STH, bytes((form,)), (form,)))
+        data = bytes((form,))
+        await self._ask(Request("stream", 0x04, 0x00, STH, data, (form,), takes_s=1 / frame_rate_hz))
 
     async def stop_stream(self) -> None:
         """End any stream; also where none runs."""
