@@ -9,6 +9,7 @@ import pytest
 
 from gateway.controls import (
     AdcConfiguration,
+    Browse,
     ConnectedNode,
     NoAnswer,
     NodeBusy,
@@ -61,6 +62,23 @@ async def test_the_nodes_that_advertise_themselves_are_found_in_their_order(cont
         (n, name, MAC_OF[name]) for n, name in enumerate((SPINDLE, CHUCK, OLD_TOOL))
     ]
     assert [node.rssi_dbm for node in found] == [-51, -64, -72]
+
+
+async def test_the_nodes_in_range_can_be_browsed(link: Link, control: SensorNodes) -> None:
+    await control.connect(CHUCK)
+    browser = next(each for each in link.controls if isinstance(each, Browse))
+    page = await browser.browse(None, 2, None)
+    assert [(node.id, node.name, node.type, node.value) for node in page.nodes] == [
+        (MAC_OF[CHUCK], CHUCK, "connected", None),
+        (MAC_OF[SPINDLE], SPINDLE, "sensor node", -51),
+    ]
+    rest = await browser.browse(None, 2, page.next)
+    assert [node.name for node in rest.nodes] == [OLD_TOOL] and rest.next is None
+    signals = await browser.browse(MAC_OF[SPINDLE], 100, None)
+    assert [(node.id, node.unit) for node in signals.nodes][2:4] == [("channel_3", "V"), ("rssi", "dBm")]
+    assert not (await browser.browse("rssi", 100, None)).nodes
+    with pytest.raises(KeyError):
+        await browser.browse("Spindle", 100, None)
 
 
 async def test_a_node_is_connected_by_name_mac_and_number(stage: Plant, control: SensorNodes) -> None:
