@@ -58,6 +58,12 @@ class Session:
         self._ift: Ift | None = None
         self._ift_ts: list[int] = []
 
+    @property
+    def began(self) -> bool:
+        """Say whether `opened` ended well."""
+        opened = self.opened
+        return opened.done() and not opened.cancelled() and opened.exception() is None
+
     def stop(self) -> None:
         """End it as if its time were over."""
         self._stopping = True
