@@ -307,6 +307,11 @@ def test_a_chart_shows_every_peak() -> None:
     assert all(line[3:].strip() for line in lines), "the one peak reaches from the bottom to the top"
     *lines, _ = charts.text_chart(Curve("x", "", columns[:50]), 0, 1000, 60, 8, braille=False)
     assert sum(bool(line[3:].strip()) for line in lines) == 1, "a constant is one line"
+    step = [Column(n * 10, float(n > 50), float(n > 50), 0.0, 1) for n in range(100)]
+    *lines, _ = charts.text_chart(Curve("x", "", step), 0, 1000, 60, 8, braille=True)
+    assert all(line[3:].strip() for line in lines), "neighbours are joined"
     wide = Curve("x", "", [Column(0, -1.7e308, 1.7e308, 0.0, 2), Column(999, 0.0, 0.0, 0.0, 1)])
     assert len(charts.text_chart(wide, 0, 1000, 60, 8, braille=True)) == 9
+    holed = ET.fromstring(charts.svg([Curve("x", "", columns[:30] + columns[60:])], 0, 1000, "x"))
+    assert len(list(holed.iter("{http://www.w3.org/2000/svg}polyline"))) == 2, "a hole stays one"
     assert ET.fromstring(charts.svg([Curve("<a&\x00", "°", columns), wide], 0, 1000, "<&")) is not None
