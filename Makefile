@@ -61,6 +61,8 @@ bench: .venv/dev
 	$(BIN)/python -m tests.forward.bench
 	$(BIN)/python -m tests.revpi.bench
 	$(BIN)/python -m tests.opcua.bench
+	$(BIN)/python -m tests.can.bench
+	$(BIN)/python -m tests.icotronic.bench
 
 # The full counts of tests/chaos, some ninety minutes of two cores; CHAOS_SEED=N takes other random choices.
 chaos: export CHAOS_KILLS ?= 10000

@@ -21,13 +21,18 @@ SPDX = {
     "aiohttp-apispec": "MIT",
     "aiosignal": "Apache-2.0",
     "aiosqlite": "MIT",
+    "argparse-addons": "MIT",
     "asyncua": "LGPL-3.0-or-later",
+    "canopen": "MIT",
+    "cantools": "MIT",
     "click-default-group": "BSD-3-Clause",
+    "crccheck": "MIT",
     "frozenlist": "Apache-2.0",
     "jinja2": "BSD-3-Clause",
     "multidict": "Apache-2.0",
     "pluggy": "MIT",
     "propcache": "Apache-2.0",
+    "pyserial": "BSD-3-Clause",
     "pytz": "MIT",
     "pyyaml": "MIT",
     "revpimodio2": "LGPL-2.1-only",
@@ -37,6 +42,7 @@ SPDX = {
     "tzdata": "Apache-2.0",
     "wait-for2": "Apache-2.0",
     "webargs": "MIT",
+    "wrapt": "BSD-2-Clause",
     "yarl": "Apache-2.0",
 }
 # Other people's work inside a component's own files: name, SPDX, copyright, files.
@@ -47,14 +53,72 @@ INSIDE = {
     "cryptography": (
         ("openssl", "Apache-2.0", "The OpenSSL Project Authors", "cryptography/hazmat/bindings/_rust*"),
     ),
+    "h5py": (
+        (
+            "hdf5",
+            "BSD-3-Clause",
+            "The HDF Group, the Board of Trustees of the University of Illinois",
+            "h5py.libs/libhdf5*",
+        ),
+        (
+            "libaec",
+            "BSD-2-Clause",
+            "Deutsches Klimarechenzentrum, Mathis Rosenhauer, Moritz Hanke, Joerg Behrens, Luis Kornblueh",
+            "h5py.libs/lib[as]*",
+        ),
+    ),
+    "numpy": (
+        ("openblas", "BSD-3-Clause", "The OpenBLAS Project", "numpy.libs/libscipy_openblas*"),
+        (
+            "libgfortran",
+            "GPL-3.0-or-later WITH GCC-exception-3.1",
+            "Free Software Foundation, Inc.",
+            "numpy.libs/libgfortran*",
+        ),
+        ("libquadmath", "LGPL-2.1-or-later", "Free Software Foundation, Inc.", "numpy.libs/libquadmath*"),
+    ),
     "zstandard": (("zstd", "BSD-3-Clause", "Meta Platforms, Inc. and affiliates", "zstandard/backend_c*"),),
     "pyyaml": (("libyaml", "MIT", "Kirill Simonov, Ingy döt Net", "yaml/_yaml*"),),
 }
 _COPYRIGHT = re.compile(
     r"^\W*(?:copyright|©)\s*(?:\(c\)|©)?\s*:?\s*((?:\d{4}|[A-Z]).*)$", re.IGNORECASE | re.MULTILINE
 )
-_FULL_TEXTS = {"Apache-2.0", "MPL-2.0", "LGPL-3.0-or-later", "LGPL-2.1-only"}
-"""What /usr/share/common-licenses holds."""
+_COMMON = {
+    "Apache-2.0": "Apache-2.0",
+    "MPL-2.0": "MPL-2.0",
+    "LGPL-3.0-or-later": "LGPL-3",
+    "LGPL-3.0-only": "LGPL-3",
+    "LGPL-2.1-or-later": "LGPL-2.1",
+    "LGPL-2.1-only": "LGPL-2.1",
+    "GPL-3.0-or-later WITH GCC-exception-3.1": "GPL-3",
+}
+"""What /usr/share/common-licenses holds, under which name."""
+_BSD = """\
+ Redistribution and use in source and binary forms, with or without modification, are permitted provided that
+ the following conditions are met:
+ .
+ 1. Redistributions of source code must retain the above copyright notice, this list of conditions and the
+ following disclaimer.
+ .
+ 2. Redistributions in binary form must reproduce the above copyright notice, this list of conditions and the
+ following disclaimer in the documentation and/or other materials provided with the distribution.
+ .
+{third} THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND ANY EXPRESS OR IMPLIED
+ WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A
+ PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE FOR ANY
+ DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT LIMITED TO,
+ PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER
+ CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY, OR TORT (INCLUDING NEGLIGENCE
+ OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH
+ DAMAGE."""
+_THIRD = """\
+ 3. Neither the name of the copyright holder nor the names of its contributors may be used to endorse or
+ promote products derived from this software without specific prior written permission.
+ .
+"""
+_TEXTS = {"BSD-2-Clause": _BSD.format(third=""), "BSD-3-Clause": _BSD.format(third=_THIRD)}
+"""For those whose own text is not installed with them."""
+_WITHOUT_TEXT = {"libaec", "pyserial"}
 
 
 @dataclass(frozen=True)
@@ -210,18 +274,18 @@ def _short(expression: str) -> str:
 
 
 def _text(licence: str, of: list[Component]) -> str:
-    common = [each for each in re.split(r" or | and ", licence) if each in _FULL_TEXTS]
-    lines = [f" The full text of {each} is in /usr/share/common-licenses/{_common(each)}." for each in common]
-    where = ", ".join(sorted({each.inside or each.name for each in of}))
-    lines.append(
-        " The text with its copyright notices is installed unchanged in /usr/lib/edge-gateway, in the folder"
-    )
-    lines.append(f" NAME-VERSION.dist-info of: {where}.")
+    common = [each for each in re.split(r" or | and ", licence) if each in _COMMON]
+    lines = [f" The full text of {each} is in /usr/share/common-licenses/{_COMMON[each]}." for each in common]
+    if where := ", ".join(
+        sorted({each.inside or each.name for each in of if each.name not in _WITHOUT_TEXT})
+    ):
+        lines.append(
+            " The text with its copyright notices is installed unchanged in /usr/lib/edge-gateway, in the"
+        )
+        lines.append(f" folder NAME-VERSION.dist-info of: {where}.")
+    if without := ", ".join(sorted({each.name for each in of} & _WITHOUT_TEXT)):
+        lines.append(f" That of {without}:\n .\n{_TEXTS[licence]}")
     return "\n".join(lines)
-
-
-def _common(licence: str) -> str:
-    return {"LGPL-3.0-or-later": "LGPL-3", "LGPL-2.1-only": "LGPL-2.1"}.get(licence, licence)
 
 
 _HEAD = """\

@@ -14,6 +14,7 @@ from gateway import (
     browse_command,
     control_socket,
     places,
+    scan_command,
     service_commands,
     store_commands,
     trust_commands,
@@ -76,6 +77,7 @@ def command_line() -> argparse.ArgumentParser:
     service_commands.add(commands, _with_state)
     trust_commands.add(commands, _with_state)
     browse_command.add(commands, _with_state)
+    scan_command.add(commands, _with_state)
     watch_commands.add(commands, _with_state)
 
     demo = commands.add_parser("demo", help="a simulated plant, the gateway and a simulated dataspace")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gateway.durable import give_to_owner_of
+from gateway.foreign_text import printable, quoted
 from gateway.identity import gateway_id
 from gateway.model import Device, GatewayError, Value
 from gateway.places import CONFIG
@@ -113,12 +114,12 @@ def _lines(found: "Tree") -> Iterator[str]:
     name_width = min(max((_indented(each) for each in everything), default=0), _WIDEST_NAME)
     type_width = max((len(each.about.type) for each in everything), default=0)
     for branch in _in_order(found.top):
-        name = "  " * (branch.depth - 1) + _printable(branch.name)
+        name = "  " * (branch.depth - 1) + printable(branch.name)
         if not branch.variable:
             yield name
             continue
         columns = (
-            f"{name:<{name_width}}  {_printable(branch.about.type):<{type_width}}  {branch.access or '-':<2}"
+            f"{name:<{name_width}}  {printable(branch.about.type):<{type_width}}  {branch.access or '-':<2}"
         )
         yield f"{columns}  {_shown(branch)}".rstrip()
 
@@ -139,8 +140,8 @@ def _shown(branch: "Branch") -> str:
     if branch.status >> 30:  # uncertain or bad
         return f"[{status_text(branch.status)}]"
     text = _text(branch.value)
-    enum, unit = branch.about.enum.get(str(branch.value)), branch.about.unit
-    text += f" ({_printable(enum)})" if enum else f" {_printable(unit)}" if unit else ""
+    enum, unit = branch.about.meaning(branch.value), branch.about.unit
+    text += f" ({printable(enum)})" if enum else f" {printable(unit)}" if unit else ""
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 
 
@@ -151,15 +152,8 @@ def _text(value: Value) -> str:
         some = ", ".join(_text(each) for each in value[:10])
         return f"[{some}{', ...' if len(value) > 10 else ''}]"
     if isinstance(value, str):
-        return _printable(json.dumps(value, ensure_ascii=False))
+        return printable(json.dumps(value, ensure_ascii=False))
     return "" if value is None else json.dumps(value)
-
-
-def _printable(text: str) -> str:
-    """Leave out what a terminal would obey: the words are the server's."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
 
 
 def _yaml(found: "Tree") -> Iterator[str]:
@@ -174,16 +168,5 @@ def _yaml(found: "Tree") -> Iterator[str]:
     yield "    tags:"
     names = unique_names([(branch.path.strip(), branch.id) for branch in variables])
     for name, branch in zip(names, variables, strict=True):
-        what = ", ".join(filter(None, (_printable(branch.about.type), _shown(branch))))
-        yield f"      {_quoted(name)}: {_quoted(branch.id)}" + (f"  # {what}" if what else "")
-
-
-def _quoted(text: str) -> str:
-    """Return text as a double-quoted YAML scalar."""
-    return '"' + "".join(_escaped(character) for character in text) + '"'
-
-
-def _escaped(character: str) -> str:
-    if character in '"\\':
-        return f"\\{character}"
-    return character if character.isprintable() else f"\\U{ord(character):08X}"
+        what = ", ".join(filter(None, (printable(branch.about.type), _shown(branch))))
+        yield f"      {quoted(name)}: {quoted(branch.id)}" + (f"  # {what}" if what else "")

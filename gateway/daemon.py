@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway import control_socket, protocols
 from gateway.api import tls
@@ -28,6 +28,7 @@ from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession
 from gateway.logs import Logs
+from gateway.measurements import Measurements
 from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.own_time import OwnTime
 from gateway.store import Store
@@ -35,6 +36,7 @@ from gateway.supervise import Backoff, Health, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
+C = TypeVar("C")
 # Together with the store's close (3.5 s where the disk refuses) less than the 10 s that a stop may take.
 _STOP_DEVICES_S = 4.0
 _STOP_UPLOADS_S = 1.5
@@ -93,6 +95,7 @@ class Daemon:
         self._notifier = Notifier()
         self._watchdog = Watchdog(self._notifier, clock, self._watched)
         self._supervisor = Supervisor(clock)
+        self.measurements: Measurements
         self._own_time: OwnTime
         self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -151,6 +154,10 @@ class Daemon:
             self._own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
             await asyncio.to_thread(self.tokens.open)
             stack.push_async_callback(self._supervisor.close)
+            files = Path(self._config.measurements.path or self.state / "measurements")
+            self.measurements = await stack.enter_async_context(
+                Measurements.open(self.store, self.clock, self._supervisor, files, self.id, self._offered)
+            )
             await stack.enter_async_context(control_socket.listen(self.state, self._answer))
             self._start_api()
             with contextlib.suppress(TimeoutError):
@@ -178,8 +185,14 @@ class Daemon:
         """Where the API listens, once it does."""
         return self._api_address
 
+    def _offered(self, device: str, contract: type[C]) -> C | None:
+        """Return what a device's live session offers."""
+        part = self._devices.get(device)
+        return part.session.control(contract) if part is not None else None
+
     async def _stop(self) -> None:
         await self._notifier.tell("STOPPING=1", "STATUS=stopping")
+        await self.measurements.close()
         await self._stop_parts([part.keeper for part in self._devices.values()], _STOP_DEVICES_S)
         keepers = [part.keeper for part in self._uploads.values()]
         await self._stop_parts([*keepers, *self._listening()], _STOP_UPLOADS_S)
@@ -261,6 +274,8 @@ class Daemon:
             notes.append("store: changes there take effect when the service is restarted")
         if before.gateway != after.gateway:
             notes.append("gateway: changes there take effect when the service is restarted")
+        if before.measurements != after.measurements:
+            notes.append("measurements: changes there take effect when the service is restarted")
         return notes
 
     async def _reload_by_signal(self) -> None:
@@ -438,4 +453,5 @@ class Daemon:
     def _keepers(self) -> list[Keeper]:
         devices = [part.keeper for part in self._devices.values()]
         uploads = [part.keeper for part in self._uploads.values()]
-        return [*self._listening(), *devices, *uploads]
+        files = self.measurements.keeper
+        return [*self._listening(), *([files] if files else []), *devices, *uploads]

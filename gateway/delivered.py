@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from gateway.store import outbox
+from gateway.store import outbox, recordings
 from gateway.store.history import CORRUPT
 from gateway.store.schema import connect_reader
 
@@ -28,6 +28,8 @@ def undelivered(state: Path) -> str:
     hot = folder / "hot.db"
     if set_aside := sorted(folder.rglob(f"*.{CORRUPT}*")):
         return f"{set_aside[0]} is a damaged file that may hold samples"
+    if file := next((state / "measurements").glob("*.hdf5"), None):
+        return f"{file} is the file of a measurement"
     history = any((folder / "history").glob("*.db"))
     if not hot.exists():
         return (
@@ -46,6 +48,8 @@ def undelivered(state: Path) -> str:
 
 
 def _undelivered(conn: sqlite3.Connection, history: bool) -> str:
+    if recordings.is_unfinished(conn):
+        return "there is a measurement whose file is not written yet"
     uploads = outbox.uploads(conn)
     if not uploads:
         held = history or conn.execute("SELECT 1 FROM block WHERE n > 0 LIMIT 1").fetchone()

@@ -8,6 +8,9 @@ from gateway.clock import Clock
 from gateway.model import Flag, Gap
 
 _STEP_US = 1_000_000
+# Plain integers: an enum's member in each sample makes a commit twice as dear.
+_SET = int(Flag.OWN_TIME)
+_UNSET = int(Flag.OWN_TIME | Flag.UNSYNCED)
 
 
 @dataclass(slots=True)
@@ -38,7 +41,7 @@ class OwnTime:
         if self._clock.synchronised():
             self._correct(wall - mono)
             self._newest_us = max(self._newest_us, wall)
-            return wall, Flag.OWN_TIME
+            return wall, _SET
         if not self._guesses or abs(wall - mono - self._wall_less_mono_us) > _STEP_US:
             # Somebody set the clock: what was added to a boot in 1970 must not be added to the right date.
             self._wall_less_mono_us = wall - mono
@@ -46,7 +49,7 @@ class OwnTime:
             self._guesses.append(_Guess(start - mono, start, start))
         guess = self._guesses[-1]
         self._newest_us = guess.last_us = stamp = max(mono + guess.less_mono_us, self._newest_us)
-        return stamp, Flag.OWN_TIME | Flag.UNSYNCED
+        return stamp, _UNSET
 
     def _correct(self, less_mono_us: int) -> None:
         while self._guesses:

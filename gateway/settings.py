@@ -6,8 +6,9 @@ so the suffix is dropped there: `_s`, `_ms` for durations, `_bytes` for sizes.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 _REQUIRED: Final = dataclasses.MISSING
@@ -59,6 +60,10 @@ class Settings:
     def most_samples_per_s(self, _tags: Mapping[str, Any]) -> float | None:
         """Return how many samples a device with these tags can give a second; None: nobody can say."""
         return None
+
+    def files(self) -> Sequence[Path]:
+        """Return the files that are read beside the configuration."""
+        return ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ TASKS = {
     # A session under way is awaited where it is begun, also when cancelled: it must be closed at the server.
     "gateway/protocols/opcua/opening.py",
 }
-COMMANDS = ("browse_command", "store_commands", "service_commands", "watch_commands")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -68,7 +67,7 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 
 def test_the_readme_names_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
-    sources = (ROOT / "gateway" / name for name in ("__main__.py", *(f"{each}.py" for each in COMMANDS)))
+    sources = [ROOT / "gateway/__main__.py", *(ROOT / "gateway").glob("*_command*.py")]
     help_of = "".join(source.read_text() for source in sources)
     for command in set(re.findall(r"^edge-gateway ([\w-]+)", readme, re.M)):
         assert f'"{command}"' in help_of, f"README names `edge-gateway {command}`"

@@ -11,17 +11,18 @@ from gateway.api.answers import found, json_answer
 from gateway.api.contracts import DeviceView
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
-from gateway.api.queries import BrowseQuery, NoQuery
+from gateway.api.queries import BrowseQuery, NoQuery, ScanQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import DeviceDetail, DeviceList, NodeList, PollAnswer
+from gateway.api.schemas import DeviceDetail, DeviceList, NodeList, PollAnswer, ScanAnswer
 from gateway.api.tokens import Role
 from gateway.api.values import carry, last_row
-from gateway.controls import Browse, Channel, NotPollable, Push, TagState, TagStates
+from gateway.controls import Browse, Channel, HeardId, Node, NotPollable, Push, Scan, TagState, TagStates
+from gateway.model import DeviceProblem
 from gateway.store import Store
 
 POLL_WAIT_S: Final = 5
 _WAYS: Final = ("subscribed", "polled", "bad")
-_CONTROLS: Final[dict[str, Any]] = {"browse": Browse, "push": Push}
+_CONTROLS: Final[dict[str, Any]] = {"browse": Browse, "scan": Scan, "push": Push}
 
 
 def device_row(device: DeviceView) -> dict[str, Any]:
@@ -173,7 +174,7 @@ async def browse_device(request: web.Request) -> web.Response:
     return json_answer({"nodes": [_node_row(item) for item in page.nodes], "next": page.next})
 
 
-def _node_row(node: Any) -> dict[str, Any]:
+def _node_row(node: Node) -> dict[str, Any]:
     value, kind = carry(node.value)
     made = {
         "id": node.id,
@@ -182,9 +183,41 @@ def _node_row(node: Any) -> dict[str, Any]:
         "type": node.type,
         "access": node.access,
         "value": value,
+        "unit": node.unit,
+        "meaning": node.meaning,
         "has_children": node.has_children,
     }
     return made | {"value_type": kind} if kind else made
+
+
+@endpoint(
+    "GET",
+    "/v1/devices/{id}/scan",
+    role=Role.OPERATE,
+    tag="devices",
+    summary="What is on the device's bus",
+    description="Listens for some seconds: each id with its rate, also what is not collected. Sends nothing.",
+    query=ScanQuery,
+    answers={200: ScanAnswer},
+    fails=(409,),
+)
+async def scan_device(request: web.Request) -> web.Response:
+    device, query = device_of(request), request["querystring"]
+    scan = device.control(Scan)
+    if scan is None:
+        raise ApiError(409, f'Device "{device.id}" cannot be scanned now ({device.health.state}).')
+    try:
+        heard = await scan.scan(query["seconds"])
+    except DeviceProblem as error:
+        raise ApiError(409, f'Device "{device.id}" cannot be scanned now: {error}.') from None
+    return json_answer({"ids": [_heard_row(each) for each in heard]})
+
+
+def _heard_row(heard: HeardId) -> dict[str, Any]:
+    return dataclasses.asdict(heard) | {
+        "payload": heard.payload.hex(),
+        "values": {name: carry(value)[0] for name, value in heard.values.items()},
+    }
 
 
 def device_of(request: web.Request) -> DeviceView:
@@ -192,4 +225,4 @@ def device_of(request: web.Request) -> DeviceView:
     return device
 
 
-HANDLERS = (list_devices, show_device, poll_device, browse_device)
+HANDLERS = (list_devices, show_device, poll_device, browse_device, scan_device)

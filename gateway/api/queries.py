@@ -111,6 +111,14 @@ class BrowseQuery(Closed):
     cursor = text("`next` of the answer before.")
 
 
+class ScanQuery(Closed):
+    seconds = fields.Float(
+        load_default=5.0,
+        validate=validate.Range(0.1, 30),
+        metadata={"description": "How long is listened."},
+    )
+
+
 class StreamQuery(Closed):
     devices = text(f"Only these devices. {_ID_LIST}")
     tags = text(f"Only these tags. {_ID_LIST}")

@@ -250,7 +250,7 @@ class DeviceDetail(DeviceAnswer):
     )
     tags = fields.List(fields.Nested(TagAnswer), required=True)  # type: ignore[assignment]
     controls = fields.List(
-        fields.String(), required=True, metadata={"description": "What it offers now: browse, push."}
+        fields.String(), required=True, metadata={"description": "What it offers now: browse, scan, push."}
     )
     last_run = fields.Nested(RunAnswer, allow_none=True, required=True)
 
@@ -276,12 +276,41 @@ class NodeAnswer(Schema):
     access = text("r, w, rw or empty.", required=True)
     value = fields.Raw(required=True, allow_none=True)
     value_type = fields.String(metadata={"description": "As `type` of a sample."})
+    unit = text("Unit of measure, or empty.", required=True)
+    meaning = text("What the value means, where it is one of an enumeration; else empty.", required=True)
     has_children = fields.Boolean(required=True)
 
 
 class NodeList(Schema):
     nodes = fields.List(fields.Nested(NodeAnswer), required=True)
     next = fields.String(allow_none=True, required=True)
+
+
+class HeardAnswer(Schema):
+    id = text("The id: 0x1A0 of 11 bits, 0x18FEF100 of 29.", required=True)
+    message = text("What the database calls it; empty where none knows it.", required=True)
+    source = fields.Integer(
+        allow_none=True, required=True, metadata={"description": "J1939: the source address."}
+    )
+    frames = fields.Integer(required=True)
+    rate_hz = fields.Float(
+        allow_none=True, required=True, metadata={"description": "Frames a second; null of a single one."}
+    )
+    lengths = fields.List(fields.Integer(), required=True, metadata={"description": "Bytes of the payloads."})
+    changes = fields.Integer(
+        required=True, metadata={"description": "How often the payload was another one than before."}
+    )
+    payload = text("The newest, in hex.", required=True)
+    hints = fields.List(
+        fields.String(),
+        required=True,
+        metadata={"description": "What it looks like, or what does not fit the database."},
+    )
+    values = fields.Dict(required=True, metadata={"description": "The newest value of each signal."})
+
+
+class ScanAnswer(Schema):
+    ids = fields.List(fields.Nested(HeardAnswer), required=True)
 
 
 class UploadAnswer(Schema):

@@ -41,9 +41,9 @@ def needed(config: Config) -> list[str]:
         ]
         if groups := sorted({*filter(None, (_group(node.partition(" ")[0]) for node in nodes))}):
             lines.append(f"SupplementaryGroups={' '.join(groups)}")
-    folder = config.store.path
-    if folder and not Path(folder).is_relative_to(STATE):
-        lines.append(f"ReadWritePaths=-{folder}")
+    for folder in (config.store.path, config.measurements.path):
+        if folder and not Path(folder).is_relative_to(STATE):
+            lines.append(f"ReadWritePaths=-{folder}")
     timeseries = config.http.compat.timeseries
     listeners = [config.http.listen, *([timeseries.listen] if timeseries is not None else [])]
     if any(0 < split_address(listen)[1] < 1024 for listen in listeners):

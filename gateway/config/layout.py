@@ -8,6 +8,7 @@ from gateway.api.settings import HttpSettings
 from gateway.config.shapes import Group, Kinds, MapOf, Member, group_of
 from gateway.config.wording import check_name
 from gateway.logs import LogSettings
+from gateway.measurements.settings import MeasurementSettings
 from gateway.protocols import PROTOCOLS
 from gateway.settings import Declared, Settings, setting
 from gateway.store.settings import StoreSettings
@@ -40,6 +41,7 @@ class Whole:
     gateway: Any
     http: Any
     logs: Any
+    measurements: Any
     store: Any
     devices: Mapping[str, Any]
     uploads: Mapping[str, Any]
@@ -54,7 +56,11 @@ def layout(
 ) -> Group:
     """Return the root; other protocols, uploaders and groups than the real ones are for tests."""
     members = {}
-    for cls, name in ((GatewaySettings, "gateway"), (http, "http"), (store, "store"), (LogSettings, "logs")):
+    groups: dict[str, type[Settings]] = {
+        "gateway": GatewaySettings, "http": http, "store": store, "logs": LogSettings,
+        "measurements": MeasurementSettings,
+    }  # fmt: skip
+    for name, cls in groups.items():
         text = (cls.__doc__ or "").strip()
         members[name] = Member(name, group_of(cls), Declared(text), cls())
     devices = MapOf(Kinds("device", protocols), "device")

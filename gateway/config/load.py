@@ -17,6 +17,7 @@ from gateway.config.reading import INVALID, At, Kinded, Reader
 from gateway.config.shapes import Group
 from gateway.config.yaml_source import MAX_BYTES, MapNode, RefusedNode, ScalarNode, parse_bytes
 from gateway.logs import LogSettings
+from gateway.measurements.settings import MeasurementSettings
 from gateway.model import Device
 from gateway.store.settings import StoreSettings
 
@@ -56,6 +57,7 @@ class Config:
     http: HttpSettings
     store: StoreSettings
     logs: LogSettings
+    measurements: MeasurementSettings
     devices: Mapping[str, DeviceConfig]
     uploads: Mapping[str, UploadConfig]
     warnings: tuple[str, ...] = field(default=(), compare=False)
@@ -184,7 +186,10 @@ def _assembled(whole: Whole, source: Source) -> Config:
         devices[POINTS_DEVICE] = DeviceConfig(POINTS_DEVICE, "push", Device(POINTS_DEVICE), settings, "")
     uploads = {name: UploadConfig(name, each.kind, each.settings) for name, each in whole.uploads.items()}
     warnings = tuple(_warnings(whole.devices, devices))
-    return Config(whole.gateway, whole.http, whole.store, whole.logs, devices, uploads, warnings, source)
+    return Config(
+        whole.gateway, whole.http, whole.store, whole.logs, whole.measurements, devices, uploads, warnings,
+        source,
+    )  # fmt: skip
 
 
 def _device(name: str, kinded: Kinded) -> DeviceConfig:
@@ -200,3 +205,6 @@ def _warnings(read: Mapping[str, Kinded], devices: Mapping[str, DeviceConfig]) -
         if device.url and same != name:
             what = f"the same {device.kind} device, {device.url}"
             yield f'{read[name].places[""]}: "{name}" and "{same}" are {what}'
+        for file in device.settings.files():
+            if not file.is_file():
+                yield f'{read[name].places[""]}: "{name}": there is no file {file}'

@@ -30,8 +30,8 @@ _HEAD: Final = """\
 
 Written by `edge-gateway settings` from the declarations in the code; a test holds this page equal to it.
 
-`gateway.yaml` has the parts `gateway`, `http`, `store`, `logs`, `devices` and `uploads`, none of them
-needed.
+`gateway.yaml` has the parts `gateway`, `http`, `store`, `logs`, `measurements`, `devices` and `uploads`, none
+of them needed.
 Durations are written `500ms`, `1s`, `2m`, `1h`, `1d`; sizes `64kB`, `64MB`, `4GB`, `64KiB`, `64MiB`, `4GiB`.
 A secret never stands in the file: write `{env: NAME}`, `{file: PATH}` (not readable by everybody) or
 `{credential: NAME}` (`LoadCredential=` of systemd). A relative PATH starts at the folder of the file.

@@ -9,6 +9,8 @@ from gateway.model import ProtocolModule
 
 PROTOCOLS: Mapping[str, str] = MappingProxyType(
     {
+        "can": "gateway.protocols.can",
+        "icotronic": "gateway.protocols.icotronic",
         "opcua": "gateway.protocols.opcua",
         "push": "gateway.protocols.push",
         "revpi": "gateway.protocols.revpi",

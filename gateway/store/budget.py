@@ -38,7 +38,7 @@ class MemoryBudget:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.give(size)
-            else:
+            elif (size, turn) in self._waiting:  # else it was passed over already
                 self._waiting.remove((size, turn))
                 self._admit()
             raise

@@ -3,15 +3,15 @@
     magic 4s | version u8 | kind u8 | compression u8 | clock u8 | body bytes u32 | raw bytes u32 | seq u64
     | boot id 16s | mono_ns u64 | wall_us i64 | n u32 | t0 i64 | t1 i64 | CRC32 u32 | body
 
-The CRC covers everything but itself. The body is the columns (series, ts, statuses, flags, values) packed by
-zstd.py.
+The CRC covers everything but itself. The body is packed by zstd.py: the columns series, ts, statuses, flags
+and values, or what recording.py makes of the frames of a measurement.
 """
 
 import enum
 import struct
 import zlib
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import repeat
 from typing import Any
@@ -65,6 +65,8 @@ class Kind(enum.IntEnum):
     """Nothing but its seq: the place in the queue for gap records of a commit without samples."""
     SNAPSHOT = 3
     """The newest sample of each series; not in the queue."""
+    RECORDING = 4
+    """Frames of a measurement: in a table of its own (recordings.py), not in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,16 @@ def encode(header: BlockHeader, batch: Batch) -> bytes:
                 encode_values(rows.values, (rows.codes, rows.numbers)),
             )
         )
+        header = replace(header, n=len(rows), t0=rows.t0, t1=rows.t1)
+    return seal(header, raw)
+
+
+def seal(header: BlockHeader, raw: bytes) -> bytes:
+    """Pack a body, and put the header before it."""
     body = pack(raw)
-    t0, t1 = (rows.t0, rows.t1) if len(rows) else (header.t0, header.t1)
     head = _HEADER.pack(
         MAGIC, VERSION, header.kind, _ZSTD, header.clock, len(body), len(raw), header.seq,
-        header.boot, header.mono_ns, header.wall_us, len(rows), t0, t1,
+        header.boot, header.mono_ns, header.wall_us, header.n, header.t0, header.t1,
     )  # fmt: skip
     return head + _CRC.pack(zlib.crc32(body, zlib.crc32(head))) + body
 
@@ -202,8 +209,16 @@ def _series(layout: bytes, count: int) -> "array[int]":
 
 
 def _columns(data: bytes) -> tuple[BlockHeader, Source]:
+    header, raw = unseal(data)
+    if header.kind == Kind.RECORDING:
+        raise CorruptBlock("it holds frames, not samples")
+    return header, Source(raw)
+
+
+def unseal(data: bytes) -> tuple[BlockHeader, bytes]:
+    """Return header and unpacked body; raise CorruptBlock."""
     header, raw_bytes = _open(data)
-    return header, Source(unpack(data[HEADER_BYTES:], raw_bytes))
+    return header, unpack(data[HEADER_BYTES:], raw_bytes)
 
 
 def _open(data: bytes) -> tuple[BlockHeader, int]:

@@ -1,9 +1,9 @@
 """Copies the files of a store that is being written, in slices, so that the one who writes never waits.
 
-All tables but one are copied in one short transaction. The one that grows (blocks, chunks) only gets rows at
-its end and loses some at its beginning: its rows up to that moment follow a slice at a time. No read
-transaction is held meanwhile, so the write-ahead log does not grow. A block that is folded before its turn
-is in the history by then: the history is copied after the blocks.
+All tables but those that grow are copied in one short transaction. These (blocks, frames, chunks) only get
+rows at their end and lose some at their beginning: their rows up to that moment follow a slice at a time. No
+read transaction is held meanwhile, so the write-ahead log does not grow. A block that is folded before its
+turn is in the history by then: the history is copied after the blocks.
 """
 
 import os
@@ -33,10 +33,14 @@ def copy_hot(source: Path, target: Path, turn: Callable[[], object] = _pause) ->
     """
     with closing(connect_reader(source)) as conn:
         conn.isolation_level = None
-        newest = _copy(conn, target, "block", turn)
+        newest = _copy(conn, target, ("block", "recording"), turn)
+        measurements = conn.execute("SELECT * FROM measurement").fetchall()
         floor = conn.execute("SELECT key, value, crc FROM meta WHERE key = 'seq_floor'").fetchall()
     with closing(sqlite3.connect(target, isolation_level=None)) as copy:  # blocks went while it was copied
+        copy.execute("BEGIN")
         copy.executemany("INSERT OR REPLACE INTO meta(key, value, crc) VALUES (?, ?, ?)", floor)
+        copy.executemany("INSERT OR REPLACE INTO measurement VALUES (?, ?, ?, ?)", measurements)
+        copy.execute("COMMIT")
     return newest
 
 
@@ -60,7 +64,7 @@ def copy_history(source: Path, target: Path) -> list[str]:
 def copy_segment(source: Path, target: Path) -> None:
     """Copy a segment, row by row."""
     with closing(segment.connect_reader(source)) as conn:
-        _copy(conn, target, "chunk", _pause)
+        _copy(conn, target, ("chunk",), _pause)
 
 
 def _copy_newest(source: Path, copy: Path) -> str | None:
@@ -77,7 +81,10 @@ def _copy_newest(source: Path, copy: Path) -> str | None:
     return None
 
 
-def _copy(source: sqlite3.Connection, path: Path, growing: str, turn: Callable[[], object]) -> int:
+def _copy(
+    source: sqlite3.Connection, path: Path, growing: tuple[str, ...], turn: Callable[[], object]
+) -> int:
+    """Copy a file; return the last row of the first of its tables that grow."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with closing(sqlite3.connect(path, isolation_level=None)) as target:
         for pragma in (f"page_size={PAGE_BYTES}", "journal_mode=OFF", "synchronous=OFF", "cache_size=-4096"):
@@ -87,15 +94,18 @@ def _copy(source: sqlite3.Connection, path: Path, growing: str, turn: Callable[[
             newest, indexes = _begin(source, target, growing)
         finally:
             source.execute("ROLLBACK")
-        _copy_growing(source, target, growing, newest, turn)
+        for table, last in zip(growing, newest, strict=True):
+            _copy_growing(source, target, table, last, turn)
         for sql in indexes:
             target.execute(sql)
         target.execute("COMMIT")
-    return newest
+    return newest[0]
 
 
-def _begin(source: sqlite3.Connection, target: sqlite3.Connection, growing: str) -> tuple[int, list[str]]:
-    """Copy all but one table; return the last row of that one, and how the indexes are made."""
+def _begin(
+    source: sqlite3.Connection, target: sqlite3.Connection, growing: tuple[str, ...]
+) -> tuple[list[int], list[str]]:
+    """Copy all but some tables; return the last rows of these, and how the indexes are made."""
     vacuum, version, application = (
         source.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("auto_vacuum", "user_version", "application_id")
@@ -108,11 +118,13 @@ def _begin(source: sqlite3.Connection, target: sqlite3.Connection, growing: str)
     for kind, name, sql in made:
         if kind == "table":
             target.execute(sql)
-            if name != growing:
+            if name not in growing:
                 rows = source.execute(f'SELECT * FROM "{name}"')
                 target.executemany(f'INSERT INTO "{name}" VALUES ({_marks(rows)})', rows)
-    newest = source.execute(f"SELECT coalesce(max(rowid), 0) FROM {growing}").fetchone()[0]
-    return int(newest), [sql for kind, _, sql in made if kind == "index"]
+    newest = [
+        int(source.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()[0]) for table in growing
+    ]
+    return newest, [sql for kind, _, sql in made if kind == "index"]
 
 
 def _copy_growing(

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from gateway.model import Gap
-from gateway.store import segment
+from gateway.store import recordings, segment
 from gateway.store.blocks import CORRUPT
 from gateway.store.codec import CorruptBlock, Kind, decode_header
 from gateway.store.pages import checksum, frames
@@ -113,6 +113,7 @@ def _check(conn: sqlite3.Connection, rest: Callable[[], None] = lambda: None) ->
     if expected != schema_crc(conn):
         raise Damaged("its schema was changed")
     load_series(conn)
+    recordings.rows(conn)
     check_integrity(conn)
     return _check_blocks(conn, rest)
 

@@ -1,4 +1,5 @@
-"""Checksums of rows, and small CRC'd records that are found by scanning raw bytes: what a series is called.
+"""Checksums of rows, and small CRC'd records that are found by scanning raw bytes: what a series
+is called, what is measured.
 
 magic 4s | version u8 | kind u8 | reserved u16 | body bytes u32 | body (JSON) | CRC32 of all before it u32
 """
@@ -15,8 +16,9 @@ _VERSION = 1
 _HEADER = struct.Struct("<4sBBHI")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size
-SERIES, FOLD = 1, 2
-"""Kinds: [number, device, tag, epoch of the store] and a row of `fold` with the seqs that it took."""
+SERIES, FOLD, MEASUREMENT = 1, 2, 3
+"""Kinds: [number, device, tag, epoch of the store], a row of `fold` with the seqs that it took, a row of
+`measurement`."""
 
 
 def row_crc(*fields: object) -> int:

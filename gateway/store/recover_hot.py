@@ -1,4 +1,6 @@
-"""Taking the samples of a damaged hot file in again: blocks by the key rule, and what else it held."""
+"""Taking the samples of a damaged hot file in again: blocks by the key rule, frames of measurements,
+and what else it held.
+"""
 
 import logging
 import sqlite3
@@ -15,6 +17,8 @@ from gateway.store.codec import BlockHeader, decode, encode
 from gateway.store.columns import CorruptBlock
 from gateway.store.history import History
 from gateway.store.outbox import Transaction
+from gateway.store.recording import Part, again, name_of
+from gateway.store.recordings import MeasurementRow, adopt, part_of
 from gateway.store.recovery import Ask, Mapping, changed_us, merged, restored
 from gateway.store.salvage import Letter, Remains, Rows, rows
 from gateway.store.tombstones import Tombstones
@@ -23,6 +27,7 @@ from gateway.store.work import Ride, Work
 _log = logging.getLogger(__name__)
 
 _SLICE_SAMPLES = 4096
+_SLICE_PARTS = 16
 
 
 @dataclass(slots=True)
@@ -63,6 +68,7 @@ class HotRecovery:
             yield Work(tombstones=restored(mine, self.history, next_id))
             for batch in self._blocks(remains, self._folded(remains.epoch)):
                 yield Work(salvaged=batch) if len(batch) else None
+            yield from self._measured(remains)
         finally:
             remains.close()
         work = self._other_work(others)
@@ -90,6 +96,20 @@ class HotRecovery:
                 yield Batch()
         if len(joined):
             yield joined
+
+    def _measured(self, remains: Remains) -> Generator[Work]:
+        """Take in measurements whose file is not written yet, a few blocks at a time."""
+        known = remains.measurements
+        for row in known.values():
+            yield Work(rides=[Ride(partial(_adopt, row, []))])
+        waiting: list[Part] = []
+        for part in remains.frames():
+            waiting.append(part)
+            if len(waiting) >= _SLICE_PARTS:
+                yield _adopting(known, waiting)
+                waiting = []
+        if waiting:
+            yield _adopting(known, waiting)
 
     def _named(self, header: BlockHeader, batch: Batch) -> Batch:
         """Return the samples under the numbers of their series now; those without a name are counted."""
@@ -152,6 +172,24 @@ class HotRecovery:
         to_us = max(from_us, changed_us(self.path))
         why = f"after the last block found in the damaged file {self.path.name} there may have been more"
         return Gap(from_us, to_us, why)
+
+
+def _adopting(known: dict[str, MeasurementRow], parts: list[Part]) -> Work:
+    """Return the work of taking blocks in; a measurement without a row is known by what its blocks say."""
+    of: dict[str, list[Part]] = {}
+    for part in parts:
+        if name := name_of(part.head):
+            of.setdefault(name, []).append(part)
+    work = Work()
+    for name, mine in of.items():
+        row = known.get(name) or MeasurementRow(name, 0, done=False, text="")
+        work.rides.append(Ride(partial(_adopt, row, mine)))
+    return work
+
+
+def _adopt(row: MeasurementRow, parts: list[Part], tx: Transaction) -> None:
+    found = [(part_of(each.header.seq), partial(again, each)) for each in parts]
+    adopt(tx, row, found)
 
 
 def _keep(letter: Letter, tx: Transaction) -> None:

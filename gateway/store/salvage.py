@@ -1,4 +1,6 @@
-"""What is found in a damaged hot file by scanning its pages: names of series, blocks in their order."""
+"""What is found in a damaged hot file by scanning its pages: names of series, blocks in their order, what was
+measured.
+"""
 
 import sqlite3
 import struct
@@ -12,6 +14,8 @@ from gateway.model import Batch, Gap
 from gateway.store import chunk, codec, records, tombstones
 from gateway.store.codec import BlockHeader, CorruptBlock, Kind
 from gateway.store.pages import Found, PagedFile
+from gateway.store.recording import Part, decode_part
+from gateway.store.recordings import MeasurementRow
 from gateway.store.records import row_crc
 from gateway.store.schema import connect_reader
 from gateway.store.tombstones import Tombstone
@@ -39,8 +43,11 @@ class Remains:
         self._file = PagedFile(path)
         self._seqs = array("Q")
         self._places = array("Q")
+        self._frames = array("Q")
         self.names: dict[int, tuple[str, str]] = {}
         """Series to (device, tag)."""
+        self.measurements: dict[str, MeasurementRow] = {}
+        """By name, each as it was last."""
         self.deleted: list[Tombstone] = []
         self.epoch = ""
 
@@ -62,19 +69,33 @@ class Remains:
                         break
             elif found.head.startswith(codec.MAGIC) and len(found.head) >= 24:
                 seq = _SEQ.unpack_from(found.head, 16)[0]
-                if 0 < seq < 2**63:  # dead letters have none
+                if found.head[5] == Kind.RECORDING:
+                    self._frames.append(found.at)
+                elif 0 < seq < 2**63:  # dead letters have none
                     self._seqs.append(seq)
                     self._places.append(found.at)
         for number, found in enumerate(small):
-            self._take_name(found)
+            self._take(found)
             if number % 64 == 63:
                 yield
 
-    def _take_name(self, found: Found) -> None:
+    def _take(self, found: Found) -> None:
         kind, fields = _record(self._file, found) or (0, [])
         if kind == records.SERIES:
             number, device, tag, self.epoch = fields
             self.names[number] = device, tag
+        elif kind == records.MEASUREMENT:
+            row = MeasurementRow(*fields)
+            if row.name not in self.measurements or self.measurements[row.name].revision < row.revision:
+                self.measurements[row.name] = row
+
+    def frames(self) -> Iterator[Part]:
+        """Yield the sound blocks of recordings as they stand in the file; one may come more than once."""
+        for at in self._frames:
+            for data in self._block_at(at):
+                with suppress(CorruptBlock):
+                    yield decode_part(data)
+                    break
 
     def blocks(self) -> Iterator[tuple[BlockHeader, Batch]]:
         """Yield the sound blocks in the order of their seqs, each once."""
@@ -86,14 +107,17 @@ class Remains:
                 done = seq
                 yield block
 
-    def _block(self, seq: int, at: int) -> tuple[BlockHeader, Batch] | None:
+    def _block_at(self, at: int) -> Iterator[bytes]:
+        """Yield what may be the block at a place."""
         head = next(self._file.record(at, 12), b"")
         if len(head) < 12:
-            return None
+            return
         size = _SIZE.unpack_from(head, 8)[0] + codec.HEADER_BYTES
-        if size > min(_MOST_BYTES, 4 * self._file.size):
-            return None
-        for data in self._file.record(at, size):
+        if size <= min(_MOST_BYTES, 4 * self._file.size):
+            yield from self._file.record(at, size)
+
+    def _block(self, seq: int, at: int) -> tuple[BlockHeader, Batch] | None:
+        for data in self._block_at(at):
             with suppress(CorruptBlock):
                 header, batch = codec.decode(data, seq)
                 return None if header.kind == Kind.SNAPSHOT else (header, batch)

@@ -134,6 +134,14 @@ def _history(db: Any) -> None:
     db["bad_chunk"].create({"segment": int, "chunk": int}, pk=("segment", "chunk"))
 
 
+def _recordings(db: Any) -> None:
+    db["measurement"].create(
+        {"id": int, "name": str, "done": int, "record": bytes}, pk="id", not_null={"name", "done", "record"}
+    )
+    db["measurement"].create_index(["name"], unique=True)
+    db["recording"].create({"id": int, "data": bytes}, pk="id")
+
+
 def put_meta(conn: sqlite3.Connection, key: str, value: object) -> None:
     """Write a row of `meta`."""
     conn.execute(
@@ -157,7 +165,7 @@ def schema_crc(conn: sqlite3.Connection) -> int:
     return row_crc(*(field for row in rows for field in row))
 
 
-MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history)
+MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history, _recordings)
 """Never edited once released: the n-th brings a file from version n-1 to n, given a sqlite_utils Database."""
 
 

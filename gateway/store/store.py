@@ -21,6 +21,7 @@ from gateway.store.hotfile import HotFile
 from gateway.store.outbox import Transaction
 from gateway.store.past import Damage
 from gateway.store.reader import Readers
+from gateway.store.recorder import Recorder
 from gateway.store.room import RoomState
 from gateway.store.schema import DiskRefuses
 from gateway.store.series import SeriesTable
@@ -65,7 +66,7 @@ class StoreState:
     """Deletions that hold still."""
 
 
-class Store(Deletes):
+class Store(Deletes, Recorder):
     """One directory: one writer thread with the only connection that writes, and read-only readers."""
 
     def __init__(self, folder: Path, settings: StoreSettings, clock: Clock) -> None:
@@ -226,10 +227,13 @@ class Store(Deletes):
         Raises what the job raised; NotStored where the store closes while the disk refuses. A job may
         run again where a commit failed: it must not change anything but the transaction.
         """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        return await self.riding(job)
+
+    def riding(self, job: Callable[[Transaction], T]) -> "asyncio.Future[T]":
+        """Have a job run like `ride`; the future is what `ride` awaits."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._writer.submit(lambda work: work.rides.append(Ride(job, future)))
-        result: T = await future
-        return result
+        return future
 
     def post(self, job: Callable[[Transaction], object]) -> None:
         """Run a job like `ride`; nobody waits, its failure is logged."""

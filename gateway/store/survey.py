@@ -39,12 +39,22 @@ class Survey:
         self._blocks: list[int] = []
         self._newest_seq = 0
         self._counted = 0
+        self._blind = False
+        """Something could not be read: it may be covered too."""
         self.count: int | None = None
         self._last: Row | None = None
         self._far: Row | None = None
 
     def turn(self, conn: sqlite3.Connection, past: Past, bad: list[int]) -> bool:
         """Do some of the work, for about 0.2 s; say whether that was all."""
+        unread = _unread(past, bad)
+        done = self._turn(conn, past, bad)
+        self._blind = self._blind or _unread(past, bad) > unread
+        if self._blind:
+            self.count = None
+        return done
+
+    def _turn(self, conn: sqlite3.Connection, past: Past, bad: list[int]) -> bool:
         until = time.monotonic() + _TURN_S
         if self._folds is None:
             # Folds first: no block is in chunks that is newer than the newest one asked for after them.
@@ -106,12 +116,14 @@ class Survey:
 
     def _before(self, conn: sqlite3.Connection, past: Past, low_us: int, bad: list[int]) -> Row | None:
         """Return the newest sample before the deletion, in windows that grow."""
-        to_us, width_us = self._from_us - 1, 1_000_000
+        to_us, width_us, unread = self._from_us - 1, 1_000_000, _unread(past, bad)
         while to_us >= low_us:
             from_us = max(low_us, to_us - width_us)
             try:
                 found = self._highest(conn, past, from_us, to_us, bad)
             except TimeoutError:
+                return not_held(self._series, self._from_us - 1)
+            if _unread(past, bad) > unread:
                 return not_held(self._series, self._from_us - 1)
             if found is not None:
                 return found
@@ -170,6 +182,10 @@ class Survey:
                 if row[1] < self._from_us:
                     last = _later(last, row)
         return count, last
+
+
+def _unread(past: Past, bad: list[int]) -> int:
+    return past.left_out + len(bad)
 
 
 def _later(one: Row | None, other: Row | None) -> Row | None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from gateway.model import SeriesInfo
-from gateway.store import segment, tombstones
+from gateway.store import recordings, segment, tombstones
 from gateway.store.blocks import CORRUPT
 from gateway.store.chunk import PackedChunk, in_order
 from gateway.store.codec import CorruptBlock, Kind, decode
@@ -19,6 +19,7 @@ from gateway.store.examine import changed_rows
 from gateway.store.history import SET_ASIDE
 from gateway.store.outbox import acked, quarantined, uploads
 from gateway.store.read_only import hot_file, roll_back_if_idle
+from gateway.store.recording import decode_part
 from gateway.store.schema import Damaged, StoreProblem, connect_reader, read_epoch
 from gateway.store.segment import Fold, Segment
 from gateway.store.series import load_series
@@ -48,6 +49,8 @@ class Counted:
     chunks: int = 0
     samples: int = 0
     segments: int = 0
+    recordings: int = 0
+    """Blocks of measurements whose file is not written yet."""
 
 
 def verify_store(folder: Path, counted: Counted) -> Iterator[Finding]:
@@ -108,6 +111,7 @@ def _hot(conn: sqlite3.Connection, names: dict[int, SeriesInfo], counted: Counte
     if not _epoch(conn):
         yield Finding("hot.db", "its epoch is missing: the gateway would set it aside")
     yield from _blocks(conn, names, counted)
+    yield from _recordings(conn, counted)
     yield from _snapshot(conn)
     yield from _queues(conn)
     for number, record in conn.execute("SELECT id, record FROM tombstone").fetchall():
@@ -164,6 +168,36 @@ def _block(seq: int, row: list[object], names: dict[int, SeriesInfo], counted: C
     unknown = set(batch.series) - names.keys()
     if unknown:
         yield Finding("hot.db", f"block {seq} has samples of series {min(unknown)}, which has no name")
+
+
+def _recordings(conn: sqlite3.Connection, counted: Counted) -> Iterator[Finding]:
+    """Look at the blocks of measurements; those of one that is done are about to be deleted."""
+    last = -1
+    while found := conn.execute(
+        "SELECT id, data FROM recording WHERE id > ? ORDER BY id LIMIT ?", (last, _SLICE)
+    ).fetchall():
+        for id_, data in found:
+            counted.recordings += 1
+            finding = _part(conn, id_, last, data)
+            if finding and not recordings.is_done(conn, id_):
+                yield Finding("hot.db", finding)
+            last = id_
+
+
+def _part(conn: sqlite3.Connection, id_: int, before: int, data: bytes) -> str:
+    number, part = recordings.number_of(id_), recordings.part_of(id_)
+    try:
+        decode_part(data, id_)
+    except CorruptBlock as error:
+        return f"block {part} of measurement {number} is damaged ({error}): its frames will be missing"
+    follows = part == 0 or before == id_ - 1
+    if not follows and recordings.number_of(before) == number:
+        return f"blocks {recordings.part_of(before) + 1} to {part - 1} of measurement {number} are missing"
+    if not follows:
+        return f"the blocks before {part} of measurement {number} are missing"
+    if recordings.is_done(conn, id_) is None:
+        return f"measurement {number} has blocks and no row"
+    return ""
 
 
 def _snapshot(conn: sqlite3.Connection) -> Iterator[Finding]:

@@ -18,8 +18,9 @@ from unittest.mock import patch
 from gateway.backup import verify
 from gateway.clock import SystemClock
 from gateway.model import GatewayError, Sample, SeriesInfo
-from gateway.store import Store, examine, hotfile, past, records, segment, series
+from gateway.store import Store, examine, hotfile, past, recordings, records, segment, series
 from gateway.store.chunk import ChunkHeader, PackedChunk
+from gateway.store.columns import CorruptBlock
 from gateway.store.history import History
 from gateway.store.past import Past
 from gateway.store.read_only import ReadOnlyStore
@@ -32,7 +33,7 @@ from gateway.store.window import Window
 from gateway.store.writer import Writer
 from tests.chaos import oracle
 from tests.chaos.disk import Content, write_state
-from tests.chaos.life import LIVED
+from tests.chaos.life import LIVED, missing_blocks
 from tests.chaos.oracle import EVERYTHING, START_US
 from tests.chaos.report import Report, bits, numbers, span
 
@@ -44,6 +45,8 @@ class Served(NamedTuple):
 
     numbers: int
     wrong: tuple[str, ...]
+    blocks: Mapping[str, int] = {}
+    """Of measurements, by name: numbers as bits."""
     noticed: tuple[str, ...] = ()
     """Sentences of the store on files that it set aside, or on damage."""
 
@@ -69,7 +72,7 @@ def judged(served: Served, report: Report) -> Verdict:
         numbers(report.kept & ~served.numbers),
         numbers(served.numbers & ~span(0, report.issued)),
         numbers(served.numbers & report.deleted),
-        list(served.wrong),
+        [*served.wrong, *missing_blocks(report, served.blocks)],
         list(served.noticed),
     )
 
@@ -283,8 +286,23 @@ def _read_all(folder: Path, writer: Writer) -> Served:
         wrong += _newest(writer, names, stored)
         wrong += [f"hot.db: {row[0]}" for row in conn.execute("PRAGMA integrity_check") if row[0] != "ok"]
         wrong += _segments(folder)
+        blocks = _blocks(conn, wrong)
     there = bits((sample.ts - START_US) // 1000 for _, sample in stored if sample.ts >= START_US)
-    return Served(there, tuple(wrong))
+    return Served(there, tuple(wrong), blocks)
+
+
+def _blocks(conn: sqlite3.Connection, wrong: list[str]) -> dict[str, int]:
+    """Return the blocks of measurements that are not done."""
+    there: dict[str, int] = {}
+    for row in recordings.rows(conn):
+        for _, data in recordings.parts(conn, row.name, 0, 10_000):
+            try:
+                name, part = oracle.judge_block(data)
+            except (CorruptBlock, ValueError) as error:
+                wrong.append(f"measurement {row.name}: {error}")
+                continue
+            there[name] = there.get(name, 0) | 1 << part
+    return there
 
 
 def _samples(

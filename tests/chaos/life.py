@@ -2,7 +2,8 @@
 
 Blocks are folded all the time, segments are sealed at 20 KB, the oldest ones unlinked for room, windows are
 deleted on request, the WAL is brought into the file every 60 pages, the store is closed and opened again, and
-a backup is made beside it. After a write or sync that failed, files are written anew.
+a backup is made beside it. Beside the samples frames of measurements come, whose blocks are dropped after a
+while. After a write or sync that failed, files are written anew.
 """
 
 import asyncio
@@ -10,18 +11,29 @@ import os
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from gateway.backup import BackupProblem, back_up
 from gateway.clock import SystemClock
-from gateway.store import Store, compact, history, writer
+from gateway.store import Store, compact, history, recordings, writer
 from gateway.store.chunk import PackedChunk
 from gateway.store.history import History
+from gateway.store.recordings import MeasurementRow
 from gateway.store.segment import Segment
-from tests.chaos.oracle import SETTINGS, START_US, TAGS, Verdict, judge_again, samples, tags_of
+from tests.chaos.oracle import (
+    SETTINGS,
+    START_US,
+    TAGS,
+    Verdict,
+    frames,
+    judge_again,
+    judge_block,
+    samples,
+    tags_of,
+)
 from tests.chaos.report import Report, numbers
 from tests.store.searching import searched
 
@@ -29,6 +41,7 @@ PER_COMMIT = 7
 MAX_BYTES = 110_000
 _SEGMENT_BYTES = 20 * 1024
 _SHM_BYTES = 100
+_BLOCKS, _DROPPED = 12, 8
 LIVED = replace(SETTINGS, chunk_minutes=0, max_bytes=MAX_BYTES)
 
 
@@ -49,6 +62,7 @@ class Life:
         self._folder, self._report, self._start, self._rng = folder, report, start, rng
         self._store: Store
         self._tags: dict[int, int] = {}
+        self._begun = self._blocks = 0
 
     def _tell(self, line: str) -> None:
         os.write(self._report, f"{line}\n".encode())
@@ -64,6 +78,7 @@ class Life:
             count = -(-commits // parts)
             async with Store.open(self._folder, LIVED, SystemClock()) as self._store:
                 self._tags = tags_of(self._store)
+                self._begun, self._blocks = first, 0
                 at = {first + self._rng.randrange(count) * PER_COMMIT for _ in range(backups)}
                 firsts = (first + n * PER_COMMIT for n in range(min(count, left)))
                 copies = [await self._batch(n, again, backup=n in at) for n in firsts]
@@ -73,8 +88,13 @@ class Life:
     async def _batch(self, first: int, again: int, *, backup: bool) -> "asyncio.Task[None] | None":
         end = first + PER_COMMIT
         self._tell(f"i {end}")
-        await (await self._store.put(samples(range(max(0, first - again), end), self._tags)))
+        ticket = await self._store.put(samples(range(max(0, first - again), end), self._tags))
+        if recorded := self._rng.random() < 0.5:
+            await self._record()
+        await ticket
         self._tell(f"a {first} {end}")
+        if recorded and self._blocks >= _BLOCKS:
+            await self._finish(first)
         with suppress(OSError), (self._folder / "hot.db-shm").open("rb") as shared:
             self._tell(f"m {shared.read(_SHM_BYTES).hex()}")
         if self._rng.random() < 0.1:
@@ -84,6 +104,23 @@ class Life:
         name = f"backup-{first}"
         self._tell(f"b {name}")
         return asyncio.create_task(asyncio.to_thread(self._back_up, name))
+
+    async def _record(self) -> None:
+        """Record a block; it is told once it is committed, with the samples or right after."""
+        begun, part = self._begun, self._blocks
+        self._blocks += 1
+        row = MeasurementRow(f"m{begun}", 1, done=False, text="")
+        head = b'{"name":"m%d"}' % begun
+        stored = await self._store.record(row, head, part, frames(begun, part))
+        stored.add_done_callback(lambda done: done.exception() or self._tell(f"f {begun} {part}"))
+
+    async def _finish(self, first: int) -> None:
+        """Take the measurement for written, and begin another one."""
+        name, self._begun, self._blocks = f"m{self._begun}", first + 1, 0
+        self._tell(f"g {name[1:]}")
+        await self._store.ride(lambda tx: recordings.keep(tx, name, "", done=True))
+        while await self._store.ride(lambda tx: recordings.drop(tx, name, _DROPPED)):
+            pass
 
     def _back_up(self, name: str) -> None:
         with suppress(BackupProblem):  # of a file that is just being written anew, say
@@ -109,7 +146,20 @@ async def judge_life(folder: Path, report: Report) -> Verdict:
     async with Store.open(folder, SETTINGS, SystemClock()) as store:
         if await asyncio.to_thread(lambda: list(folder.rglob("*.corrupt*"))):
             await searched(store)
-        return await judge_again(store, numbers(report.kept), numbers(report.deleted), report.issued)
+        there: dict[str, int] = {}
+        for row in await store.measurements():
+            async for data in store.recording(row.name):
+                name, part = judge_block(data)
+                there[name] = there.get(name, 0) | 1 << part
+        verdict = await judge_again(store, numbers(report.kept), numbers(report.deleted), report.issued)
+        verdict.wrong += missing_blocks(report, there)
+        return verdict
+
+
+def missing_blocks(report: Report, there: Mapping[str, int]) -> list[str]:
+    """Name acknowledged blocks of measurements that are not there."""
+    missing = {name: numbers(blocks & ~there.get(name, 0)) for name, blocks in report.blocks.items()}
+    return [f"of measurement {name} the blocks {gone} are missing" for name, gone in missing.items() if gone]
 
 
 def tell_of_retention(tell: Callable[[str], None]) -> None:

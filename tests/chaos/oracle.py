@@ -4,14 +4,18 @@ The n-th sample: tag n % TAGS of device "plc", time START_US + n * 1000. What wa
 once, with its value; nothing may be there that was never issued.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.clock import SystemClock
+from gateway.controls import StreamFrames
 from gateway.model import Batch, Sample, Value
 from gateway.store import Store, StoreSettings
+from gateway.store.recording import decode_part, name_of
+from gateway.store.recordings import part_of
 
 TAGS = 20
 START_US = 1_795_000_000_000_000
@@ -34,6 +38,23 @@ def samples(numbers: Iterable[int], series: dict[int, int]) -> Batch:
     for n in numbers:
         batch.add(series[n % TAGS], START_US + n * 1000, value(n), n % 3)
     return batch
+
+
+def frames(begun: int, part: int) -> StreamFrames:
+    """Return the frames of a block of the measurement that was begun at a number."""
+    first = begun * 100 + part * 8
+    ts = [START_US + (first + n) * 315 + n % 3 for n in range(8)]
+    counts = array("H", ((first * 3 + n) * 2_654_435_761 >> 8 & 0xFFFF for n in range(24)))
+    return StreamFrames(ts, bytes((first + n) % 256 for n in range(8)), counts, part % 2)
+
+
+def judge_block(data: bytes) -> tuple[str, int]:
+    """Return the measurement and the number of a block. ValueError: it is not as it was put."""
+    part = decode_part(data)
+    name, number = name_of(part.head), part_of(part.header.seq)
+    if part.frames != frames(int(name[1:]), number):
+        raise ValueError(f"block {number} of measurement {name} is wrong")
+    return name, number
 
 
 def tags_of(store: Store) -> dict[int, int]:

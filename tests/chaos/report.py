@@ -6,6 +6,8 @@
     d T A B      they were deleted, which was acknowledged
     r A B        retention may take A to B-1 from now on
     b NAME       a backup of what is acknowledged begins
+    f M P        block P of the measurement begun at the number M is acknowledged
+    g M          the blocks of that measurement may be dropped from now on
     m HEX        the head of the WAL's shared memory as it is now
 
 Sets of numbers are integers here, a bit for each: a million judgements compare them.
@@ -28,6 +30,8 @@ class Report:
     """Never to be served again."""
     doubtful: int = 0
     """Deleted, or taken by retention, or about to be."""
+    blocks: dict[str, int] = field(default_factory=dict)
+    """Of measurements, those acknowledged and not to be dropped."""
     backups: dict[str, int] = field(default_factory=dict)
     """What had been acknowledged when each of them began."""
     shared: list[bytes] = field(default_factory=list)
@@ -59,6 +63,11 @@ class Report:
                 self.deleted |= gone if word == "d" else 0
             case "r":
                 self.doubtful |= span(int(fields[0]), int(fields[1]))
+            case "f":
+                name = f"m{fields[0]}"
+                self.blocks[name] = self.blocks.get(name, 0) | 1 << int(fields[1])
+            case "g":
+                self.blocks.pop(f"m{fields[0]}", None)
             case "b":
                 self.backups[fields[0]] = self.acked
             case "m":

@@ -151,7 +151,7 @@ def test_problems_of_the_environment_name_the_variable(problems: Problems) -> No
         },
     ) == [
         'EDGE_GATEWAY__: no setting is meant by "" here; there is GATEWAY, HTTP, STORE, LOGS, '
-        "DEVICES, UPLOADS",
+        "MEASUREMENTS, DEVICES, ...",
         'EDGE_GATEWAY__DEVICES__PRESS_07__PLANT__COUNT: "count" will not do: it must be even',
         "EDGE_GATEWAY__DEVICES__PRESS_07__PLANT__RATIO: a value is missing here",
         'EDGE_GATEWAY__DEVICES__PRESS_07__PLANT__URL__HOST: "url" has no settings within it, '

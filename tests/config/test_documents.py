@@ -77,7 +77,8 @@ def test_the_example_with_all_its_examples_passes_both(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     config = load(file, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
-    assert set(config.devices) == {"press-07", "press-08", "scale-3", "box", "timeseries"}
+    devices = {"press-07", "press-08", "scale-3", "box", "cell-bus", "drives", "tools", "timeseries"}
+    assert set(config.devices) == devices
     assert set(config.uploads) == {"plant-cloud", "research"}
     assert {device.kind for device in config.devices.values()} == set(PROTOCOLS)
     assert {upload.kind for upload in config.uploads.values()} == set(UPLOADERS)
@@ -136,7 +137,7 @@ def test_check_lists_every_problem_and_fails(tmp_path: Path) -> None:
         1,
         (
             f'{file}:1:1: "htpp" is not a known setting here; did you mean "http"?',
-            f'{file}:2:11: "a" names no protocol; add one of opcua, push or revpi',
+            f'{file}:2:11: "a" names no protocol; add one of can, icotronic, opcua, push or revpi',
             f"{file}: 2 problems",
         ),
     )
@@ -155,3 +156,13 @@ def test_check_shows_warnings_and_counts(tmp_path: Path) -> None:
         f"{file}: OK, 2 devices (2 opcua), 1 listed tag, 1 upload (1 http)",
         f"{file}: flash: at most 2 samples/s, about 1.73 GB a day, 37.9 years of its 24 TB; not known of b",
     )
+
+
+def test_check_names_a_database_that_is_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    (tmp_path / "press.dbc").write_text("")
+    file.write_text("devices:\n  a: {can: {database: [press.dbc, oven.dbc]}}\n")
+    checked = check(file, {})
+    assert checked.code == 0
+    assert checked.lines[0] == f'{file}:2:3: "a": there is no file {tmp_path}/oven.dbc (a warning)'
+    assert "press.dbc" not in checked.lines[0]

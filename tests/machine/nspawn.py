@@ -251,6 +251,8 @@ class Machine:
         try:
             self._nspawn.wait(30)
         except subprocess.TimeoutExpired:
+            if (leader := self.leader()) is not None:
+                os.kill(leader, signal.SIGKILL)  # it would outlive its nspawn
             self._nspawn.kill()
             self._nspawn.wait()
             raise AssertionError("the machine did not shut down within 30 s") from None

@@ -35,14 +35,14 @@ def _may_be_killed(step, row):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _third(db):
+def _fourth(db):
     db["digest"].create({"seq": int, "sha256": bytes}, pk="seq")
     for row, (seq, data) in enumerate(db.execute("SELECT seq, data FROM block").fetchall()):
         db.execute("INSERT INTO digest VALUES (?, ?)", (seq, hashlib.sha256(data).digest()))
         _may_be_killed(3, row)
 
 
-def _fourth(db):
+def _fifth(db):
     _may_be_killed(4, "begin")
     db["digest_of_block"].create({"seq": int, "hex": str}, pk="seq")
     for row, (seq, digest) in enumerate(db.execute("SELECT seq, sha256 FROM digest").fetchall()):
@@ -52,7 +52,7 @@ def _fourth(db):
     _may_be_killed(4, "end")
 
 
-MIGRATIONS += (_third, _fourth)
+MIGRATIONS += (_fourth, _fifth)
 """
 LOOK = """
 import hashlib, sqlite3
@@ -101,7 +101,7 @@ def test_an_upgrade_killed_in_its_migrations_loses_nothing_and_there_is_no_way_b
     assert box.sh("dpkg --audit") == ""
     assert int(box.property("NRestarts")) >= len(kills) - 1
     version, digests = map(int, box.sh(f"python3 -c '{LOOK}'").split())
-    assert version == 4
+    assert version == 5
     assert digests >= BLOCKS
     assert "damaged" not in box.journal()
     assert not any("damaged" in gap["reason"] for gap in box.get("/v1/gaps")["gaps"])
@@ -112,7 +112,7 @@ def test_an_upgrade_killed_in_its_migrations_loses_nothing_and_there_is_no_way_b
     box.sh(
         "EDGE_GATEWAY_ALLOW_DOWNGRADE=1 dpkg -i --force-downgrade /packages/edge-gateway-deb12.deb || true"
     )
-    box.until("said", 20, "journalctl -u edge-gateway | grep -q 'version 4, made by a newer edge-gateway'")
+    box.until("said", 20, "journalctl -u edge-gateway | grep -q 'version 5, made by a newer edge-gateway'")
     box.install("next-deb12.deb")
     box.until("active", 60, "systemctl is-active --quiet edge-gateway")
 

@@ -1,5 +1,6 @@
 """The control Browse over a live session."""
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,20 @@ async def test_browse_in_pages(tmp_path: Path, free_port: Port) -> None:
                 await browser.browse("Line1/Nothing", 10, None)
             with pytest.raises(ValueError, match="cursor"):
                 await browser.browse(None, 10, "AAAA")
+
+
+async def test_browse_tells_what_values_are(tmp_path: Path, free_port: Port) -> None:
+    async with running(NODE_OPCUA, free_port(), "--space", "yes") as server:
+        link = RecordingLink("mill", tmp_path)
+        async with collecting(link, opcua.Settings(url=server.url, publishing_interval_ms=50)):
+            await link.until(lambda: bool(link.controls))
+            (browser,) = [control for control in link.controls if isinstance(control, Browse)]
+            found = {node.name: node for node in await everything(browser, "Space", 3)}
+            warm, mode, door, point = (found[name] for name in ("Temperature", "Mode", "Door", "Point"))
+            assert (warm.type, warm.unit, warm.meaning) == ("Double", "°C", "")
+            assert (mode.type, mode.value, mode.meaning) == ("Mode", 7, "Run")
+            assert (door.value, door.meaning) == (True, "open")
+            assert json.loads(point.value) == {"X": 1.5, "Y": -2}  # type: ignore[arg-type]
 
 
 async def test_discovery_follows_continuation_points(

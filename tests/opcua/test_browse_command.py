@@ -11,7 +11,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway import browse_command
+from gateway import foreign_text
 from gateway.__main__ import main
 from gateway.config import load
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, running
@@ -104,6 +104,6 @@ async def test_a_server_without_a_session_left(tmp_path: Path, free_port: Port) 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 @example('"\\\u00a0\x1b[2J\U000e0001')
 def test_what_the_server_says_is_one_printable_line_of_yaml(name: str) -> None:
-    quoted = browse_command._quoted(name)
-    assert quoted.isprintable() and browse_command._printable(name).isprintable()
+    quoted = foreign_text.quoted(name)
+    assert quoted.isprintable() and foreign_text.printable(name).isprintable()
     assert yaml.safe_load(quoted) == name

@@ -103,7 +103,8 @@ async def test_nothing_is_missing_at_the_rates_where_others_lose(
         settings = opcua.Settings(url=server.url, publishing_interval_ms=250, sampling_interval_ms=0)
         async with plant(tmp_path, settings, tags(some(count))) as run:
             await run.until(run.running)
-            await server.ask("write", round(RATE_S * 1000 / interval_ms), interval_ms, answer="done")
+            server.say("write", round(RATE_S * 1000 / interval_ms), interval_ms)
+            await server.event("done", timeout=30 + 2 * RATE_S)
             await run.has(server)
             assert await run.judged(server) == (0, 0)
             assert await run.gaps() == []

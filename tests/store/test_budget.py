@@ -50,3 +50,15 @@ async def test_a_cancelled_wait_lets_the_next_one_in() -> None:
     large.cancel()
     await asyncio.wait_for(small, 1)
     assert budget.used_bytes == 60
+
+
+async def test_who_gives_up_while_room_comes_is_passed_over() -> None:
+    budget = MemoryBudget(100)
+    await budget.take(100)
+    waiting = [asyncio.create_task(budget.take(60)) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    budget.give(100)  # before the cancelled one has had its turn
+    await asyncio.wait(waiting)
+    assert waiting[0].cancelled() and waiting[1].exception() is None
+    assert budget.used_bytes == 60 and not budget.full

@@ -159,6 +159,27 @@ async def test_a_search_that_takes_too_long_leaves_the_key_rule_and_no_value(
         assert store.last(s) == Sample(s, NOW_US + 8 * S_US, 8)
 
 
+async def test_what_cannot_be_read_now_is_deleted_too(opened: Opener, tmp_path: Path) -> None:
+    """Nothing found is not nothing there: of a file that cannot be opened for a moment."""
+    async with opened(**AT_ONCE) as store:
+        s = await ten(store)
+        await put(store, (store.series("plc", "b"), NOW_US, 0))
+        await folded(store)
+    (segment,) = segments(tmp_path / "store")
+    away = segment.with_name("away")
+    async with opened() as store:
+        assert store.series("plc", "a") == s
+        segment.rename(away)
+        made = await store.delete(s, "ann", NOW_US + 5 * S_US, LAST_US)
+        away.rename(segment)
+        assert made is not None and made.count is None
+        assert store.last(s) is None  # not an older one than there is
+        assert times(await everything(store, [s])) == [0, 1, 2, 3, 4]
+        assert (await store.delete(s, "ann")).count == 5  # type: ignore[union-attr]
+    async with opened() as store:
+        assert await everything(store, [s]) == []
+
+
 async def test_samples_of_the_implausible_future_are_deleted_too(opened: Opener) -> None:
     async with opened() as store:
         s = store.series("plc", "a")

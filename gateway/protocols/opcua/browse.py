@@ -8,15 +8,14 @@ from asyncua import ua
 
 from gateway.controls import Node, NodePage
 from gateway.protocols.opcua.browsing import MOST_READS, children, description, local
+from gateway.protocols.opcua.datatypes import DataTypes
 from gateway.protocols.opcua.faults import problem
+from gateway.protocols.opcua.metadata import Look, looked_at
 from gateway.protocols.opcua.nodes import BadNode, find, spelled
 from gateway.protocols.opcua.session import Session
-from gateway.protocols.opcua.values import reading
 
 _ROOT = "/Objects"
-_ATTRIBUTES = (ua.AttributeIds.Value, ua.AttributeIds.UserAccessLevel, ua.AttributeIds.DataType)
 _NO_NODE = (ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid)
-_ACCESS = {0: "", 1: "r", 2: "w", 3: "rw"}
 
 
 class Browser:
@@ -24,6 +23,7 @@ class Browser:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._types = DataTypes()
 
     async def browse(self, node: str | None, limit: int, cursor: str | None) -> NodePage:
         """List the children of `node`. KeyError: no such node. ValueError: no such cursor."""
@@ -71,51 +71,31 @@ class Browser:
     async def _described(self, references: Sequence[ua.ReferenceDescription]) -> list[Node]:
         found = [(local(reference.NodeId), reference) for reference in references]
         variables = [node for node, r in found if r.NodeClass == ua.NodeClass.Variable]
-        data = await self._attributes(variables)
+        looks = dict(zip(variables, await looked_at(self._session, variables, self._types), strict=True))
         parents = await self._parents([node for node, _ in found])
-        return [self._node(node, reference, data, parents) for node, reference in found]
-
-    async def _attributes(
-        self, variables: Sequence[ua.NodeId]
-    ) -> dict[tuple[ua.NodeId, ua.AttributeIds], ua.DataValue]:
-        keys = [(node, attribute) for node in variables for attribute in _ATTRIBUTES]
-        asked = [ua.ReadValueId(NodeId=node, AttributeId=attribute) for node, attribute in keys]
-        values = await self._session.chunked("read", asked, self._session.read)
-        return dict(zip(keys, values, strict=True))
+        return [self._node(node, reference, looks.get(node), parents) for node, reference in found]
 
     async def _parents(self, nodes: Sequence[ua.NodeId]) -> set[ua.NodeId]:
         below = await children(self._session, nodes, one_will_do=True)
         return {node for node, references in zip(nodes, below, strict=True) if references}
 
     def _node(
-        self,
-        node: ua.NodeId,
-        reference: ua.ReferenceDescription,
-        data: dict[tuple[ua.NodeId, ua.AttributeIds], ua.DataValue],
-        parents: set[ua.NodeId],
+        self, node: ua.NodeId, reference: ua.ReferenceDescription, look: Look | None, parents: set[ua.NodeId]
     ) -> Node:
-        identifier = spelled(node, self._session.namespaces)
-        name = reference.BrowseName.Name or ""
-        if reference.NodeClass != ua.NodeClass.Variable:
+        identifier, name = spelled(node, self._session.namespaces), reference.BrowseName.Name or ""
+        if look is None:
             return Node(identifier, name, "object", has_children=node in parents)
-        value, level, kind = (data[node, attribute] for attribute in _ATTRIBUTES)
-        access = level.Value.Value if level.Value is not None else 0
         return Node(
             identifier,
             name,
             "variable",
-            type=self._type(kind.Value.Value if kind.Value is not None else None),
-            access=_ACCESS[(access or 0) & 3],
-            value=reading(value).value,
+            type=look.about.type,
+            access=look.access,
+            value=look.value,
+            unit=look.about.unit,
+            meaning=look.about.meaning(look.value),
             has_children=node in parents,
         )
-
-    def _type(self, node: ua.NodeId | None) -> str:
-        if node is None:
-            return ""
-        if node.NamespaceIndex == 0 and isinstance(node.Identifier, int):
-            return str(ua.ObjectIdNames.get(node.Identifier, f"i={node.Identifier}"))
-        return spelled(node, self._session.namespaces)
 
 
 def _point(cursor: str | None) -> bytes | None:

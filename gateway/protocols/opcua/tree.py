@@ -2,25 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from asyncua import ua
 
 from gateway.controls import TagAbout
 from gateway.model import DeviceProblem, Value
-from gateway.protocols.opcua.browsing import read_each
 from gateway.protocols.opcua.datatypes import DataTypes
 from gateway.protocols.opcua.discovery import SERVER, path_of
-from gateway.protocols.opcua.metadata import described
+from gateway.protocols.opcua.metadata import looked_at
 from gateway.protocols.opcua.nodes import BadNode, find, spelled
 from gateway.protocols.opcua.patterns import Pattern, Places
 from gateway.protocols.opcua.session import Session
-from gateway.protocols.opcua.structures import AsJson
-from gateway.protocols.opcua.values import reading
 from gateway.protocols.opcua.walking import Place, Walk
-
-_ATTRIBUTES = (ua.AttributeIds.UserAccessLevel, ua.AttributeIds.DataType, ua.AttributeIds.Value)
-_ACCESS = {0: "", 1: "r", 2: "w", 3: "rw"}
 
 
 @dataclass(slots=True, eq=False)
@@ -120,24 +111,6 @@ def all_of(branches: Sequence[Branch]) -> list[Branch]:
 
 
 async def _read(session: Session, variables: Sequence[tuple[Place, Branch]]) -> None:
-    asked = [
-        ua.ReadValueId(NodeId=place.node, AttributeId=attribute)
-        for place, _ in variables
-        for attribute in _ATTRIBUTES
-    ]
-    data = await session.chunked("read", asked, lambda nodes: read_each(session, nodes))
-    width = len(_ATTRIBUTES)
-    kinds = [_plain(each, None) for each in data[1::width]]
-    types = DataTypes()
-    await types.learn(session, [kind for kind in kinds if kind is not None])
-    as_json = AsJson(structures=types.by_encoding)
-    abouts = await described(session, [place.node for place, _ in variables], kinds, types)
-    for number, ((_, branch), about) in enumerate(zip(variables, abouts, strict=True)):
-        level, _kind, value = data[number * width : (number + 1) * width]
-        branch.access = _ACCESS[int(_plain(level, 0)) & 3]
-        found = reading(value)
-        branch.value, branch.status, branch.about = as_json(found.value), found.status, about
-
-
-def _plain(data: ua.DataValue, default: Any) -> Any:
-    return data.Value.Value if data.Value is not None and data.Value.Value is not None else default
+    looks = await looked_at(session, [place.node for place, _ in variables], DataTypes())
+    for (_, branch), look in zip(variables, looks, strict=True):
+        branch.about, branch.access, branch.value, branch.status = look

@@ -1,0 +1,26 @@
+"""Measurements of ICOtronic sensor nodes: recorded into the store, finished into HDF5 files."""
+
+from gateway.measurements.ift import IftRequest
+from gateway.measurements.live import Ended, IftValues, LiveFrames, LiveItem, Loss, Tap
+from gateway.measurements.plan import RAW, Channel, MeasurementRefused, Plan, Sensor
+from gateway.measurements.record import Measurement
+from gateway.measurements.service import Measurements
+from gateway.measurements.settings import MeasurementSettings
+
+__all__ = [
+    "RAW",
+    "Channel",
+    "Ended",
+    "IftRequest",
+    "IftValues",
+    "LiveFrames",
+    "LiveItem",
+    "Loss",
+    "Measurement",
+    "MeasurementRefused",
+    "MeasurementSettings",
+    "Measurements",
+    "Plan",
+    "Sensor",
+    "Tap",
+]

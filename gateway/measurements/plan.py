@@ -1,0 +1,170 @@
+"""What is to be measured: channels with their sensors, how long, and what belongs to it."""
+
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gateway.controls import AdcConfiguration, StreamFrames
+from gateway.measurements.ift import IftRequest
+from gateway.model import GatewayError
+
+FULL_SCALE = 65535
+"""The raw count of the reference voltage: the largest of the 16-bit ADC."""
+
+
+class MeasurementRefused(GatewayError):
+    """A measurement cannot be started, changed or stopped, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """What turns volts into a physical value: a line through two points. ValueError: there is none."""
+
+    id: str
+    name: str
+    unit: str
+    dimension: str
+    phys_min: float
+    phys_max: float
+    volt_min: float
+    volt_max: float
+    type: str = ""
+
+    def __post_init__(self) -> None:
+        ends = self.phys_min, self.phys_max, self.volt_min, self.volt_max
+        if not all(map(math.isfinite, ends)) or self.volt_min == self.volt_max:
+            raise ValueError(
+                f"the sensor {self.id} has no range of volts: volt_min is {self.volt_min}, volt_max "
+                f"{self.volt_max}"
+            )
+
+    @property
+    def scaling(self) -> float:
+        """k2, physical units per volt."""
+        return (self.phys_max - self.phys_min) / (self.volt_max - self.volt_min)
+
+    @property
+    def offset(self) -> float:
+        """d2, in physical units."""
+        return self.phys_max - self.scaling * self.volt_max
+
+
+RAW = Sensor("raw_default_01", "Raw", "-", "Raw", -100, 100, 0, 3.3)
+"""For a channel of which no sensor is known: percent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """An active channel: the number of the sensor at the node (1 to 255), and what its volts mean."""
+
+    number: int
+    sensor: Sensor = RAW
+
+
+Channels = tuple[Channel | None, Channel | None, Channel | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A measurement as asked for. ValueError, with a sentence: it cannot be."""
+
+    channels: Channels
+    name: str = ""
+    """Part of the file's name; empty: the device's."""
+    duration_s: float | None = None
+    """None: until it is stopped."""
+    adc: AdcConfiguration | None = None
+    """To be written to the node first; None: the node stays as it is."""
+    ift: IftRequest | None = None
+    metadata: Mapping[str, Any] | None = None
+    """Known before (`pre_metadata` in the file): version, profile, parameters."""
+    wait_for_post_metadata: bool = False
+    disconnect_afterwards: bool = False
+
+    def __post_init__(self) -> None:
+        if not any(self.channels):
+            raise ValueError("no channel is active: a measurement needs at least one of the three")
+        for channel in filter(None, self.channels):
+            if not 1 <= channel.number <= 255:
+                raise ValueError(f"the sensor number {channel.number} is out of range: it is 1 to 255")
+        if self.duration_s is not None and not 0 < self.duration_s < 10**8:
+            raise ValueError(f"a measurement cannot last {self.duration_s} s: give more than 0, or none")
+        if self.ift is not None and self.channels[self.ift.channel] is None:
+            raise ValueError(f"the IFT value is asked of channel {self.ift.channel + 1}, which is not active")
+
+    @property
+    def mask(self) -> tuple[bool, bool, bool]:
+        first, second, third = map(bool, self.channels)
+        return first, second, third
+
+    @property
+    def sensor_map(self) -> tuple[int, int, int] | None:
+        """Return what has to be written to the node; None: each channel measures its own sensor anyway."""
+        numbers = [channel.number if channel else 0 for channel in self.channels]
+        if all(number in (0, place) for place, number in enumerate(numbers, 1)):
+            return None
+        return numbers[0], numbers[1], numbers[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """Raw counts of one channel to its physical value: volts = raw * k1, value = volts * k2 + d2."""
+
+    k1: float
+    k2: float
+    d2: float
+
+    @classmethod
+    def of(cls, sensor: Sensor, reference_voltage_v: float) -> "Conversion":
+        return cls(reference_voltage_v / FULL_SCALE, sensor.scaling, sensor.offset)
+
+    def values(self, counts: Sequence[int]) -> list[float]:
+        k1, k2, d2 = self.k1, self.k2, self.d2
+        return [count * k1 * k2 + d2 for count in counts]
+
+    @property
+    def gain(self) -> float:
+        """What a count is, in physical units."""
+        return self.k1 * self.k2
+
+
+def conversions(channels: Channels, adc: AdcConfiguration) -> list[Conversion]:
+    """Return those of the active channels, in the order of their values in a frame."""
+    return [Conversion.of(each.sensor, adc.reference_voltage_v) for each in channels if each]
+
+
+def columns(counts: "array[int]", active: int) -> "list[array[int]]":
+    """Return the counts of each active channel: the values of one alone follow each other in a frame."""
+    return [counts[place::active] for place in range(active)]
+
+
+def to_json(channels: Channels) -> list[Any]:
+    return [channel and asdict(channel) for channel in channels]
+
+
+def from_json(rows: Sequence[Any]) -> Channels:
+    first, second, third = (row and Channel(row["number"], Sensor(**row["sensor"])) for row in rows)
+    return first, second, third
+
+
+@dataclass(slots=True)
+class FrameCount:
+    """Frames received, and lost by what their counters say."""
+
+    received: int = 0
+    lost: int = 0
+
+    def take(self, frames: StreamFrames) -> None:
+        self.received += len(frames)
+        self.lost += frames.lost
+
+    @property
+    def loss(self) -> float:
+        """Share of the frames that are missing, 0 to 1."""
+        return loss(self.received, self.lost)
+
+
+def loss(received: int, lost: int) -> float:
+    return lost / (received + lost) if lost else 0.0

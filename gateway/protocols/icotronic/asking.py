@@ -1,0 +1,150 @@
+"""What the API and measurements may ask of the live session (controls.SensorNodes, controls.Recording)."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from gateway.clock import Clock
+from gateway.controls import (
+    AdcConfiguration,
+    ConnectedNode,
+    FoundNode,
+    NoAnswer,
+    NodeBusy,
+    NodeLost,
+    NotConnected,
+    SensorMap,
+    Stream,
+    UnitInformation,
+)
+from gateway.protocols.icotronic.messages import name_bytes
+from gateway.protocols.icotronic.radio import Radio
+from gateway.protocols.icotronic.tags import is_node
+
+CONNECT_S = 20.0
+_RESTART_S = 5.0
+_LOOK_S = 0.2
+
+
+class Asking:
+    """Carries out what is asked; `took` and `let_go` hear which node somebody connected or disconnected."""
+
+    def __init__(
+        self,
+        device: str,
+        clock: Clock,
+        radio: Radio,
+        *,
+        took: Callable[[ConnectedNode], None],
+        let_go: Callable[[ConnectedNode], None],
+    ) -> None:
+        self._device = device
+        self._clock = clock
+        self._radio = radio
+        self._took, self._let_go = took, let_go
+
+    @property
+    def connected(self) -> ConnectedNode | None:
+        return self._radio.connected
+
+    async def search(self) -> Sequence[FoundNode]:
+        return await self._radio.search()
+
+    async def connect(self, node: str | int) -> ConnectedNode:
+        connected = await self._radio.connect(node, within_s=CONNECT_S)
+        self._took(connected)
+        return connected
+
+    async def disconnect(self) -> None:
+        self._let_go(self._radio.need())
+        await self._radio.disconnect()
+
+    async def rename(self, name: str, node: str | int | None = None) -> ConnectedNode:
+        name_bytes(name)
+        radio = self._radio
+        before = radio.connected
+        if before is None and node is None:
+            radio.need()
+        if before is not None and node is not None and not (isinstance(node, str) and is_node(node, before)):
+            raise NodeBusy(
+                f"device {self._device}: {before.name} ({before.mac}) is connected: disconnect it first"
+            )
+        if before is not None:
+            return await self._renamed(name)
+        assert node is not None
+        await radio.connect(node, within_s=CONNECT_S)
+        try:
+            return await self._renamed(name)
+        finally:
+            with contextlib.suppress(NotConnected):
+                await radio.disconnect()
+
+    async def _renamed(self, name: str) -> ConnectedNode:
+        async with self._radio.my_turn():
+            before = self._radio.need()
+            await self._radio.node.rename(name)
+            self._radio.connected = ConnectedNode(name.strip(), before.mac)
+            self._radio.news.set()
+        return before
+
+    async def rssi_dbm(self) -> int:
+        self._radio.need()
+        return await self._radio.node.rssi_dbm()
+
+    async def supply_voltage_v(self) -> float:
+        self._radio.need()
+        return await self._radio.node.supply_voltage_v()
+
+    async def adc(self) -> AdcConfiguration:
+        self._radio.need()
+        return await self._radio.node.adc()
+
+    async def set_adc(self, configuration: AdcConfiguration) -> None:
+        async with self._radio.my_turn():
+            self._radio.need()
+            await self._radio.pause_stream()
+            await self._radio.node.set_adc(configuration)
+
+    async def sensor_map(self) -> SensorMap:
+        self._radio.need()
+        return await self._radio.node.sensor_map()
+
+    async def set_sensor_map(self, sensors: SensorMap) -> None:
+        async with self._radio.my_turn():
+            self._radio.need()
+            await self._radio.pause_stream()
+            await self._radio.node.set_sensor_map(sensors)
+
+    async def node_information(self) -> UnitInformation:
+        self._radio.need()
+        return await self._radio.node.information()
+
+    async def stu_information(self) -> UnitInformation:
+        return await self._radio.stu.information()
+
+    async def reset_node(self) -> None:
+        async with self._radio.my_turn():
+            node = self._radio.need()
+            await self._radio.node.reset()
+            self._radio.forget(NodeLost(f"device {self._device}: {node.name} was restarted"))
+
+    async def reset_stu(self) -> None:
+        async with self._radio.my_turn():
+            await self._radio.stu.reset()
+            self._radio.forget(NodeLost(f"device {self._device}: the STU was restarted"))
+            until_ns = self._clock.mono_ns() + int(_RESTART_S * 1e9)
+            while True:
+                try:
+                    await self._radio.stu.state()
+                    return
+                except NoAnswer:
+                    if self._clock.mono_ns() > until_ns:
+                        raise
+                await self._clock.sleep(_LOOK_S)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, channels: tuple[bool, bool, bool]) -> AsyncIterator[Stream]:
+        stream = await self._radio.record(channels)
+        try:
+            yield stream
+        finally:
+            await self._radio.close_stream(stream)

@@ -1,0 +1,99 @@
+"""A stream of the connected node, between the bus and who takes it."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+from gateway.clock import Clock
+from gateway.controls import AdcConfiguration, ConnectedNode, StreamFrames
+from gateway.model import GatewayError
+from gateway.protocols.icotronic.frames import Decoder
+from gateway.protocols.icotronic.messages import stream_format
+
+_MOST_WAITING_S = 20.0
+"""So much of a stream waits for who takes it; what comes beyond is dropped and counted as lost."""
+
+
+class NodeStream:
+    """Frames as they come (controls.Stream); `queued` False where nobody iterates."""
+
+    def __init__(
+        self,
+        node: ConnectedNode,
+        channels: tuple[bool, bool, bool],
+        adc: AdcConfiguration,
+        clock: Clock,
+        *,
+        queued: bool,
+    ) -> None:
+        active = sum(channels)
+        self.node = node
+        self.channels = channels
+        self.adc = adc
+        self.form = stream_format(channels)
+        self.samples_per_frame = 3 if active == 1 else 1
+        self.values_per_frame = active * self.samples_per_frame
+        self.received = 0
+        self.lost = 0
+        self.dropped = 0
+        """Of the lost: they arrived, but were not taken in time."""
+        self.heard_ns = clock.mono_ns()
+        self._clock = clock
+        self._queued = queued
+        self._decoder = Decoder(self.form, self.values_per_frame, 1e6 / self.frame_rate_hz)
+        self._waiting: deque[StreamFrames] = deque()
+        self._waiting_frames = 0
+        self._most_waiting = max(1000, int(_MOST_WAITING_S * self.frame_rate_hz))
+        self._news = asyncio.Event()
+        self._error: GatewayError | None = None
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Frames a second."""
+        return self.adc.sample_rate_hz / self.values_per_frame
+
+    @property
+    def channel_rate_hz(self) -> float:
+        """Samples a second of each active channel."""
+        return self.frame_rate_hz * self.samples_per_frame
+
+    def take(self, ts: list[int], data: list[bytes]) -> StreamFrames:
+        """Take frames from the bus, hand them to who iterates, and return them decoded."""
+        now_ns = self._clock.mono_ns()
+        frames = self._decoder.decode(ts, data, (now_ns - self.heard_ns) // 1000)
+        if not frames:
+            return frames
+        self.heard_ns = now_ns
+        self.received += len(frames)
+        self.lost += frames.lost
+        if self._queued:
+            self._queue(frames)
+        return frames
+
+    def fail(self, error: GatewayError) -> None:
+        """End the iteration with an error, behind what is waiting."""
+        self._error = self._error or error
+        self._news.set()
+
+    def __aiter__(self) -> AsyncIterator[StreamFrames]:
+        return self
+
+    async def __anext__(self) -> StreamFrames:
+        while not self._waiting:
+            if self._error is not None:
+                raise self._error
+            self._news.clear()
+            await self._news.wait()
+        frames = self._waiting.popleft()
+        self._waiting_frames -= len(frames)
+        return frames
+
+    def _queue(self, frames: StreamFrames) -> None:
+        if self._waiting_frames + len(frames) > self._most_waiting:
+            self.received -= len(frames)
+            self.lost += len(frames)
+            self.dropped += len(frames)
+            return
+        self._waiting.append(frames)
+        self._waiting_frames += len(frames)
+        self._news.set()

@@ -1,0 +1,212 @@
+"""The command `scan`: what is on a CAN bus, as a table, or as YAML to paste."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.clock import SystemClock
+from gateway.foreign_text import printable, quoted
+from gateway.model import GatewayError, Value
+from gateway.places import CONFIG
+
+if TYPE_CHECKING:
+    from gateway.controls import HeardId
+    from gateway.protocols.can import Settings
+    from gateway.protocols.can.census import Census
+    from gateway.protocols.can.database import Database, Message
+
+_Command = Callable[[argparse.Namespace], int]
+_WithState = Callable[[argparse.ArgumentParser, _Command], None]
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", with_state: _WithState) -> None:
+    """Add the command; `with_state` gives it its --state."""
+    scan = commands.add_parser(
+        "scan",
+        help="listen to a CAN bus: which ids there are, how often, what a database makes of them",
+        description="Sends nothing. The daemon may run; an adapter that it holds itself (slcan, pcan...) is "
+        "scanned through it: GET /v1/devices/ID/scan.",
+    )
+    scan.add_argument("target", help="a channel (can0, /dev/ttyACM0), or a device of the configuration")
+    scan.add_argument("--config", type=Path, default=CONFIG, metavar="FILE")
+    scan.add_argument("--seconds", type=_seconds, default=5.0, metavar="N", help="default: 5")
+    scan.add_argument("--yaml", action="store_true", help="as a device to paste below `devices:`")
+    scan.add_argument("--interface", metavar="NAME", help="socketcan (default), socketcand, slcan, pcan...")
+    scan.add_argument("--bitrate", type=int, metavar="N", help="where the interface takes it from us")
+    scan.add_argument("--host", help="of socketcand")
+    scan.add_argument("--port", type=int, help="of socketcand")
+    scan.add_argument("--fd", action="store_true", default=None, help="CAN FD frames too")
+    scan.add_argument(
+        "--database",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="DBC, KCD, ARXML or SYM; several times for several files",
+    )
+    scan.add_argument("--j1939", action="store_true", default=None, help="match ids of 29 bits by PGN")
+    with_state(scan, _scan)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 86_400:
+        raise ValueError(text)
+    return seconds
+
+
+def _scan(arguments: argparse.Namespace) -> int:
+    name, settings = _target(arguments)
+    database, census = asyncio.run(_heard(name, settings, arguments.seconds))
+    heard = census.heard()
+    for note in database.notes:
+        print(f"edge-gateway: {note}", file=sys.stderr)
+    if arguments.yaml:
+        print(*_yaml(name, settings, database, heard), sep="\n")
+    else:
+        print(*_lines(heard), sep="\n")
+    print(*(f"edge-gateway: {line}" for line in _summary(heard, database, census, arguments.seconds)),
+          sep="\n", file=sys.stderr)  # fmt: skip
+    return 0 if heard else 1
+
+
+async def _heard(name: str, settings: "Settings", seconds: float) -> "tuple[Database, Census]":
+    from gateway.protocols.can.loading import load
+    from gateway.protocols.can.matching import Matching
+    from gateway.protocols.can.scanning import listen
+
+    database = await load(name, settings, {})
+    matching = Matching(database)
+    return database, await listen(settings, matching, seconds, device=name, clock=SystemClock())
+
+
+def _target(arguments: argparse.Namespace) -> "tuple[str, Settings]":
+    """Return a name and settings: those of the configuration, or what the options give."""
+    from gateway.protocols.can import Settings
+
+    names = ("interface", "bitrate", "host", "port", "fd", "j1939")
+    given: dict[str, Any] = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.database:
+        given["database"] = tuple(path.absolute() for path in arguments.database)
+    configured = _configured(arguments)
+    try:
+        if configured is not None:
+            return arguments.target, replace(configured, **given)
+        # What no database knows is what a scan is for.
+        channel = arguments.target
+        return Path(channel).name, Settings(channel=channel, raw_frames="unknown", **given)
+    except ValueError as error:
+        raise GatewayError(str(error)) from None
+
+
+def _configured(arguments: argparse.Namespace) -> "Settings | None":
+    """Return the settings of the device of that name; None: there is none, it is a channel."""
+    from gateway.config import ConfigProblems, load
+    from gateway.service_commands import with_secrets
+
+    if "/" in arguments.target or not arguments.config.exists():
+        return None
+    try:
+        device = load(arguments.config, with_secrets(arguments.config)).devices.get(arguments.target)
+    except (ConfigProblems, PermissionError):
+        return None  # a channel can be scanned whatever the file is like
+    if device is not None and device.kind != "can":
+        raise GatewayError(f"{arguments.config}: device {arguments.target} is no CAN bus but {device.kind}")
+    settings: Settings | None = device.settings if device is not None else None
+    return settings
+
+
+def _lines(heard: "Sequence[HeardId]") -> Iterator[str]:
+    names = [_name(each) for each in heard]
+    width = max(map(len, names), default=0)
+    for each, name in zip(heard, names, strict=True):
+        rate = "once" if each.rate_hz is None else f"{_rounded(each.rate_hz)}/s"
+        lengths = ",".join(map(str, each.lengths))
+        changed = "constant" if not each.changes else f"{100 * each.changes // max(each.frames - 1, 1)} % new"
+        columns = f"{each.id:<10}  {name:<{width}}  {rate:>8}  {lengths:>5} B  {changed:<9}"
+        yield f"{columns}  {_told(each)}".rstrip()
+
+
+def _name(each: "HeardId") -> str:
+    source = "" if each.source is None else f" from 0x{each.source:02X}"
+    return f"{printable(each.message)}{source}" if each.message else "-"
+
+
+def _told(each: "HeardId") -> str:
+    values = [f"{printable(name)}={_text(value)}" for name, value in each.values.items()]
+    return "; ".join([*map(printable, each.hints), *values] or [f"[{each.payload.hex(' ')}]"]) + (
+        f"  [{each.payload.hex(' ')}]" if each.hints and not each.message else ""
+    )
+
+
+def _text(value: Value) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"0x{value.hex()}" if isinstance(value, bytes) else "none" if value is None else str(value)
+
+
+def _rounded(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _summary(
+    heard: "Sequence[HeardId]", database: "Database", census: "Census", seconds: float
+) -> Iterator[str]:
+    if not heard:
+        yield f"nothing came in {seconds:g} s: bit rate, wiring, and is anything switched on?"
+        return
+    frames = sum(each.frames for each in heard)
+    unknown = sum(not each.message for each in heard)
+    yield f"{len(heard)} ids, {frames} frames in {seconds:g} s; {unknown} ids that no database knows"
+    matched = census.matched()
+    silent = [message.name for message in database.messages if message.name not in matched]
+    if silent:
+        more = ", ..." if len(silent) > 10 else ""
+        yield f"{len(silent)} messages of the databases did not come: {', '.join(silent[:10])}{more}"
+    if census.not_counted:
+        yield f"{census.not_counted} frames of still more ids were not counted"
+
+
+def _yaml(name: str, settings: "Settings", database: "Database", heard: "Sequence[HeardId]") -> Iterator[str]:
+    """Return a device with what was heard as tags."""
+    yield f"  {quoted(name)}:"
+    yield f"    can: {{{', '.join(f'{key}: {value}' for key, value in _settings(settings).items())}}}"
+    yield "    tags:"
+    messages = {message.name: message for message in database.messages}
+    seen: set[str] = set()
+    for each in heard:
+        if each.message and each.message not in seen:
+            seen.add(each.message)
+            yield from _tags(each, messages[each.message])
+        elif not each.message:
+            rate = "once" if each.rate_hz is None else f"{_rounded(each.rate_hz)}/s"
+            what = "; ".join((rate, *map(printable, each.hints)))
+            yield f"      {quoted(f'{each.id}.raw')}: {quoted(f'{each.id}.raw')}  # {what}"
+
+
+def _tags(each: "HeardId", message: "Message") -> Iterator[str]:
+    for signal in message.signals:
+        tag = f"{message.name}.{signal.name}"
+        value = each.values.get(signal.name)
+        shown = _text(value) if signal.name in each.values else "did not come"
+        text = signal.texts.get(value) if isinstance(value, int) and signal.scale == 1 else None
+        what = " ".join(filter(None, (shown, printable(signal.unit), f"({printable(text)})" if text else "")))
+        yield f"      {quoted(tag)}: {quoted(tag)}  # {what}"
+
+
+def _settings(settings: "Settings") -> Mapping[str, str]:
+    """Return what of the settings has to be in the YAML."""
+    found = {"interface": settings.interface, "channel": quoted(settings.channel)}
+    for name in ("bitrate", "host", "port", "fd", "j1939"):
+        value = getattr(settings, name)
+        if value not in (None, False):
+            found[name] = "true" if value is True else quoted(str(value)) if name == "host" else str(value)
+    files = [quoted(str(path)) for path in settings.databases]
+    if files:
+        found["database"] = files[0] if len(files) == 1 else f"[{', '.join(files)}]"
+    if not files and not settings.canopen:
+        found["raw_frames"] = settings.raw_frames
+    return found

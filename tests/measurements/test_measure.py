@@ -1,0 +1,240 @@
+"""A measurement from start to file, through the real store and the real child process."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.controls import AdcConfiguration, NodeBusy
+from gateway.measurements import (
+    Channel,
+    Ended,
+    IftRequest,
+    LiveFrames,
+    Loss,
+    Measurement,
+    MeasurementRefused,
+    Measurements,
+    Plan,
+)
+from gateway.store import Store, recordings
+from gateway.store.recording import decode_part
+from tests.measurements.conftest import Gateway
+from tests.measurements.machine import Machine, rss_mb, signal
+from tests.measurements.node import DEVICE, LOST, Node
+from tests.measurements.reading import MASKS, SENSORS, attributes, expected, table
+
+Mask = tuple[bool, bool, bool]
+
+
+def plan(mask: Mask = (True, False, False), **more: Any) -> Plan:
+    channels = [Channel(n, sensor) if on else None for n, (on, sensor) in enumerate(zip(mask, SENSORS), 1)]  # noqa: B905
+    return Plan((channels[0], channels[1], channels[2]), **more)
+
+
+async def recorded(measurements: Measurements, node: Node, asked: Plan) -> Measurement:
+    """Measure until the node has no more frames, and wait for the file."""
+    m = await measurements.start(DEVICE, asked)
+    assert node.streaming is not None
+    await node.streaming.drained.wait()
+    stopped = await measurements.stop(DEVICE)
+    assert stopped is m
+    return await measurements.finished(m.name)
+
+
+async def blocks(store: Store, name: str) -> list[Any]:
+    return [decode_part(data).frames async for data in store.recording(name)]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+async def test_live_store_and_file_agree_with_the_formulas(gateway: Gateway, node: Node, mask: Mask) -> None:
+    node.frames, seen = 700, list[Any]()
+    node.configuration = AdcConfiguration(2, 8, 64, 2.5)
+    want = expected(mask, 700, node.configuration)
+    async with gateway.opened() as (measurements, store):
+        with measurements.watch(DEVICE) as tap:
+            m = await measurements.start(DEVICE, plan(mask))
+            assert node.streaming is not None
+            await node.streaming.drained.wait()
+            await asyncio.sleep(0)
+            there = await store.measurements()
+            await measurements.stop(DEVICE)
+            kept = await blocks(store, m.name)
+            await measurements.finished(m.name)
+            async for item in tap:
+                seen.append(item)
+                if isinstance(item, Ended):
+                    break
+    live = [item for item in seen if isinstance(item, LiveFrames)]
+    for place, axis in enumerate("xyz"):
+        values = [value for item in live for value in (item.values[place] or [])]
+        assert values == want[axis]
+    assert [ts for item in live for ts in item.sample_ts] == want["taken"]
+    assert b"".join(item.counters for item in live) == bytes(n % 256 for n in range(700))
+    stream = node.streaming
+    assert stream is None and [row.done for row in there] == [False]
+    counts = [count for frames in kept for count in frames.counts]
+    assert counts == [n * 40_503 % 65_536 for n in range(len(counts))]
+    assert sum(map(len, kept)) in (0, 700), "they are there, or their file is"
+    rows = table(gateway.files / m.file)
+    assert rows.dtype.names == ("counter", "timestamp", *(a for a, on in zip("xyz", mask, strict=True) if on))
+    for name in rows.dtype.names:
+        assert np.array_equal(rows[name], np.array(want[name], dtype=rows.dtype[name])), name
+    assert isinstance(seen[-2], Loss) and seen[-2].overall == 0 == seen[-1].overall_loss == m.loss
+    assert (m.received, m.lost, m.interrupted) == (700, 0, False)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
+async def test_the_loss_that_is_told_is_the_loss_that_was(gateway: Gateway, node: Node, share: float) -> None:
+    node.frames, node.loss, node.batch = 20_000, share, 500
+    async with gateway.opened() as (measurements, store):
+        m = await recorded(measurements, node, plan((True, True, True)))
+        assert abs(m.loss - share) < 0.01
+        assert m.received + m.lost in range(19_990, 20_001), "but those at the very ends"
+        (gap,) = [gap for _, gap in await store.gaps()]
+        assert gap.device == DEVICE and gap.count == m.lost and m.name in gap.reason
+    assert int(attributes(gateway.files / m.file)["frames_lost"]) == m.lost
+
+
+async def test_the_blocks_go_once_the_file_is_there(gateway: Gateway, node: Node) -> None:
+    async with gateway.opened() as (measurements, store):
+        m = await recorded(measurements, node, plan())
+        while await store.read(recordings.recorded_bytes):
+            await asyncio.sleep(0.01)
+        assert await blocks(store, m.name) == []
+        (row,) = await store.measurements()
+        assert row.done and json.loads(row.text)["file"] == m.file
+    assert [file.name for file in gateway.files.iterdir()] == [m.file]
+    async with gateway.opened() as (measurements, _):
+        (again,) = measurements.listed()
+        assert again == m and (await measurements.finished(m.name)).file == m.file
+
+
+async def test_it_ends_by_itself(gateway: Gateway, node: Node) -> None:
+    async with gateway.opened() as (measurements, _):
+        m = await measurements.start(DEVICE, plan(duration_s=0.2))
+        assert measurements.running(DEVICE) is m
+        await measurements.finished(m.name)
+        assert measurements.running(DEVICE) is None and node.left == 1
+        assert m.ending == "" and not m.interrupted and m.received == node.frames
+        with pytest.raises(MeasurementRefused, match="is not measuring"):
+            await measurements.stop(DEVICE)
+
+
+async def test_a_node_that_is_lost_ends_it_and_nothing_else(gateway: Gateway, node: Node) -> None:
+    node.fails = LOST
+    async with gateway.opened() as (measurements, store):
+        with measurements.watch(DEVICE) as tap:
+            m = await measurements.start(DEVICE, plan())
+            async for item in tap:
+                if isinstance(item, Ended):
+                    assert "not heard for 6 s" in item.reason
+                    break
+            await measurements.finished(m.name)
+        assert m.interrupted and m.received == node.frames
+        assert "not heard" in attributes(gateway.files / m.file)["interrupted"]
+        assert any("was interrupted" in gap.reason for _, gap in await store.gaps())
+        node.fails = None
+        assert (await recorded(measurements, node, plan())).received == node.frames
+
+
+async def test_one_at_a_time_and_what_cannot_be_is_refused(gateway: Gateway, node: Node) -> None:
+    async with gateway.opened() as (measurements, _):
+        first = asyncio.create_task(measurements.start(DEVICE, plan()))
+        await asyncio.sleep(0)
+        with pytest.raises(MeasurementRefused, match="measuring already"):
+            await measurements.start(DEVICE, plan())
+        await first
+        with pytest.raises(MeasurementRefused, match="measuring already"):
+            await measurements.start(DEVICE, plan())
+        await measurements.stop(DEVICE)
+        node.refuses = NodeBusy("another one streams")
+        while measurements._sessions:
+            await asyncio.sleep(0.01)
+        with pytest.raises(NodeBusy, match="another one streams"):
+            await measurements.start(DEVICE, plan())
+        node.refuses = None
+        with pytest.raises(MeasurementRefused, match="press cannot measure"):
+            await measurements.start("press", plan())
+        gateway.up = False
+        with pytest.raises(MeasurementRefused, match="cannot measure now"):
+            await measurements.start(DEVICE, plan())
+        gateway.up = True
+        await recorded(measurements, node, plan())
+        assert len(measurements.listed()) == 2
+
+
+async def test_the_node_is_prepared_as_asked(gateway: Gateway, node: Node) -> None:
+    adc = AdcConfiguration(2, 8, 128, 3.3)
+    async with gateway.opened() as (measurements, _):
+        asked = Plan((Channel(4), None, Channel(3)), adc=adc, disconnect_afterwards=True, name="Fräser 7/8")
+        m = await recorded(measurements, node, asked)
+        assert node.asked == ["adc", "map", "disconnect"]
+        assert node.map == (4, 0, 3) and m.adc == adc
+        assert m.name.startswith("Fraeser_7_8__gw-1__20") and m.name.endswith("Z")
+        node.asked, node.connected = [], None
+        again = await recorded(measurements, node, plan((False, True, True), name="Fräser 7/8"))
+        assert node.asked == [], "each channel measures its own sensor anyway"
+        third = await recorded(measurements, node, plan(name="Fräser 7/8"))
+        assert len({m.file, again.file, third.file}) == 3
+        assert {file.name for file in gateway.files.iterdir()} == {m.file, again.file, third.file}
+
+
+async def test_what_the_budget_cannot_hold_is_refused(gateway: Gateway, node: Node) -> None:
+    async with gateway.opened(max_bytes=4_000_000) as (measurements, _):
+        with pytest.raises(
+            MeasurementRefused, match=r"about 114\.\d MB of the store, where 2\.0 MB are left"
+        ):
+            await measurements.start(DEVICE, plan(duration_s=3600))
+        with pytest.raises(MeasurementRefused, match="MB of the disk"):
+            measurements._store._settings = gateway.settings.__class__(max_bytes=10**18)  # type: ignore[attr-defined]
+            await measurements.start(DEVICE, plan(duration_s=10**7))
+        await measurements.start(DEVICE, plan(duration_s=30))
+        await measurements.stop(DEVICE)
+
+
+async def test_an_endless_one_ends_where_the_budget_does(gateway: Gateway, node: Node) -> None:
+    node.frames, node.batch = 10**6, 1000
+    async with gateway.opened(max_bytes=1_000_000) as (measurements, store):
+        m = await measurements.start(DEVICE, plan())
+        await measurements.finished(m.name)
+        assert "no room for more frames" in m.ending and not m.interrupted
+        assert 40_000 < m.received < 60_000
+        assert len(table(gateway.files / m.file)) == 3 * m.received
+        assert store.state().counters["lost"] == 0
+
+
+async def test_without_frames_there_is_no_file(gateway: Gateway, node: Node) -> None:
+    node.frames, node.fails = 0, LOST
+    async with gateway.opened() as (measurements, _):
+        m = await measurements.start(DEVICE, plan())
+        await measurements.finished(m.name)
+        assert m.state == "empty" and m.file == ""
+        with pytest.raises(MeasurementRefused, match="no file"):
+            await measurements.post_metadata(m.name, {"version": "1"})
+    assert list(gateway.files.iterdir()) == []
+
+
+async def test_memory_does_not_grow_with_the_length(gateway: Gateway, node: Node) -> None:
+    """Defect 13 of ICOapi: a gigabyte an hour. Kept frames would take 60 bytes each here."""
+    Machine.counts, node.makes, node.frames = signal(1600), Machine, 900_000
+    async with gateway.opened() as (measurements, _):
+        m = await measurements.start(DEVICE, plan(ift=IftRequest(0, 0.1)))
+        while m.received < 300_000:
+            await asyncio.sleep(0.01)
+        before = await asyncio.to_thread(rss_mb)
+        assert node.streaming is not None
+        await node.streaming.drained.wait()
+        after = await asyncio.to_thread(rss_mb)
+        await measurements.stop(DEVICE)
+        assert m.received == 900_000 and after - before < 15, f"{before} to {after} MB"
+
+
+def test_what_the_daemon_imports_needs_neither_numpy_nor_h5py() -> None:
+    code = "import sys, gateway.daemon, gateway.measurements; print({'numpy', 'h5py'} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "set()"
