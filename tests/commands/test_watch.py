@@ -21,7 +21,7 @@ from gateway import charts
 from gateway.charts import Column, Curve
 from tests.commands.conftest import Said
 from tests.e2e.gateway_process import GatewayProcess, gateway
-from tests.timeseries.bench import ROBIN, SERIES, USERS
+from tests.timeseries.bench import ROBIN, SERIES, USERS, write_users
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.slow]
 Port = Callable[[], int]
@@ -75,7 +75,7 @@ class Here:
 async def here(tmp_path: Path, free_port: Port) -> AsyncIterator[Here]:
     folder, contract = tmp_path / "g", free_port()
     folder.mkdir()
-    (folder / "users.json").write_text(json.dumps(USERS))
+    write_users(folder / "users.json", json.dumps(USERS))
     unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     connector = aiohttp.TCPConnector(ssl=unverified)

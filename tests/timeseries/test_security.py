@@ -14,7 +14,7 @@ import pytest
 
 from gateway.api.compat.timeseries import users as users_module
 from gateway.api.compat.timeseries.users import KEPT, Users
-from tests.timeseries.bench import EVE, GUEST, ROBIN, SERIES, USERS, Bench, bench
+from tests.timeseries.bench import EVE, GUEST, ROBIN, SERIES, USERS, Bench, bench, write_users
 
 JSON = {"Content-Type": "application/json"}
 
@@ -62,7 +62,7 @@ async def test_guessing_tokens_is_held_up_and_the_right_one_passes(api: Bench) -
 def test_a_token_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each user the whole digest is compared, also after one that fits."""
     file = tmp_path / "users.json"
-    file.write_text(json.dumps(USERS))
+    write_users(file, json.dumps(USERS))
     users = Users(file, tmp_path)
     users._refresh()
     compared: list[str] = []
@@ -272,12 +272,24 @@ async def test_a_new_token_of_the_same_user_owns_what_the_old_one_made(api: Benc
 )
 async def test_users_that_cannot_be_used(tmp_path: Path, text: str, sentence: str) -> None:
     file = tmp_path / "users.json"
-    file.write_text(text)
+    write_users(file, text)
     users = Users(file, tmp_path)
     await users.refresh()
     assert sentence in users.problem and "nobody may write" in users.problem
     assert "secret" not in users.problem
     assert users.find("secret-a") is None
+
+
+async def test_users_that_everybody_can_read_are_none(api: Bench) -> None:
+    api.users.chmod(0o644)
+    sentence = await api.told("degraded")
+    assert f"every user of this machine can read it; run: chmod 640 {api.users}" in sentence
+    await api.register()
+    api.users.chmod(0o640)
+    await api.told("running")
+    api.users.unlink()
+    os.mkfifo(api.users, 0o600)
+    assert "not a regular file" in await api.told("degraded")
 
 
 async def test_a_broken_file_at_the_start_leaves_the_last_valid_users(tmp_path: Path) -> None:
