@@ -150,6 +150,7 @@ async def test_a_series_longer_than_an_answer_that_is_held_in_memory(api: Bench)
     async with api.client.get(f"/series/{series}", params={"callback": "f"}) as answer:
         text = await answer.text()
         assert answer.headers["Transfer-Encoding"] == "chunked"
+        assert answer.headers["Content-Type"] == "application/javascript; charset=utf-8"
     assert text.startswith("f([") and text.endswith("])")
     points = json.loads(text[2:-1])
     assert [point["fields"]["n"] for point in points] == [*range(20_000), -1]
@@ -220,7 +221,7 @@ async def test_jsonp(api: Bench) -> None:
         async with api.client.get(path, params={"callback": "jQuery11_15.$done"}) as answer:
             text = await answer.text()
             assert answer.status == 200
-            assert answer.headers["Content-Type"] == "application/javascript"
+            assert answer.headers["Content-Type"] == "application/javascript; charset=utf-8"
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert "Cross-Origin-Resource-Policy" not in answer.headers, "another site's script tag loads it"
         assert text.startswith("jQuery11_15.$done(") and text.endswith(")")

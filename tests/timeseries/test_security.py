@@ -12,8 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.api.compat.timeseries import series as series_module
 from gateway.api.compat.timeseries import users as users_module
 from gateway.api.compat.timeseries.users import KEPT, Users
+from gateway.controls import Push
+from gateway.model import GatewayError
 from tests.timeseries.bench import EVE, GUEST, ROBIN, SERIES, USERS, Bench, bench, write_users
 
 JSON = {"Content-Type": "application/json"}
@@ -314,3 +317,46 @@ async def test_no_token_stands_in_what_is_kept(api: Bench) -> None:
     for file in api.plant.state.rglob("*"):
         if file.is_file():
             assert ROBIN.encode() not in file.read_bytes(), file
+
+
+async def test_what_cannot_be_stored_now_is_a_503(api: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = await api.register()
+    body = {"token": ROBIN, "series_id": series, "fields": {"a": 1}}
+    device = api.plant.devices["timeseries"]
+    push = device.control(Push)
+
+    async def full(_samples: object) -> None:
+        raise TimeoutError
+
+    def refuses(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(push, "push", full)
+        status, said, headers = await api.ask("PUT", "/point/new", body)
+        assert status == 503 and int(headers["Retry-After"]) > 0 and isinstance(said["message"], str)
+    with monkeypatch.context() as patch:
+        patch.setattr(series_module, "write", refuses)
+        for method, path in (("PUT", "/series/new"), ("DELETE", f"/series/{series}")):
+            status, said, headers = await api.ask(method, path, SERIES)
+            assert status == 503 and "No space left on device" in said["message"]
+    assert list((await api.ask("GET", "/series"))[1]) == [str(series)]
+    assert device.keeper is not None
+    await device.keeper.stop()
+    status, said, headers = await api.ask("PUT", "/point/new", body)
+    assert status == 503 and "takes no points now" in said["message"] and int(headers["Retry-After"]) > 0
+
+
+async def test_no_more_series_than_fit(api: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(series_module, "MOST", 2)
+    statuses = [(await api.ask("PUT", "/series/new", SERIES))[0] for _ in range(3)]
+    assert statuses == [201, 201, 409]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"next_id": 1}', '{"next_id": 1, "series": [{"id": 1}]}'])
+async def test_a_damaged_file_of_series_is_left_as_it_is(tmp_path: Path, text: str) -> None:
+    file = tmp_path / series_module.FILE
+    file.write_text(text)
+    with pytest.raises(GatewayError, match=r"is damaged .* put it back from a backup"):
+        await series_module.SeriesFile(tmp_path).load(1)
+    assert file.read_text() == text
