@@ -1,4 +1,4 @@
-"""Sends readings of a small device to an edge-gateway; for MicroPython 1.20 and later, and CPython.
+"""Sends readings of a small device to an edge-gateway; for MicroPython 1.22 and later, and CPython.
 
     log = Logger(config, name="a4cf12050607", folder="/spool")
     log.add({"temp_C": 21.5, "batt_V": 3.7})

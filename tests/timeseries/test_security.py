@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -360,3 +361,52 @@ async def test_a_damaged_file_of_series_is_left_as_it_is(tmp_path: Path, text: s
     with pytest.raises(GatewayError, match=r"is damaged .* put it back from a backup"):
         await series_module.SeriesFile(tmp_path).load(1)
     assert file.read_text() == text
+
+
+def mutated(chosen: random.Random, document: Any) -> Any:
+    """Return a document with something in it replaced, removed or added."""
+    wrong = [
+        None,
+        True,
+        -1,
+        0,
+        2**70,
+        1.5,
+        1e308,
+        "",
+        "x",
+        "\ud800",
+        "\0",
+        ROBIN,
+        [],
+        [[]],
+        {},
+        {"a": {}},
+        [1] * 50,
+    ]
+    if not isinstance(document, dict) or not document or chosen.random() < 0.1:
+        return chosen.choice(wrong)
+    key = chosen.choice(list(document))
+    match chosen.randrange(4):
+        case 0:
+            return {name: value for name, value in document.items() if name != key}
+        case 1:
+            return document | {chosen.choice(["", "a/b", "\ud800", "x" * 250, "ts"]): chosen.choice(wrong)}
+        case _:
+            return document | {key: mutated(chosen, document[key])}
+
+
+async def test_no_document_makes_the_gateway_fail(api: Bench) -> None:
+    chosen, series = random.Random(7), await api.register()
+    point = {"token": ROBIN, "series_id": series, "fields": {"a": 1, "b": "x"}}
+    seen: set[int] = set()
+    for n in range(300):
+        path, document = (("/point/new", point), ("/series/new", SERIES))[n % 2]
+        for _ in range(chosen.randrange(1, 4)):
+            document = mutated(chosen, document)
+        status, said, _ = await api.ask("PUT", path, data=json.dumps(document), headers=JSON)
+        assert status in (201, 400, 403, 404, 429), (path, document, said)
+        assert isinstance(said, int) == (status == 201)
+        seen.add(status)
+    assert seen >= {201, 400, 403}
+    await api.add(series, a=1)
