@@ -61,6 +61,11 @@ class Here:
         async with self.client.post(path, json=rows, headers=headers) as answer:
             assert answer.status == 200, await answer.text()
 
+    async def streams(self) -> int:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with self.client.get(f"{self.url}/v1/state", headers=headers) as answer:
+            return int((await answer.json())["streams"])
+
     async def points(self, *fields: dict[str, Any]) -> int:
         async with self.client.put(self.contract + "/series/new", json=SERIES) as answer:
             series: int = await answer.json()
@@ -142,11 +147,11 @@ async def test_tail_of_the_gateway_here_goes_on_after_a_restart(here: Here) -> N
         assert process.stderr is not None
         assert b"trying again" in await asyncio.wait_for(process.stderr.readline(), 10)
         async with asyncio.timeout(20):
-            found = asyncio.ensure_future(until(process, "speed  3.5 rpm"))
-            while not found.done():
-                await here.push(speed=3.5)
-                await asyncio.sleep(0.2)
-        await found
+            while not await here.streams():
+                await asyncio.sleep(0.1)
+        await here.push(speed=3.5)
+        line = await until(process, "speed")
+        assert "speed  3.5 rpm" in line, "what was shown before is not shown again"
         process.send_signal(2)
         assert await asyncio.wait_for(process.wait(), 10) == 130
 

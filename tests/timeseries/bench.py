@@ -80,11 +80,13 @@ def write_users(file: Path, text: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def bench(folder: Path, users: Mapping[str, Any] = USERS) -> AsyncIterator[Bench]:
+async def bench(
+    folder: Path, users: Mapping[str, Any] = USERS, commit_interval_s: float = 0.05
+) -> AsyncIterator[Bench]:
     """The contract over a plant whose devices `timeseries` and `Eve` take points."""
     file = folder / "users.json"
     write_users(file, json.dumps(users))
-    async with plant(folder / "state") as made:
+    async with plant(folder / "state", commit_interval_s) as made:
         for name in (POINTS_DEVICE, "Eve"):
             made.add(name, "push", lambda link, name=name: push.run(Device(name), push.Settings(), link))
         async with serving(made, file) as served:

@@ -199,6 +199,18 @@ async def test_a_point_that_is_committed_while_it_is_counted_counts_once(
     assert (await api.ask("GET", "/points/count"))[:2] == (200, 2)
 
 
+async def test_a_point_that_waits_for_its_commit_is_counted(tmp_path: Path) -> None:
+    async with bench(tmp_path, commit_interval_s=5) as api:
+        series = await api.register()
+        await api.add(series, a=1)  # at once: nothing was committed lately
+        adding = asyncio.ensure_future(api.add(series, a=2))
+        while not api.plant.store.state().pending_samples:
+            await asyncio.sleep(0.01)
+        assert (await api.ask("GET", "/points/count"))[:2] == (200, 2)
+        await adding
+        assert (await api.ask("GET", "/points/count"))[:2] == (200, 2)
+
+
 async def test_two_points_of_one_microsecond_have_ids_of_their_own(
     api: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
