@@ -28,7 +28,9 @@ class Opening:
     @property
     def name(self) -> str:
         """How the bus is called in sentences."""
-        return f"device {self.device}: {self.settings.interface} {self.settings.channel}"
+        settings = self.settings
+        interface = "" if settings.interface == "socketcan" else f"{settings.interface} "
+        return f"device {self.device}: {interface}{settings.channel}"
 
 
 class BatchedBus(ABC):

@@ -56,6 +56,8 @@ class BusHealth:
     the interface does not tell."""
     cause: str = ""
     """What the last error frame says that is wrong."""
+    note: str = ""
+    """What else is wrong for as long as it is open."""
     load_percent: float | None = None
     """Of the bit rate, over the last seconds, without stuffing bits."""
     receive_errors: int | None = None

@@ -62,6 +62,8 @@ def look(device: str, channel: str, bitrate: int | None) -> LinkState:
 
 def up_command(channel: str, bitrate: int | None) -> str:
     """Return how an interface is brought up, now and at each boot."""
+    if channel.startswith(("vcan", "vxcan")):
+        return f"`sudo ip link set {channel} up`"
     rate = bitrate or 500_000
     given = "" if bitrate else " (with the bit rate that the bus has)"
     return (

@@ -56,6 +56,12 @@ class SocketBus(BatchedBus):
         super().__init__(opening)
         self.health.state, self.health.traffic = "error-active", 0
         self._device, self._settings = opening.device, opening.settings
+        if self._settings.fd and not state.fd:
+            self.health.note = (
+                f"{self.name} runs without CAN FD, so such frames do not come: set it down, then "
+                f"`sudo ip link set {self._settings.channel} type can dbitrate 2000000 fd on` (with the bit "
+                "rate of the bus), and up again"
+            )
         self._socket = sock
         self._state = state
         room = _enlarge(sock) / _FRAME_MEMORY_BYTES
@@ -150,7 +156,7 @@ class SocketBus(BatchedBus):
         channel = self._settings.channel
         if error.errno == errno.ENETDOWN:
             fix = link_state.up_command(channel, self._settings.bitrate)
-            return BusProblem(f"{self.name} went down: {fix}", "down")
+            return BusProblem(f"{self.name} is down: {fix}", "down")
         if error.errno in (errno.ENODEV, errno.ENXIO):
             return BusProblem(f"{self.name} was removed: is the adapter still plugged in?", "absent")
         return BusProblem(f"{self.name} failed: {error.strerror}", "down")

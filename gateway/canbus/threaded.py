@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import importlib
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gateway.canbus.batched import BatchedBus, Opening
 from gateway.canbus.frames import EXTENDED, EXTENDED_BITS, REMOTE, STANDARD_BITS, Frames
@@ -21,13 +22,19 @@ if TYPE_CHECKING:
 _LOOK_S = 0.1
 """So soon the thread notices that it has to end."""
 _PATIENCE_S = 10.0
+_LEAVE_S = 2.0
 _MOST_FRAMES = 50_000
 """So many wait at most; what comes beyond is dropped and counted."""
 _STATE_S = 0.5
+_MOST_DAMAGED = 50
+"""So many messages in a row may be none (a disturbed serial line) before the interface is opened anew."""
 
 
 class ThreadedBus(BatchedBus):
     """An open interface of python-can."""
+
+    hanging: ClassVar[set[str]] = set()
+    """Those whose driver has not come back: no further thread may get stuck there."""
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
@@ -38,12 +45,18 @@ class ThreadedBus(BatchedBus):
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None]
         self._bus: can.BusABC | None = None
+        self._damaged = 0
+        """Messages in a row that were none."""
 
     @classmethod
     @contextlib.asynccontextmanager
     async def opened(cls, opening: Opening) -> AsyncIterator["ThreadedBus"]:
         """Open it in a thread of its own; leaving ends the thread. BusProblem: it does not open."""
         bus = cls(opening)
+        if bus.name in cls.hanging:
+            raise BusProblem(
+                f"{bus.name}: its driver hangs: unplug the adapter and plug it in again, see dmesg", "lost"
+            )
         thread = ThreadPoolExecutor(1, f"can-{opening.device}")
         bus._ended = bus._loop.run_in_executor(thread, bus._work)
         bus._ended.add_done_callback(bus._thread_ended)
@@ -53,7 +66,10 @@ class ThreadedBus(BatchedBus):
         finally:
             bus._stop.set()
             thread.shutdown(wait=False)
-            await asyncio.wait([bus._ended], timeout=_PATIENCE_S)
+            await asyncio.wait([bus._ended], timeout=_LEAVE_S)
+            if not bus._ended.done():
+                cls.hanging.add(bus.name)
+                bus._ended.add_done_callback(lambda _: cls.hanging.discard(bus.name))
 
     async def send(self, can_id: int, data: bytes) -> None:
         if self._problem is not None:
@@ -97,6 +113,7 @@ class ThreadedBus(BatchedBus):
 
     def _work(self) -> None:
         can = importlib.import_module("can")
+        logging.getLogger("can").setLevel(logging.CRITICAL)  # what goes wrong is raised too
         filters = [_filter(*each) for each in self._opening.filters]
         with can.Bus(
             **_arguments(self._opening.settings), can_filters=filters or None, ignore_config=True
@@ -112,9 +129,17 @@ class ThreadedBus(BatchedBus):
         frames, errors = Frames(), 0
         end_s = time.monotonic() + _STATE_S
         while (left_s := end_s - time.monotonic()) > 0 and not self._stop.is_set():
-            message = bus.recv(min(left_s, _LOOK_S))
+            try:
+                message = bus.recv(min(left_s, _LOOK_S))
+            except (ValueError, LookupError):
+                self._damaged += 1
+                errors += 1
+                if self._damaged > _MOST_DAMAGED:
+                    raise
+                continue
             if message is None:
                 continue
+            self._damaged = 0
             if message.is_error_frame:
                 errors += 1
                 continue

@@ -1,9 +1,10 @@
-"""The demo: a simulated PLC, a simulated dataspace and the gateway between them, each a process."""
+"""The demo: a simulated PLC, a CAN bus, a dataspace and the gateway between them, each a process."""
 
 import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -15,6 +16,8 @@ from typing import Any
 
 import aiohttp
 
+from gateway.demo.bus.press import DATABASE
+
 _CONFIG = """\
 # Made by `edge-gateway demo`; edit it and run: edge-gateway reload --wait --state {state}
 http:
@@ -23,6 +26,16 @@ http:
 devices:
   line-1:
     opcua: opc.tcp://127.0.0.1:{plc}/demo
+  press:
+    can: {{interface: socketcand, host: 127.0.0.1, port: {bus}, database: press.dbc}}
+  tools:
+    icotronic: {{interface: socketcand, host: 127.0.0.1, port: {bus}, node: Spindle, stream: true}}
+    tags:
+      vibration: {{signal: channel_1, aggregate: rms, unit: g, scale: 75.76, offset: -125.0}}
+      peak: {{signal: channel_1, aggregate: max, unit: g, scale: 75.76, offset: -125.0}}
+      battery: supply_voltage
+      reception: rssi
+      data-loss: data_loss
 uploads:
   plant-cloud:
     dataspace:
@@ -40,9 +53,11 @@ _WELCOME = """
     token          {token}
     configuration  {config}
     PLC            opc.tcp://127.0.0.1:{plc}/demo
+    CAN bus        socketcand 127.0.0.1:{bus}, channel can0: a press, and an ICOtronic STU
     dataspace      http://127.0.0.1:{cloud}/ledger
 
   Try: curl -H "Authorization: Bearer {token}" http://127.0.0.1:{api}/v1/devices
+       curl http://127.0.0.1:{faults}/faults -d '{{"unreachable": ["Spindle"]}}'
   Ctrl-C ends it.
 """
 
@@ -59,14 +74,16 @@ async def _run(folder: Path, seconds: float | None) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    ports = {"plc": _port(4840), "cloud": _port(8081), "api": _port(8080)}
+    wanted = {"plc": 4840, "cloud": 8081, "api": 8080, "bus": 28600, "faults": 28601}
+    ports = {name: _port(port) for name, port in wanted.items()}
     state, config = folder / "state", folder / "gateway.yaml"
     await asyncio.to_thread(_write, folder, config, ports)
     daemon = ("gateway", "run", "--config", str(config), "--state", str(state), "--log-level", "WARNING")
     cloud = ("gateway.demo.dataspace", "--port", str(ports["cloud"]), "--folder", str(folder / "dataspace"))
     async with AsyncExitStack() as stack:
         plc = ("gateway.demo.plc", "--port", str(ports["plc"]))
-        for module, port in ((plc, ports["plc"]), (cloud, ports["cloud"])):
+        bus = ("gateway.demo.bus", "--port", str(ports["bus"]), "--control-port", str(ports["faults"]))
+        for module, port in ((plc, ports["plc"]), (cloud, ports["cloud"]), (bus, ports["bus"])):
             await _listens(port, await stack.enter_async_context(_process(folder, *module)), module[0])
         gateway = await stack.enter_async_context(_process(folder, *daemon))
         token = await _token(state, gateway)
@@ -91,6 +108,7 @@ def _write(folder: Path, config: Path, ports: dict[str, int]) -> None:
     if not password.exists():
         password.touch(mode=0o600)
         password.write_text(secrets.token_urlsafe(16), encoding="ascii")
+    shutil.copyfile(DATABASE, folder / DATABASE.name)
     config.write_text(_CONFIG.format(state=folder / "state", password=password, **ports), encoding="utf-8")
 
 

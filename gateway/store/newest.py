@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count, repeat
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.model import Batch, Flag, Sample, Value
 from gateway.store.codec import BlockHeader, CorruptBlock, Kind, decode, encode
@@ -23,6 +23,8 @@ _NOT_HELD = 0x80
 _CANDIDATES = 8
 """Chunks of a series that are looked at for its newest plausible sample."""
 _LONG_BYTES = 4096
+_FEW_SERIES = 4
+"""A batch with this many samples of each series, as a CAN bus gives them, is looked at by its series."""
 _SEEN, _SEEN_SERIES = 64, 8192
 _LONG_TOTAL_BYTES = 16 * 1024 * 1024
 
@@ -75,7 +77,7 @@ class Newest:
         """
         key, place = self._where.get(series, (b"", 0))
         if (batch := self.recent.get(key)) is not None:
-            return tuple(column[place] for column in batch.columns())  # type: ignore[return-value]
+            return _row(batch.columns(), place)
         return self.rows.get(series)
 
     def get(self, series: int) -> Sample | None:
@@ -117,8 +119,12 @@ class Newest:
         if batch.plain and not self._long and self._recurs(batch):
             self.recent[batch.packed_series] = batch
             return
-        last = self.last
-        last.update(zip(batch.series, zip(*batch.columns(), strict=True), strict=True))
+        last, columns = self.last, batch.columns()
+        ends = dict(zip(batch.series, count(), strict=False))
+        if len(ends) * _FEW_SERIES < len(batch):
+            last.update((series, _row(columns, place)) for series, place in ends.items())
+        else:
+            last.update(zip(batch.series, zip(*columns, strict=True), strict=True))
         if self._long or not batch.plain:
             self.hold({number: last[number] for number in batch.series})
 
@@ -141,9 +147,15 @@ class Newest:
         return True
 
     def _note_own(self, batch: Batch) -> None:
-        if batch.flags.count(0) < len(batch):
-            own = (ts for ts, flags in zip(batch.ts, batch.flags, strict=True) if flags & _OWN_TIME)
-            self.own_us = max(self.own_us, max(own, default=0))
+        flags = batch.flags
+        if not flags or flags.count(0) == len(flags):
+            return
+        if flags.count(flags[0]) == len(flags):
+            newest_us = max(batch.ts) if flags[0] & _OWN_TIME else 0
+        else:
+            own = (ts for ts, each in zip(batch.ts, flags, strict=True) if each & _OWN_TIME)
+            newest_us = max(own, default=0)
+        self.own_us = max(self.own_us, newest_us)
 
     def after(self, change: "Newest") -> "Newest":
         """Return a copy with a change merged in."""
@@ -192,6 +204,11 @@ class Newest:
             del self._long[series]
             _, ts, _, status, flags = self.last[series]
             self.last[series] = series, ts, None, status, flags | _NOT_HELD
+
+
+def _row(columns: Sequence[Sequence[Any]], place: int) -> Row:
+    series, ts, values, statuses, flags = columns
+    return series[place], ts[place], values[place], statuses[place], flags[place]
 
 
 def not_held(series: int, ts: int) -> Row:

@@ -84,7 +84,7 @@ def test_payloads_tell_what_moves() -> None:
     assert hints == [
         "moving bits: 8-23, 48-63", "counter: byte 1, byte 2 low half", "checksum? byte 7",
     ]  # fmt: skip
-    assert list(of_payloads([b"\x01\x02"] * 20)) == ["nothing moves"]
+    assert not list(of_payloads([b"\x01\x02"] * 20))
     assert not list(of_payloads([b"\x01", b"\x02"]))
     assert "text?" in list(of_payloads([b"abcd", b"abce"] * 10))
     assert not [hint for hint in of_payloads([rng.randbytes(2) for _ in range(100)]) if "counter" in hint]

@@ -97,6 +97,7 @@ async def test_a_bus_that_goes_and_comes(machine: Machine, tmp_path: Path) -> No
             await site.until(stored_last(site, "bus:state", word))
             back()
             await running(site)
+            await site.whole()  # before any frame: it is listened to
             # The same value as before: a signal that has not changed is stored anew after a hole.
             machine.send(RAM, ram(1))
             await site.until(stored_last(site, "bus:state", "error-active"))
@@ -209,6 +210,14 @@ async def test_a_bus_with_errors(machine: Machine, tmp_path: Path) -> None:
         await site.until(stored_last(site, "bus:state", "error-passive"))
         machine.send(ERROR | 0x204, bytes([0, 0x40, 0, 0, 0, 0, 0, 90]))
         await running(site)
+        await site.until(stored_last(site, "bus:state", "error-active"))
+        assert await values(site, "bus:state") == ["error-active", "error-passive", "error-active"]
+
+
+async def test_fd_is_asked_for_and_the_link_has_none(machine: Machine, tmp_path: Path) -> None:
+    machine.plug()
+    async with plant(tmp_path, settings(tmp_path, fd=True)) as site:
+        await site.until(told(site, "degraded", "dbitrate 2000000 fd on"))
 
 
 async def test_another_interface(tmp_path: Path) -> None:

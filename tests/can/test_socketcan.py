@@ -64,6 +64,12 @@ async def test_a_busy_bus_is_fetched_in_batches(machine: Machine) -> None:
         for number in range(1500):
             machine.send(number, b"")
         assert len(await bus.receive()) == 1500
+    async with opened(batch_ms=1000) as bus:
+        machine.send(0, b"")
+        await bus.receive()
+        asyncio.get_running_loop().call_later(0.01, machine.send, 1)
+        asyncio.get_running_loop().call_later(0.3, machine.send, 2)
+        assert (await bus.receive()).ids == [1, 2]
 
 
 async def test_no_such_interface_names_those_that_are_there(machine: Machine) -> None:

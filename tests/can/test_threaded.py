@@ -162,6 +162,14 @@ async def test_an_slcan_adapter() -> None:
         await heard(made, b"C\r")
 
 
+async def test_a_disturbed_line_costs_its_line_only() -> None:
+    with adapter() as (made, name):
+        async with opened(interface="slcan", channel=name, options={"sleep_after_open": 0}) as bus:
+            made.say(b"t1#31", b"t1", b"t10019z", b"t456111")
+            assert (await receive(bus, 1)).data == [b"\x11"]
+            assert bus.health.error_frames == 3
+
+
 async def test_an_adapter_that_is_unplugged() -> None:
     with adapter() as (made, name):
         async with opened(interface="slcan", channel=name, options={"sleep_after_open": 0}) as bus:
@@ -193,10 +201,17 @@ async def test_a_driver_that_hangs_is_given_up(
 
     hangs = threading.Event()
     monkeypatch.setattr(threaded, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(threaded, "_LEAVE_S", 0.2)
     monkeypatch.setattr(can, "Bus", lambda **_: hangs.wait())
     try:
         with pytest.raises(BusProblem, match="has not opened within"):
             async with opened(interface="virtual", channel=channel):
                 pass
+        with pytest.raises(BusProblem, match="its driver hangs"):  # no further thread is given to it
+            async with opened(interface="virtual", channel=channel):
+                pass
     finally:
         hangs.set()
+    async with asyncio.timeout(5):
+        while threaded.ThreadedBus.hanging:
+            await asyncio.sleep(0.01)

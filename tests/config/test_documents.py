@@ -77,7 +77,8 @@ def test_the_example_with_all_its_examples_passes_both(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     config = load(file, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
-    assert set(config.devices) == {"press-07", "press-08", "scale-3", "box", "cell-bus", "tools"}
+    devices = {"press-07", "press-08", "scale-3", "box", "cell-bus", "drives", "tools", "timeseries"}
+    assert set(config.devices) == devices
     assert set(config.uploads) == {"plant-cloud", "research"}
     assert {device.kind for device in config.devices.values()} == set(PROTOCOLS)
     assert {upload.kind for upload in config.uploads.values()} == set(UPLOADERS)

@@ -23,4 +23,15 @@ async def test_the_demo_brings_values_from_the_plc_to_the_dataspace(tmp_path: Pa
     stored, delivered = map(int, re.findall(r"(\d+) samples stored +(\d+) in the dataspace", said)[-1])
     assert stored > 100, said
     assert delivered > 50, said
+    for device, tags in (
+        ("press", {"PressStatus.Force", "PressTemperatures.Oil"}),
+        ("tools", {"vibration", "battery"}),
+    ):
+        exported = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", "export", "--device", device),
+            *("--state", str(tmp_path / "demo" / "state")),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        rows, _ = await asyncio.wait_for(exported.communicate(), 30)
+        assert tags <= {row.split(",")[1] for row in rows.decode().splitlines()}, said
     assert "ERROR" not in (tmp_path / "demo" / "gateway.log").read_text()

@@ -145,3 +145,26 @@ class Foreign(list[Timed]):
 
     def __call__(self, frames: Sequence[Timed], _wall_us: int) -> None:
         self.extend(frames)
+
+
+class Stopwatch:
+    """Counts time as the event loop has it: on a machine that is late everywhere, this is late too."""
+
+    _TICK_S = 0.05
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def __aenter__(self) -> "Stopwatch":
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._TICK_S)
+            self.seconds += self._TICK_S

@@ -16,6 +16,7 @@ from gateway.protocols.icotronic import Settings, TagSettings
 from tests.icotronic.plant import (
     CHUCK,
     MAC_OF,
+    OLD_TOOL,
     SPINDLE,
     Link,
     Plant,
@@ -143,6 +144,24 @@ async def test_the_wanted_node_is_connected_as_soon_as_it_is_there(
         await asyncio.sleep(1.5)
         assert control.connected is None and link.reports[-1] == ("running", "no sensor node is connected")
         await control.connect(CHUCK)
+
+
+async def test_looking_for_the_wanted_node_gives_way_to_who_asks_for_another(
+    stage: Plant, link: Link
+) -> None:
+    stage.stu.faults.unreachable = [SPINDLE]
+    async with collecting(link, stage.settings(node=SPINDLE)):
+        control = await nodes(link)
+        await link.until(lambda: stage.asked(0x00, 0x0B))
+        async with asyncio.timeout(6):
+            assert [node.name for node in await control.search()] == [CHUCK, OLD_TOOL]
+            await control.connect(CHUCK)
+        stage.stu.faults.unreachable = []
+        await asyncio.sleep(0.5)
+        assert control.connected is not None and control.connected.name == CHUCK
+        # Once the other one is let go, the wanted one is connected.
+        await control.disconnect()
+        await link.until(lambda: link.reports[-1] == ("running", "Spindle is connected"))
 
 
 async def test_a_run_tells_that_it_is_heard_also_when_nothing_is_stored(stage: Plant, link: Link) -> None:

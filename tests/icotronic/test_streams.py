@@ -19,6 +19,7 @@ from tests.icotronic.plant import (
     SPINDLE,
     Link,
     Plant,
+    Stopwatch,
     collecting,
     expected,
     nodes,
@@ -54,6 +55,7 @@ async def control(stage: Plant, link: Link) -> AsyncIterator[SensorNodes]:
 async def test_every_mask_gives_the_counts_of_the_formulas_and_every_counter(
     stage: Plant, control: SensorNodes
 ) -> None:
+    """Defect 2 of ICOapi: masks without the first channel give nulls and raw counts."""
     await control.set_sensor_map((3, 1, 7))
     for channels in MASKS:
         async with recording(control).stream(channels) as stream:
@@ -192,13 +194,15 @@ async def test_a_node_lost_while_it_streams_is_noticed_within_6_s(
 ) -> None:
     """Defect 10 of ICOapi: 16.5 s of silence, then no error, and a wrong state for ever."""
     await control.set_adc(SLOW)
-    with pytest.raises(NodeLost, match=rf"device tools: the sensor node Spindle \(08-.*\) was lost: {why}"):
-        async with recording(control).stream((True, False, False)) as stream:
-            await take(stream, 100)
-            stage.stu.faults.tell(fault)
-            lost = time.monotonic()
-            await take(stream, 1_000_000)
-    assert time.monotonic() - lost < 6
+    why = rf"device tools: the sensor node Spindle \(08-.*\) was lost: {why}"
+    async with Stopwatch() as watch:
+        with pytest.raises(NodeLost, match=why):
+            async with recording(control).stream((True, False, False)) as stream:
+                await take(stream, 100)
+                stage.stu.faults.tell(fault)
+                watch.seconds = 0
+                await take(stream, 1_000_000)
+        assert watch.seconds < 6
     assert control.connected is None
     await link.until(lambda: link.reports[-1][0] == "degraded" and "was lost" in link.reports[-1][1])
     stage.stu.faults.tell({"reset": True, "find_s": 0.03})
@@ -216,9 +220,9 @@ async def test_a_node_lost_while_it_is_idle_is_noticed_within_6_s(
     stage: Plant, link: Link, control: SensorNodes, fault: dict[str, Any], why: str
 ) -> None:
     stage.stu.faults.tell(fault)
-    lost = time.monotonic()
-    await link.until(lambda: control.connected is None)
-    assert time.monotonic() - lost < 6
+    async with Stopwatch() as watch:
+        await link.until(lambda: control.connected is None)
+        assert watch.seconds < 6
     await link.until(lambda: link.reports[-1][0] == "degraded" and why in link.reports[-1][1])
     # The STU may still hold the link to a node that hangs: it is ended, or nobody could connect again.
     await link.until(lambda: stage.stu.connected is None)

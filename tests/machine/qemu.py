@@ -13,7 +13,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +57,18 @@ def why_not() -> str:
     return ""
 
 
-def kernel() -> tuple[Path, Path]:
-    """Return Debian's stock kernel and an initrd that mounts the disk, made where they are not there yet."""
+def kernel(kind: str = "", modules: Sequence[str] = _MODULES, init: str = _INIT) -> tuple[Path, Path]:
+    """Return Debian's stock kernel and an initrd, made where they are not there yet.
+
+    Unless it is of another kind, the initrd mounts the disk.
+    """
     depends = subprocess.run(
         ["apt-cache", "depends", "linux-image-amd64"], check=True, capture_output=True, text=True
     )
     (name,) = [line.split()[1] for line in depends.stdout.splitlines() if "Depends: linux-image" in line]
-    folder = ROOTS / name
+    folder = ROOTS / f"{name}{kind}"
     if not folder.is_dir():
-        draft = ROOTS / f".{name}"
+        draft = ROOTS / f".{name}{kind}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         subprocess.run(
@@ -75,25 +78,25 @@ def kernel() -> tuple[Path, Path]:
         subprocess.run(["dpkg-deb", "-x", package, draft / "unpacked"], check=True)
         (image,) = (draft / "unpacked" / "boot").glob("vmlinuz-*")
         image.rename(draft / "vmlinuz")
-        _make_initrd(draft / "unpacked", image.name.removeprefix("vmlinuz-"), draft)
+        _make_initrd(draft / "unpacked", image.name.removeprefix("vmlinuz-"), draft, modules, init)
         shutil.rmtree(draft / "unpacked")
         package.unlink()
         draft.rename(folder)
     return folder / "vmlinuz", folder / "initrd"
 
 
-def _make_initrd(unpacked: Path, version: str, folder: Path) -> None:
+def _make_initrd(unpacked: Path, version: str, folder: Path, modules: Sequence[str], init: str) -> None:
     root = folder / "root"
     for each in ("bin", "dev", "proc", "sys", "root", "modules"):
         (root / each).mkdir(parents=True)
     busybox = shutil.which("busybox")
     assert busybox
     shutil.copy(busybox, root / "bin" / "busybox")
-    for command in ("sh", "mount", "umount", "insmod", "switch_root", "ip", "sleep"):
+    for command in ("sh", "mount", "umount", "insmod", "switch_root", "ip", "sleep", "mkdir"):
         (root / "bin" / command).symlink_to("busybox")
     subprocess.run(["depmod", "-b", unpacked, version], check=True)
     order = []
-    for module in _MODULES:
+    for module in modules:
         command = ["modprobe", "-d", unpacked, "-S", version, "--show-depends", module]
         shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         for file in [Path(line.split()[1]) for line in shown.splitlines() if line.startswith("insmod")]:
@@ -101,7 +104,7 @@ def _make_initrd(unpacked: Path, version: str, folder: Path) -> None:
                 order.append(file.name)
                 shutil.copy(file, root / "modules")
     (root / "modules" / "order").write_text("".join(f"{each}\n" for each in order))
-    (root / "init").write_text(_INIT)
+    (root / "init").write_text(init)
     (root / "init").chmod(0o755)
     subprocess.run("find . | cpio -o -H newc --quiet > ../initrd", shell=True, cwd=root, check=True)
     shutil.rmtree(root)

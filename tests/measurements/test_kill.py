@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gateway.measurements import Measurement
-from gateway.measurements.finishing import FileProblem, Finisher
+from gateway.measurements.finishing import CHILD, FileProblem, Finisher
+from gateway.measurements.record import from_text
 from gateway.store import Store, recordings
 from tests.measurements.conftest import Gateway
 from tests.measurements.node import DEVICE, Node
@@ -48,8 +52,6 @@ async def stored_frames(store: Store, name: str) -> int:
 async def test_a_killed_child_loses_nothing_and_leaves_no_half_file(
     gateway: Gateway, node: Node, tmp_path: Path
 ) -> None:
-    from gateway.measurements.record import from_text
-
     name, text = await recorded_only(gateway, node)
     kill_at, final = tmp_path / "kill-at", gateway.files / f"{name}.hdf5"
     child = [sys.executable, "-P", "-m", "tests.measurements.killed_child", str(kill_at)]
@@ -115,3 +117,26 @@ def killed(folder: Path, kills: int, seed: int, mutant: str = "") -> dict[str, o
     found: dict[str, object] = json.loads(ended.stdout)
     print({name: found[name] for name in found if name != "broken"})  # noqa: T201  # for -s
     return found
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace")
+async def test_a_file_has_its_name_once_it_is_on_the_disk_and_the_blocks_go_after_that(
+    gateway: Gateway, node: Node, tmp_path: Path
+) -> None:
+    """What a power cut would leave at any moment: the blocks, or the whole file, or both."""
+    name, text = await recorded_only(gateway, node)
+    log = tmp_path / "trace"
+    calls = "trace=pwrite64,write,fsync,fdatasync,rename,renameat,renameat2"
+    strace = ["strace", "-f", "-y", "-e", calls, "-o", str(log)]
+    async with gateway.opened_store() as store:
+        await Finisher(store, gateway.files, [*strace, *CHILD]).write(from_text(text))
+    lines = [line.split(" ", 1)[1].strip() for line in log.read_text().splitlines()]
+    draft = rf"{re.escape(str(gateway.files))}/\.{name}\.[^>\"]*\.part"
+    steps = [
+        rf"pwrite64\(\d+<{draft}>", rf"fsync\(\d+<{draft}>\) += 0",
+        rf"rename\(\"{draft}\", \"[^\"]*/{name}\.hdf5\"\) += 0",
+        rf"fsync\(\d+<{re.escape(str(gateway.files))}>\) += 0", r"write\(1<[^>]*>, \"{",
+    ]  # fmt: skip
+    at = [[place for place, line in enumerate(lines) if re.match(step, line)] for step in steps]
+    assert all(at), at
+    assert all(before[-1] < after[0] for before, after in pairwise(at)), at

@@ -1,7 +1,8 @@
 """The simulated bus in a process of its own: `python -m gateway.demo.bus --port N --control-port M`.
 
-CAN is at socketcand's protocol on `--port`. `POST /faults` on `--control-port` makes the STU fail,
-`GET /state` tells what it does.
+The bus is reached by socketcand's protocol on `--port`, as channel can0; on it are an STU with three sensor
+nodes and a press (press.dbc). `POST /faults` on `--control-port` makes the STU fail, `GET /state` tells what
+it does.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import signal
 from aiohttp import web
 
 from gateway.demo.bus.bus import SimulatedBus
+from gateway.demo.bus.press import Press
 from gateway.demo.bus.socketcand import serve
 from gateway.demo.bus.stu import Stu
 
@@ -40,7 +42,7 @@ async def run(port: int, control_port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     stu = Stu()
-    bus = SimulatedBus([stu])
+    bus = SimulatedBus([stu, Press()])
     runner = web.AppRunner(control(stu), access_log=None)
     await runner.setup()
     async with serve(bus, port) as served:

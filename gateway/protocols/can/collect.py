@@ -16,6 +16,7 @@ from gateway.protocols.can.loading import Signature, load, signatures
 from gateway.protocols.can.losses import Losses
 
 _AGAIN_S = 0.5
+_BATCH_MS = 100
 _FILES_S = 5.0
 
 _log = logging.getLogger(__name__)
@@ -70,7 +71,12 @@ async def collect_from(
         decoder = decoder or Decoder(device, settings, database, link)
         try:
             async with canbus.opened(
-                settings, device=device.id, clock=link.clock, filters=decoder.filters(), stamp=link.stamp
+                settings,
+                device=device.id,
+                clock=link.clock,
+                filters=decoder.filters(),
+                batch_ms=_BATCH_MS,
+                stamp=link.stamp,
             ) as bus:
                 listening = Listening(bus, decoder, settings, link, tags, losses, told)
                 decoder = None

@@ -56,7 +56,6 @@ def of_payloads(payloads: Sequence[bytes]) -> Iterator[str]:
         return
     moving = moving_bits(payloads)
     if not moving:
-        yield "nothing moves"
         return
     yield f"moving bits: {_ranges(moving, 8 * size)}"
     counters = [name for byte in range(size) for name in _counters(payloads, byte)]

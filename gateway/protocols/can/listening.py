@@ -114,6 +114,8 @@ class Listening:
                 f"{self._bus.name} is {health.state}{counted if health.receive_errors is not None else ''}: "
                 f"{cause}; {_WIRING}"
             )
+        if health.note:
+            found.append(health.note)
         if silent := self._silent():
             found.append(f"{self._bus.name}: {silent}")
         losses = (self._losses.frames, self._losses.samples)

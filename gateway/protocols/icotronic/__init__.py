@@ -31,6 +31,12 @@ def _check_node(name: str) -> None:
 class Settings(BusSettings):
     """An STU of the ICOtronic system, on a bus of 1 Mbit/s."""
 
+    bitrate: int | None = setting(
+        1_000_000,
+        help="Bits per second: that of the STU. socketcan takes it from the system.",
+        low=1_000,
+        high=1_000_000,
+    )
     node: str | None = setting(
         None,
         help="Name or MAC of the sensor node to keep connected; unless given, one is connected on request.",

