@@ -7,8 +7,10 @@ from aiohttp_apispec import validation_middleware
 
 from gateway.api import (
     certificates,
+    cloud,
     deletions,
     devices,
+    files,
     history,
     metrics,
     openapi,
@@ -36,6 +38,8 @@ _MODULES = (
     deletions,
     history,
     uploads,
+    files,
+    cloud,
     certificates,
     websocket,
     session,
