@@ -209,7 +209,7 @@ class Box:
         return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=context)
 
     def ask(self, connection: http.client.HTTPSConnection, path: str, body: object = None) -> Any:
-        """Ask the gateway; return the JSON. NotNow, Refused; OSError or HTTPException where there is no answer."""
+        """Ask the gateway; return the JSON. NotNow, Refused; OSError, HTTPException: there is no answer."""
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
         connection.request(method, path, data, headers)
