@@ -45,8 +45,6 @@ class Decoder:
         """Sentences on listed tags that the databases do not have."""
         self.notes = database.notes
         """Sentences on what the files have and cannot be used."""
-        self.untaken = 0
-        """Frames of which nothing is wanted, or that no database knows."""
         self.matching = Matching(database)
         self._reassembly = Reassembly() if self.matching.groups else None
         self._mains: dict[str, int] = link.memory.setdefault("can sources", {})
@@ -72,10 +70,7 @@ class Decoder:
                 reception = receptions[can_id]
             except KeyError:
                 reception = self._met(can_id)
-            if reception is None:
-                self.untaken += 1
-                continue
-            if reception.last == payload:
+            if reception is None or reception.last == payload:
                 continue
             if reception.compared:
                 reception.last = payload
