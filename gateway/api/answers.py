@@ -38,7 +38,7 @@ async def stream(
 ) -> AsyncIterator[Stream]:
     response = web.StreamResponse(headers=headers)
     response.content_type = content_type
-    if content_type.startswith("text/"):
+    if content_type.startswith("text/") or content_type == "application/javascript":
         response.charset = "utf-8"
     await response.prepare(request)
     request["prepared"] = response

@@ -43,18 +43,17 @@ def main() -> None:
 
 
 def _write(m: Measurement, folder: Path, source: BinaryIO) -> dict[str, Any]:
-    draft = _draft(folder, m.name)
     parts = Parts(source)
-    with hdf5.Writer(draft, m) as writer:
-        for part in parts:
-            writer.add(part.frames)
-        writer.finish()
-    if not writer.written.rows:
-        draft.unlink()
-        return {"file": "", "missing": parts.missing}
-    _settle(draft, writer.written)
-    final = _free(folder, m)
-    draft.replace(final)
+    with _drafted(folder, m.name) as draft:
+        with hdf5.Writer(draft, m) as writer:
+            for part in parts:
+                writer.add(part.frames)
+            writer.finish()
+        if not writer.written.rows:
+            return {"file": "", "missing": parts.missing}
+        _settle(draft, writer.written)
+        final = _free(folder, m)
+        draft.replace(final)
     sync(folder)
     counted = writer.count
     return {
@@ -94,25 +93,30 @@ def _change(m: Measurement, folder: Path) -> dict[str, Any]:
     final = folder / m.file
     if not final.exists():  # somebody deleted it
         return {"file": ""}
-    draft = _draft(folder, m.name)
     before = hdf5.read_back(final)
-    shutil.copyfile(final, draft)
-    with hdf5.opened(draft) as file:
-        for prefix, metadata in ((PRE, m.metadata), (POST, m.post_metadata)):
-            if metadata is not None:
-                hdf5.put_metadata(file, prefix, metadata)
-    _settle(draft, before)
-    draft.replace(final)
+    with _drafted(folder, m.name) as draft:
+        shutil.copyfile(final, draft)
+        with hdf5.opened(draft) as file:
+            for prefix, metadata in ((PRE, m.metadata), (POST, m.post_metadata)):
+                if metadata is not None:
+                    hdf5.put_metadata(file, prefix, metadata)
+        _settle(draft, before)
+        draft.replace(final)
     sync(folder)
     return {"file": final.name}
 
 
-def _draft(folder: Path, name: str) -> Path:
-    """Begin a draft of our own: a process of a gateway that was killed may still be at its."""
-    descriptor, draft = tempfile.mkstemp(DRAFT, f".{name}.", folder)
-    give_to_owner_of(folder, descriptor)
-    os.close(descriptor)
-    return Path(draft)
+@contextlib.contextmanager
+def _drafted(folder: Path, name: str) -> Iterator[Path]:
+    """Make a draft of our own, which does not stay: the process of a killed gateway may still be at its."""
+    descriptor, path = tempfile.mkstemp(DRAFT, f".{name}.", folder)
+    draft = Path(path)
+    try:
+        give_to_owner_of(folder, descriptor)
+        os.close(descriptor)
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _settle(draft: Path, written: hdf5.Written) -> None:
