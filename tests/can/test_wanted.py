@@ -127,7 +127,7 @@ def test_a_flood_of_ids_takes_no_memory_without_end() -> None:
     bench = Bench(read("plain.dbc"), DecodingSettings(raw_frames="all"))
     kept = 0
     for start in range(0, 20_000, 1000):
-        kept += len(bench.take(*((n, 0x80000000 | n, b"\x01") for n in range(start, start + 1000)))
+        kept += len(bench.take(*((n, 0x80000000 | n, b"\x01") for n in range(start, start + 1000))))
     assert len(bench.names.tags) <= 4098
     assert kept <= 4100
 
