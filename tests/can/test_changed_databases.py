@@ -10,6 +10,9 @@ from tests.can.standin import Machine
 from tests.can.test_session import running, stored, told, values
 
 
+pytestmark = pytest.mark.timeout(30)  # child processes on a busy machine
+
+
 @pytest.fixture(autouse=True)
 def looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "_FILES_S", 0.1)

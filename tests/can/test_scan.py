@@ -30,6 +30,7 @@ from tests.api.plant import Plant, plant
 from tests.can.decoding import DATABASES, Bench, read
 from tests.can.standin import Machine
 
+pytestmark = pytest.mark.timeout(30)  # child processes on a busy machine
 PLAIN = DATABASES / "plain.dbc"
 
 
