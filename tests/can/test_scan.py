@@ -217,7 +217,7 @@ async def test_the_api_scans_beside_the_session(
 ) -> None:
     settings = can.Settings(interface="virtual", channel="scanned", database=PLAIN)
     session = gateway.add("press", "can", lambda link: can.run(Device("press"), settings, link))
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(20):
         while session.health.state != "running":
             await asyncio.sleep(0.02)
     refused = await client.get("/v1/devices/press/scan", headers=gateway.bearer(Role.READ))
