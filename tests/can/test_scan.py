@@ -235,6 +235,19 @@ async def test_the_api_scans_beside_the_session(
     detail = await (await client.get("/v1/devices/press", headers=gateway.bearer(Role.READ))).json()
     assert "scan" in detail["controls"]
     assert {tag["tag"] for tag in detail["tags"]} >= {"EngineData.Gear", "EngineData.Speed"}
+    messages = await client.get("/v1/devices/press/browse", headers=gateway.bearer(Role.READ))
+    nodes = {node["id"]: node for node in (await messages.json())["nodes"]}
+    assert list(nodes) == ["EngineData", "Extended", "Short", "Empty", "NoSignals"]
+    assert nodes["EngineData"]["type"] == "0x100" and nodes["EngineData"]["has_children"]
+    below = await client.get(
+        "/v1/devices/press/browse", params={"node": "EngineData"}, headers=gateway.bearer(Role.READ)
+    )
+    gear = {node["id"]: node for node in (await below.json())["nodes"]}["EngineData.Gear"]
+    assert (gear["type"], gear["value"], gear["meaning"]) == ("uint4", 1, "First")
+    none = await client.get(
+        "/v1/devices/press/browse", params={"node": "Engine"}, headers=gateway.bearer(Role.READ)
+    )
+    assert none.status == 404
     wrong = await client.get("/v1/devices/counter/scan", headers=gateway.bearer(Role.OPERATE))
     assert wrong.status == 409
 
