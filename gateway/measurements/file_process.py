@@ -8,18 +8,17 @@ draft is written, synced, read again from the disk, renamed, and the folder is s
 import contextlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gateway.durable import give_to_owner_of, sync
+from gateway.durable import sync
 from gateway.measurements import hdf5
 from gateway.measurements.metadata import POST, PRE
-from gateway.measurements.names import DRAFT, SUFFIX
+from gateway.measurements.names import SUFFIX
 from gateway.measurements.record import BLOCK_SIZE, Measurement, from_row
+from gateway.measurements.rewriting import drafted, rewriting, settle
 from gateway.store.columns import CorruptBlock
 from gateway.store.recording import Part, decode_part
 from gateway.store.recordings import part_of
@@ -36,7 +35,7 @@ def main() -> None:
     m, folder = from_row(job["measurement"]), Path(job["folder"])
     try:
         answer = _write(m, folder, jobs) if job["do"] == "write" else _change(m, folder)
-    except (OSError, EOFError, RuntimeError) as error:  # h5py tells some failures as the last
+    except (OSError, EOFError, RuntimeError, hdf5.NotHdf5) as error:  # h5py tells some failures as the last
         answer = {"error": str(error)}
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
@@ -44,14 +43,14 @@ def main() -> None:
 
 def _write(m: Measurement, folder: Path, source: BinaryIO) -> dict[str, Any]:
     parts = Parts(source)
-    with _drafted(folder, m.name) as draft:
+    with drafted(folder, m.name) as draft:
         with hdf5.Writer(draft, m) as writer:
             for part in parts:
                 writer.add(part.frames)
             writer.finish()
         if not writer.written.rows:
             return {"file": "", "missing": parts.missing}
-        _settle(draft, writer.written)
+        settle(draft, writer.written)
         final = _free(folder, m)
         draft.replace(final)
     sync(folder)
@@ -93,42 +92,11 @@ def _change(m: Measurement, folder: Path) -> dict[str, Any]:
     final = folder / m.file
     if not final.exists():  # somebody deleted it
         return {"file": ""}
-    before = hdf5.read_back(final)
-    with _drafted(folder, m.name) as draft:
-        shutil.copyfile(final, draft)
-        with hdf5.opened(draft) as file:
-            for prefix, metadata in ((PRE, m.metadata), (POST, m.post_metadata)):
-                if metadata is not None:
-                    hdf5.put_metadata(file, prefix, metadata)
-        _settle(draft, before)
-        draft.replace(final)
-    sync(folder)
+    with rewriting(final) as file:
+        for prefix, metadata in ((PRE, m.metadata), (POST, m.post_metadata)):
+            if metadata is not None:
+                hdf5.put_metadata(file, prefix, metadata)
     return {"file": final.name}
-
-
-@contextlib.contextmanager
-def _drafted(folder: Path, name: str) -> Iterator[Path]:
-    """Make a draft of our own, which does not stay: the process of a killed gateway may still be at its."""
-    descriptor, path = tempfile.mkstemp(DRAFT, f".{name}.", folder)
-    draft = Path(path)
-    try:
-        give_to_owner_of(folder, descriptor)
-        os.close(descriptor)
-        yield draft
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _settle(draft: Path, written: hdf5.Written) -> None:
-    """Return once the draft is on the disk, and reads from there as it was written."""
-    sync(draft)
-    descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
-    if hdf5.read_back(draft) != written:
-        raise OSError(f"{draft} does not read as it was written: the disk may be failing")
 
 
 def _free(folder: Path, m: Measurement) -> Path:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -56,6 +56,10 @@ class Measurements:
         self._written: dict[str, asyncio.Event] = {}
         self.keeper: Keeper | None = None
         """Of what writes the files."""
+        self.changing = asyncio.Lock()
+        """Held while a file that is there is changed or deleted."""
+        self.on_written: Callable[[], None] = _nobody
+        """Called when a file was written or changed."""
 
     @classmethod
     @asynccontextmanager
@@ -127,14 +131,24 @@ class Measurements:
 
         MeasurementRefused: there is no such measurement, or no file of it. ValueError: it cannot be kept.
         """
+        if (m := self._known.get(name)) is not None:
+            m.waits_for_metadata = False
+        return await self.put_metadata(name, None, metadata)
+
+    async def put_metadata(
+        self, name: str, pre: Mapping[str, Any] | None, post: Mapping[str, Any] | None
+    ) -> Measurement:
+        """Take metadata in place of what was, None: it stays as it was. As `post_metadata`."""
         m = self._known.get(name)
         if m is None or m.state == EMPTY:
             raise MeasurementRefused(f"there is no file of a measurement {name}")
-        if metadata is not None:
-            meta.check(metadata)
-            m.post_metadata = metadata
+        for given in (pre, post):
+            if given is not None:
+                meta.check(given)
+        m.metadata = pre if pre is not None else m.metadata
+        m.post_metadata = post if post is not None else m.post_metadata
+        if pre is not None or post is not None:
             m.metadata_due = m.state == WRITTEN
-        m.waits_for_metadata = False
         await self._keep(m)
         self._due.set()
         return m
@@ -273,12 +287,14 @@ class Measurements:
             if m.state == RECORDED:
                 await self._finisher.write(m)
             else:
-                await self._finisher.change(m)
+                async with self.changing:
+                    await self._finisher.change(m)
         except (FileProblem, OSError, NotStored) as error:
             m.problem = f"{m.name}: {error}"
             return m.problem
         _log.info("measurement %s: %s", m.name, f"{m.file} is written" if m.file else "it had no frames")
         self._forget()
+        self.on_written()
         if not m.metadata_due and (event := self._written.pop(m.name, None)):
             event.set()
         return ""
@@ -288,6 +304,10 @@ class Measurements:
         done = [name for name, m in self._known.items() if m.state in (WRITTEN, EMPTY) and not m.metadata_due]
         for name in done[: max(0, len(done) - recordings.ROWS_KEPT)]:
             del self._known[name]
+
+
+def _nobody() -> None:
+    """Nobody is to be told."""
 
 
 def _values(plan: Plan) -> int:
