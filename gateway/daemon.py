@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,14 +21,16 @@ from gateway.config.dropin import refused_by_sandbox
 from gateway.config.projection import project
 from gateway.controls import Certificates
 from gateway.delivered import remember_store
+from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession
 from gateway.listeners import Listeners
 from gateway.logs import Logs
-from gateway.measurements import Measurements
+from gateway.measurements import Catalogue, Measurements
 from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.own_time import OwnTime
+from gateway.redaction import Redaction, secrets_in
 from gateway.store import Store
 from gateway.supervise import Backoff, Health, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
@@ -52,12 +54,22 @@ class _DevicePart:
     session: DeviceSession
     keeper: Keeper
 
+    @property
+    def keepers(self) -> list[Keeper]:
+        return [self.keeper]
+
 
 @dataclass(slots=True)
 class _UploadPart:
     config: UploadConfig
     forwarder: Forwarder
     keeper: Keeper
+    files: Keeper | None
+    """Of what sends its files, where it takes any."""
+
+    @property
+    def keepers(self) -> list[Keeper]:
+        return [self.keeper, *([self.files] if self.files is not None else [])]
 
 
 class Daemon:
@@ -78,6 +90,7 @@ class Daemon:
         self._logs = logs
         self.store: Store
         self._environ = environ
+        self._written: Config
         self._config: Config
         self._loaded_us = self._projected = 0
         self._problems: tuple[str, ...] = ()
@@ -89,6 +102,8 @@ class Daemon:
         self._supervisor = Supervisor(clock)
         self._http = Listeners(self, self._supervisor, state)
         self.measurements: Measurements
+        self.documents = Documents(state, clock, self._document_changed)
+        self.files: Catalogue
         self._own_time: OwnTime
         self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -109,10 +124,13 @@ class Daemon:
 
         return Pki(self.state / "pki")
 
+    @property
+    def logs(self) -> Logs | None:
+        return self._logs
+
     def config(self) -> ConfigInfo:
-        return ConfigInfo(
-            str(self.file), self._loaded_us, self._config.warnings, self._problems, self._projected
-        )
+        warnings = [*self._config.warnings, *self.documents.problems, *self._outvoted()]
+        return ConfigInfo(str(self.file), self._loaded_us, warnings, self._problems, self._projected)
 
     def compat(self) -> Mapping[str, Health]:
         return self._http.compat
@@ -135,6 +153,7 @@ class Daemon:
         """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
         sys.setswitchinterval(SWITCH_S)
         loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
+        await asyncio.to_thread(self.documents.open)
         self._took(loaded.config, loaded.problems)
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
@@ -151,6 +170,7 @@ class Daemon:
             self.measurements = await stack.enter_async_context(
                 Measurements.open(self.store, self.clock, self._supervisor, files, self.id, self._offered)
             )
+            self.files = Catalogue(self.measurements, self.store)
             await stack.enter_async_context(control_socket.listen(self.state, self._answer))
             self._http.start_api(self._config.http)
             await self._http.wait()
@@ -186,7 +206,7 @@ class Daemon:
         await self._notifier.tell("STOPPING=1", "STATUS=stopping")
         await self.measurements.close()
         await self._stop_parts([part.keeper for part in self._devices.values()], _STOP_DEVICES_S)
-        keepers = [part.keeper for part in self._uploads.values()]
+        keepers = [keeper for part in self._uploads.values() for keeper in part.keepers]
         await self._stop_parts([*keepers, *self._http.keepers], _STOP_UPLOADS_S)
 
     async def _stop_parts(self, keepers: list[Keeper], limit_s: float) -> None:
@@ -216,17 +236,35 @@ class Daemon:
     # -- configuration ---------------------------------------------------------------------------
 
     def _took(self, config: Config, problems: tuple[str, ...]) -> None:
-        self._config, self._problems = config, problems
-        self._loaded_us = self.clock.wall_us()
+        self._problems, self._loaded_us = problems, self.clock.wall_us()
         if self._logs is not None:
             self._logs.apply(config.logs)
-        self._projected = project(config).bytes_per_day
+        self._lay_out(config)
         for sentence in config.warnings:
             _log.warning("%s", sentence)
         for sentence in problems:
             _log.error("%s", sentence)
         if problems:
             _log.error("%s is broken; running the last valid configuration", self.file)
+
+    def _lay_out(self, config: Config) -> None:
+        """Let what the documents make run beside what the YAML names."""
+        self._written = config
+        self._config = replace(config, uploads={**self.documents.uploads(), **config.uploads})
+        self._projected = project(self._config).bytes_per_day
+        if self._logs is not None:
+            self._logs.feed.redact = Redaction([*secrets_in(self._config), *self.documents.passwords()])
+
+    def _outvoted(self) -> list[str]:
+        """Return what a document wants to be and cannot: the YAML has the last word."""
+        both = self.documents.uploads().keys() & self._written.uploads.keys()
+        named = f"{self.file.name} names an upload"
+        return [f'{named} "{name}" of its own; that of {name}.yaml is not used' for name in sorted(both)]
+
+    async def _document_changed(self) -> Applied:
+        async with self._reloading:
+            self._lay_out(self._written)
+            return Applied(await self._apply(self._config), self._outvoted())
 
     async def reload(self) -> Mapping[str, Any]:
         """Take the edited file: restart what changed in it, or change nothing and say why."""
@@ -248,6 +286,7 @@ class Daemon:
             return {"ok": False, "problems": list(error.problems)}
         before = self._config
         self._took(config, ())
+        config = self._config
         notes = self._needs_restart(before, config)
         if config.http != before.http:
             await self._stop_parts(self._http.keepers, _STOP_UPLOADS_S)
@@ -279,7 +318,7 @@ class Daemon:
             *(p for n, p in self._devices.items() if config.devices.get(n) != p.config),
             *(p for n, p in self._uploads.items() if config.uploads.get(n) != p.config),
         ]
-        await self._stop_parts([part.keeper for part in gone], _STOP_DEVICES_S)
+        await self._stop_parts([keeper for part in gone for keeper in part.keepers], _STOP_DEVICES_S)
         devices = {n: c for n, c in config.devices.items() if self._running(self._devices.get(n)) != c}
         uploads = {n: c for n, c in config.uploads.items() if self._running(self._uploads.get(n)) != c}
         changed = sorted({part.keeper.name for part in gone})
@@ -338,11 +377,16 @@ class Daemon:
         return _DevicePart(config, session, keeper)
 
     def _start_upload(self, config: UploadConfig) -> _UploadPart:
-        forwarder = Forwarder(config.id, config.kind, config.settings, self.store, self.clock, self.id)
-        keeper = self._supervisor.keep(
-            f"upload {config.id}", forwarder.run, backoff=Backoff(first_s=1.0, cap_s=60.0)
+        forwarder = Forwarder(
+            config.id, config.kind, config.settings, self.store, self.clock, self.id, files=self.files
         )
-        return _UploadPart(config, forwarder, keeper)
+        backoff = Backoff(first_s=1.0, cap_s=60.0)
+        keeper = self._supervisor.keep(f"upload {config.id}", forwarder.run, backoff=backoff)
+        files = None
+        if forwarder.files is not None:
+            name = f"files of upload {config.id}"
+            files = self._supervisor.keep(name, forwarder.files.run, backoff=backoff)
+        return _UploadPart(config, forwarder, keeper, files)
 
     # -- systemd and the command line -----------------------------------------------------------
 
@@ -407,6 +451,6 @@ class Daemon:
 
     def _keepers(self) -> list[Keeper]:
         devices = [part.keeper for part in self._devices.values()]
-        uploads = [part.keeper for part in self._uploads.values()]
+        uploads = [keeper for part in self._uploads.values() for keeper in part.keepers]
         files = self.measurements.keeper
         return [*self._http.keepers, *([files] if files else []), *devices, *uploads]

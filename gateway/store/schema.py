@@ -142,6 +142,15 @@ def _recordings(db: Any) -> None:
     db["recording"].create({"id": int, "data": bytes}, pk="id")
 
 
+def _files(db: Any) -> None:
+    db["file"].create(
+        {"upload": str, "name": str, "revision": int, "due": int, "since_us": int, "replace": str,
+         "intent": str, "local": str, "md5": str, "size": int, "etag": str, "remote_id": str,
+         "stored_us": int, "remote": str, "crc": int},
+        pk=("upload", "name"), not_null={"crc"},
+    )  # fmt: skip
+
+
 def put_meta(conn: sqlite3.Connection, key: str, value: object) -> None:
     """Write a row of `meta`."""
     conn.execute(
@@ -165,7 +174,7 @@ def schema_crc(conn: sqlite3.Connection) -> int:
     return row_crc(*(field for row in rows for field in row))
 
 
-MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history, _recordings)
+MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history, _recordings, _files)
 """Never edited once released: the n-th brings a file from version n-1 to n, given a sqlite_utils Database."""
 
 
@@ -175,7 +184,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         for pragma in (
             f"page_size={PAGE_BYTES}", "auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL",
-            "secure_delete=OFF", "journal_size_limit=8388608", "wal_autocheckpoint=4000", "temp_store=MEMORY",
+            "secure_delete=OFF", "journal_size_limit=8388608", "wal_autocheckpoint=0", "temp_store=MEMORY",
             "cache_size=-4096", "trusted_schema=OFF",
         ):  # fmt: skip
             conn.execute(f"PRAGMA {pragma}").fetchall()
