@@ -18,7 +18,7 @@ from gateway.measurements import hdf5
 from gateway.measurements.metadata import POST, PRE
 from gateway.measurements.names import SUFFIX
 from gateway.measurements.record import BLOCK_SIZE, Measurement, from_row
-from gateway.measurements.rewriting import draft, rewriting, settle
+from gateway.measurements.rewriting import drafted, rewriting, settle
 from gateway.store.columns import CorruptBlock
 from gateway.store.recording import Part, decode_part
 from gateway.store.recordings import part_of
@@ -35,25 +35,24 @@ def main() -> None:
     m, folder = from_row(job["measurement"]), Path(job["folder"])
     try:
         answer = _write(m, folder, jobs) if job["do"] == "write" else _change(m, folder)
-    except (OSError, EOFError, RuntimeError) as error:  # h5py tells some failures as the last
+    except (OSError, EOFError, RuntimeError, hdf5.NotHdf5) as error:  # h5py tells some failures as the last
         answer = {"error": str(error)}
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 
 def _write(m: Measurement, folder: Path, source: BinaryIO) -> dict[str, Any]:
-    made = draft(folder, m.name)
     parts = Parts(source)
-    with hdf5.Writer(made, m) as writer:
-        for part in parts:
-            writer.add(part.frames)
-        writer.finish()
-    if not writer.written.rows:
-        made.unlink()
-        return {"file": "", "missing": parts.missing}
-    settle(made, writer.written)
-    final = _free(folder, m)
-    made.replace(final)
+    with drafted(folder, m.name) as draft:
+        with hdf5.Writer(draft, m) as writer:
+            for part in parts:
+                writer.add(part.frames)
+            writer.finish()
+        if not writer.written.rows:
+            return {"file": "", "missing": parts.missing}
+        settle(draft, writer.written)
+        final = _free(folder, m)
+        draft.replace(final)
     sync(folder)
     counted = writer.count
     return {

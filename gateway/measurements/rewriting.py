@@ -16,24 +16,29 @@ from gateway.measurements import hdf5
 from gateway.measurements.names import DRAFT
 
 
-def draft(folder: Path, name: str) -> Path:
-    """Begin a draft of our own: a process of a gateway that was killed may still be at its."""
-    descriptor, made = tempfile.mkstemp(DRAFT, f".{name}.", folder)
-    give_to_owner_of(folder, descriptor)
-    os.close(descriptor)
-    return Path(made)
+@contextmanager
+def drafted(folder: Path, name: str) -> Iterator[Path]:
+    """Make a draft of our own, which does not stay: the process of a killed gateway may still be at its."""
+    descriptor, path = tempfile.mkstemp(DRAFT, f".{name}.", folder)
+    draft = Path(path)
+    try:
+        give_to_owner_of(folder, descriptor)
+        os.close(descriptor)
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
 
 
-def settle(made: Path, written: hdf5.Written) -> None:
+def settle(draft: Path, written: hdf5.Written) -> None:
     """Return once the draft is on the disk, and reads from there as it was written."""
-    sync(made)
-    descriptor = os.open(made, os.O_RDONLY | os.O_CLOEXEC)
+    sync(draft)
+    descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
-    if hdf5.read_back(made) != written:
-        raise OSError(f"{made} does not read as it was written: the disk may be failing")
+    if hdf5.read_back(draft) != written:
+        raise OSError(f"{draft} does not read as it was written: the disk may be failing")
 
 
 @contextmanager
@@ -42,14 +47,11 @@ def rewriting(final: Path) -> Iterator[Any]:
     with hdf5.looking(final) as file:
         if hdf5.TABLE not in file:
             raise hdf5.NotHdf5(f"it is no measurement: it has no table {hdf5.TABLE}")
-    made = draft(final.parent, final.stem)
-    try:
-        before = hdf5.read_back(final)
-        shutil.copyfile(final, made)
-        with hdf5.opened(made) as file:
+    before = hdf5.read_back(final)
+    with drafted(final.parent, final.stem) as draft:
+        shutil.copyfile(final, draft)
+        with hdf5.opened(draft) as file:
             yield file
-        settle(made, before)
-        made.replace(final)
-        sync(final.parent)
-    finally:
-        made.unlink(missing_ok=True)
+        settle(draft, before)
+        draft.replace(final)
+    sync(final.parent)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from gateway.measurements.record import EMPTY, RECORDED, RECORDING, WRITTEN, Mea
 from gateway.measurements.room import Room
 from gateway.measurements.session import Session
 from gateway.model import NotStored
-from gateway.store import Store, recordings
+from gateway.store import Store, StoreProblem, recordings
 from gateway.supervise import Backoff, Keeper, Supervisor
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ class Measurements:
     ) -> AsyncIterator["Measurements"]:  # fmt: skip
         """Finish what an earlier run left, and take new ones; what runs at the end is kept as interrupted."""
         mine = cls(store, clock, supervisor, folder, gateway, find, child=child)
-        await mine._load()
+        with suppress(StoreProblem):  # then what writes the files says so, and tries again
+            await mine._load()
         mine.keeper = supervisor.keep("files of measurements", mine._finish, backoff=Backoff(1.0, 60.0))
         try:
             yield mine
@@ -109,14 +110,14 @@ class Measurements:
             raise MeasurementRefused(f"{device} is not measuring")
         session.stop()
         await session.ended.wait()
-        if session.opened.cancelled() or session.opened.exception():
+        if not session.began:
             raise MeasurementRefused(f"the measurement of {device} did not begin")
         return session.measurement
 
     def running(self, device: str) -> Measurement | None:
         """Return the measurement that runs."""
         session = self._sessions.get(device)
-        return session.measurement if session is not None and session.opened.done() else None
+        return session.measurement if session is not None and session.began else None
 
     def find(self, name: str) -> Measurement | None:
         return self._known.get(name)
@@ -258,6 +259,7 @@ class Measurements:
 
     async def _finish(self, keeper: Keeper) -> None:
         """Write the files that are due; where that fails, the supervisor tries again."""
+        await self._load()
         while not await self._store.searched():
             keeper.report("waiting", "for a damaged file of the store to be searched")
             await self._clock.sleep(_LOOK_S)
