@@ -28,8 +28,6 @@ from gateway.model import GatewayError
 from gateway.sensors import SensorLibrary
 
 _log = logging.getLogger(__name__)
-
-
 _FOREIGN: Final = "it was not written by the gateway and may hold a password, so it is not shown; upload it"
 
 
@@ -78,6 +76,7 @@ class Documents:
             self._kept[kind.name] = kept = self._load(kind)
             if kept.refused is not None:
                 _log.error("%s is not used: %s", kind.filename, kept.refused)
+        self._forget_passwords()  # one that a power cut left, whose document was not stored
 
     # -- what they mean ------------------------------------------------------------------------
 
