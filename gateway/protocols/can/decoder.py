@@ -12,6 +12,7 @@ from gateway.protocols.can.database import Database, Message, id_text
 from gateway.protocols.can.j1939 import pgn_filter
 from gateway.protocols.can.keeping import Keeper
 from gateway.protocols.can.matching import Matching
+from gateway.protocols.can.overdue import Overdue
 from gateway.protocols.can.reception import Reception
 from gateway.protocols.can.tags import DecodingSettings
 from gateway.protocols.can.transport import CONNECTION, DATA, Reassembly
@@ -23,6 +24,8 @@ _EXACTLY: Final = {
 }
 _MOST_IDS: Final = 8192
 _MOST_SENDERS: Final = 4096
+_MOST_SOURCES: Final = 32
+"""Of one J1939 message: each makes tags of its own."""
 _MOST_FILTERS: Final = 512
 """CAN_RAW_FILTER_MAX of the kernel."""
 _LONGEST_UNIT: Final = 64
@@ -40,19 +43,19 @@ class Decoder:
         self._wanted = Wanted(device, settings, database)
         self.problems = tuple(self._wanted.problems.values())
         """Sentences on listed tags that the databases do not have."""
-        self.notes = database.notes
-        """Sentences on what the files have and cannot be used."""
-        self.untaken = 0
-        """Frames of which nothing is wanted, or that no database knows."""
+        self.database = database
         self.matching = Matching(database)
         self._reassembly = Reassembly() if self.matching.groups else None
         self._mains: dict[str, int] = link.memory.setdefault("can sources", {})
         """Whose frames of a J1939 message have the plain names: the first sender that was heard."""
+        self._sources: dict[str, int] = {}
+        """How many senders a message has."""
         self._receptions: dict[int, Reception | None] = {}
         self._senders: dict[tuple[str, int | None], Reception | None] = {}
         self._waiting: set[Keeper] = set()
         self._keepers: dict[str, tuple[Wish, Keeper]] = {}
         self._touched: list[Reception] = []
+        self._watch = Overdue(settings.overdue_ms, link)
         self._crowd: list[str] = []
         """Sentences on senders whose frames are not kept."""
         for wish in self._wanted.all_listed():
@@ -66,10 +69,7 @@ class Decoder:
                 reception = receptions[can_id]
             except KeyError:
                 reception = self._met(can_id)
-            if reception is None:
-                self.untaken += 1
-                continue
-            if reception.last == payload:
+            if reception is None or reception.last == payload:
                 continue
             if reception.compared:
                 reception.last = payload
@@ -83,6 +83,7 @@ class Decoder:
         for reception in touched:
             reception.take(frames.flags, batch)
         touched.clear()
+        self._watch.heard(frames.ids)
         return batch
 
     def forget(self) -> None:
@@ -100,6 +101,7 @@ class Decoder:
             keeper.release(now_us, batch)
         if self._reassembly is not None:
             self._reassembly.expire(now_us)
+        self._watch.look(batch)
         return batch
 
     def filters(self) -> list[tuple[int, int]]:
@@ -128,7 +130,7 @@ class Decoder:
                 f"PGN {pgn}: {count} messages of the transport protocol came without all their packets"
                 for pgn, count in packets.lost.items()
             ]
-        return [*said, *self._crowd]
+        return [*said, *self._watch.sentences(), *self._crowd]
 
     def tag_states(self) -> Mapping[str, TagState]:
         """Return the state of every tag that was listed or heard (controls.TagStates)."""
@@ -140,6 +142,14 @@ class Decoder:
             found[tag] = TagState("bad", self._device.tags[tag].signal, detail=sentence)
         return found
 
+    def collected(self) -> dict[str, int]:
+        """Return the series of the signals that are stored unscaled, by their names in the database."""
+        return {
+            wish.settings.signal: keeper.series
+            for wish, keeper in reversed(self._keepers.values())
+            if (wish.settings.scale, wish.settings.offset) == (1, 0)
+        }
+
     # -- which message a frame is ------------------------------------------------------------------
 
     def _met(self, can_id: int) -> Reception | None:
@@ -147,6 +157,8 @@ class Decoder:
         found = self._reception(can_id)
         if len(self._receptions) < _MOST_IDS:
             self._receptions[can_id] = found
+            if found is not None:
+                self._watch.add(can_id, found)
         return found
 
     def _reception(self, can_id: int) -> Reception | None:
@@ -155,6 +167,14 @@ class Decoder:
             return self._unknown(can_id)
         key = message.name, source
         if key not in self._senders:
+            count = self._sources[message.name] = self._sources.get(message.name, 0) + 1
+            if count > _MOST_SOURCES:
+                if count == _MOST_SOURCES + 1:
+                    self._crowd.append(
+                        f"{message.name} comes from more than {_MOST_SOURCES} source addresses: those that "
+                        "came first are kept"
+                    )
+                return None
             main = source is None or self._mains.setdefault(message.name, source) == source
             wishes = self._wanted.of(message, source, main=main)
             if not wishes and not main and self._wanted.of(message, None, main=True):
@@ -163,7 +183,8 @@ class Decoder:
                     f"{message.name} comes from source address 0x{source:02X} too, and only that of "
                     f"0x{first:02X} is kept: give the tags a `source`"
                 )
-            self._senders[key] = Reception(message, source, wishes, self._keeper) if wishes else None
+            strange = self._wanted.of_strange(message, source, main=main)
+            self._senders[key] = Reception(message, wishes, self._keeper, strange) if wishes else None
         return self._senders[key]
 
     def _unknown(self, can_id: int) -> Reception | None:
@@ -174,7 +195,7 @@ class Decoder:
         wishes = self._wanted.of_unknown(can_id, name)
         if not wishes or can_id & REMOTE or len(self._senders) >= _MOST_SENDERS:
             return None
-        found = self._senders[key] = Reception(Message(name, can_id, 0), None, wishes, self._keeper)
+        found = self._senders[key] = Reception(Message(name, can_id, 0), wishes, self._keeper)
         return found
 
     def _reassemble(self, reassembly: Reassembly, frames: Frames) -> None:
