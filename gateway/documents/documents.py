@@ -93,6 +93,10 @@ class Documents:
         upload = content.upload() if isinstance(content, Dataspace) else None
         return {} if upload is None else {upload.id: upload}
 
+    def waiting(self) -> list[str]:
+        """Return the uploads that a document may mean which cannot be used now: nothing of theirs may go."""
+        return [dataspace.UPLOAD] if self._kept[dataspace.UPLOAD].refused is not None else []
+
     def passwords(self) -> list[str]:
         """Return what must not be shown anywhere."""
         content = self._kept[dataspace.UPLOAD].content
