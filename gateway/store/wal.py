@@ -8,9 +8,10 @@ later checkpoint writes it again, and the log is begun anew over it.
 import logging
 import os
 import sqlite3
-import struct
 from bisect import bisect_left
 from pathlib import Path
+
+from gateway.store.pages import PAGE_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -22,9 +23,9 @@ _PATIENCE_MS = 500
 _USUAL_MS = 5000
 _MUCH = 4
 _REST = 6
-_HEADER = struct.Struct(">8xI4x8s8x")
-_FRAME_HEADER = struct.Struct(">8x8s8x")
-"""Page size and salts; the salts of a frame (sqlite.org/fileformat2.html, 4.1)."""
+_HEADER_BYTES = 32
+_FRAME_BYTES = 24 + PAGE_BYTES
+"""Of the log: sqlite.org/fileformat2.html, 4.1."""
 
 
 class WriteAheadLog:
@@ -47,24 +48,24 @@ class WriteAheadLog:
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _frames(self) -> int:
-        """Count the frames since it was begun anew: those with the salts of its header.
+        """Count the frames of this round; those of an earlier one stand behind, with other salts.
 
-        The index in the -shm would say it, but to close a file gives up all POSIX locks that this process has
-        on it, SQLite's too: another process would then clear it under our feet.
+        The log itself is read, never its index: to close that, or the hot file, would give up the locks that
+        SQLite's connections of this process have on it (fcntl(2)), and the next process to open the store
+        would take itself for the first and cut the index short under them.
         """
         try:
+            if self._path.stat().st_size < _HEADER_BYTES + CHECKPOINT_PAGES * _FRAME_BYTES:
+                return 0
             with self._path.open("rb", buffering=0) as log:
-                page_bytes, salts = _HEADER.unpack(log.read(_HEADER.size))
-                frame_bytes = _FRAME_HEADER.size + page_bytes
-                there = range((os.fstat(log.fileno()).st_size - _HEADER.size) // frame_bytes)
+                salts = os.pread(log.fileno(), 8, 16)
+                there = range((os.fstat(log.fileno()).st_size - _HEADER_BYTES) // _FRAME_BYTES)
 
-                def is_older(number: int) -> bool:
-                    at = _HEADER.size + number * frame_bytes
-                    head = os.pread(log.fileno(), _FRAME_HEADER.size, at)
-                    return bool(_FRAME_HEADER.unpack(head)[0] != salts)
+                def older(n: int) -> bool:
+                    return os.pread(log.fileno(), 8, _HEADER_BYTES + n * _FRAME_BYTES + 8) != salts
 
-                return bisect_left(there, x=True, key=is_older)
-        except (OSError, struct.error):
+                return bisect_left(there, x=True, key=older)
+        except OSError:
             return 0  # `look` sees how large it is
 
     def look(self, conn: sqlite3.Connection) -> None:
