@@ -4,10 +4,10 @@ from array import array
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from gateway.model import GatewayError, Receipt, Value
+from gateway.sensors import SensorLibrary
 
 
 class NotPollable(GatewayError):
@@ -98,6 +98,99 @@ class Certificates(Protocol):
 
     def distrust(self, name: str) -> int:
         """Remove one by its thumbprint; return how many files went."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong in a document, and where: line and column from 1."""
+
+    field: str
+    """The names down to it, as in "sensors.3.volt_min"; "" for the whole."""
+    line: int
+    column: int
+    message: str
+
+
+class DocumentRefused(GatewayError):
+    """A document cannot be used, and all the reasons. `unreadable`: it is not even YAML."""
+
+    def __init__(self, name: str, faults: Sequence[Fault], *, unreadable: bool = False) -> None:
+        first, rest = faults[0], len(faults) - 1
+        more = f" (and {rest} more)" if rest else ""
+        super().__init__(f"{name}:{first.line}:{first.column}: {first.message}{more}")
+        self.faults, self.unreadable = tuple(faults), unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentHeader:
+    """The `info` block of a document, as ICOapi's clients show it."""
+
+    schema_name: str
+    schema_version: str
+    config_name: str
+    config_date: str
+    """ISO 8601."""
+    config_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentVersion:
+    """An earlier version of a document, kept when another took its place."""
+
+    filename: str
+    timestamp: str
+    """When it was replaced, ISO 8601 in UTC."""
+    info_header: DocumentHeader | None
+    """None: it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentInfo:
+    """A document as it is kept, in ICOapi's words."""
+
+    endpoint: str
+    """Its name in `/v1/config`: "sensors", "metadata" or "dataspace"."""
+    name: str
+    """A title."""
+    filename: str
+    description: str
+    timestamp: str | None
+    """When it was stored, ISO 8601 in UTC; None: nothing was stored, the built-in one is in force."""
+    info_header: DocumentHeader | None
+    problems: Sequence[Fault]
+    """Why it is not used, where it is broken on the disk."""
+    backup: Sequence[DocumentVersion]
+    """Newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentStored:
+    """What came of storing a document."""
+
+    info_header: DocumentHeader
+    backup: str | None
+    """The file name that the version before it has now; None: it was the same already."""
+    changed: Sequence[str]
+    """What was restarted because of it, such as "upload dataspace"."""
+    warnings: Sequence[str]
+
+
+class Documents(Protocol):
+    """sensors.yaml, metadata.yaml and dataspace.yaml; what has no `async` blocks, but for `sensors`."""
+
+    def listed(self) -> Sequence[DocumentInfo]: ...
+
+    def text(self, name: str) -> bytes:
+        """Return the YAML of a document; no secret is in it. KeyError: there is no such document."""
+
+    async def store(self, name: str, data: bytes) -> DocumentStored:
+        """Put YAML in a document's place. DocumentRefused: it will not do. KeyError: no such document."""
+
+    async def restore(self, name: str, filename: str) -> DocumentStored:
+        """Put an earlier version in its place. KeyError: there is none. DocumentRefused: as for `store`."""
+
+    def sensors(self) -> SensorLibrary:
+        """Return the sensors in force. DocumentRefused: what was stored is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,19 +297,65 @@ class Push(Protocol):
 
 @runtime_checkable
 class RemoteFiles(Protocol):
-    """The files at a target that takes files."""
+    """The files at a target that takes files. All raise UploadProblem, with a sentence."""
 
-    async def list(self) -> Sequence[Mapping[str, Any]]:
+    async def list(self) -> "Sequence[RemoteFile]":
         """List what is there."""
 
     async def authenticate(self) -> None:
         """Log in anew."""
 
-    async def healthy(self) -> bool:
-        """Ask the target whether it would take a file now."""
+    async def check(self) -> None:
+        """Return where the target would take a file now."""
 
-    async def replace(self, remote_id: str, path: Path) -> None:
-        """Store the file over a remote one."""
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file at a target."""
+
+    id: str
+    name: str
+    size: int | None
+    """None: the target does not say."""
+    etag: str
+    """As listed: of files sent in one piece mostly their MD5."""
+    stored: bool
+    """Its bytes are there; False: it was announced only."""
+    modified: str
+    """When its bytes were stored, in the target's words; "" where it does not say."""
+    metadata: Mapping[str, Any]
+    listed: Mapping[str, Any]
+    """All that the target says of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """How one measurement file is with one upload."""
+
+    state: str
+    """not_uploaded, updating (being sent), up_to_date, outdated (the target has it as it was before) or error
+    (it could not be sent, which is tried again)."""
+    queued: bool = False
+    """It is to be sent."""
+    detail: str = ""
+    """A sentence: why it is not up to date."""
+    attempts: int = 0
+    """That failed in a row."""
+    sent_bytes: int = 0
+    """Of the file being sent."""
+    remote_id: str = ""
+    uploaded_us: int | None = None
+    """When the target was seen to have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """Whether a target took files when it was asked last."""
+
+    healthy: bool | None
+    """None: it was not asked yet."""
+    detail: str = ""
+    checked_us: int | None = None
 
 
 class NodeProblem(GatewayError):

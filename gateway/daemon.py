@@ -8,15 +8,12 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway import control_socket, protocols
-from gateway.api import tls
-from gateway.api.app import build_app
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
-from gateway.api.server import serve
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.config import Config, ConfigProblems, DeviceConfig, UploadConfig, load_or_last_good, take
@@ -24,13 +21,16 @@ from gateway.config.dropin import refused_by_sandbox
 from gateway.config.projection import project
 from gateway.controls import Certificates
 from gateway.delivered import remember_store
+from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession
+from gateway.listeners import Listeners
 from gateway.logs import Logs
-from gateway.measurements import Measurements
+from gateway.measurements import Catalogue, Measurements
 from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.own_time import OwnTime
+from gateway.redaction import Redaction, secrets_in
 from gateway.store import Store
 from gateway.supervise import Backoff, Health, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
@@ -42,7 +42,6 @@ _STOP_DEVICES_S = 4.0
 _STOP_UPLOADS_S = 1.5
 # With an attempt that leads nowhere, given up after 4 s, a device that is back is in use within 10 s.
 _DEVICE_BACKOFF_S = 5.0
-_API_UP_S = 5.0
 _WRITER_LIMIT_S = 60.0
 _FORWARDER_LIMIT_S = 120.0
 SWITCH_S = 0.001
@@ -55,12 +54,22 @@ class _DevicePart:
     session: DeviceSession
     keeper: Keeper
 
+    @property
+    def keepers(self) -> list[Keeper]:
+        return [self.keeper]
+
 
 @dataclass(slots=True)
 class _UploadPart:
     config: UploadConfig
     forwarder: Forwarder
     keeper: Keeper
+    files: Keeper | None
+    """Of what sends its files, where it takes any."""
+
+    @property
+    def keepers(self) -> list[Keeper]:
+        return [self.keeper, *([self.files] if self.files is not None else [])]
 
 
 class Daemon:
@@ -81,21 +90,20 @@ class Daemon:
         self._logs = logs
         self.store: Store
         self._environ = environ
+        self._written: Config
         self._config: Config
         self._loaded_us = self._projected = 0
         self._problems: tuple[str, ...] = ()
         self._listeners: list[BatchListener] = []
         self._devices: dict[str, _DevicePart] = {}
         self._uploads: dict[str, _UploadPart] = {}
-        self._api: Keeper | None = None
-        self._api_address: tuple[str, int] | None = None
-        self._api_fingerprint = ""
-        self._api_up = asyncio.Event()
-        self._timeseries: Keeper | None = None
         self._notifier = Notifier()
         self._watchdog = Watchdog(self._notifier, clock, self._watched)
         self._supervisor = Supervisor(clock)
+        self._http = Listeners(self, self._supervisor, state)
         self.measurements: Measurements
+        self.documents = Documents(state, clock, self._document_changed)
+        self.files: Catalogue
         self._own_time: OwnTime
         self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -116,13 +124,16 @@ class Daemon:
 
         return Pki(self.state / "pki")
 
+    @property
+    def logs(self) -> Logs | None:
+        return self._logs
+
     def config(self) -> ConfigInfo:
-        return ConfigInfo(
-            str(self.file), self._loaded_us, self._config.warnings, self._problems, self._projected
-        )
+        warnings = [*self._config.warnings, *self.documents.problems, *self._outvoted()]
+        return ConfigInfo(str(self.file), self._loaded_us, warnings, self._problems, self._projected)
 
     def compat(self) -> Mapping[str, Health]:
-        return {"timeseries": self._timeseries.health} if self._timeseries is not None else {}
+        return self._http.compat
 
     def log_files(self) -> LogFilesInfo | None:
         files = self._logs.files if self._logs is not None else None
@@ -142,6 +153,7 @@ class Daemon:
         """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
         sys.setswitchinterval(SWITCH_S)
         loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
+        await asyncio.to_thread(self.documents.open)
         self._took(loaded.config, loaded.problems)
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
@@ -158,12 +170,12 @@ class Daemon:
             self.measurements = await stack.enter_async_context(
                 Measurements.open(self.store, self.clock, self._supervisor, files, self.id, self._offered)
             )
+            self.files = Catalogue(self.measurements, self.store)
             await stack.enter_async_context(control_socket.listen(self.state, self._answer))
-            self._start_api()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._api_up.wait(), _API_UP_S)
+            self._http.start_api(self._config.http)
+            await self._http.wait()
             await self._apply(self._config)
-            self._start_compat()
+            self._http.start_compat(self._config.http)
             stack.callback(self._handle_signals())
             self._start_watchdog()
             await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
@@ -183,7 +195,7 @@ class Daemon:
     @property
     def address(self) -> tuple[str, int] | None:
         """Where the API listens, once it does."""
-        return self._api_address
+        return self._http.address
 
     def _offered(self, device: str, contract: type[C]) -> C | None:
         """Return what a device's live session offers."""
@@ -194,8 +206,8 @@ class Daemon:
         await self._notifier.tell("STOPPING=1", "STATUS=stopping")
         await self.measurements.close()
         await self._stop_parts([part.keeper for part in self._devices.values()], _STOP_DEVICES_S)
-        keepers = [part.keeper for part in self._uploads.values()]
-        await self._stop_parts([*keepers, *self._listening()], _STOP_UPLOADS_S)
+        keepers = [keeper for part in self._uploads.values() for keeper in part.keepers]
+        await self._stop_parts([*keepers, *self._http.keepers], _STOP_UPLOADS_S)
 
     async def _stop_parts(self, keepers: list[Keeper], limit_s: float) -> None:
         if not keepers:
@@ -224,17 +236,35 @@ class Daemon:
     # -- configuration ---------------------------------------------------------------------------
 
     def _took(self, config: Config, problems: tuple[str, ...]) -> None:
-        self._config, self._problems = config, problems
-        self._loaded_us = self.clock.wall_us()
+        self._problems, self._loaded_us = problems, self.clock.wall_us()
         if self._logs is not None:
             self._logs.apply(config.logs)
-        self._projected = project(config).bytes_per_day
+        self._lay_out(config)
         for sentence in config.warnings:
             _log.warning("%s", sentence)
         for sentence in problems:
             _log.error("%s", sentence)
         if problems:
             _log.error("%s is broken; running the last valid configuration", self.file)
+
+    def _lay_out(self, config: Config) -> None:
+        """Let what the documents make run beside what the YAML names."""
+        self._written = config
+        self._config = replace(config, uploads={**self.documents.uploads(), **config.uploads})
+        self._projected = project(self._config).bytes_per_day
+        if self._logs is not None:
+            self._logs.feed.redact = Redaction([*secrets_in(self._config), *self.documents.passwords()])
+
+    def _outvoted(self) -> list[str]:
+        """Return what a document wants to be and cannot: the YAML has the last word."""
+        both = self.documents.uploads().keys() & self._written.uploads.keys()
+        named = f"{self.file.name} names an upload"
+        return [f'{named} "{name}" of its own; that of {name}.yaml is not used' for name in sorted(both)]
+
+    async def _document_changed(self) -> Applied:
+        async with self._reloading:
+            self._lay_out(self._written)
+            return Applied(await self._apply(self._config), self._outvoted())
 
     async def reload(self) -> Mapping[str, Any]:
         """Take the edited file: restart what changed in it, or change nothing and say why."""
@@ -256,13 +286,14 @@ class Daemon:
             return {"ok": False, "problems": list(error.problems)}
         before = self._config
         self._took(config, ())
+        config = self._config
         notes = self._needs_restart(before, config)
         if config.http != before.http:
-            await self._stop_parts(self._listening(), _STOP_UPLOADS_S)
-            self._start_api()
+            await self._stop_parts(self._http.keepers, _STOP_UPLOADS_S)
+            self._http.start_api(config.http)
         changed = await self._apply(config)
         if config.http != before.http:
-            self._start_compat()
+            self._http.start_compat(config.http)
         for note in notes:
             _log.warning("%s", note)
         _log.info("reloaded %s; restarted: %s", self.file, ", ".join(changed) or "nothing")
@@ -287,7 +318,7 @@ class Daemon:
             *(p for n, p in self._devices.items() if config.devices.get(n) != p.config),
             *(p for n, p in self._uploads.items() if config.uploads.get(n) != p.config),
         ]
-        await self._stop_parts([part.keeper for part in gone], _STOP_DEVICES_S)
+        await self._stop_parts([keeper for part in gone for keeper in part.keepers], _STOP_DEVICES_S)
         devices = {n: c for n, c in config.devices.items() if self._running(self._devices.get(n)) != c}
         uploads = {n: c for n, c in config.uploads.items() if self._running(self._uploads.get(n)) != c}
         changed = sorted({part.keeper.name for part in gone})
@@ -346,39 +377,16 @@ class Daemon:
         return _DevicePart(config, session, keeper)
 
     def _start_upload(self, config: UploadConfig) -> _UploadPart:
-        forwarder = Forwarder(config.id, config.kind, config.settings, self.store, self.clock, self.id)
-        keeper = self._supervisor.keep(
-            f"upload {config.id}", forwarder.run, backoff=Backoff(first_s=1.0, cap_s=60.0)
+        forwarder = Forwarder(
+            config.id, config.kind, config.settings, self.store, self.clock, self.id, files=self.files
         )
-        return _UploadPart(config, forwarder, keeper)
-
-    def _start_api(self) -> None:
-        self._api_up.clear()
-        self._api = self._supervisor.keep("api", self._serve)
-
-    async def _serve(self, keeper: Keeper) -> None:
-        app = build_app(self, self._config.http)
-        async with serve(app, self._config.http, self.state) as self._api_address:
-            self._api_fingerprint = await asyncio.to_thread(tls.fingerprint, self._config.http, self.state)
-            keeper.report("running", "listening on {}:{}".format(*self._api_address))
-            self._api_up.set()
-            await asyncio.Event().wait()
-
-    def _start_compat(self) -> None:
-        self._timeseries = None
-        settings = self._config.http.compat.timeseries
-        if settings is None:
-            return
-
-        async def attempt(keeper: Keeper) -> None:
-            from gateway.api.compat import timeseries  # what the YAML does not name is not imported
-
-            await timeseries.run(self, self._config.http, settings, self.state, keeper.report)
-
-        self._timeseries = self._supervisor.keep("http.compat.timeseries", attempt)
-
-    def _listening(self) -> list[Keeper]:
-        return [keeper for keeper in (self._api, self._timeseries) if keeper is not None]
+        backoff = Backoff(first_s=1.0, cap_s=60.0)
+        keeper = self._supervisor.keep(f"upload {config.id}", forwarder.run, backoff=backoff)
+        files = None
+        if forwarder.files is not None:
+            name = f"files of upload {config.id}"
+            files = self._supervisor.keep(name, forwarder.files.run, backoff=backoff)
+        return _UploadPart(config, forwarder, keeper, files)
 
     # -- systemd and the command line -----------------------------------------------------------
 
@@ -416,9 +424,9 @@ class Daemon:
             "ok": not self._problems,
             "id": self.id,
             "version": self.version,
-            "address": self._api_address,
-            "url": self._url(),
-            "fingerprint": self._api_fingerprint,
+            "address": self._http.address,
+            "url": self._http.url,
+            "fingerprint": self._http.fingerprint,
             "file": str(self.file),
             "store": str(self.store.folder.absolute()),
             "flash": str(store.flash),
@@ -432,19 +440,10 @@ class Daemon:
             },
         }
 
-    def _url(self) -> str:
-        """Return where a command on this machine reaches the API, "" where it does not listen."""
-        if self._api_address is None:
-            return ""
-        host, port = self._api_address
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        scheme = "http" if self._config.http.tls == "off" else "https"
-        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
     def _health(self) -> Mapping[str, Any]:
         """Say what a new start could mend: a part that stands, an API that does not listen."""
         standing = self._watchdog.standing()
-        api = self._api.health if self._api is not None else Health()
+        api = self._http.api
         problems = [standing] if standing else []
         if api.state != "running":
             problems.append(f"the API does not listen: {api.detail or api.state}")
@@ -452,6 +451,6 @@ class Daemon:
 
     def _keepers(self) -> list[Keeper]:
         devices = [part.keeper for part in self._devices.values()]
-        uploads = [part.keeper for part in self._uploads.values()]
+        uploads = [keeper for part in self._uploads.values() for keeper in part.keepers]
         files = self.measurements.keeper
-        return [*self._listening(), *([files] if files else []), *devices, *uploads]
+        return [*self._http.keepers, *([files] if files else []), *devices, *uploads]

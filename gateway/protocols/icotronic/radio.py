@@ -54,12 +54,14 @@ class Radio:
         self.problem = ""
         """Why no node is connected, where that is not as it should be."""
         self.lost: tuple[int, str, ConnectedNode] | None = None
-        """Since when (wall, microseconds) a node is lost, why, and which."""
+        """Since when (wall, microseconds) a node is not heard, why, and which."""
         self.news = asyncio.Event()
         """Set with each change of the above."""
         self.turn = asyncio.Lock()
         """Held by what changes the link or the stream."""
         self._waiting = 0
+        self._heard_ns = 0
+        """When the node last answered."""
         self.stray_link = False
         """The STU may hold a link that nobody wants."""
         self._device = device
@@ -83,18 +85,22 @@ class Radio:
         """Ask; a connected node that does not answer is lost."""
         node = self.connected
         try:
-            return await self._requester.ask(request)
+            answer = await self._requester.ask(request)
         except NoAnswer as error:
             if request.receiver == STH and node is not None and not self._streams():
-                reason = str(error).removeprefix(f"device {self._device}: ")
-                reason = reason if await self.stu.connected() else LINK_BROKE
+                reason = self._less_device(error) if await self.stu.connected() else LINK_BROKE
                 if self.connected is node:
                     self.lose(reason)
             raise
+        if request.receiver == STH:
+            self._heard_ns = self._clock.mono_ns()
+        return answer
+
+    def _less_device(self, problem: NodeProblem) -> str:
+        return str(problem).removeprefix(f"device {self._device}: ")
 
     def _streams(self) -> bool:
-        heard_ns = self.stream.heard_ns if self.stream is not None else 0
-        return self._clock.mono_ns() - heard_ns < _ALIVE_NS
+        return self.stream is not None and self._clock.mono_ns() - self.stream.heard_ns < _ALIVE_NS
 
     # -- the link ----------------------------------------------------------------------------------
 
@@ -161,7 +167,7 @@ class Radio:
             node = self.need()
             self._end(NodeLost(f"device {self._device}: {node.name} was disconnected"))
             self._link_is_stray()
-            self.problem, self.lost = "", None
+            self.problem = ""
             with contextlib.suppress(NodeProblem):  # ending the link ends the stream too
                 await self.node.stop_stream()
             await self._end_stray_link()
@@ -172,7 +178,9 @@ class Radio:
         if node is None:
             return
         self.problem = f"the sensor node {node.name} ({node.mac}) was lost: {reason}"
-        self.lost = self._clock.wall_us(), self.problem, node
+        heard_ns = max(self._heard_ns, self.stream.heard_ns if self.stream is not None else 0)
+        since_us = self._clock.wall_us() - (self._clock.mono_ns() - heard_ns) // 1000
+        self.lost = since_us, self.problem, node
         self._end(NodeLost(f"device {self._device}: {self.problem}"))
         self._link_is_stray()
 
@@ -238,7 +246,7 @@ class Radio:
         self._began(stream)
         self.news.set()
         try:
-            await self.node.start_stream(stream.form)
+            await self.node.start_stream(stream.form, stream.frame_rate_hz)
         except BaseException:
             self._abandon(stream)
             raise
@@ -283,7 +291,7 @@ class Radio:
         try:
             await self.node.stop_stream()
         except NodeProblem as problem:
-            self.lose(str(problem))  # which ends the link, and with it the stream
+            self.lose(self._less_device(problem))  # which ends the link, and with it the stream
 
     def _forget_stream(self) -> NodeStream | None:
         stream, self.stream, self.recorded = self.stream, None, False
