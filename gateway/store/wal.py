@@ -6,8 +6,10 @@ later checkpoint writes it again, and the log is begun anew over it.
 """
 
 import logging
+import os
 import sqlite3
 import struct
+from bisect import bisect_left
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -20,8 +22,9 @@ _PATIENCE_MS = 500
 _USUAL_MS = 5000
 _MUCH = 4
 _REST = 6
-_FRAMES = struct.Struct("=16xI")
-"""mxFrame of the log's index (sqlite.org/walformat.html, 2.1)."""
+_HEADER = struct.Struct(">8xI4x8s8x")
+_FRAME_HEADER = struct.Struct(">8x8s8x")
+"""Page size and salts; the salts of a frame (sqlite.org/fileformat2.html, 4.1)."""
 
 
 class WriteAheadLog:
@@ -29,7 +32,6 @@ class WriteAheadLog:
 
     def __init__(self, hot: Path) -> None:
         self._path = hot.with_name(f"{hot.name}-wal")
-        self._index = hot.with_name(f"{hot.name}-shm")
         self.bytes_used = 0
         self._warned = False
         self._rest = 0
@@ -45,9 +47,23 @@ class WriteAheadLog:
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _frames(self) -> int:
+        """Count the frames since it was begun anew: those with the salts of its header.
+
+        The index in the -shm would say it, but to close a file gives up all POSIX locks that this process has
+        on it, SQLite's too: another process would then clear it under our feet.
+        """
         try:
-            with self._index.open("rb") as index:
-                return int(_FRAMES.unpack(index.read(_FRAMES.size))[0])
+            with self._path.open("rb", buffering=0) as log:
+                page_bytes, salts = _HEADER.unpack(log.read(_HEADER.size))
+                frame_bytes = _FRAME_HEADER.size + page_bytes
+                there = range((os.fstat(log.fileno()).st_size - _HEADER.size) // frame_bytes)
+
+                def is_older(number: int) -> bool:
+                    at = _HEADER.size + number * frame_bytes
+                    head = os.pread(log.fileno(), _FRAME_HEADER.size, at)
+                    return bool(_FRAME_HEADER.unpack(head)[0] != salts)
+
+                return bisect_left(there, x=True, key=is_older)
         except (OSError, struct.error):
             return 0  # `look` sees how large it is
 
