@@ -30,7 +30,7 @@ _LOOK_S = 60.0
 """How often files are looked at that nobody told of."""
 CHECK_S = 60.0
 """How often the target is asked, where nothing else told how it is."""
-_VANISHED = "the file was removed before this upload had it"
+_VANISHED = "the file was deleted before this upload had it"
 
 
 class FileSource(Protocol):
