@@ -89,17 +89,20 @@ class FileLane:
                 async with asyncio.timeout(patience_s):
                     await ended
         finally:
-            self._waiting.get(name, set()).discard(ended)
+            if (others := self._waiting.get(name)) is not None:
+                others.discard(ended)
+                if not others:
+                    del self._waiting[name]
         return (await self.states()).get(name, FileState("not_uploaded"))
 
     async def listed(self) -> Sequence[RemoteFile]:
         """List what the target has, and take note of what others did there to files of ours."""
-        upload, found = self._upload.upload, await self._remote().list()
+        rows, found = await self._rows(), await self._remote().list()
         self._book.answered()
         there = {each.id: each for each in found}
-        for row in await self._rows():
+        for row in rows:
             if row.md5 and not row.due and (now := seen(row, there.get(row.remote_id))) != row.remote:
-                mark = functools.partial(file_queue.mark, upload=upload, name=row.name, remote=now)
+                mark = functools.partial(file_queue.mark, upload=self._upload.upload, row=row, remote=now)
                 await self._store.ride(mark)
         return found
 

@@ -95,11 +95,10 @@ def settle(tx: Transaction, upload: str, sent: FileRow) -> None:
     )
 
 
-def mark(tx: Transaction, upload: str, name: str, remote: str) -> None:
-    """Note what became of a file at the target."""
-    found = find(tx.conn, upload, name)
-    if found is not None and not found.due:
-        _put(tx, upload, found._replace(remote=remote))
+def mark(tx: Transaction, upload: str, row: FileRow, remote: str) -> None:
+    """Note what became of a file at the target, unless something was sent or asked for meanwhile."""
+    if find(tx.conn, upload, row.name) == row:
+        _put(tx, upload, row._replace(remote=remote))
 
 
 def drop(tx: Transaction, upload: str, name: str, reason: str) -> bool:
