@@ -149,6 +149,8 @@ class FileLane:
             self._running = False
 
     async def _send_all(self) -> None:
+        # Not a read: what became of an earlier run of this upload comes before it.
+        await self._ride(lambda _: None)
         await self._look()
         while True:
             self._turn()
