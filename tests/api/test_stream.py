@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.api import websocket
+from gateway.api import sockets
 from gateway.api.app import build_app
 from gateway.api.keys import STREAMS
 from gateway.api.server import serve
@@ -145,17 +145,17 @@ async def test_a_wrong_first_message_is_closed(anybody: aiohttp.ClientSession, f
         await (socket.send_bytes(first) if isinstance(first, bytes) else socket.send_str(first))
         message = await socket.receive(timeout=3)
         assert message.type is aiohttp.WSMsgType.CLOSE
-        assert socket.close_code in (websocket.LOGIN_FAILED, websocket.BAD_MESSAGE)
+        assert socket.close_code in (sockets.LOGIN_FAILED, sockets.BAD_MESSAGE)
         assert message.extra  # says why
 
 
 async def test_no_first_message_is_closed_in_time(
     anybody: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "LOGIN_S", 0.3)
+    monkeypatch.setattr(sockets, "LOGIN_S", 0.3)
     async with anybody.ws_connect("/v1/stream") as socket:
         message = await socket.receive(timeout=3)
-        assert (socket.close_code, message.type) == (websocket.LOGIN_FAILED, aiohttp.WSMsgType.CLOSE)
+        assert (socket.close_code, message.type) == (sockets.LOGIN_FAILED, aiohttp.WSMsgType.CLOSE)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"devices": "box"}', '{"tags": [1]}', '{"x": []}'])
@@ -166,7 +166,7 @@ async def test_a_wrong_later_message_is_closed(admin: aiohttp.ClientSession, tex
         message = await socket.receive(timeout=3)
         while message.type is aiohttp.WSMsgType.TEXT:
             message = await socket.receive(timeout=3)
-        assert socket.close_code == websocket.BAD_MESSAGE
+        assert socket.close_code == sockets.BAD_MESSAGE
 
 
 @pytest.mark.alone
@@ -262,7 +262,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody(gateway: Plant, setti
 async def test_a_client_that_never_reads_is_cut_off(
     gateway: Plant, settings: HttpSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "WRITE_S", 0.3)
+    monkeypatch.setattr(sockets, "WRITE_S", 0.3)
     box, app = gateway.devices["box"], build_app(gateway, settings)
     async with serve(app, settings, gateway.state) as (host, port):
         reader, writer = await asyncio.open_connection(host, port, limit=1024)
