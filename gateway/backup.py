@@ -1,9 +1,9 @@
 """`edge-gateway backup`: a consistent copy of the store and of what a box needs to take its place.
 
 A backup is a folder: `hot.db`, `history/`, from the state directory `gateway-id`, the last valid
-configurations, whom OPC UA trusts and the series of timeseries-api, and `backup.json` with the checksum of
-each file. It is made as `TARGET.partial` and renamed once all of it is on the disk. No secret is ever in it:
-no private key, no token and no hash of one.
+configurations, whom OPC UA trusts, the series of timeseries-api and the documents of `/v1/config`, and
+`backup.json` with the checksum of each file. It is made as `TARGET.partial` and renamed once all of it is on
+the disk. No secret is ever in it: no private key, no password, no token and no hash of one.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.documents.dataspace import is_ours
 from gateway.durable import sync
 from gateway.identity import version
 from gateway.model import GatewayError
@@ -32,11 +33,14 @@ MANIFEST: Final = "backup.json"
 _FORMAT: Final = 1
 _STATE_FILES: Final = (
     *("gateway-id", "config/*.yaml", "pki/trusted/*", "pki/secured/*"),
-    "timeseries-series.json",
+    *("timeseries-series.json", "documents/*.yaml", "documents/backup/*.yaml"),
 )
 """Of the state directory: a device that was reached securely once is never asked without again."""
+_WITH_PASSWORD: Final = ("documents/dataspace", "documents/backup/dataspace")
+"""What may hold one, unless the gateway itself wrote it."""
 _ALLOWED: Final = re.compile(
     r"hot\.db|history/[0-9]{6,12}\.db|gateway-id|timeseries-series\.json|config/[0-9a-f]{16}\.yaml|pki/(trusted|secured)/[^/\x00]+"
+    r"|documents/[a-z]+\.yaml|documents/backup/[a-z]+__[0-9]{8}T[0-9]{6}Z(_[0-9]+)?\.yaml"
 )
 
 
@@ -116,6 +120,8 @@ def _copy_state(state: Path, draft: Path) -> list[str]:
         name = str(file.relative_to(state))
         if b"PRIVATE KEY" in data:
             notes.append(f"{name} holds a private key and was left out: no secret goes into a backup")
+        elif name.startswith(_WITH_PASSWORD) and not is_ours(data):
+            notes.append(f"{name} was not written by the gateway and may hold a password; it was left out")
         elif _ALLOWED.fullmatch(name):
             (draft / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(draft / name, data)

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from gateway.config.dropin import refused_by_sandbox
 from gateway.config.projection import project
 from gateway.controls import Certificates
 from gateway.delivered import remember_store
+from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession
@@ -31,6 +32,7 @@ from gateway.logs import Logs
 from gateway.measurements import Measurements
 from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.own_time import OwnTime
+from gateway.redaction import Redaction, secrets_in
 from gateway.store import Store
 from gateway.supervise import Backoff, Health, Keeper, Supervisor, describe
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
@@ -81,6 +83,7 @@ class Daemon:
         self._logs = logs
         self.store: Store
         self._environ = environ
+        self._written: Config
         self._config: Config
         self._loaded_us = self._projected = 0
         self._problems: tuple[str, ...] = ()
@@ -96,6 +99,7 @@ class Daemon:
         self._watchdog = Watchdog(self._notifier, clock, self._watched)
         self._supervisor = Supervisor(clock)
         self.measurements: Measurements
+        self.documents = Documents(state, clock, self._document_changed)
         self._own_time: OwnTime
         self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -116,10 +120,13 @@ class Daemon:
 
         return Pki(self.state / "pki")
 
+    @property
+    def logs(self) -> Logs | None:
+        return self._logs
+
     def config(self) -> ConfigInfo:
-        return ConfigInfo(
-            str(self.file), self._loaded_us, self._config.warnings, self._problems, self._projected
-        )
+        warnings = [*self._config.warnings, *self.documents.problems, *self._outvoted()]
+        return ConfigInfo(str(self.file), self._loaded_us, warnings, self._problems, self._projected)
 
     def compat(self) -> Mapping[str, Health]:
         return {"timeseries": self._timeseries.health} if self._timeseries is not None else {}
@@ -142,6 +149,7 @@ class Daemon:
         """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
         sys.setswitchinterval(SWITCH_S)
         loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
+        await asyncio.to_thread(self.documents.open)
         self._took(loaded.config, loaded.problems)
         self.id = self._config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
@@ -224,17 +232,35 @@ class Daemon:
     # -- configuration ---------------------------------------------------------------------------
 
     def _took(self, config: Config, problems: tuple[str, ...]) -> None:
-        self._config, self._problems = config, problems
-        self._loaded_us = self.clock.wall_us()
+        self._problems, self._loaded_us = problems, self.clock.wall_us()
         if self._logs is not None:
             self._logs.apply(config.logs)
-        self._projected = project(config).bytes_per_day
+        self._lay_out(config)
         for sentence in config.warnings:
             _log.warning("%s", sentence)
         for sentence in problems:
             _log.error("%s", sentence)
         if problems:
             _log.error("%s is broken; running the last valid configuration", self.file)
+
+    def _lay_out(self, config: Config) -> None:
+        """Let what the documents make run beside what the YAML names."""
+        self._written = config
+        self._config = replace(config, uploads={**self.documents.uploads(), **config.uploads})
+        self._projected = project(self._config).bytes_per_day
+        if self._logs is not None:
+            self._logs.feed.redact = Redaction([*secrets_in(self._config), *self.documents.passwords()])
+
+    def _outvoted(self) -> list[str]:
+        """Return what a document wants to be and cannot: the YAML has the last word."""
+        both = self.documents.uploads().keys() & self._written.uploads.keys()
+        named = f"{self.file.name} names an upload"
+        return [f'{named} "{name}" of its own; that of {name}.yaml is not used' for name in sorted(both)]
+
+    async def _document_changed(self) -> Applied:
+        async with self._reloading:
+            self._lay_out(self._written)
+            return Applied(await self._apply(self._config), self._outvoted())
 
     async def reload(self) -> Mapping[str, Any]:
         """Take the edited file: restart what changed in it, or change nothing and say why."""
@@ -256,6 +282,7 @@ class Daemon:
             return {"ok": False, "problems": list(error.problems)}
         before = self._config
         self._took(config, ())
+        config = self._config
         notes = self._needs_restart(before, config)
         if config.http != before.http:
             await self._stop_parts(self._listening(), _STOP_UPLOADS_S)

@@ -2,16 +2,18 @@
 
 import contextlib
 import datetime
+import errno
 import json
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 FILE: Final = "edge-gateway.log"
-_FILES: Final = 5
-_FILE_BYTES: Final = 5 * 1024 * 1024
+FILES: Final = 5
+FILE_BYTES: Final = 5 * 1024 * 1024
 _BATCH_BYTES: Final = 64 * 1024
 _PENDING_BYTES: Final = 1024 * 1024
 _EVERY_S: Final = 10.0
@@ -40,14 +42,14 @@ class LogFiles(logging.Handler):
     room, or meets a disk that refuses, is counted as `dropped`, and the journal has it.
     """
 
-    def __init__(self, folder: Path, *, every_s: float = _EVERY_S, file_bytes: int = _FILE_BYTES) -> None:
+    def __init__(self, folder: Path, *, every_s: float = _EVERY_S, file_bytes: int = FILE_BYTES) -> None:
         super().__init__()
         self.folder = folder
         self.bytes_written = 0
         """Since the start."""
         self.dropped = 0
         """Records since the start."""
-        self._every_s, self._file_bytes = every_s, file_bytes
+        self._every_s, self.file_bytes = every_s, file_bytes
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._size_bytes = -1
@@ -88,6 +90,26 @@ class LogFiles(logging.Handler):
         self.flush()
         super().close()
 
+    def opened(self) -> list[tuple[str, BinaryIO]]:
+        """Write what waits, then open all files, the newest first: no rotation comes between. Blocks."""
+        with self._writing:
+            self._write()
+            return list(self._open_all())
+
+    def _open_all(self) -> Iterator[tuple[str, BinaryIO]]:
+        for file in self._names():
+            try:
+                descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ELOOP):
+                    raise
+            else:
+                yield file.name, os.fdopen(descriptor, "rb")
+
+    def _names(self) -> list[Path]:
+        file = self.folder / FILE
+        return [file, *(file.with_name(f"{FILE}.{number}") for number in range(1, FILES))]
+
     def _run(self) -> None:
         while not self._closed:
             if self._due.wait(self._every_s):
@@ -111,8 +133,8 @@ class LogFiles(logging.Handler):
         file = self.folder / FILE
         if self._size_bytes < 0:
             self._size_bytes = file.stat().st_size if file.exists() else 0
-        if self._size_bytes and self._size_bytes + len(batch) > self._file_bytes:
-            self._rotate(file)
+        if self._size_bytes and self._size_bytes + len(batch) > self.file_bytes:
+            self._rotate()
         with os.fdopen(
             os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb"
         ) as handle:
@@ -120,8 +142,8 @@ class LogFiles(logging.Handler):
         self._size_bytes += len(batch)
         self.bytes_written += len(batch)
 
-    def _rotate(self, file: Path) -> None:
-        names = [file, *(file.with_name(f"{FILE}.{number}") for number in range(1, _FILES))]
+    def _rotate(self) -> None:
+        names = self._names()
         for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
             with contextlib.suppress(FileNotFoundError):
                 newer.replace(older)

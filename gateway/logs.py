@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gateway.log_archive import LogArchive
+from gateway.log_feed import LogFeed
 from gateway.log_files import JsonLines, LogFiles
 from gateway.settings import Settings, setting
 
@@ -41,7 +43,7 @@ class _JournalFormatter(logging.Formatter):
 
 
 class Logs:
-    """The handlers of this process; `files` where there are files."""
+    """The handlers of this process; `files` where there are files, `feed` for who follows the log."""
 
     def __init__(self, level: str, environ: Mapping[str, str]) -> None:
         self._fixed = level
@@ -50,7 +52,9 @@ class Logs:
         journal = _JournalFormatter("%(name)s: %(message)s")
         stderr.setFormatter(journal if environ.get("JOURNAL_STREAM") else self._text)
         self.files: LogFiles | None = None
-        handlers: list[logging.Handler] = [stderr]
+        self.feed = LogFeed()
+        self.feed.setFormatter(self._text)
+        handlers: list[logging.Handler] = [stderr, self.feed]
         if folder := environ.get("LOGS_DIRECTORY"):
             self.files = LogFiles(Path(folder.split(":")[0]))
             handlers.append(self.files)
@@ -64,8 +68,13 @@ class Logs:
     def apply(self, settings: LogSettings) -> None:
         """Take the settings of a configuration; a level of the command line stays."""
         logging.getLogger().setLevel(self._fixed or settings.level)
-        if self.files is not None:
-            self.files.setFormatter(JsonLines() if settings.format == "json" else self._text)
+        for handler in filter(None, (self.files, self.feed)):
+            handler.setFormatter(JsonLines() if settings.format == "json" else self._text)
+
+    @property
+    def archive(self) -> LogArchive | None:
+        """The files as others may read them, where there are files."""
+        return LogArchive(self.files, self.feed.redact) if self.files is not None else None
 
 
 def start(level: str = "") -> Logs:

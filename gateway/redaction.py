@@ -13,7 +13,8 @@ from gateway.settings import SECRET_WORDS, Secret
 _SHOWN: Final = "<secret>"
 _SHORTEST: Final = 4
 """A shorter secret would take half of every text with it; what it looks like still counts."""
-_NAME: Final = rf"[\w-]*(?:{SECRET_WORDS})[\w-]*"
+_NAME: Final = rf"(?<![\w-])(?=[\w-]*(?:{SECRET_WORDS}))[\w-]++"
+"""From the beginning of a word to its end, without a way back: a long word must not cost its square."""
 _VALUE: Final = re.compile(
     rf"({_NAME}[\"']?[ \t]*[:=][ \t]*)"
     r"(?!\{[ \t]*[\"']?(?:credential|file|env)\b)"

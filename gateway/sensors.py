@@ -1,4 +1,4 @@
-"""Sensors of a sensor node: what turns volts into a physical value, and which one a channel measures; pure."""
+"""Sensors of a sensor node: what turns volts into a value, and which one a channel measures; pure."""
 
 import math
 from collections.abc import Mapping

@@ -70,6 +70,8 @@ def _parts(file: Path, state: Path, environ: Mapping[str, str], logs: Path) -> I
     yield "dropin.conf", _text(DROPIN)
     yield "status.json", _status(state)
     yield "state.txt", "\n".join(_listing(state))
+    for document in sorted((state / "documents").glob("*.yaml")):
+        yield f"documents/{document.name}", _text(document)
     for log in sorted(logs.glob("*.log*")):
         yield f"logs/{log.name}", _text(log)
     for name, command in _COMMANDS.items():
@@ -96,6 +98,7 @@ def _known_secrets(file: Path, state: Path, environ: Mapping[str, str]) -> Itera
         yield from secrets_in(load(file, environ))
     folder = environ.get("CREDENTIALS_DIRECTORY")
     kept = sorted(Path(folder).iterdir()) if folder and os.access(folder, os.R_OK) else []
+    kept += sorted((state / "documents" / "secrets").glob("*"))
     for path in (*kept, state / "admin-token"):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             text = path.read_text(encoding="utf-8").rstrip("\r\n")

@@ -1,5 +1,6 @@
 """Puts the application together: guards, handlers, document."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -9,13 +10,16 @@ from gateway.api import (
     certificates,
     deletions,
     devices,
+    documents,
     history,
+    logs,
     metrics,
     openapi,
     pages,
     push,
     samples,
     session,
+    sockets,
     state,
     uploads,
     websocket,
@@ -23,7 +27,7 @@ from gateway.api import (
 from gateway.api.auth import Guard
 from gateway.api.contracts import GatewayView
 from gateway.api.errors import errors
-from gateway.api.keys import GATEWAY, GUARD, SETTINGS, SOCKETS, STREAMS
+from gateway.api.keys import GATEWAY, GUARD, SETTINGS, SOCKETS, STREAMS, ZIPPING
 from gateway.api.routing import add_routes, refuse_undeclared
 from gateway.api.settings import HttpSettings
 from gateway.api.stream import Streams
@@ -37,6 +41,8 @@ _MODULES = (
     history,
     uploads,
     certificates,
+    documents,
+    logs,
     websocket,
     session,
     metrics,
@@ -53,12 +59,13 @@ def build_app(gateway: GatewayView, settings: HttpSettings) -> web.Application:
     )
     app[GATEWAY], app[GUARD], app[SETTINGS] = gateway, guard, settings
     app[STREAMS], app[SOCKETS] = Streams(gateway), set()
+    app[ZIPPING] = asyncio.Lock()
     for module in _MODULES:
         add_routes(app, module.HANDLERS)
     openapi.set_up(app)
     app.on_startup.append(refuse_undeclared)
     app.cleanup_ctx.append(_listening)
-    app.on_shutdown.append(websocket.close_all)
+    app.on_shutdown.append(sockets.close_all)
     app.on_response_prepare.append(_secure)
     return app
 

@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
-from gateway.controls import Certificates
+from gateway.controls import Certificates, Documents
+from gateway.logs import Logs
 from gateway.model import BatchListener, Quarantined, RunRecord
 from gateway.store import Store
 from gateway.supervise import Health
@@ -125,6 +126,10 @@ class GatewayView(Protocol):
 
     @property
     def certificates(self) -> Certificates: ...
+    @property
+    def documents(self) -> Documents: ...
+    @property
+    def logs(self) -> Logs | None: ...
 
     def config(self) -> ConfigInfo: ...
     def compat(self) -> Mapping[str, Health]:

@@ -1,5 +1,6 @@
 """What the handlers find on the application."""
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -14,4 +15,5 @@ GUARD = web.AppKey("guard", Guard)
 SETTINGS = web.AppKey("settings", HttpSettings)
 STREAMS = web.AppKey("streams", Streams)
 SOCKETS: web.AppKey[set[web.WebSocketResponse]] = web.AppKey("sockets", set)
+ZIPPING = web.AppKey("zipping", asyncio.Lock)
 DOCUMENT: web.AppKey[dict[str, Any]] = web.AppKey("openapi", dict)

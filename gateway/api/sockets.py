@@ -1,4 +1,4 @@
-"""What every WebSocket of `/v1` does: the handshake, the login, two directions at once, and an end with a reason."""
+"""What every WebSocket of `/v1` does: handshake, login, two directions at once, and an end with a reason."""
 
 import asyncio
 import json
@@ -44,9 +44,8 @@ async def serve_socket(request: web.Request, conversation: Conversation) -> web.
     sockets = request.app[SOCKETS]
     sockets.add(socket)
     try:
-        principal, said = request.get("principal"), {}
-        if principal is None:
-            principal, said = await _log_in(request, socket)
+        known = request.get("principal")
+        principal, said = (known, {}) if known is not None else await _log_in(request, socket)
         await conversation(socket, principal, said)
     except Closing as closing:
         await _close(socket, closing)

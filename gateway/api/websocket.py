@@ -50,7 +50,8 @@ async def stream_samples(request: web.Request) -> web.StreamResponse:
 async def _write(
     request: web.Request, socket: web.WebSocketResponse, client: Client, principal: Principal
 ) -> None:
-    streams, watch, told = request.app[STREAMS], Watch(request, principal), ""
+    streams, watch = request.app[STREAMS], Watch(request, principal)
+    told = ""
     while True:
         if client.stale:
             told = streams.devices(client)
@@ -60,9 +61,9 @@ async def _write(
         else:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(client.wake.wait(), TICK_S)
-        if await watch.look() and (text := streams.devices(client)) != told:
-            told = text
-            await send(socket, text)
+        if await watch.look() and (devices := streams.devices(client)) != told:
+            told = devices
+            await send(socket, devices)
 
 
 def _filter(document: dict[str, Any]) -> Filter:

@@ -4,7 +4,7 @@ Two generations: with `connector` (schema 1.0.0), and before it (0.0.1), without
 """
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,7 +23,9 @@ from gateway.settings import Secret, Settings, setting
 
 UPLOAD: Final = "dataspace"
 """The id of the upload that this document makes."""
-_DOMAIN: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_DOMAIN: Final = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+)
 _PATH: Final = re.compile(r"[A-Za-z0-9._~/-]*")
 _NEEDED: Final = ("protocol", "domain", "base_path", "username", "bucket")
 
@@ -96,14 +98,14 @@ class Dataspace:
             return None
         from gateway.uploaders.dataspace import Settings as Target  # only a dataspace in use needs it
 
-        folder = {"folder": connection.bucket_folder} if connection.bucket_folder else {}
         target = Target(
             url=connection.url,
             user=connection.username or "",
             password=self.password,
             virtual_group=connection.virtual_group_root or None,
-            **folder,
         )
+        if connection.bucket_folder:
+            target = replace(target, folder=connection.bucket_folder)
         return UploadConfig(UPLOAD, "dataspace", target)
 
 
@@ -112,7 +114,9 @@ def read(source: Source, folder: Path) -> tuple[Header, Dataspace]:
     whole, given = given_in(source)
     password = None
     if given is not None and given.text:
-        source.add(given.place, '"password" is a secret, which is never kept in the file itself; upload the file')
+        source.add(
+            given.place, '"password" is a secret, which is never kept in the file itself; upload the file'
+        )
     elif given is not None:
         try:
             password = resolve("file", given.reference, {}, folder)
@@ -126,7 +130,7 @@ def read(source: Source, folder: Path) -> tuple[Header, Dataspace]:
 def given_in(source: Source) -> tuple[DataspaceFile, Given | None]:
     """Return an uploaded dataspace.yaml, and the password that it gives. DocumentRefused: it will not do."""
     given = _password(source)
-    whole = source.read(DataspaceFile)
+    whole = source.read(DataspaceFile, _without_password(source.root))
     if whole is INVALID:
         source.check()
     assert isinstance(whole, DataspaceFile)
@@ -141,34 +145,44 @@ def given_in(source: Source) -> tuple[DataspaceFile, Given | None]:
     return whole, given
 
 
+def _without_password(root: MapNode) -> MapNode:
+    """Return the document without it, so that nothing that is read or said of the rest can hold it."""
+    entry = root.entries.get("connection")
+    if entry is None or not isinstance(entry.node, MapNode):
+        return root
+    rest = {name: each for name, each in entry.node.entries.items() if name != "password"}
+    connection = Entry(entry.key_place, MapNode(entry.node.place, rest))
+    return MapNode(root.place, root.entries | {"connection": connection})
+
+
 def _password(source: Source) -> Given | None:
-    """Take the password out of the source, so that nothing that is read or said can hold it."""
     connection = within(source.root, "connection")
-    entry = connection.entries.pop("password", None) if isinstance(connection, MapNode) else None
+    entry = connection.entries.get("password") if isinstance(connection, MapNode) else None
     if entry is None or is_null(entry.node) or isinstance(entry.node, RefusedNode):
         return None
-    wrong, given = _given(entry.node)
-    if wrong:
-        source.add(entry.node.place, f'"password" {wrong}')
-    return given
+    try:
+        return _given(entry.node)
+    except ValueError as error:
+        source.add(entry.node.place, f'"password" {error}')
+        return Given(entry.node.place)
 
 
-def _given(node: Node) -> tuple[str, Given | None]:
-    """Return what is wrong with a password, never showing it, or the password."""
+def _given(node: Node) -> Given | None:
+    """Return a password. ValueError: why it is none, never showing it."""
     if isinstance(node, MapNode):
         entry = node.entries.get("file") if len(node.entries) == 1 else None
         if entry and isinstance(entry.node, ScalarNode) and REFERENCE.fullmatch(entry.node.text):
-            return "", Given(node.place, reference=entry.node.text)
-        return "is the password itself, or {file: ...} as the gateway wrote it; nothing else is taken", None
+            return Given(node.place, reference=entry.node.text)
+        raise ValueError(
+            "is the password itself, or {file: ...} as the gateway wrote it; nothing else is taken"
+        )
     if not isinstance(node, ScalarNode):
-        return "wants text, found a list", None
+        raise ValueError("wants text, found a list")
     if node.plain and scalar_type(node.text) != "str":
-        return "wants text; put it in quotes", None
-    if not node.text:
-        return "", None
+        raise ValueError("wants text; put it in quotes")
     if not node.text.isprintable():
-        return "holds a character that cannot be typed, such as a line break", None
-    return "", Given(node.place, text=node.text)
+        raise ValueError("holds a character that cannot be typed, such as a line break")
+    return Given(node.place, text=node.text) if node.text else None
 
 
 def written(whole: DataspaceFile, reference: str) -> bytes:

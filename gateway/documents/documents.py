@@ -28,6 +28,8 @@ from gateway.model import GatewayError
 from gateway.sensors import SensorLibrary
 
 _log = logging.getLogger(__name__)
+
+
 class Applied(NamedTuple):
     """What a change of a document came to: what was restarted, and sentences on what is not as it seems."""
 
@@ -50,7 +52,7 @@ class _Kept:
 
 
 class Documents:
-    """sensors.yaml, metadata.yaml and dataspace.yaml in a folder of the state directory (controls.Documents)."""
+    """sensors.yaml, metadata.yaml and dataspace.yaml, in the state directory (controls.Documents)."""
 
     def __init__(self, state: Path, clock: Clock, applied: Callable[[], Awaitable[Applied]]) -> None:
         self.folder = state / "documents"
@@ -89,6 +91,11 @@ class Documents:
         upload = content.upload() if isinstance(content, Dataspace) else None
         return {} if upload is None else {upload.id: upload}
 
+    def passwords(self) -> list[str]:
+        """Return what must not be shown anywhere."""
+        content = self._kept[dataspace.UPLOAD].content
+        return [content.password.text] if isinstance(content, Dataspace) and content.password else []
+
     @property
     def problems(self) -> list[str]:
         """What is broken, a sentence each."""
@@ -106,7 +113,9 @@ class Documents:
         except OSError as error:
             raise _refusal(error) from error
         if data is not None and name == dataspace.UPLOAD and not dataspace.is_ours(data):
-            raise DocumentsProblem(f"{kind.filename} was not written by the gateway and is not shown; upload it")
+            raise DocumentsProblem(
+                f"{kind.filename} was not written by the gateway and is not shown; upload it"
+            )
         return kind.default() if data is None else data
 
     async def store(self, name: str, data: bytes) -> DocumentStored:
@@ -181,7 +190,9 @@ class Documents:
                 self._shelf.read_version(dataspace.UPLOAD, each.filename)
                 for each in self._shelf.versions(dataspace.UPLOAD)
             ]
-            used = {found[0] for data in datas for found in REFERENCE.finditer(data.decode("utf-8", "replace"))}
+            used = {
+                found[0] for data in datas for found in REFERENCE.finditer(data.decode("utf-8", "replace"))
+            }
             self._secrets.forget(used)
         except OSError as error:
             _log.warning("passwords that are not used any more could not be removed: %s", error)

@@ -28,8 +28,12 @@ class Kind:
 KINDS: Final[Mapping[str, Kind]] = {
     kind.name: kind
     for kind in (
-        Kind("metadata", "Metadata", "What is asked of a person before and after a measurement, by profiles."),
-        Kind("sensors", "Sensors", "The sensors of sensor nodes, and which of them a node's channels measure."),
+        Kind(
+            "metadata", "Metadata", "What is asked of a person before and after a measurement, by profiles."
+        ),
+        Kind(
+            "sensors", "Sensors", "The sensors of sensor nodes, and which of them a node's channels measure."
+        ),
         Kind("dataspace", "Dataspace", "The dataspace that measurements and samples are sent to."),
     )
 }

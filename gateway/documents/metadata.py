@@ -88,9 +88,9 @@ def _field(source: Source, key: str, field: MapNode, place: Place) -> None:
         sentence = f'"datatype" must be {either(DATATYPES)}, found {quoted(datatype)}{hint}'
         source.add(field.entries["datatype"].node.place, sentence)
     options = field.entries.get("options")
-    if options is not None and not isinstance(options.node, ListNode | RefusedNode):
-        if not is_null(options.node):
-            source.add(options.node.place, f'"options" wants a list, found {found(options.node)}')
+    if options is None or is_null(options.node) or isinstance(options.node, ListNode | RefusedNode):
+        return
+    source.add(options.node.place, f'"options" wants a list, found {found(options.node)}')
 
 
 def _needed(source: Source, group: MapNode, name: str, of: str, place: Place) -> str | None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.config.problems import Place, Problems, quoted
+from gateway.config.quantities import scalar_type
 from gateway.config.reading import INVALID, At, Reader
-from gateway.config.scalars import scalar_type
 from gateway.config.shapes import Shape, Text, group_of
 from gateway.config.yaml_source import ListNode, MapNode, Node, ScalarNode, parse_bytes
 from gateway.controls import DocumentHeader, DocumentRefused, Fault
@@ -137,21 +137,24 @@ def _faults(problems: Problems, fields: dict[tuple[int, int], str]) -> list[Faul
 
 
 def _fields(root: Node) -> dict[tuple[int, int], str]:
-    """Return the names down to each place; a list's item and its first name stand at the same one."""
+    """Return the names down to each place. Of two at one place a list's item comes before its first name,
+    and a group's first name before the group.
+    """
     named: dict[tuple[int, int], str] = {}
-    for place, path in _places(root, ""):
+    for place, path in _below(root, ""):
         named.setdefault((place.line, place.column), path)
     return named
 
 
-def _places(node: Node, path: str) -> Iterator[tuple[Place, str]]:
-    yield node.place, path
+def _below(node: Node, path: str) -> Iterator[tuple[Place, str]]:
     dot = "." if path else ""
     if isinstance(node, MapNode):
         for name, entry in node.entries.items():
             below = f"{path}{dot}{name}"
             yield entry.key_place, below
-            yield from _places(entry.node, below)
+            yield from _below(entry.node, below)
+            yield entry.node.place, below
     elif isinstance(node, ListNode):
         for index, item in enumerate(node.items):
-            yield from _places(item, f"{path}{dot}{index}")
+            yield item.place, f"{path}{dot}{index}"
+            yield from _below(item, f"{path}{dot}{index}")

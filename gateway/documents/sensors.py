@@ -107,7 +107,9 @@ def _check_unique(source: Source, group: str, name: str) -> None:
         node = within(item, name)
         assert isinstance(node, ScalarNode)  # read as text before
         if (line := first.setdefault(node.text, node.place.line)) != node.place.line:
-            source.add(node.place, f'"{name}" {quoted(node.text)} is given twice; the first is on line {line}')
+            source.add(
+                node.place, f'"{name}" {quoted(node.text)} is given twice; the first is on line {line}'
+            )
 
 
 def _check_channels(

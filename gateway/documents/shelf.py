@@ -1,4 +1,4 @@
-"""Where documents and their earlier versions lie: NAME.yaml, and backup/NAME__20261121T181759Z.yaml beside it."""
+"""Where documents and their earlier versions lie: NAME.yaml, and backup/NAME__20261121T181759Z.yaml."""
 
 import contextlib
 import re

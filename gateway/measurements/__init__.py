@@ -2,10 +2,11 @@
 
 from gateway.measurements.ift import IftRequest
 from gateway.measurements.live import Ended, IftValues, LiveFrames, LiveItem, Loss, Tap
-from gateway.measurements.plan import RAW, Channel, MeasurementRefused, Plan, Sensor
+from gateway.measurements.plan import Channel, MeasurementRefused, Plan
 from gateway.measurements.record import Measurement
 from gateway.measurements.service import Measurements
 from gateway.measurements.settings import MeasurementSettings
+from gateway.sensors import RAW, Sensor
 
 __all__ = [
     "RAW",

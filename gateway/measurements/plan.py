@@ -1,6 +1,5 @@
 """What is to be measured: channels with their sensors, how long, and what belongs to it."""
 
-import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from typing import Any
 from gateway.controls import AdcConfiguration, StreamFrames
 from gateway.measurements.ift import IftRequest
 from gateway.model import GatewayError
+from gateway.sensors import RAW, Sensor
 
 FULL_SCALE = 65535
 """The raw count of the reference voltage: the largest of the 16-bit ADC."""
@@ -16,43 +16,6 @@ FULL_SCALE = 65535
 
 class MeasurementRefused(GatewayError):
     """A measurement cannot be started, changed or stopped, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sensor:
-    """What turns volts into a physical value: a line through two points. ValueError: there is none."""
-
-    id: str
-    name: str
-    unit: str
-    dimension: str
-    phys_min: float
-    phys_max: float
-    volt_min: float
-    volt_max: float
-    type: str = ""
-
-    def __post_init__(self) -> None:
-        ends = self.phys_min, self.phys_max, self.volt_min, self.volt_max
-        if not all(map(math.isfinite, ends)) or self.volt_min == self.volt_max:
-            raise ValueError(
-                f"the sensor {self.id} has no range of volts: volt_min is {self.volt_min}, volt_max "
-                f"{self.volt_max}"
-            )
-
-    @property
-    def scaling(self) -> float:
-        """k2, physical units per volt."""
-        return (self.phys_max - self.phys_min) / (self.volt_max - self.volt_min)
-
-    @property
-    def offset(self) -> float:
-        """d2, in physical units."""
-        return self.phys_max - self.scaling * self.volt_max
-
-
-RAW = Sensor("raw_default_01", "Raw", "-", "Raw", -100, 100, 0, 3.3)
-"""For a channel of which no sensor is known: percent."""
 
 
 @dataclass(frozen=True, slots=True)

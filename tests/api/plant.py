@@ -10,8 +10,10 @@ from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Role, Tokens
 from gateway.clock import SystemClock
 from gateway.controls import Node, NodePage, TagAbout, TagState
+from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
 from gateway.intake import DeviceSession
+from gateway.logs import Logs
 from gateway.model import Batch, BatchListener, Device, DeviceProblem, Link
 from gateway.own_time import OwnTime
 from gateway.protocols import push
@@ -83,6 +85,17 @@ class Plant:
     started_ns: int = 0
     broken: tuple[str, ...] = ()
     texts: dict[Role, str] = field(default_factory=dict)
+    logs: Logs | None = None
+    applied: int = 0
+    """How often a document was changed."""
+    documents: Documents = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.documents = Documents(self.state, self.clock, self._applied)
+
+    async def _applied(self) -> Applied:
+        self.applied += 1
+        return Applied(["upload dataspace"], [])
 
     @property
     def certificates(self) -> Pki:
@@ -140,6 +153,7 @@ async def plant(folder: Path, commit_interval_s: float = 0.05) -> AsyncIterator[
         made = Plant(store, tokens, folder, clock, Supervisor(clock), started_ns=clock.mono_ns())
         for role in (Role.READ, Role.OPERATE, Role.ADMIN):
             made.texts[role], _ = await asyncio.to_thread(tokens.make, f"a {role.word}", role)
+        await asyncio.to_thread(made.documents.open)
         made.add("box", "push", lambda link: push.run(Device("box"), push.Settings(), link))
         made.add("counter", "counter", lambda link: polled(Device("counter"), 0.05, link))
         try:

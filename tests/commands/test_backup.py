@@ -170,14 +170,19 @@ async def test_no_secret_goes_into_a_backup_and_trust_does(tmp_path: Path) -> No
         "pki/trusted/mine.pem": "-----BEGIN PRIVATE KEY-----", "pki/secured/plc": "Basic256Sha256",
         "pki/rejected/x.der": "x", "config/0123456789abcdef.yaml": "devices:\n",
         "timeseries-series.json": "{}", "timeseries-users.json": "a hash of a token",
+        "documents/sensors.yaml": "sensors:", "documents/secrets/dataspace-0123456789abcdef": "password",
+        "documents/backup/sensors__20260101T000000Z_1.yaml": "sensors:", "documents/backup/x.yaml": "x",
+        "documents/dataspace.yaml": "connection: {password: by hand}",
     }.items():  # fmt: skip
         (state / name).parent.mkdir(parents=True, exist_ok=True)
         (state / name).write_text(content)
     said = await command("backup", copy, "--state", state)
     assert said.code == 0 and "pki/trusted/mine.pem holds a private key and was left out" in said.err
+    assert "documents/dataspace.yaml was not written by the gateway" in said.err
     found = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()}
     kept = {"gateway-id", "pki/trusted/plc.der", "pki/secured/plc", "config/0123456789abcdef.yaml"}
-    kept.add("timeseries-series.json")
+    kept |= {"timeseries-series.json", "documents/sensors.yaml"}
+    kept.add("documents/backup/sensors__20260101T000000Z_1.yaml")
     assert found == {"backup.json", "hot.db", "history/000001.db", *kept}
     assert not any(file.stat().st_mode & 0o077 for file in copy.rglob("*"))
     said = await command("restore", copy, "--state", tmp_path / "new")
