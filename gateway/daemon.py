@@ -29,7 +29,7 @@ from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession
 from gateway.logs import Logs
-from gateway.measurements import Measurements
+from gateway.measurements import Catalogue, Measurements
 from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.own_time import OwnTime
 from gateway.redaction import Redaction, secrets_in
@@ -57,12 +57,22 @@ class _DevicePart:
     session: DeviceSession
     keeper: Keeper
 
+    @property
+    def keepers(self) -> list[Keeper]:
+        return [self.keeper]
+
 
 @dataclass(slots=True)
 class _UploadPart:
     config: UploadConfig
     forwarder: Forwarder
     keeper: Keeper
+    files: Keeper | None
+    """Of what sends its files, where it takes any."""
+
+    @property
+    def keepers(self) -> list[Keeper]:
+        return [self.keeper, *([self.files] if self.files is not None else [])]
 
 
 class Daemon:
@@ -100,6 +110,7 @@ class Daemon:
         self._supervisor = Supervisor(clock)
         self.measurements: Measurements
         self.documents = Documents(state, clock, self._document_changed)
+        self.files: Catalogue
         self._own_time: OwnTime
         self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -166,6 +177,7 @@ class Daemon:
             self.measurements = await stack.enter_async_context(
                 Measurements.open(self.store, self.clock, self._supervisor, files, self.id, self._offered)
             )
+            self.files = Catalogue(self.measurements, self.store)
             await stack.enter_async_context(control_socket.listen(self.state, self._answer))
             self._start_api()
             with contextlib.suppress(TimeoutError):
@@ -202,7 +214,7 @@ class Daemon:
         await self._notifier.tell("STOPPING=1", "STATUS=stopping")
         await self.measurements.close()
         await self._stop_parts([part.keeper for part in self._devices.values()], _STOP_DEVICES_S)
-        keepers = [part.keeper for part in self._uploads.values()]
+        keepers = [keeper for part in self._uploads.values() for keeper in part.keepers]
         await self._stop_parts([*keepers, *self._listening()], _STOP_UPLOADS_S)
 
     async def _stop_parts(self, keepers: list[Keeper], limit_s: float) -> None:
@@ -314,7 +326,7 @@ class Daemon:
             *(p for n, p in self._devices.items() if config.devices.get(n) != p.config),
             *(p for n, p in self._uploads.items() if config.uploads.get(n) != p.config),
         ]
-        await self._stop_parts([part.keeper for part in gone], _STOP_DEVICES_S)
+        await self._stop_parts([keeper for part in gone for keeper in part.keepers], _STOP_DEVICES_S)
         devices = {n: c for n, c in config.devices.items() if self._running(self._devices.get(n)) != c}
         uploads = {n: c for n, c in config.uploads.items() if self._running(self._uploads.get(n)) != c}
         changed = sorted({part.keeper.name for part in gone})
@@ -373,11 +385,16 @@ class Daemon:
         return _DevicePart(config, session, keeper)
 
     def _start_upload(self, config: UploadConfig) -> _UploadPart:
-        forwarder = Forwarder(config.id, config.kind, config.settings, self.store, self.clock, self.id)
-        keeper = self._supervisor.keep(
-            f"upload {config.id}", forwarder.run, backoff=Backoff(first_s=1.0, cap_s=60.0)
+        forwarder = Forwarder(
+            config.id, config.kind, config.settings, self.store, self.clock, self.id, files=self.files
         )
-        return _UploadPart(config, forwarder, keeper)
+        backoff = Backoff(first_s=1.0, cap_s=60.0)
+        keeper = self._supervisor.keep(f"upload {config.id}", forwarder.run, backoff=backoff)
+        files = None
+        if forwarder.files is not None:
+            name = f"files of upload {config.id}"
+            files = self._supervisor.keep(name, forwarder.files.run, backoff=backoff)
+        return _UploadPart(config, forwarder, keeper, files)
 
     def _start_api(self) -> None:
         self._api_up.clear()
@@ -479,6 +496,6 @@ class Daemon:
 
     def _keepers(self) -> list[Keeper]:
         devices = [part.keeper for part in self._devices.values()]
-        uploads = [part.keeper for part in self._uploads.values()]
+        uploads = [keeper for part in self._uploads.values() for keeper in part.keepers]
         files = self.measurements.keeper
         return [*self._listening(), *([files] if files else []), *devices, *uploads]

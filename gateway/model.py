@@ -12,12 +12,12 @@ It imports nothing of ours. The exceptions:
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
 from gateway.clock import Clock
 
@@ -386,17 +386,45 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class OutgoingFile:
+    """A file on its way to one target."""
+
+    name: str
+    content: BinaryIO
+    """Its bytes, read by threads; the same ones however often the path gets new ones meanwhile."""
+    size: int
+    md5: str
+    """Of the content, in hex."""
+    gateway_id: str
+    about: Mapping[str, Any]
+    """What the target may list it with: attributes and metadata, no pictures."""
+    mine: Collection[str]
+    """MD5 of what this upload has put there under the name before, or may have."""
+    replaces: Collection[str]
+    """Files at the target (their ids) that it may take the place of."""
+    pace: Callable[[], Awaitable[None]]
+    """Awaited before each piece: what is live goes first."""
+
+
+class StoredFile(NamedTuple):
+    """A file as the target has it."""
+
+    remote_id: str
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outlet:
     """What an open uploader yields.
 
     `send(unit)` returns: all accepted but the refused. It raises: all kept and retried later;
     UnitRefused: retried at once in parts, each a unit of its own under the key `KEY/first-end`.
-    `put(file)` stores a file under its name and verifies it; None where the target takes no files.
-    `controls` are offered to the API (RemoteFiles).
+    `put(file)` stores a file under its name and verifies it; however often it is called, there is one file
+    of the name. None where the target takes no files. `controls` are offered to the API (RemoteFiles).
     """
 
     send: Callable[[Unit], Awaitable[Sequence[Refusal]]]
-    put: Callable[[Path], Awaitable[None]] | None = None
+    put: Callable[[OutgoingFile], Awaitable[StoredFile]] | None = None
     controls: Sequence[object] = ()
 
 
@@ -404,6 +432,8 @@ class UploaderModule(Protocol):
     """What a module under uploaders/ has."""
 
     Settings: type
+    TAKES_FILES: bool
+    """Its outlets have `put`."""
 
     def encoding(self, settings: Any) -> Encoding:
         """Return the encoding that new units get."""

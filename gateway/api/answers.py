@@ -34,10 +34,17 @@ class Stream:
 
 @asynccontextmanager
 async def stream(
-    request: web.Request, content_type: str, headers: Mapping[str, str] | None = None
+    request: web.Request,
+    content_type: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    status: int = 200,
+    length: int | None = None,
 ) -> AsyncIterator[Stream]:
-    response = web.StreamResponse(headers=headers)
+    """Begin an answer; `length`: its bytes, where that is known."""
+    response = web.StreamResponse(status=status, headers=headers)
     response.content_type = content_type
+    response.content_length = length
     if content_type.startswith("text/"):
         response.charset = "utf-8"
     await response.prepare(request)

@@ -8,9 +8,11 @@ from aiohttp_apispec import validation_middleware
 
 from gateway.api import (
     certificates,
+    cloud,
     deletions,
     devices,
     documents,
+    files,
     history,
     logs,
     metrics,
@@ -40,6 +42,8 @@ _MODULES = (
     deletions,
     history,
     uploads,
+    files,
+    cloud,
     certificates,
     documents,
     logs,

@@ -8,8 +8,9 @@ from typing import Protocol, TypeVar
 
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
-from gateway.controls import Certificates, Documents
+from gateway.controls import Certificates, Documents, FileState, Reachable, RemoteFile
 from gateway.logs import Logs
+from gateway.measurements import Catalogue
 from gateway.model import BatchListener, Quarantined, RunRecord
 from gateway.store import Store
 from gateway.supervise import Health
@@ -53,6 +54,34 @@ class DeviceView(Protocol):
         """Ask for a poll, joining one that is pending or running. NotPollable where that cannot be."""
 
 
+class FilesStatusView(Protocol):
+    """Numbers of the files of an upload."""
+
+    waiting: int
+    failing: int
+
+
+class FilesView(Protocol):
+    """The measurement files of one upload."""
+
+    @property
+    def status(self) -> FilesStatusView: ...
+    @property
+    def reachable(self) -> Reachable: ...
+
+    async def states(self) -> Mapping[str, FileState]:
+        """Return how files are that it has, had or is to get, by name."""
+
+    async def send(self, name: str, replace: str, patience_s: float) -> FileState:
+        """Have a file sent now, over the one with the id `replace`; return how it is then."""
+
+    async def listed(self) -> Sequence[RemoteFile]:
+        """List what the target has. UploadProblem."""
+
+    async def authenticate(self) -> None:
+        """Log in anew. UploadProblem."""
+
+
 class UploadView(Protocol):
     """An upload as it runs."""
 
@@ -63,7 +92,12 @@ class UploadView(Protocol):
     @property
     def insecure(self) -> str: ...
     @property
+    def manage_url(self) -> str: ...
+    @property
     def health(self) -> Health: ...
+    @property
+    def files(self) -> FilesView | None:
+        """None: it takes no files."""
 
     def status(self) -> object:
         """Return backlog, lag, lanes and counters as a dataclass or mapping that JSON carries."""
@@ -123,6 +157,9 @@ class GatewayView(Protocol):
     def devices(self) -> Mapping[str, DeviceView]: ...
     @property
     def uploads(self) -> Mapping[str, UploadView]: ...
+
+    @property
+    def files(self) -> Catalogue: ...
 
     @property
     def certificates(self) -> Certificates: ...

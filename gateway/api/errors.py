@@ -32,6 +32,7 @@ CODES: Final[Mapping[int, str]] = {
     409: "conflict",
     413: "too_large",
     415: "unsupported_media_type",
+    416: "range_not_satisfiable",
     417: "expectation_failed",
     421: "misdirected",
     422: "invalid",

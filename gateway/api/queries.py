@@ -128,5 +128,20 @@ class QuarantineQuery(PageQuery):
     pass
 
 
+class UploadQuery(Closed):
+    upload = text("Which upload; not needed where only one takes files.")
+
+
+class AnalysisQuery(Closed):
+    every = fields.Integer(
+        load_default=10,
+        validate=validate.Range(1, 1000),
+        metadata={"description": "One row in so many is sent; statistics are of all rows."},
+    )
+    pictures = fields.Boolean(
+        load_default=False, metadata={"description": "Send pictures too, not only how many there are."}
+    )
+
+
 class IdsQuery(Closed):
     ids = text(f"Only these entries; all without it. {_ID_LIST}")

@@ -24,6 +24,7 @@ _FAILURES = {
     409: "It cannot be done in the present state.",
     413: "The body is too large.",
     415: "The content type is not one that is taken.",
+    416: "The file has no such range.",
     421: "The Host header names another machine.",
     422: "A parameter or a field is wrong; `details` names each.",
     429: "Too many failed logins from this address.",

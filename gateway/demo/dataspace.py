@@ -1,7 +1,7 @@
 """A simulated dataspace, in a process of its own: `python -m gateway.demo.dataspace --port N --folder DIR`.
 
 It takes units at POST /ingest and files in the Trident dialect, and keeps a ledger of what it took.
-`GET /ledger` counts (`?show=samples|deliveries|gaps|requests` lists), `POST /faults` makes it fail.
+`GET /ledger` counts (`?show=samples|deliveries|gaps|files|requests` lists), `POST /faults` makes it fail.
 """
 
 import argparse
@@ -91,7 +91,12 @@ class Dataspace:
             return await _endless(request, b" ", 0.1)
         if faults.take("flood"):
             return await _endless(request, b" " * 65536, 0)
-        return await handler(request)
+        answer = await handler(request)
+        if faults.mute and f"{request.method} {request.path}".startswith(faults.mute):
+            faults.mute = ""
+            if request.transport is not None:
+                request.transport.abort()
+        return answer
 
     async def _stored(self, request: web.Request, answer: web.Response) -> web.StreamResponse:
         """Answer for something that was stored, or fail to."""
@@ -127,6 +132,8 @@ class Dataspace:
                 return reply(await self._work(ledger.deliveries))
             case "gaps":
                 return reply(await self._work(ledger.gaps))
+            case "files":
+                return reply(await self._work(ledger.stores))
             case "requests":
                 return reply(list(self.requests))
         return reply({**await self._work(ledger.counts), "requests": self.counted})

@@ -27,14 +27,20 @@ class Faults:
     answers: list[Canned] = field(default_factory=list)
     forget: int = 0
     """Store, then close without an answer."""
+    mute: str = ""
+    """Do what a request of this beginning ("POST /management") asks, once, then close without an answer."""
     truncate: int = 0
     """Store, then break off in the middle of the answer."""
     drip: int = 0
     """Answer a byte now and then, for ever."""
     flood: int = 0
     """Answer without end, fast."""
+    cut: int = 0
+    """Close the connection in the middle of a file that comes to the storage."""
     hang: int = 0
     """Take the request and never answer."""
+    hold: str = ""
+    """Take no more bytes of the file of this name, until this is reset."""
     delay_s: float = 0.0
     poison: Any = None
     """Answer 422 to any body with a sample of this value."""

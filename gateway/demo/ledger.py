@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS sample(
 CREATE TABLE IF NOT EXISTS gap(id INTEGER PRIMARY KEY, key TEXT, record BLOB);
 CREATE TABLE IF NOT EXISTS file(
     id TEXT PRIMARY KEY, name TEXT, objectname TEXT, document BLOB, created TEXT, modified TEXT, state TEXT,
-    size INT, etag TEXT);
+    size INT, etag TEXT, stores INT DEFAULT 0);
 CREATE INDEX IF NOT EXISTS file_name ON file(name);
 CREATE TABLE IF NOT EXISTS secret(name TEXT PRIMARY KEY, value TEXT);
 """
@@ -39,6 +39,9 @@ class File(NamedTuple):
     state: str
     size: int | None
     etag: str | None
+
+
+_FILE = ", ".join(File._fields)
 
 
 class Ledger:
@@ -113,28 +116,40 @@ class Ledger:
     # Files.
 
     def add_file(self, file: File) -> None:
-        self.conn.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", file)
+        self.conn.execute(f"INSERT INTO file({_FILE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", file)
 
     def named(self, name: str) -> File | None:
-        row = self.conn.execute("SELECT * FROM file WHERE name = ?", (name,)).fetchone()
+        row = self.conn.execute(f"SELECT {_FILE} FROM file WHERE name = ?", (name,)).fetchone()
         return row and File(*row)
 
     def file(self, file_id: str) -> File | None:
-        row = self.conn.execute("SELECT * FROM file WHERE id = ?", (file_id,)).fetchone()
+        row = self.conn.execute(f"SELECT {_FILE} FROM file WHERE id = ?", (file_id,)).fetchone()
+        return row and File(*row)
+
+    def keyed(self, objectname: str) -> File | None:
+        row = self.conn.execute(f"SELECT {_FILE} FROM file WHERE objectname = ?", (objectname,)).fetchone()
         return row and File(*row)
 
     def files(self, page: int, size: int) -> tuple[list[File], int]:
         rows = self.conn.execute(
-            "SELECT * FROM file ORDER BY created, id LIMIT ? OFFSET ?", (size, (page - 1) * size)
+            f"SELECT {_FILE} FROM file ORDER BY created, id LIMIT ? OFFSET ?", (size, (page - 1) * size)
         )
         return [File(*row) for row in rows], self.conn.execute("SELECT count(*) FROM file").fetchone()[0]
 
-    def stored(self, file_id: str, content: bytes, modified: str) -> None:
-        etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    def stored(self, file_id: str, md5: str, size: int, modified: str) -> None:
         self.conn.execute(
-            "UPDATE file SET state = 'available', size = ?, etag = ?, modified = ? WHERE id = ?",
-            (len(content), etag, modified, file_id),
+            "UPDATE file SET state = 'available', size = ?, etag = ?, modified = ?, stores = stores + 1 "
+            "WHERE id = ?",
+            (size, md5, modified, file_id),
         )
+
+    def stores(self) -> list[dict[str, Any]]:
+        """Return every file that there is, and how often bytes of it were stored."""
+        rows = self.conn.execute(
+            "SELECT id, name, objectname, state, size, etag, stores FROM file ORDER BY created"
+        )
+        names = ("id", "name", "objectname", "state", "size", "etag", "stores")
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def secret(self, name: str, new: str) -> str:
         """Return a secret, made as `new` at first use."""

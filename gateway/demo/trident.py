@@ -1,6 +1,8 @@
-"""The Trident dialect of the simulated dataspace: sessions, files, presigned addresses."""
+"""Both Trident dialects of the simulated dataspace: sessions, files, presigned addresses."""
 
+import asyncio
 import gzip
+import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from gateway.demo.ledger import File, Ledger
 
 T = TypeVar("T")
 _PAGE_FILES = 50
+_BUCKET = "demo"
 
 
 class Work(Protocol):
@@ -46,6 +49,9 @@ class Trident:
             web.get("/management/files", self.list_files),
             web.post("/management/files", self.create_file),
             web.get("/management/files/{id}/upload-url", self.upload_url),
+            web.get("/s3/buckets", self.list_buckets),
+            web.get("/s3/list", self.list_bucket),
+            web.get("/s3/presigned-upload", self.presigned_upload),
             web.put("/storage/{id}/{signature}", self.put_file),
         ]
 
@@ -119,27 +125,101 @@ class Trident:
         signature = await self._work(lambda: self._ledger.secret(file.id, secrets.token_hex(16)))
         return reply({"presignedUrl": f"{self._url}/storage/{file.id}/{signature}"})
 
+    # The older dialect: a file is its key in a bucket, and there is no trace of it before its bytes came.
+
+    async def list_buckets(self, request: web.Request) -> web.Response:
+        return self._refused(request) or reply([{"Name": _BUCKET}])
+
+    async def list_bucket(self, request: web.Request) -> web.Response:
+        if refused := self._refused(request):
+            return refused
+        if request.query.get("bucket") != _BUCKET:
+            return reply({"detail": "no such bucket"}, 404)
+        files, _ = await self._work(lambda: self._ledger.files(1, 1_000_000))
+        return reply(
+            [
+                {
+                    "Key": file.objectname,
+                    "LastModified": file.modified,
+                    "ETag": f'"{file.etag}"',
+                    "Size": file.size,
+                    "StorageClass": "STANDARD",
+                }
+                for file in files
+                if file.state == "available"
+            ]
+        )
+
+    async def presigned_upload(self, request: web.Request) -> web.Response:
+        if refused := self._refused(request):
+            return refused
+        key = request.query["key"]
+        if request.query["bucket"] != _BUCKET:
+            return reply({"detail": "no such bucket"}, 404)
+        there = await self._work(lambda: self._ledger.keyed(key))
+        if there is None:
+            name = key.rpartition("/")[2]
+            there = File(
+                secrets.token_hex(8), name, key, orjson.dumps({}), _now(), None, "created", None, None
+            )
+            await self._work(lambda: self._ledger.add_file(there))
+        return await self._presigned(there)
+
     async def put_file(self, request: web.Request) -> web.StreamResponse:
         file_id, signature = request.match_info["id"], request.match_info["signature"]
-        content = await request.read()
+        if request.headers.get("Transfer-Encoding"):
+            return reply({"detail": "MissingContentLength"}, 411)
+        if self.faults.cut and await self._cut(request):
+            return web.Response()
         if "Authorization" in request.headers:
             return reply({"detail": "a presigned address takes no token"}, 400)
         file = await self._work(lambda: self._ledger.file(file_id))
         if file is None or await self._work(lambda: self._ledger.secret(file_id, "")) != signature:
             return reply({"detail": "the signature does not match"}, 403)
-        key = orjson.loads(file.document).get("metadata", {}).get("key")
-        if key:
-            body = gzip.decompress(content)
+        received = Received(keep=file.name.endswith(".columns.json.gz"))
+        async for piece in request.content.iter_chunked(1 << 16):
+            received.take(piece)
+            while self.faults.hold == file.name:  # noqa: ASYNC110  # told by a request
+                await asyncio.sleep(0.1)
+        if received.kept:
+            body = gzip.decompress(received.kept)
+            key = orjson.loads(body)["key"]
             await self._work(lambda: self._ledger.keep(key, body, dedupe=self.faults.dedupe))
-        await self._work(lambda: self._ledger.stored(file_id, content, _now()))
+        md5, size = received.md5.hexdigest(), received.size
+        await self._work(lambda: self._ledger.stored(file_id, md5, size, _now()))
         return await self._stored(request, web.Response())
+
+    async def _cut(self, request: web.Request) -> bool:
+        """Close the connection once half of the body is there."""
+        half, came = (request.content_length or 0) // 2, 0
+        if not half or not self.faults.take("cut"):
+            return False
+        while came < half:
+            came += len(await request.content.readany())
+        if request.transport is not None:
+            request.transport.abort()
+        return True
+
+
+class Received:
+    """The bytes of a file as they come: counted, summed up, and kept where they are asked for."""
+
+    def __init__(self, *, keep: bool) -> None:
+        self._keep = keep
+        self.md5, self.size, self.kept = hashlib.md5(usedforsecurity=False), 0, bytearray()
+
+    def take(self, piece: bytes) -> None:
+        self.md5.update(piece)
+        self.size += len(piece)
+        if self._keep:
+            self.kept += piece
 
 
 def _listed(file: File) -> dict[str, Any]:
     document = orjson.loads(file.document)
     return {
         "id": file.id,
-        "bucket": "demo",
+        "bucket": _BUCKET,
         "objectname": file.objectname,
         "name": file.name,
         "description": document.get("description"),

@@ -1,6 +1,16 @@
 """The one loop that takes units from the store to an uploader."""
 
+from gateway.forward.files import FileLane, FileSource
 from gateway.forward.forwarder import Forwarder
-from gateway.forward.status import Backlog, Counters, LaneStatus, UploadStatus
+from gateway.forward.status import Backlog, Counters, FilesStatus, LaneStatus, UploadStatus
 
-__all__ = ["Backlog", "Counters", "Forwarder", "LaneStatus", "UploadStatus"]
+__all__ = [
+    "Backlog",
+    "Counters",
+    "FileLane",
+    "FileSource",
+    "FilesStatus",
+    "Forwarder",
+    "LaneStatus",
+    "UploadStatus",
+]

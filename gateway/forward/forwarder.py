@@ -1,6 +1,7 @@
 """One upload: its target, its two lanes, what is known of it, and its quarantine."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from gateway import uploaders
 from gateway.clock import Clock
 from gateway.forward.backlog import BacklogCounter
 from gateway.forward.cuts import Limits
+from gateway.forward.files import FileLane, FileSource
 from gateway.forward.gate import Gate
 from gateway.forward.lane import Lane
 from gateway.forward.lanes import BacklogLane, LiveLane
@@ -24,6 +26,9 @@ _log = logging.getLogger(__name__)
 C = TypeVar("C")
 _COUNT_S = 2.0
 _BACKOFF = Backoff(first_s=0.5, cap_s=30.0)
+_FILE_PATIENCE = 10
+"""So many times longer waits a file that fails again and again: each attempt may send all of it."""
+_LIVE_FIRST_S = 0.5
 
 
 class Forwarder:
@@ -38,6 +43,7 @@ class Forwarder:
         clock: Clock,
         gateway_id: str,
         backoff: Backoff = _BACKOFF,
+        files: FileSource | None = None,
     ) -> None:
         self.upload, self.kind, self.gateway_id = upload, kind, gateway_id
         self.store, self.clock = store, clock
@@ -53,6 +59,10 @@ class Forwarder:
         self._last_error, self._last_error_us = "", None
         self._last_success_us: int | None = None
         self._quarantine = Quarantine(self)
+        self.files: FileLane | None = None
+        if files is not None and self._module.TAKES_FILES:
+            gate = Gate(clock, Backoff(backoff.first_s, backoff.cap_s * _FILE_PATIENCE))
+            self.files = FileLane(self, files, gate, automatic=settings.measurements)
 
     _last_error_us: int | None
 
@@ -75,7 +85,18 @@ class Forwarder:
     @property
     def turned_ns(self) -> int:
         """Last turn of the slower lane, monotonic: idling and back-off turn, a hung send does not."""
-        return min((lane.turned_ns for lane in self._lanes), default=self._turned_ns)
+        units = min((lane.turned_ns for lane in self._lanes), default=self._turned_ns)
+        return min(units, self.files.turned_ns) if self.files is not None else units
+
+    @property
+    def outlet(self) -> Outlet | None:
+        """The open target."""
+        return self._outlet
+
+    @property
+    def manage_url(self) -> str:
+        """Where people look after the files at the target, or ""."""
+        return str(getattr(self._settings, "manage_url", None) or "")
 
     def control(self, contract: type[C]) -> C | None:
         """Return what the open target offers under this contract of controls.py, if anything now."""
@@ -93,6 +114,7 @@ class Forwarder:
             backlog=self._backlog,
             lanes=tuple(lane.status() for lane in self._lanes),
             counters=self.counters,
+            files=self.files.status if self.files is not None else None,
         )
 
     # Its run.
@@ -108,12 +130,30 @@ class Forwarder:
                         self._outlet = outlet
                         if not self.gate.failures:
                             keeper.report("running")
-                        await self._deliver()
+                        if self.files is not None:
+                            self.files.wake()
+                        try:
+                            await self._deliver()
+                        finally:
+                            await self._close_files()
                 except UploadProblem as problem:  # of opening: lanes keep theirs to themselves
                     self.failed(problem)
         finally:
             self._outlet, self._lanes = None, ()
             self._turn()
+
+    async def _close_files(self) -> None:
+        self._outlet = None
+        if self.files is not None:
+            await self.files.close()
+
+    async def live_first(self) -> None:
+        """Wait while live samples are being sent, but not for long: a file has to arrive as well."""
+        quiet = next((lane.quiet for lane in self._lanes if isinstance(lane, LiveLane)), None)
+        if quiet is not None and self.gate.is_open:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LIVE_FIRST_S):
+                    await quiet.wait()
 
     async def _deliver(self) -> None:
         limits = Limits(self._settings.gather_bytes)

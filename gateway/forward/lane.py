@@ -1,19 +1,18 @@
 """One lane of an upload: at most one persisted unit in flight, settled in one place, then the next."""
 
-import asyncio
 import functools
 import logging
 import sqlite3
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
 from gateway.forward.cuts import Limits, Span
-from gateway.forward.gate import TURN_S
 from gateway.forward.parts import GAPS, Delivery, Verdicts
 from gateway.forward.status import LaneStatus
+from gateway.forward.turning import turning
 from gateway.forward.upload import Upload
 from gateway.model import Encoding, Refusal, Unit, UploadProblem
 from gateway.store import outbox
@@ -189,19 +188,7 @@ class Lane:
 
     async def ride(self, job: Callable[[Transaction], T]) -> T:
         """Wait for the group commit, turning over meanwhile: a disk that refuses is a turn."""
-        return await self._turning(self._store.ride(job))
-
-    async def _turning(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            async with asyncio.TaskGroup() as group:
-                task = group.create_task(work)
-                while not task.done():
-                    self.turn()
-                    await asyncio.wait([task], timeout=TURN_S)
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        self.turn()
-        return task.result()
+        return await turning(self._store.ride(job), self.turn)
 
 
 def _size(conn: sqlite3.Connection, row: UnitRow) -> int:

@@ -1,6 +1,8 @@
 """How an upload is, as /v1/uploads shows it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from gateway.controls import Reachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,20 @@ class LaneStatus:
     attempts: int = 0
 
 
+@dataclass(slots=True)
+class FilesStatus:
+    """The measurement files of an upload; numbers of delivered ones since its start."""
+
+    waiting: int = 0
+    """To be sent."""
+    failing: int = 0
+    """Of these, how many could not be sent when it was tried."""
+    delivered: int = 0
+    bytes: int = 0
+    failures: int = 0
+    reachable: Reachable = field(default_factory=lambda: Reachable(healthy=None))
+
+
 @dataclass(frozen=True, slots=True)
 class UploadStatus:
     """One upload."""
@@ -56,3 +72,5 @@ class UploadStatus:
     backlog: Backlog
     lanes: tuple[LaneStatus, ...]
     counters: Counters
+    files: FilesStatus | None = None
+    """None: it takes no files."""

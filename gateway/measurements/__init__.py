@@ -1,6 +1,8 @@
 """Measurements of ICOtronic sensor nodes: recorded into the store, finished into HDF5 files."""
 
+from gateway.measurements.catalogue import Catalogue, Disk, LocalFile
 from gateway.measurements.ift import IftRequest
+from gateway.measurements.inspection import Answer, FileFailed, FileMissing, FileUnfit
 from gateway.measurements.live import Ended, IftValues, LiveFrames, LiveItem, Loss, Tap
 from gateway.measurements.plan import Channel, MeasurementRefused, Plan
 from gateway.measurements.record import Measurement
@@ -10,12 +12,19 @@ from gateway.sensors import RAW, Sensor
 
 __all__ = [
     "RAW",
+    "Answer",
+    "Catalogue",
     "Channel",
+    "Disk",
     "Ended",
+    "FileFailed",
+    "FileMissing",
+    "FileUnfit",
     "IftRequest",
     "IftValues",
     "LiveFrames",
     "LiveItem",
+    "LocalFile",
     "Loss",
     "Measurement",
     "MeasurementRefused",

@@ -8,18 +8,17 @@ draft is written, synced, read again from the disk, renamed, and the folder is s
 import contextlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gateway.durable import give_to_owner_of, sync
+from gateway.durable import sync
 from gateway.measurements import hdf5
 from gateway.measurements.metadata import POST, PRE
-from gateway.measurements.names import DRAFT, SUFFIX
+from gateway.measurements.names import SUFFIX
 from gateway.measurements.record import BLOCK_SIZE, Measurement, from_row
+from gateway.measurements.rewriting import drafted, rewriting, settle
 from gateway.store.columns import CorruptBlock
 from gateway.store.recording import Part, decode_part
 from gateway.store.recordings import part_of
@@ -36,25 +35,24 @@ def main() -> None:
     m, folder = from_row(job["measurement"]), Path(job["folder"])
     try:
         answer = _write(m, folder, jobs) if job["do"] == "write" else _change(m, folder)
-    except (OSError, EOFError, RuntimeError) as error:  # h5py tells some failures as the last
+    except (OSError, EOFError, RuntimeError, hdf5.NotHdf5) as error:  # h5py tells some failures as the last
         answer = {"error": str(error)}
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 
 def _write(m: Measurement, folder: Path, source: BinaryIO) -> dict[str, Any]:
-    draft = _draft(folder, m.name)
     parts = Parts(source)
-    with hdf5.Writer(draft, m) as writer:
-        for part in parts:
-            writer.add(part.frames)
-        writer.finish()
-    if not writer.written.rows:
-        draft.unlink()
-        return {"file": "", "missing": parts.missing}
-    _settle(draft, writer.written)
-    final = _free(folder, m)
-    draft.replace(final)
+    with drafted(folder, m.name) as draft:
+        with hdf5.Writer(draft, m) as writer:
+            for part in parts:
+                writer.add(part.frames)
+            writer.finish()
+        if not writer.written.rows:
+            return {"file": "", "missing": parts.missing}
+        settle(draft, writer.written)
+        final = _free(folder, m)
+        draft.replace(final)
     sync(folder)
     counted = writer.count
     return {
@@ -94,37 +92,11 @@ def _change(m: Measurement, folder: Path) -> dict[str, Any]:
     final = folder / m.file
     if not final.exists():  # somebody deleted it
         return {"file": ""}
-    draft = _draft(folder, m.name)
-    before = hdf5.read_back(final)
-    shutil.copyfile(final, draft)
-    with hdf5.opened(draft) as file:
+    with rewriting(final) as file:
         for prefix, metadata in ((PRE, m.metadata), (POST, m.post_metadata)):
             if metadata is not None:
                 hdf5.put_metadata(file, prefix, metadata)
-    _settle(draft, before)
-    draft.replace(final)
-    sync(folder)
     return {"file": final.name}
-
-
-def _draft(folder: Path, name: str) -> Path:
-    """Begin a draft of our own: a process of a gateway that was killed may still be at its."""
-    descriptor, draft = tempfile.mkstemp(DRAFT, f".{name}.", folder)
-    give_to_owner_of(folder, descriptor)
-    os.close(descriptor)
-    return Path(draft)
-
-
-def _settle(draft: Path, written: hdf5.Written) -> None:
-    """Return once the draft is on the disk, and reads from there as it was written."""
-    sync(draft)
-    descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
-    if hdf5.read_back(draft) != written:
-        raise OSError(f"{draft} does not read as it was written: the disk may be failing")
 
 
 def _free(folder: Path, m: Measurement) -> Path:

@@ -5,6 +5,7 @@ tables carry the attributes by which PyTables knows its own (PyTables user's gui
 """
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,12 +25,18 @@ TABLE = "acceleration"
 _AXES = "xyz"
 _CHUNK_ROWS = 16_384
 _ZLIB_LEVEL = 4
+_MOST_RATIO = 1100
+"""zlib packs no better."""
 _TEXT_BYTES = 100
 _UNIT_BYTES = 10
 _SENSOR_TEXTS = ("name", "sensor_type", "sensor_id", "unit", "dimension")
 _SENSOR_NUMBERS = (
     "phys_min", "phys_max", "volt_min", "volt_max", "scaling_factor", "offset",
 )  # fmt: skip
+
+
+class NotHdf5(ValueError):
+    """A file is not what can be looked into, and why."""
 
 
 @dataclass(slots=True)
@@ -54,7 +61,7 @@ class Writer:
         self._axes, self._row = axes, row
         self._waiting: list[Any] = []
         self._rows_waiting = 0
-        _text(self._file, "TITLE", "STH Measurement Data")
+        text(self._file, "TITLE", "STH Measurement Data")
         _attributes(self._file, CLASS="GROUP", VERSION="1.0", PYTABLES_FORMAT_VERSION="2.1")
         self._table = _table(self._file, TABLE, row, "STH Acceleration Data")
 
@@ -99,7 +106,7 @@ class Writer:
         m, table = self._m, self._table
         table.attrs["NROWS"] = np.int64(self.written.rows)
         for name, value in _about(m, self.count, self._first_us or m.started_us).items():
-            _text(table, name, value)
+            text(table, name, value)
         _sensors(self._file, m)
         for prefix, metadata in ((PRE, m.metadata), (POST, m.post_metadata)):
             if metadata is not None:
@@ -159,15 +166,39 @@ def _table(file: Any, name: str, row: Any, title: str) -> Any:
         compression="gzip", compression_opts=_ZLIB_LEVEL, shuffle=True,
     )  # fmt: skip
     _attributes(table, CLASS="TABLE", VERSION="2.7")
-    _text(table, "TITLE", title)
+    text(table, "TITLE", title)
     for place, column in enumerate(row.names):
-        _text(table, f"FIELD_{place}_NAME", column)
+        text(table, f"FIELD_{place}_NAME", column)
     return table
 
 
 def opened(path: Path) -> Any:
     """Open a file to change it, as a context."""
     return h5py.File(path, "r+", libver=("v108", "v108"))
+
+
+def looking(path: Path) -> Any:
+    """Open a file to look into it, as a context."""
+    return h5py.File(path, "r", locking=False)
+
+
+def check_size(file: Any, dataset: Any) -> None:
+    """Raise NotHdf5 where a dataset says that it has more bytes than any file of this size can hold."""
+    if dataset.size * dataset.dtype.itemsize > _MOST_RATIO * file.id.get_filesize():
+        raise NotHdf5(f"it says that {dataset.name} has more values than a file of its size can hold")
+
+
+def plain(value: Any) -> Any:
+    """Return an attribute or a field as what JSON can hold."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray):
+        return [plain(each) for each in value.ravel()[:1000].tolist()]
+    if isinstance(value, np.generic) and not isinstance(value, np.void):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def put_metadata(file: Any, prefix: str, metadata: Mapping[str, Any]) -> None:
@@ -179,7 +210,7 @@ def put_metadata(file: Any, prefix: str, metadata: Mapping[str, Any]) -> None:
         there = np.array(texts, dtype=f"S{max(map(len, texts)) or 1}")
         picture = file.create_dataset(f"{prefix}__{key}", data=there)
         _attributes(picture, CLASS="ARRAY", VERSION="2.4", FLAVOR="numpy", TITLE="")
-    _text(file[TABLE], f"{prefix}_metadata", json.dumps(rest))
+    text(file[TABLE], f"{prefix}_metadata", json.dumps(rest))
 
 
 def _attributes(of: Any, **texts: str) -> None:
@@ -187,8 +218,9 @@ def _attributes(of: Any, **texts: str) -> None:
         of.attrs[name] = np.bytes_(text)
 
 
-def _text(of: Any, name: str, text: str) -> None:
-    raw = text.encode("utf-8", "replace")
+def text(of: Any, name: str, value: str) -> None:
+    """Write an attribute as others read text."""
+    raw = value.encode("utf-8", "replace")
     of.attrs.create(name, raw, dtype=h5py.string_dtype("utf-8", max(len(raw), 1)))
 
 

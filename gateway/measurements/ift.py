@@ -41,7 +41,8 @@ class Ift:
     def __init__(self, window_s: float, rate_hz: float, gain: float = 1.0) -> None:
         """`rate_hz`: samples a second; `gain`: physical units of a count, 1 for raw counts."""
         self._n = math.floor(window_s * rate_hz) + 1
-        self._enough = rate_hz >= _LEAST_RATE_HZ and self._n > 1
+        self.possible = rate_hz >= _LEAST_RATE_HZ and self._n > 1
+        """Else there are no values."""
         self._least = _LEAST_S * rate_hz
         self._factor = gain * gain
         self._window: deque[int] = deque()
@@ -51,7 +52,7 @@ class Ift:
 
     def take(self, counts: Iterable[int]) -> list[float]:
         """Return the values that these samples complete; none before 0.6 s of samples are there."""
-        if not self._enough:
+        if not self.possible:
             return []
         found = self._slide(counts)
         if self._taken <= self._least:
@@ -82,7 +83,7 @@ class Ift:
 
     def end(self) -> list[float]:
         """Return the values of the last samples, which no whole window follows."""
-        if not self._enough or self._taken <= self._least or self._last is None:
+        if not self.possible or self._taken <= self._least or self._last is None:
             return []
         return [self._last] * min(self._n - 1, self._taken)
 

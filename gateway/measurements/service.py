@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from gateway.measurements.record import EMPTY, RECORDED, RECORDING, WRITTEN, Mea
 from gateway.measurements.room import Room
 from gateway.measurements.session import Session
 from gateway.model import NotStored
-from gateway.store import Store, recordings
+from gateway.store import Store, StoreProblem, recordings
 from gateway.supervise import Backoff, Keeper, Supervisor
 
 _log = logging.getLogger(__name__)
@@ -56,6 +56,10 @@ class Measurements:
         self._written: dict[str, asyncio.Event] = {}
         self.keeper: Keeper | None = None
         """Of what writes the files."""
+        self.changing = asyncio.Lock()
+        """Held while a file that is there is changed or deleted."""
+        self.on_written: Callable[[], None] = _nobody
+        """Called when a file was written or changed."""
 
     @classmethod
     @asynccontextmanager
@@ -65,7 +69,8 @@ class Measurements:
     ) -> AsyncIterator["Measurements"]:  # fmt: skip
         """Finish what an earlier run left, and take new ones; what runs at the end is kept as interrupted."""
         mine = cls(store, clock, supervisor, folder, gateway, find, child=child)
-        await mine._load()
+        with suppress(StoreProblem):  # then what writes the files says so, and tries again
+            await mine._load()
         mine.keeper = supervisor.keep("files of measurements", mine._finish, backoff=Backoff(1.0, 60.0))
         try:
             yield mine
@@ -105,14 +110,14 @@ class Measurements:
             raise MeasurementRefused(f"{device} is not measuring")
         session.stop()
         await session.ended.wait()
-        if session.opened.cancelled() or session.opened.exception():
+        if not session.began:
             raise MeasurementRefused(f"the measurement of {device} did not begin")
         return session.measurement
 
     def running(self, device: str) -> Measurement | None:
         """Return the measurement that runs."""
         session = self._sessions.get(device)
-        return session.measurement if session is not None and session.opened.done() else None
+        return session.measurement if session is not None and session.began else None
 
     def find(self, name: str) -> Measurement | None:
         return self._known.get(name)
@@ -126,14 +131,24 @@ class Measurements:
 
         MeasurementRefused: there is no such measurement, or no file of it. ValueError: it cannot be kept.
         """
+        if (m := self._known.get(name)) is not None:
+            m.waits_for_metadata = False
+        return await self.put_metadata(name, None, metadata)
+
+    async def put_metadata(
+        self, name: str, pre: Mapping[str, Any] | None, post: Mapping[str, Any] | None
+    ) -> Measurement:
+        """Take metadata in place of what was, None: it stays as it was. As `post_metadata`."""
         m = self._known.get(name)
         if m is None or m.state == EMPTY:
             raise MeasurementRefused(f"there is no file of a measurement {name}")
-        if metadata is not None:
-            meta.check(metadata)
-            m.post_metadata = metadata
+        for given in (pre, post):
+            if given is not None:
+                meta.check(given)
+        m.metadata = pre if pre is not None else m.metadata
+        m.post_metadata = post if post is not None else m.post_metadata
+        if pre is not None or post is not None:
             m.metadata_due = m.state == WRITTEN
-        m.waits_for_metadata = False
         await self._keep(m)
         self._due.set()
         return m
@@ -244,6 +259,7 @@ class Measurements:
 
     async def _finish(self, keeper: Keeper) -> None:
         """Write the files that are due; where that fails, the supervisor tries again."""
+        await self._load()
         while not await self._store.searched():
             keeper.report("waiting", "for a damaged file of the store to be searched")
             await self._clock.sleep(_LOOK_S)
@@ -271,12 +287,14 @@ class Measurements:
             if m.state == RECORDED:
                 await self._finisher.write(m)
             else:
-                await self._finisher.change(m)
+                async with self.changing:
+                    await self._finisher.change(m)
         except (FileProblem, OSError, NotStored) as error:
             m.problem = f"{m.name}: {error}"
             return m.problem
         _log.info("measurement %s: %s", m.name, f"{m.file} is written" if m.file else "it had no frames")
         self._forget()
+        self.on_written()
         if not m.metadata_due and (event := self._written.pop(m.name, None)):
             event.set()
         return ""
@@ -286,6 +304,10 @@ class Measurements:
         done = [name for name, m in self._known.items() if m.state in (WRITTEN, EMPTY) and not m.metadata_due]
         for name in done[: max(0, len(done) - recordings.ROWS_KEPT)]:
             del self._known[name]
+
+
+def _nobody() -> None:
+    """Nobody is to be told."""
 
 
 def _values(plan: Plan) -> int:

@@ -58,6 +58,12 @@ class Session:
         self._ift: Ift | None = None
         self._ift_ts: list[int] = []
 
+    @property
+    def began(self) -> bool:
+        """Say whether `opened` ended well."""
+        opened = self.opened
+        return opened.done() and not opened.cancelled() and opened.exception() is None
+
     def stop(self) -> None:
         """End it as if its time were over."""
         self._stopping = True
@@ -97,7 +103,8 @@ class Session:
         self.measurement = m = self._begin(stream)
         request = self._plan.ift
         if request is not None:
-            self._ift = _ift(request, m, stream)
+            ift = _ift(request, m, stream)
+            self._ift = ift if ift.possible else None
         self._row, self._head = MeasurementRow(m.name, 1, done=False, text=m.text()), m.head()
         kept = self._store.riding(lambda tx: recordings.keep(tx, m.name, self._row.text))
         self._store.hurry()

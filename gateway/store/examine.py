@@ -43,6 +43,8 @@ _GUARDED = {
     "acked": "upload, from_seq, to_seq",
     "unit": "upload, lane, from_seq, to_seq, encoding, created_us, deletion",
     "quarantine": "upload, at_us, reason, bytes",
+    "file": "upload, name, revision, due, since_us, replace, intent, local, md5, size, etag, remote_id, "
+    "stored_us, remote",
 }
 """Tables whose rows have a checksum, and the columns that it is of."""
 _SHM = struct.Struct("<IIIBBHII8s8s")

@@ -133,7 +133,7 @@ def uploads(conn: sqlite3.Connection) -> list[str]:
 
 def forget(tx: Transaction, upload: str) -> None:
     """Drop an upload but its quarantine; what it got stays acknowledged, so that nothing goes twice later."""
-    for table, column in (("upload", "id"), ("acked", "upload"), ("unit", "upload")):
+    for table, column in (("upload", "id"), ("acked", "upload"), ("unit", "upload"), ("file", "upload")):
         tx.conn.execute(f"DELETE FROM {table} WHERE {column} = ?", (upload,))
     acknowledge(tx.conn, upload, 0, tx.newest_seq)
 
@@ -149,7 +149,14 @@ def keep_only(tx: Transaction, known: Sequence[str]) -> None:
             record_unsent(
                 tx.conn, upload, start, end, tx.newest_seq, "the upload was removed from the configuration"
             )
+        _forget_files(tx, upload, "the upload was removed from the configuration before it had this file")
         forget(tx, upload)
+
+
+def _forget_files(tx: Transaction, upload: str, reason: str) -> None:
+    due = tx.conn.execute("SELECT name, since_us FROM file WHERE upload = ? AND due = 1", (upload,))
+    for name, since_us in due.fetchall():
+        insert_gap(tx.conn, Gap(since_us, tx.now_us, f"{name}: {reason}", upload=upload), tx.newest_seq + 1)
 
 
 def record_unsent(

@@ -74,7 +74,7 @@ class Recorder(Reads):
         return stored
 
     async def measurements(self) -> list[MeasurementRow]:
-        """Return all measurements that the store knows, the oldest first."""
+        """Return all measurements that the store knows, the oldest first. StoreProblem: not now."""
         return await self.read(rows)
 
     async def recording(self, name: str) -> AsyncIterator[bytes]:

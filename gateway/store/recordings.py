@@ -11,6 +11,7 @@ from typing import NamedTuple
 from gateway.store.columns import CorruptBlock
 from gateway.store.outbox import Transaction
 from gateway.store.records import MEASUREMENT, pack, unpack
+from gateway.store.schema import Damaged
 
 _PART_BITS = 32
 ROWS_KEPT = 1000
@@ -50,13 +51,13 @@ def _number(conn: sqlite3.Connection, name: str) -> int | None:
 
 
 def read_row(row: tuple[str, int, object]) -> MeasurementRow:
-    """Return what a row's record says; ValueError: it is damaged, or the row says otherwise."""
+    """Return what a row's record says; Damaged: it is not sound, or the row says otherwise."""
     try:
         kind, fields = unpack(row[2])
     except CorruptBlock as error:
-        raise ValueError(f"the record of measurement {row[0]}: {error}") from error
+        raise Damaged(f"the record of measurement {row[0]}: {error}") from error
     if kind != MEASUREMENT or (fields[0], fields[2]) != (row[0], bool(row[1])):
-        raise ValueError(f"the row of measurement {row[0]} and its record differ")
+        raise Damaged(f"the row of measurement {row[0]} and its record differ")
     return MeasurementRow(*fields)
 
 

@@ -142,6 +142,15 @@ def _recordings(db: Any) -> None:
     db["recording"].create({"id": int, "data": bytes}, pk="id")
 
 
+def _files(db: Any) -> None:
+    db["file"].create(
+        {"upload": str, "name": str, "revision": int, "due": int, "since_us": int, "replace": str,
+         "intent": str, "local": str, "md5": str, "size": int, "etag": str, "remote_id": str,
+         "stored_us": int, "remote": str, "crc": int},
+        pk=("upload", "name"), not_null={"crc"},
+    )  # fmt: skip
+
+
 def put_meta(conn: sqlite3.Connection, key: str, value: object) -> None:
     """Write a row of `meta`."""
     conn.execute(
@@ -165,7 +174,7 @@ def schema_crc(conn: sqlite3.Connection) -> int:
     return row_crc(*(field for row in rows for field in row))
 
 
-MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history, _recordings)
+MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history, _recordings, _files)
 """Never edited once released: the n-th brings a file from version n-1 to n, given a sqlite_utils Database."""
 
 

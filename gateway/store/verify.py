@@ -172,6 +172,11 @@ def _block(seq: int, row: list[object], names: dict[int, SeriesInfo], counted: C
 
 def _recordings(conn: sqlite3.Connection, counted: Counted) -> Iterator[Finding]:
     """Look at the blocks of measurements; those of one that is done are about to be deleted."""
+    for row in conn.execute("SELECT name, done, record FROM measurement").fetchall():
+        try:
+            recordings.read_row(row)
+        except Damaged as error:
+            yield Finding("hot.db", f"{error}: the gateway would set it aside")
     last = -1
     while found := conn.execute(
         "SELECT id, data FROM recording WHERE id > ? ORDER BY id LIMIT ?", (last, _SLICE)

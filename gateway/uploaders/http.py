@@ -16,6 +16,7 @@ from gateway.uploaders.answers import Answer, network, read_answer
 from gateway.uploaders.encoders import compressed, encoder
 from gateway.uploaders.web_target import WebTarget, session, web_address
 
+TAKES_FILES = False
 _POISON = frozenset({400, 413, 422})
 """The answers that speak of the body. All others speak of the target, its address or our rights there."""
 _TOO_LARGE = 413

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Role, Tokens
@@ -14,12 +15,16 @@ from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
 from gateway.intake import DeviceSession
 from gateway.logs import Logs
+from gateway.measurements import Catalogue, Measurements
 from gateway.model import Batch, BatchListener, Device, DeviceProblem, Link
 from gateway.own_time import OwnTime
 from gateway.protocols import push
 from gateway.protocols.opcua.pki import Pki
 from gateway.store import Store, StoreSettings
 from gateway.supervise import Health, Keeper, Supervisor
+from tests.measurements import node as sensor
+
+C = TypeVar("C")
 
 
 class Tree:
@@ -77,6 +82,10 @@ class Plant:
     state: Path
     clock: SystemClock
     supervisor: Supervisor
+    files: Catalogue = field(init=False)
+    measurements: Measurements = field(init=False)
+    node: sensor.Node = field(default_factory=sensor.Node)
+    """Of the device `tools`, which measures."""
     listeners: list[BatchListener] = field(default_factory=list)
     devices: dict[str, DeviceSession] = field(default_factory=dict)
     uploads: dict[str, Forwarder] = field(default_factory=dict)
@@ -138,6 +147,10 @@ class Plant:
         self.devices[name] = session
         return session
 
+    def find(self, device: str, contract: type[C]) -> C | None:
+        there = device == sensor.DEVICE and isinstance(self.node, contract)
+        return self.node if there else None  # type: ignore[return-value]
+
     def bearer(self, role: Role) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.texts[role]}"}
 
@@ -149,14 +162,20 @@ async def plant(folder: Path, commit_interval_s: float = 0.05) -> AsyncIterator[
     settings = StoreSettings(commit_interval_s=commit_interval_s)
     tokens = Tokens(folder, clock)
     await asyncio.to_thread(tokens.open)
-    async with Store.open(folder, settings, clock) as store:
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(Store.open(folder, settings, clock))
         made = Plant(store, tokens, folder, clock, Supervisor(clock), started_ns=clock.mono_ns())
         for role in (Role.READ, Role.OPERATE, Role.ADMIN):
             made.texts[role], _ = await asyncio.to_thread(tokens.make, f"a {role.word}", role)
         await asyncio.to_thread(made.documents.open)
         made.add("box", "push", lambda link: push.run(Device("box"), push.Settings(), link))
         made.add("counter", "counter", lambda link: polled(Device("counter"), 0.05, link))
+        measuring = Measurements.open(
+            store, clock, made.supervisor, folder / "measurements", made.id, made.find
+        )
         try:
+            made.measurements = await stack.enter_async_context(measuring)
+            made.files = Catalogue(made.measurements, store)
             while any(device.health.state != "running" for device in made.devices.values()):
                 await asyncio.sleep(0.01)
             yield made

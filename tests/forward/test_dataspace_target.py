@@ -5,7 +5,6 @@ import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -50,12 +49,12 @@ async def test_an_object_is_named_by_its_key_and_holds_the_unit(peer: Receiver) 
         await outlet.send(made)
         (file,) = await remote(outlet).list()
     body = columns.encode(made)
-    assert file["name"] == dataspace.object_name(made.key)
-    assert file["name"].startswith("hall_3_e_cloud_1-1.")
-    assert file["objectname"] == f"hall/{file['name']}"
-    assert file["virtual_group"] == "root/default"
-    assert file["metadata"]["samples"] == 4
-    assert file["s3_size"] == len(gzip.compress(body, 6, mtime=0))
+    assert file.name == dataspace.object_name(made.key)
+    assert file.name.startswith("hall_3_e_cloud_1-1.")
+    assert file.listed["objectname"] == f"hall/{file.name}"
+    assert file.listed["virtual_group"] == "root/default"
+    assert file.metadata["samples"] == 4
+    assert file.size == len(gzip.compress(body, 6, mtime=0))
     assert (await peer.counts())["samples"] == 4
 
 
@@ -84,9 +83,9 @@ async def test_an_object_that_was_announced_and_not_stored_is_stored_by_the_repe
     async with opened(peer) as outlet:
         with pytest.raises(UploadProblem, match="503"):
             await outlet.send(unit())
-        assert (await remote(outlet).list())[0]["last_status"] == "created"
+        assert (await remote(outlet).list())[0].listed["last_status"] == "created"
         await outlet.send(replace(unit(), repeat=True))
-        assert (await remote(outlet).list())[0]["last_status"] == "available"
+        assert (await remote(outlet).list())[0].listed["last_status"] == "available"
     assert (await peer.counts())["samples"] == 4
 
 
@@ -143,7 +142,8 @@ async def test_a_wrong_password_is_said_without_it(peer: Receiver) -> None:
         with pytest.raises(UploadProblem, match=r"refuses the user 'hall-3' or the password") as caught:
             await outlet.send(unit())
         assert "wrong" not in str(caught.value)
-        assert not await remote(outlet).healthy()
+        with pytest.raises(UploadProblem, match="refuses the user"):
+            await remote(outlet).check()
 
 
 async def test_presigned_addresses_never_appear_in_a_message(peer: Receiver) -> None:
@@ -161,17 +161,21 @@ async def test_a_dataspace_that_hangs_is_left_after_the_deadline(peer: Receiver)
             await outlet.send(unit())
 
 
-async def test_files_are_put_verified_and_replaced(peer: Receiver, tmp_path: Path) -> None:
-    file = tmp_path / "run__2026.hdf5"
-    file.write_bytes(b"x" * 300_000)
-    async with opened(peer) as outlet:
-        assert outlet.put is not None
-        await outlet.put(file)
-        file.write_bytes(b"y" * 200_000)
-        await outlet.put(file)
-        (listed,) = await remote(outlet).list()
-        assert (listed["name"], listed["s3_size"]) == (file.name, 200_000)
-        assert await remote(outlet).healthy()
+async def test_samples_are_objects_of_the_older_dialect_as_well(peer: Receiver) -> None:
+    async with opened(peer, dialect="s3", bucket="demo", folder="/hall/") as outlet:
+        await outlet.send(unit(1))
+        await outlet.send(replace(unit(1), repeat=True))
+        await outlet.send(unit(2))
+        names = [file.name for file in await remote(outlet).list()]
+        await remote(outlet).check()
+    assert names == [dataspace.object_name(unit(number).key) for number in (1, 2)]
+    assert [file["objectname"] for file in await peer.files()] == [f"hall/{name}" for name in names]
+    assert (await peer.counts())["samples"] == 8 and (await peer.counts())["repeated"] == 0
+
+
+def test_the_older_dialect_needs_a_bucket() -> None:
+    with pytest.raises(ValueError, match="bucket"):
+        dataspace.Settings(url="https://x", user="u", password=Secret("file p", "x"), dialect="s3")
 
 
 async def test_a_token_that_expires_all_the_time_loses_nothing(store: Store, peer: Receiver) -> None:

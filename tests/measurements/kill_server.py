@@ -78,7 +78,8 @@ def one_life(gateway: Gateway, seed: int, mutant: str) -> str:
     os.close(writing)
     text = b""
     select.select([reading], [], [], 10)
-    time.sleep(rng.uniform(0, rng.choice((0.3, 2.5))))
+    if not mutant:  # it is caught right after it has told
+        time.sleep(rng.uniform(0, rng.choice((0.3, 2.5))))
     if rng.random() < 0.5:
         os.kill(child, signal.SIGKILL)  # the process that writes the file lives on
     else:

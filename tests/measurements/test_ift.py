@@ -79,6 +79,14 @@ def test_there_is_none_of_other_windows() -> None:
         Plan((Channel(1), None, None), ift=IftRequest(1, 0.1))
 
 
+async def test_below_200_samples_a_second_nothing_is_kept_for_it(gateway: Gateway, node: Node) -> None:
+    node.configuration = AdcConfiguration(2, 256, 4096)
+    async with gateway.opened() as (measurements, _):
+        m = await measurements.start(DEVICE, Plan((Channel(1), None, None), ift=IftRequest(0, 0.1)))
+        assert m.channel_rate_hz < 200 and measurements._sessions[DEVICE]._ift is None
+        await measurements.stop(DEVICE)
+
+
 @pytest.mark.parametrize("raw", [False, True])
 async def test_it_is_told_while_it_is_measured(gateway: Gateway, node: Node, raw: bool) -> None:
     node.frames, node.configuration = 3000, AdcConfiguration(2, 8, 128)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -103,6 +104,38 @@ async def test_a_file_that_cannot_be_written_is_tried_again(gateway: Gateway, no
         measurements._finisher._child = CHILD
         await measurements.finished(m.name)
         assert m.problem == "" and len(table(gateway.files / m.file)) == node.frames
+
+
+async def test_a_file_that_does_not_read_as_it_was_written_is_none(gateway: Gateway, node: Node) -> None:
+    gateway.child = [sys.executable, "-P", "-m", "tests.measurements.lying_child"]
+    async with gateway.opened() as (measurements, store):
+        m = await measurements.start(DEVICE, plan(MASK))
+        assert node.streaming is not None
+        await node.streaming.drained.wait()
+        await measurements.stop(DEVICE)
+        while not m.problem:
+            await asyncio.sleep(0.01)
+        assert "does not read as it was written: the disk may be failing" in m.problem
+        assert not [*gateway.files.glob("*.hdf5")]
+        assert await store.read(recordings.recorded_bytes) > 0
+        measurements._finisher._child = CHILD
+        await measurements.finished(m.name)
+    assert [file.name for file in gateway.files.iterdir()] == [m.file]
+
+
+async def test_no_file_is_written_while_the_last_frames_are_not_committed(
+    gateway: Gateway, node: Node
+) -> None:
+    """The daemon ends its measurements first, and its devices after them: the store still commits."""
+    async with gateway.opened(commit_interval_s=60.0) as (measurements, _):
+        m = await measurements.start(DEVICE, plan(MASK))
+        assert node.streaming is not None
+        await node.streaming.drained.wait()
+        await measurements.close()
+        assert measurements.keeper is not None and measurements.keeper.health.state == "stopped"
+        assert m.state == "recorded" and m.interrupted
+    whole, _ = await finished(gateway, m.name)
+    assert whole.received == node.frames
 
 
 async def test_a_folder_that_is_none_is_said(gateway: Gateway, node: Node) -> None:

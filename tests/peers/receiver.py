@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -77,6 +78,17 @@ class Receiver:
 
     async def requests(self) -> list[dict[str, Any]]:
         return orjson.loads(await self._get("requests"))
+
+    async def files(self) -> list[dict[str, Any]]:
+        return orjson.loads(await self._get("files"))
+
+    def spoil(self, name: str, etag: str | None = None) -> None:
+        """Do to a file at the target what its people may: give it other bytes, or (None) remove it."""
+        with contextlib.closing(sqlite3.connect(self.folder / "ledger.db")) as conn, conn:
+            if etag is None:
+                conn.execute("DELETE FROM file WHERE name = ?", (name,))
+            else:
+                conn.execute("UPDATE file SET etag = ? WHERE name = ?", (etag, name))
 
     async def gaps(self) -> list[dict[str, Any]]:
         return orjson.loads(await self._get("gaps"))

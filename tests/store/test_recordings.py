@@ -14,7 +14,7 @@ from gateway.backup import back_up
 from gateway.controls import StreamFrames
 from gateway.delivered import undelivered
 from gateway.model import Batch, Sample
-from gateway.store import Store, StoreSettings, outbox, recordings
+from gateway.store import Store, StoreProblem, StoreSettings, outbox, recordings
 from gateway.store.codec import CorruptBlock, decode
 from gateway.store.recording import Part, decode_part
 from gateway.store.recordings import MeasurementRow
@@ -166,7 +166,16 @@ async def test_a_damaged_file_gives_them_back(opened: Opener, tmp_path: Path, ta
             assert {row.name: row.text for row in await store.measurements()}[ROW.name] == ROW.text
 
 
-async def test_a_row_that_lies_is_damage(opened: Opener, tmp_path: Path) -> None:
+@pytest.mark.parametrize("large", [False, True])
+async def test_a_row_that_lies_is_damage(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    """Found before a small file is used, and as soon as it is read in a large one."""
+    if large:
+        monkeypatch.setattr("gateway.store.hotfile.AT_START_BYTES", 0)
+        monkeypatch.setattr(
+            "gateway.store.mender.Mender._begin", lambda self, _: setattr(self, "_begun", True)
+        )
     async with opened() as store:
         await put_parts(store, range(3))
     path = tmp_path / "store" / "hot.db"
@@ -174,6 +183,11 @@ async def test_a_row_that_lies_is_damage(opened: Opener, tmp_path: Path) -> None
         conn.execute("UPDATE measurement SET done = 1")
     conn.close()
     async with opened() as store:
+        if large:
+            with pytest.raises(StoreProblem, match="its record differ"):
+                await store.measurements()
+            while not [*path.parent.glob("hot.db.*-1")]:
+                await asyncio.sleep(0.01)
         await searched(store)
         await are(store, range(3))
         assert [row.done for row in await store.measurements()] == [False]
@@ -199,6 +213,7 @@ async def found_in(folder: Path) -> list[str]:
         ("DELETE FROM recording WHERE id = 4294967296", "the blocks before 1 of measurement 1 are missing"),
         ("UPDATE recording SET id = id + 100 WHERE id = 4294967300", "in the place of block"),
         ("DELETE FROM measurement", "measurement 1 has blocks and no row"),
+        ("UPDATE measurement SET done = 1", "the row of measurement spindle and its record differ"),
     ],
 )  # fmt: skip
 async def test_verify_names_what_is_wrong(stopped: Path, query: str, sentence: str) -> None:
