@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Final
 from xml.sax.saxutils import escape
 
@@ -141,20 +142,35 @@ def _svg_chart(curve: Curve, from_us: int, to_us: int, top: int) -> list[str]:
         part = (value / 2 - curve.low / 2) / span if span else 0.5
         return f"{x:.1f},{begin + (1 - part) * height:.1f}"
 
-    band = [place(column.ts, column.high) for column in curve.columns]
-    band += [place(column.ts, column.low) for column in reversed(curve.columns)]
-    line = [place(column.ts, column.mean) for column in curve.columns]
+    drawn = []
+    for part in _whole_parts(curve.columns):
+        band = [place(column.ts, column.high) for column in part]
+        band += [place(column.ts, column.low) for column in reversed(part)]
+        line = [place(column.ts, column.mean) for column in part]
+        drawn.append(f'<polygon points="{" ".join(band)}" fill="#9ecae1" stroke="#9ecae1"/>')
+        drawn.append(f'<polyline points="{" ".join(line)}" fill="none" stroke="#08519c" stroke-width="1.5"/>')
     right, bottom = _SVG_WIDTH - 10, begin + height
     return [
         f'<text x="{_LEFT}" y="{top + 16}">{_text(curve.headline())}</text>',
         f'<rect x="{_LEFT}" y="{begin}" width="{width}" height="{height}" fill="none" stroke="#ccc"/>',
-        f'<polygon points="{" ".join(band)}" fill="#9ecae1" stroke="#9ecae1"/>',
-        f'<polyline points="{" ".join(line)}" fill="none" stroke="#08519c" stroke-width="1.5"/>',
+        *drawn,
         f'<text x="{_LEFT - 6}" y="{begin + 10}" text-anchor="end">{number(curve.high)}</text>',
         f'<text x="{_LEFT - 6}" y="{bottom}" text-anchor="end">{number(curve.low)}</text>',
         f'<text x="{_LEFT}" y="{bottom + 16}">{local(from_us)}</text>',
         f'<text x="{right}" y="{bottom + 16}" text-anchor="end">{local(to_us)}</text>',
     ]
+
+
+def _whole_parts(columns: Sequence[Column]) -> list[list[Column]]:
+    """Cut where nothing came for much longer than usual: a line across a hole would be invented."""
+    steps = sorted(after.ts - before.ts for before, after in pairwise(columns))
+    most = 5 * steps[len(steps) // 2] if steps else 0
+    parts = [[columns[0]]]
+    for before, after in pairwise(columns):
+        if after.ts - before.ts > most:
+            parts.append([])
+        parts[-1].append(after)
+    return parts
 
 
 def _text(text: str) -> str:

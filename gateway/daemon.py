@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway import control_socket, protocols
-from gateway.api import tls
-from gateway.api.app import build_app
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
-from gateway.api.server import serve
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.config import Config, ConfigProblems, DeviceConfig, UploadConfig, load_or_last_good, take
@@ -28,6 +25,7 @@ from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
 from gateway.intake import DeviceSession
+from gateway.listeners import Listeners
 from gateway.logs import Logs
 from gateway.measurements import Catalogue, Measurements
 from gateway.model import BatchListener, DeviceProblem, GatewayError
@@ -44,7 +42,6 @@ _STOP_DEVICES_S = 4.0
 _STOP_UPLOADS_S = 1.5
 # With an attempt that leads nowhere, given up after 4 s, a device that is back is in use within 10 s.
 _DEVICE_BACKOFF_S = 5.0
-_API_UP_S = 5.0
 _WRITER_LIMIT_S = 60.0
 _FORWARDER_LIMIT_S = 120.0
 SWITCH_S = 0.001
@@ -100,14 +97,10 @@ class Daemon:
         self._listeners: list[BatchListener] = []
         self._devices: dict[str, _DevicePart] = {}
         self._uploads: dict[str, _UploadPart] = {}
-        self._api: Keeper | None = None
-        self._api_address: tuple[str, int] | None = None
-        self._api_fingerprint = ""
-        self._api_up = asyncio.Event()
-        self._timeseries: Keeper | None = None
         self._notifier = Notifier()
         self._watchdog = Watchdog(self._notifier, clock, self._watched)
         self._supervisor = Supervisor(clock)
+        self._http = Listeners(self, self._supervisor, state)
         self.measurements: Measurements
         self.documents = Documents(state, clock, self._document_changed)
         self.files: Catalogue
@@ -140,7 +133,7 @@ class Daemon:
         return ConfigInfo(str(self.file), self._loaded_us, warnings, self._problems, self._projected)
 
     def compat(self) -> Mapping[str, Health]:
-        return {"timeseries": self._timeseries.health} if self._timeseries is not None else {}
+        return self._http.compat
 
     def log_files(self) -> LogFilesInfo | None:
         files = self._logs.files if self._logs is not None else None
@@ -179,11 +172,10 @@ class Daemon:
             )
             self.files = Catalogue(self.measurements, self.store)
             await stack.enter_async_context(control_socket.listen(self.state, self._answer))
-            self._start_api()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._api_up.wait(), _API_UP_S)
+            self._http.start_api(self._config.http)
+            await self._http.wait()
             await self._apply(self._config)
-            self._start_compat()
+            self._http.start_compat(self._config.http)
             stack.callback(self._handle_signals())
             self._start_watchdog()
             await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
@@ -203,7 +195,7 @@ class Daemon:
     @property
     def address(self) -> tuple[str, int] | None:
         """Where the API listens, once it does."""
-        return self._api_address
+        return self._http.address
 
     def _offered(self, device: str, contract: type[C]) -> C | None:
         """Return what a device's live session offers."""
@@ -215,7 +207,7 @@ class Daemon:
         await self.measurements.close()
         await self._stop_parts([part.keeper for part in self._devices.values()], _STOP_DEVICES_S)
         keepers = [keeper for part in self._uploads.values() for keeper in part.keepers]
-        await self._stop_parts([*keepers, *self._listening()], _STOP_UPLOADS_S)
+        await self._stop_parts([*keepers, *self._http.keepers], _STOP_UPLOADS_S)
 
     async def _stop_parts(self, keepers: list[Keeper], limit_s: float) -> None:
         if not keepers:
@@ -297,11 +289,11 @@ class Daemon:
         config = self._config
         notes = self._needs_restart(before, config)
         if config.http != before.http:
-            await self._stop_parts(self._listening(), _STOP_UPLOADS_S)
-            self._start_api()
+            await self._stop_parts(self._http.keepers, _STOP_UPLOADS_S)
+            self._http.start_api(config.http)
         changed = await self._apply(config)
         if config.http != before.http:
-            self._start_compat()
+            self._http.start_compat(config.http)
         for note in notes:
             _log.warning("%s", note)
         _log.info("reloaded %s; restarted: %s", self.file, ", ".join(changed) or "nothing")
@@ -396,34 +388,6 @@ class Daemon:
             files = self._supervisor.keep(name, forwarder.files.run, backoff=backoff)
         return _UploadPart(config, forwarder, keeper, files)
 
-    def _start_api(self) -> None:
-        self._api_up.clear()
-        self._api = self._supervisor.keep("api", self._serve)
-
-    async def _serve(self, keeper: Keeper) -> None:
-        app = build_app(self, self._config.http)
-        async with serve(app, self._config.http, self.state) as self._api_address:
-            self._api_fingerprint = await asyncio.to_thread(tls.fingerprint, self._config.http, self.state)
-            keeper.report("running", "listening on {}:{}".format(*self._api_address))
-            self._api_up.set()
-            await asyncio.Event().wait()
-
-    def _start_compat(self) -> None:
-        self._timeseries = None
-        settings = self._config.http.compat.timeseries
-        if settings is None:
-            return
-
-        async def attempt(keeper: Keeper) -> None:
-            from gateway.api.compat import timeseries  # what the YAML does not name is not imported
-
-            await timeseries.run(self, self._config.http, settings, self.state, keeper.report)
-
-        self._timeseries = self._supervisor.keep("http.compat.timeseries", attempt)
-
-    def _listening(self) -> list[Keeper]:
-        return [keeper for keeper in (self._api, self._timeseries) if keeper is not None]
-
     # -- systemd and the command line -----------------------------------------------------------
 
     def _start_watchdog(self) -> None:
@@ -460,9 +424,9 @@ class Daemon:
             "ok": not self._problems,
             "id": self.id,
             "version": self.version,
-            "address": self._api_address,
-            "url": self._url(),
-            "fingerprint": self._api_fingerprint,
+            "address": self._http.address,
+            "url": self._http.url,
+            "fingerprint": self._http.fingerprint,
             "file": str(self.file),
             "store": str(self.store.folder.absolute()),
             "flash": str(store.flash),
@@ -476,19 +440,10 @@ class Daemon:
             },
         }
 
-    def _url(self) -> str:
-        """Return where a command on this machine reaches the API, "" where it does not listen."""
-        if self._api_address is None:
-            return ""
-        host, port = self._api_address
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        scheme = "http" if self._config.http.tls == "off" else "https"
-        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
     def _health(self) -> Mapping[str, Any]:
         """Say what a new start could mend: a part that stands, an API that does not listen."""
         standing = self._watchdog.standing()
-        api = self._api.health if self._api is not None else Health()
+        api = self._http.api
         problems = [standing] if standing else []
         if api.state != "running":
             problems.append(f"the API does not listen: {api.detail or api.state}")
@@ -498,4 +453,4 @@ class Daemon:
         devices = [part.keeper for part in self._devices.values()]
         uploads = [keeper for part in self._uploads.values() for keeper in part.keepers]
         files = self.measurements.keeper
-        return [*self._listening(), *([files] if files else []), *devices, *uploads]
+        return [*self._http.keepers, *([files] if files else []), *devices, *uploads]

@@ -194,7 +194,8 @@ class Ticket:
 class Gap:
     """A known hole: of a device (samples that never arrived) or of an upload (samples never delivered).
 
-    `from_us` and `to_us` are gateway wall time; `count` is the number of samples lost where it is known.
+    `from_us` and `to_us` are gateway wall time; `count` is the number of samples lost where it is known, of a
+    bus that lost frames that of frames.
     """
 
     from_us: int

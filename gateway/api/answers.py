@@ -45,7 +45,7 @@ async def stream(
     response = web.StreamResponse(status=status, headers=headers)
     response.content_type = content_type
     response.content_length = length
-    if content_type.startswith("text/"):
+    if content_type.startswith("text/") or content_type == "application/javascript":
         response.charset = "utf-8"
     await response.prepare(request)
     request["prepared"] = response

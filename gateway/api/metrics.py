@@ -43,6 +43,8 @@ async def show_metrics(request: web.Request) -> web.Response:
         page.add("log_records_dropped", files.dropped)
     page.add_all("store", dataclasses.asdict(gateway.store.state()))
     _devices(page, gateway)
+    for name, health in gateway.compat().items():
+        page.add("compat_running", health.state == "running", contract=name)
     for name, upload in gateway.uploads.items():
         status = upload.status()
         numbers = status if isinstance(status, Mapping) else _asdict(status)

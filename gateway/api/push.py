@@ -27,7 +27,7 @@ _FIELDS: Final = frozenset({"tag", "ts", "value", "status", "type", "flags"})
 _JSON: Final = ("application/json", "")
 _NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _LINES: Final = ("text/plain",)
-"""InfluxDB line protocol, as Telegraf and the InfluxDB clients send it."""
+"""InfluxDB line protocol, as Telegraf's outputs.http sends it."""
 _PUSHED_SAMPLE: Final = {
     "type": "object",
     "required": ["tag", "value"],

@@ -59,7 +59,9 @@ class GapAnswer(Schema):
     from_us = whole("From, gateway time.", required=True)
     to_us = whole("To, gateway time.", required=True)
     count = fields.Integer(
-        allow_none=True, required=True, metadata={"description": "Samples lost, where known."}
+        allow_none=True,
+        required=True,
+        metadata={"description": "Samples lost, where known; frames where a bus lost frames."},
     )
     reason = text("Why.", required=True)
 

@@ -8,7 +8,7 @@ MASK = 0x1FFFFFFF
 # classes, in the id
 _CONTROLLER = 0x004
 _ACKNOWLEDGE = 0x020
-_BUS_OFF = 0x040
+BUS_OFF = 0x040
 _RESTARTED = 0x100
 _COUNTERS = 0x200
 _DAMAGED = 0x088  # CAN_ERR_PROT, CAN_ERR_BUSERROR
@@ -24,7 +24,7 @@ def take(health: BusHealth, can_id: int, data: bytes) -> None:
     """Note an error frame in the health of its bus."""
     health.error_frames += 1
     controller = data[1] if can_id & _CONTROLLER else 0
-    if can_id & _BUS_OFF:
+    if can_id & BUS_OFF:
         health.state = "bus-off"
     elif controller & _PASSIVE:
         health.state = "error-passive"

@@ -124,11 +124,12 @@ class SocketBus(BatchedBus):
         try:
             frames, errors = self._records.read()
         except OSError as error:
-            self._problem = self._problem or self._lost(error)
-            return Frames()
+            # The kernel tells of the error once, and before the frames that came before it.
+            first, self._problem = self._problem is None, self._problem or self._lost(error)
+            return self._read() if first else Frames()
         for can_id, data in errors:
             error_frames.take(self.health, can_id, data)
-        if errors and self.health.state == "bus-off":
+        if any(can_id & error_frames.BUS_OFF for can_id, _ in errors):  # it may have ended already
             fix = link_state.bus_off(self._settings.channel)
             self._problem = BusProblem(f"{self.name} is bus-off: {fix}", "bus-off")
         return frames

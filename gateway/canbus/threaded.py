@@ -45,6 +45,7 @@ class ThreadedBus(BatchedBus):
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None]
         self._bus: can.BusABC | None = None
+        self._errors = 0
         self._damaged = 0
         """Messages in a row that were none."""
 
@@ -100,7 +101,7 @@ class ThreadedBus(BatchedBus):
         self._frames.extend(Frames(frames.ts[:room], frames.ids[:room], frames.data[:room]))
         self._load.count(len(frames), sum(map(len, frames.data)))
         self.health.state = state
-        self.health.error_frames += error_frames
+        self.health.error_frames = error_frames
         self._arrived.set()
 
     def _fetch(self) -> Frames:
@@ -121,19 +122,22 @@ class ThreadedBus(BatchedBus):
             self._bus = bus
             self._loop.call_soon_threadsafe(self._ready.set_result, None)
             while not self._stop.is_set():
-                frames, errors = self._gather(bus)
-                self._loop.call_soon_threadsafe(self._arrive, frames, _STATES[bus.state.name], errors)
+                frames = Frames()
+                try:
+                    self._gather(bus, frames)
+                finally:
+                    state = _STATES[bus.state.name]
+                    self._loop.call_soon_threadsafe(self._arrive, frames, state, self._errors)
 
-    def _gather(self, bus: "can.BusABC") -> tuple[Frames, int]:
-        """Return the frames of a batch, none where the bus is silent, and the count of error frames."""
-        frames, errors = Frames(), 0
+    def _gather(self, bus: "can.BusABC", frames: Frames) -> None:
+        """Take in the frames of a batch, none where the bus is silent."""
         end_s = time.monotonic() + _STATE_S
         while (left_s := end_s - time.monotonic()) > 0 and not self._stop.is_set():
             try:
                 message = bus.recv(min(left_s, _LOOK_S))
             except (ValueError, LookupError):
                 self._damaged += 1
-                errors += 1
+                self._errors += 1
                 if self._damaged > _MOST_DAMAGED:
                     raise
                 continue
@@ -141,7 +145,7 @@ class ThreadedBus(BatchedBus):
                 continue
             self._damaged = 0
             if message.is_error_frame:
-                errors += 1
+                self._errors += 1
                 continue
             if not frames:
                 end_s = time.monotonic() + self._batch_s
@@ -149,7 +153,6 @@ class ThreadedBus(BatchedBus):
             frames.ts.append(int(message.timestamp * 1e6))
             frames.ids.append(message.arbitration_id | kind)
             frames.data.append(bytes(message.data))
-        return frames, errors
 
     def _send(self, can_id: int, data: bytes) -> None:
         can = importlib.import_module("can")

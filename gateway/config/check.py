@@ -8,6 +8,7 @@ from pathlib import Path
 from gateway.config import Config, ConfigProblems, load
 from gateway.config.dropin import stale
 from gateway.config.projection import project
+from gateway.protocols import file_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,13 @@ def check(path: Path, environ: Mapping[str, str] | None = None) -> Checked:
         return Checked(1, (*error.problems, f"{path}: {count} problem{'s' if count > 1 else ''}"))
     projected = project(config)
     flash = f"{path}: store.endurance: {projected.warning}" if projected.warning else ""
-    warnings = (f"{line} (a warning)" for line in (*config.warnings, flash, stale(config)) if line)
+    files = [
+        f"{device.device.where.get('', path)}: {sentence}"
+        for device in config.devices.values()
+        for sentence in file_problems(device.kind, device.device, device.settings)
+    ]
+    found = (*config.warnings, *files, flash, stale(config))
+    warnings = (f"{line} (a warning)" for line in found if line)
     return Checked(0, (*warnings, f"{path}: OK, {_summary(config)}", f"{path}: {projected}"))
 
 

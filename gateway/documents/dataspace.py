@@ -62,6 +62,11 @@ class Connection(Settings):
         return f"{self.protocol}://{domain}/{path}".rstrip("/")
 
     @property
+    def manage_url(self) -> str | None:
+        path = (self.manage_assets_path or "").strip("/")
+        return f"{self.url}/{path}" if path else None
+
+    @property
     def account(self) -> tuple[str, str | None]:
         """Where a password goes, and for whom: it is given for this and for nothing else."""
         return self.url, self.username
@@ -102,7 +107,11 @@ class Dataspace:
             url=connection.url,
             user=connection.username or "",
             password=self.password,
+            dialect="management" if connection.connector else "s3",
+            bucket=connection.bucket or "",
             virtual_group=connection.virtual_group_root or None,
+            virtual_group_root=connection.virtual_group_root or None,
+            manage_url=connection.manage_url,
         )
         if connection.bucket_folder:
             target = replace(target, folder=connection.bucket_folder)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, cast
 
-from gateway.model import ProtocolModule
+from gateway.model import Device, ProtocolModule
 
 PROTOCOLS: Mapping[str, str] = MappingProxyType(
     {
@@ -22,6 +22,15 @@ PROTOCOLS: Mapping[str, str] = MappingProxyType(
 def load(kind: str) -> ProtocolModule:
     """Import the module of a kind. KeyError: there is no such kind."""
     return cast(ProtocolModule, importlib.import_module(PROTOCOLS[kind]))
+
+
+def file_problems(kind: str, device: Device, settings: Any) -> Sequence[str]:
+    """Return sentences on the files that these settings name (a CAN database): what a session would run into.
+
+    A module whose protocol reads any has a function `file_problems(device, settings)` beside its Settings.
+    """
+    judge = getattr(load(kind), "file_problems", None)
+    return tuple(judge(device, settings)) if judge is not None else ()
 
 
 def device_nodes(kind: str, settings: Any) -> Sequence[str]:

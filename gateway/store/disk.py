@@ -1,6 +1,5 @@
 """What the writer looks after now and then: the room on the disk, the bytes written to it, the log's size."""
 
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,13 +22,14 @@ class Disk:
         self._max_bytes, self._clock = settings.max_bytes, clock
         self._looked_ns = -_LOOK_NS
 
-    def look(self, conn: sqlite3.Connection | None, store_bytes: int) -> None:
-        """Look again where it is time; `conn`: None while the disk refuses."""
+    def look(self, store_bytes: int) -> bool:
+        """Look again where it is time, and say so: it is time to look at the log too."""
         now_ns = self._clock.mono_ns()
-        if now_ns - self._looked_ns >= _LOOK_NS:
+        due = now_ns - self._looked_ns >= _LOOK_NS
+        if due:
             self._looked_ns = now_ns
             self.room.look(self._max_bytes - store_bytes)
-            self.wal.look(conn)
+        return due
 
     def kept(self, running_s: float) -> Sequence[tuple[str, object]]:
         """Return what is counted over the running time, for the hot file to keep."""

@@ -184,7 +184,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         for pragma in (
             f"page_size={PAGE_BYTES}", "auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL",
-            "secure_delete=OFF", "journal_size_limit=8388608", "wal_autocheckpoint=4000", "temp_store=MEMORY",
+            "secure_delete=OFF", "journal_size_limit=8388608", "wal_autocheckpoint=0", "temp_store=MEMORY",
             "cache_size=-4096", "trusted_schema=OFF",
         ):  # fmt: skip
             conn.execute(f"PRAGMA {pragma}").fetchall()

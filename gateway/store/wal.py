@@ -1,13 +1,18 @@
-"""Keeps the write-ahead log small: SQLite begins it anew only at a moment when nobody reads from it."""
+"""Keeps the write-ahead log small: it is brought into the file, and begun anew when nobody reads from it.
+
+SQLite would do the first by itself after a COMMIT, but says nothing where a sync fails then. What an earlier
+checkpoint had written and not synced, because a reader kept it from the end, may be lost with that sync: no
+later checkpoint writes it again, and the log is begun anew over it.
+"""
 
 import logging
 import sqlite3
+import struct
 from pathlib import Path
-
-from gateway.store.schema import is_disk
 
 _log = logging.getLogger(__name__)
 
+CHECKPOINT_PAGES = 4000
 WAL_BYTES = 16 * 1024 * 1024
 """Four times what it has before each checkpoint: readers that take turns without a break have kept it."""
 _PATIENCE_MS = 500
@@ -15,6 +20,8 @@ _PATIENCE_MS = 500
 _USUAL_MS = 5000
 _MUCH = 4
 _REST = 6
+_FRAMES = struct.Struct("=16xI")
+"""mxFrame of the log's index (sqlite.org/walformat.html, 2.1)."""
 
 
 class WriteAheadLog:
@@ -22,29 +29,46 @@ class WriteAheadLog:
 
     def __init__(self, hot: Path) -> None:
         self._path = hot.with_name(f"{hot.name}-wal")
+        self._index = hot.with_name(f"{hot.name}-shm")
         self.bytes_used = 0
         self._warned = False
         self._rest = 0
         """So many looks it is let be: the writer has waited for a reader in vain."""
 
-    def look(self, conn: sqlite3.Connection | None) -> None:
-        """Begin it anew where it is large: readers under way are waited for, new ones need it no more."""
+    def committed(self, conn: sqlite3.Connection) -> None:
+        """Bring it into the file where it is long. sqlite3.Error."""
+        if self._frames() >= CHECKPOINT_PAGES:
+            conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def empty(self, conn: sqlite3.Connection) -> None:
+        """Bring all of it into the file. sqlite3.Error."""
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _frames(self) -> int:
+        try:
+            with self._index.open("rb") as index:
+                return int(_FRAMES.unpack(index.read(_FRAMES.size))[0])
+        except (OSError, struct.error):
+            return 0  # `look` sees how large it is
+
+    def look(self, conn: sqlite3.Connection) -> None:
+        """Begin it anew where it is large: readers under way are waited for, new ones need it no more.
+
+        sqlite3.Error.
+        """
         try:
             self.bytes_used = self._path.stat().st_size
         except OSError:
             self.bytes_used = 0
         self._rest = max(self._rest - 1, 0)
-        if conn is None or self.bytes_used <= WAL_BYTES or self._rest:
+        if self.bytes_used <= WAL_BYTES or self._rest:
             self._warned = self._warned and self.bytes_used > WAL_BYTES
             return
+        conn.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
         try:
-            conn.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
             kept = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
             conn.execute(f"PRAGMA busy_timeout={_USUAL_MS}")
-        except sqlite3.Error as error:
-            if not is_disk(error):
-                raise
-            return  # the next commit meets it too, and says so
         self._rest = _REST if kept else 0
         if kept and self.bytes_used > _MUCH * WAL_BYTES and not self._warned:
             self._warned = True

@@ -111,13 +111,27 @@ class Writer(Inbox, threading.Thread):
         """Commit where it is due, fold a little, take in a little of what is damaged."""
         due = self._due()
         self.turned_ns = now = self._clock.mono_ns()
-        self.disk.look(None if self.refusing else self._conn, self.bytes_used)
+        if self.disk.look(self.bytes_used):
+            self._bring_log_in(self.disk.wal.look)
         if due:
             self._try_commit()
+            self._bring_log_in(self.disk.wal.committed)
             self._next_ns = now + (_RETRY_NS if self.refusing else self._interval_ns)
         if self._stop_by_ns is None and not self.refusing:
             self._compact()
             self._mend()
+
+    def _bring_log_in(self, way: Callable[[sqlite3.Connection], None]) -> None:
+        """Run a checkpoint; where it fails the file is written anew before the next commit."""
+        if self._conn is None or self.refusing or self._unwritten:
+            return
+        try:
+            way(self._conn)
+        except sqlite3.Error as error:
+            if not is_disk(error):
+                raise
+            self._unwritten = left_unwritten(error)
+            _log.warning("the write-ahead log cannot be brought into hot.db now: %s", error)
 
     def _mend(self) -> None:
         """Take in a slice of a damaged file where nothing else waits; set aside what is found damaged."""
@@ -360,12 +374,10 @@ class Writer(Inbox, threading.Thread):
 
     def _close(self) -> None:
         self.mender.close()
+        self._bring_log_in(self.disk.wal.empty)
         if self._unwritten:
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._renew()
-        if self._conn is not None and not self._unwritten:
-            with contextlib.suppress(sqlite3.Error):
-                self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._disconnect()
         self._history.close()
 

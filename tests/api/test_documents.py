@@ -88,10 +88,13 @@ connection:
   domain: trident.example.com
   base_path: /api/v1/
   gui:
+  manage_assets_path: /ui/assets
   virtual_group_root: root
 """
 )
-OLDER = DATASPACE.replace("  connector: trident\n", "").replace("  gui:\n  virtual_group_root: root\n", "")
+OLDER = DATASPACE.replace("  connector: trident\n", "").replace(
+    "  gui:\n  manage_assets_path: /ui/assets\n  virtual_group_root: root\n", ""
+)
 DISABLED = DATASPACE.replace("enabled: True", "enabled: false")
 
 
@@ -537,7 +540,15 @@ async def test_a_dataspace_becomes_an_upload(admin: aiohttp.ClientSession, gatew
     settings = upload.settings
     assert settings.url == "https://trident.example.com/api/v1"
     assert (settings.user, settings.password.text) == ("press", PASSWORD)
-    assert (settings.folder, settings.virtual_group) == ("default", "root")
+    assert (settings.folder, settings.virtual_group, settings.virtual_group_root) == (
+        "default",
+        "root",
+        "root",
+    )
+    assert (settings.dialect, settings.manage_url) == ("management", f"{settings.url}/ui/assets")
+    await stored(admin, "dataspace", OLDER)
+    settings = gateway.documents.uploads()["dataspace"].settings
+    assert (settings.dialect, settings.bucket, settings.virtual_group) == ("s3", "common", None)
     await stored(admin, "dataspace", DISABLED)
     assert gateway.documents.uploads() == {}
 

@@ -51,7 +51,7 @@ def check(status: int, body: bytes, expected: int) -> dict[str, Any]:
         ("POST", "/v1/devices/box/poll", {}, 409),
         ("GET", "/v1/devices/box/browse", {}, 409),
         ("POST", "/v1/devices/counter/samples", {"json": []}, 409),
-        ("POST", BOX, {"data": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
+        ("POST", BOX, {"data": b"x", "headers": {"Content-Type": "image/png"}}, 415),
         ("POST", BOX, {"data": b"{", "headers": {"Content-Type": "application/json"}}, 400),
         ("POST", BOX, {"json": {"a": 1}}, 422),
         ("GET", f"{BOX}?from=yesterday", {}, 422),

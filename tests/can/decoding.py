@@ -22,10 +22,20 @@ DATABASES = Path(__file__).parent / "databases"
 CORPUS = sorted(DATABASES.iterdir())
 
 
+class Time:
+    """A clock that stands until it is moved (of clock.Clock what a decoder uses)."""
+
+    us = 1_000_000_000
+
+    def mono_ns(self) -> int:
+        return self.us * 1000
+
+
 class Names:
-    """The part of a link that a decoder uses: it makes series of tags."""
+    """The part of a link that a decoder uses: it makes series of tags, and stamps."""
 
     def __init__(self) -> None:
+        self.clock = Time()
         self.memory: dict[str, Any] = {}
         self.tags: list[str] = []
         self.units: dict[str, str | None] = {}
@@ -34,6 +44,9 @@ class Names:
         self.tags.append(name)
         self.units[name] = unit
         return len(self.tags) - 1
+
+    def stamp(self) -> tuple[int, int]:
+        return self.clock.us, 0
 
 
 class Bench:

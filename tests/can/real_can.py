@@ -222,6 +222,17 @@ async def test_down_up_and_made_anew(vcan: str, tmp_path: Path) -> None:
         assert all(900_000 < gap.to_us - gap.from_us < 10_000_000 for gap in gaps)
 
 
+async def test_what_came_before_the_link_went_is_not_lost(vcan: str) -> None:
+    async with opened(vcan) as bus:
+        node = Node(vcan)
+        for number in range(10):
+            node.send(number)
+        ip("link", "set", vcan, "down")
+        assert (await receive(bus, 10)).ids == list(range(10))
+        with pytest.raises(canbus.BusProblem, match="is down"):
+            await bus.receive()
+
+
 async def test_down_and_up_at_once(vcan: str, tmp_path: Path) -> None:
     async with plant(tmp_path, settings(tmp_path, channel=vcan)) as site:
         await site.until(told(site, "running"), 60)

@@ -84,6 +84,16 @@ def test_a_listed_tag_takes_one_sender_and_says_so() -> None:
     assert rows == [("second", 0, 2000.0, 0), ("speed", 1, 2000.0, 0)]
 
 
+def test_an_id_that_changes_with_every_frame_makes_no_tags_without_end() -> None:
+    bench = Bench(read("j1939.dbc"))
+    for source in range(254):
+        bench.take((source, frame(0xF004, source), SPEED))
+    assert len(bench.names.tags) == 32 * 6
+    assert bench.decoder.sentences(0) == [
+        "EEC1 comes from more than 32 source addresses: those that came first are kept"
+    ]
+
+
 @pytest.mark.parametrize(
     ("payload", "values"),
     [
@@ -202,6 +212,14 @@ def test_a_packet_that_is_missing_loses_the_message_and_is_counted(missing: int)
     reassembly.expire(10_000_000)
     assert reassembly.lost == {0xFEEC: 1}
     assert len(fed(reassembly, broadcast(0xFEEC, bytes(20)), at_us=20_000_000)) == 1
+
+
+def test_a_broadcast_comes_in_order() -> None:
+    frames = list(broadcast(0xFEEC, bytes(23)))
+    for wrong in ([0, 2, 1, 3, 4], [0, 1, 1, 2, 3, 4]):
+        reassembly = Reassembly()
+        assert not fed(reassembly, [frames[place] for place in wrong])
+        assert reassembly.lost == {0xFEEC: 1}
 
 
 def test_a_message_under_way_is_given_up_after_its_time() -> None:

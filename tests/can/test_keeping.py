@@ -65,6 +65,13 @@ def test_what_waits_keeps_the_time_of_its_change() -> None:
     assert taken((0, 1), (100, 2), (200, 3), (300, 2), until_ms=1000) == [(0, 1), (300, 2)]
 
 
+def test_an_interval_ends_when_it_is_over() -> None:
+    keeper, batch = Keeper(1, 1_000_000, 0.0, set()), Batch()
+    keeper.take((1,), [0], 0, batch)
+    keeper.take((1, 2), [500_000, 1_000_000], 0, batch)
+    assert kept(batch) == [(0, 1), (1000, 2)]
+
+
 def test_a_deadband_counts_from_the_kept_value() -> None:
     creeping = [(1000 * n, 10 + n / 10) for n in range(12)]
     assert [value for _, value in taken(*creeping, deadband=0.45)] == pytest.approx([10.0, 10.5, 11.0])

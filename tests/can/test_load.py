@@ -21,7 +21,14 @@ def test_percent(ids: list[int], frames: int, data_bytes: int, percent: float) -
     meter.seen(Frames([0] * len(ids), ids, [b""] * len(ids)))
     meter.count(frames, data_bytes)
     assert meter.percent(1.0) == pytest.approx(percent, abs=0.02)
-    assert meter.percent(1.0) == 0
+
+
+def test_it_is_that_of_the_last_ten_times() -> None:
+    meter = LoadMeter(500_000, None)
+    meter.count(1000, 0)
+    assert meter.percent(1.0) == pytest.approx(9.4)
+    assert meter.percent(1.0) == pytest.approx(4.7)
+    assert [meter.percent(1.0) for _ in range(9)][-2:] == [pytest.approx(0.94), 0]
 
 
 def test_data_at_the_faster_rate() -> None:

@@ -179,6 +179,9 @@ def test_signals_that_cannot_be_decoded_are_named() -> None:
         "x.dbc: signal Huge of message M is not decoded: it is scaled with inf",
         "x.dbc: signal Float of message M is not decoded: a float has 16, 32 or 64 bits, this one 24",
         "x.dbc: signal Beyond of message M is not decoded: it does not fit into the 8 bytes of the message",
+        "x.dbc: signal Page of message N is not decoded: a multiplexer is an integer of at most 64 bits",
+        "x.dbc: signal Twice of message N is not decoded: there are 2 signals of that name",
+        "x.dbc: signal There of message N is not decoded: its multiplexer Page is not",
     )
 
 
@@ -187,6 +190,11 @@ UNUSABLE = """BO_ 256 M: 8 A
  SG_ Beyond : 60|8@1+ (1,0) [0|0] "" A
  SG_ Huge : 8|8@1+ (1e999,0) [0|0] "" A
  SG_ Float : 16|24@1- (1,0) [0|0] "" A
+BO_ 257 N: 20 A
+ SG_ Page M : 0|80@1+ (1,0) [0|0] "" A
+ SG_ Twice : 80|8@1+ (1,0) [0|0] "" A
+ SG_ Twice : 88|8@1+ (1,0) [0|0] "" A
+ SG_ There m0 : 96|8@1+ (1,0) [0|0] "" A
 SIG_VALTYPE_ 256 Float : 1;
 """
 

@@ -211,6 +211,7 @@ async def test_a_bus_with_errors(machine: Machine, tmp_path: Path) -> None:
         machine.send(ERROR | 0x204, bytes([0, 0x40, 0, 0, 0, 0, 0, 90]))
         await running(site)
         await site.until(stored_last(site, "bus:state", "error-active"))
+        await asyncio.sleep(1.3)  # looked at again, and nothing new
         assert await values(site, "bus:state") == ["error-active", "error-passive", "error-active"]
 
 

@@ -24,6 +24,15 @@ def test_the_example_of_the_design(tmp_path: Path) -> None:
     assert needed(config) == []
 
 
+def test_how_much_listed_tags_can_give() -> None:
+    settings = can.Settings(database=Path("a.dbc"))
+    slow, each = can.TagSettings(signal="A.B", keep_interval_ms=10_000), can.TagSettings(signal="A.B")
+    assert settings.most_samples_per_s({"slow": slow, "b": each}) == pytest.approx(1.1)
+    assert settings.most_samples_per_s({}) is None
+    every = can.TagSettings(signal="A.B", keep_interval_ms=0)
+    assert settings.most_samples_per_s({"slow": slow, "every": every}) is None
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

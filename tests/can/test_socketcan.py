@@ -121,8 +121,9 @@ async def test_no_socket(machine: Machine, number: int, word: str) -> None:
         (lambda machine: machine.unplug(), "absent"),
         (lambda machine: (machine.unplug(), machine.plug()), "absent"),
         (lambda machine: machine.send(ERROR | 0x40, bytes(8)), "bus-off"),
+        (lambda machine: [machine.send(ERROR | kind, bytes(8)) for kind in (0x40, 0x100)], "bus-off"),
     ],
-    ids=["down", "carrier", "unplugged", "made anew", "error frame"],
+    ids=["down", "carrier", "unplugged", "made anew", "error frame", "restarted at once"],
 )
 async def test_the_bus_is_lost(machine: Machine, what: Callable[[Machine], object], state: str) -> None:
     machine.plug()
@@ -142,6 +143,25 @@ async def test_the_bus_is_lost(machine: Machine, what: Callable[[Machine], objec
         async with opened() as bus:
             machine.send(3, b"")
             assert (await bus.receive()).ids == [3]
+
+
+async def test_what_came_before_the_link_went_is_not_lost(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of the link first, then gives the frames."""
+    machine.plug()
+    async with opened() as bus:
+        told: list[OSError] = [OSError(errno.ENETDOWN, "Network is down")]
+        read = bus._records.read
+        monkeypatch.setattr(bus._records, "read", lambda: _raised(told.pop()) if told else read())
+        machine.send(1, b"")
+        assert (await bus.receive()).ids == [1]
+        with pytest.raises(BusProblem, match="can0 is down"):
+            await bus.receive()
+
+
+def _raised(error: OSError) -> Any:
+    raise error
 
 
 async def test_error_frames_become_the_state(machine: Machine) -> None:

@@ -175,8 +175,12 @@ async def test_an_adapter_that_is_unplugged() -> None:
         async with opened(interface="slcan", channel=name, options={"sleep_after_open": 0}) as bus:
             made.say(b"t12301122")
             await heard(made, b"O\r")
+            assert (await receive(bus, 1)).ids == [0x123]
+            made.say(b"t4561aa", b"t45612")  # the second one is cut off
+            await asyncio.sleep(0.05)
             made.unplug()
             async with asyncio.timeout(5):
+                assert (await bus.receive()).data == [b"\xaa"]
                 with pytest.raises(BusProblem, match=f"slcan {name}.*plugged in") as problem:
                     while True:
                         await bus.receive()

@@ -1,12 +1,15 @@
 """Which tags there are: those listed, or everything; values as the YAML scales them."""
 
+from pathlib import Path
+
 import pytest
 
+from gateway.config.check import check
 from gateway.model import Device
 from gateway.protocols.can import Settings
 from gateway.protocols.can.tags import DecodingSettings, TagSettings
 from gateway.protocols.can.wanted import Wanted
-from tests.can.decoding import Bench, read
+from tests.can.decoding import DATABASES, Bench, read
 
 EVERY = DecodingSettings(keep_interval_ms=0)
 FRAME = 256, bytes([0x10, 0x27, 100, 0x32, 0, 1, 0, 0])
@@ -99,6 +102,17 @@ def test_raw_frames_of_a_device(raw_frames: str, tags: list[str]) -> None:
     assert bool(bench.decoder.filters()) == (raw_frames == "off")
 
 
+def test_payloads_with_a_page_that_is_not_known_are_kept_raw() -> None:
+    settings = DecodingSettings(keep_interval_ms=0, raw_frames="unknown")
+    bench = Bench(read("multiplexed.dbc"), settings)
+    rows = bench.take(
+        (0, 400, bytes([9, 2]) + bytes(6)), (1, 400, bytes(8)), (2, 400, bytes([77]) + bytes(7))
+    )
+    raw = [row[1:3] for row in rows if row[0] == "Diagnosis.raw"]
+    assert raw == [(0, bytes([9, 2]) + bytes(6)), (2, bytes([77]) + bytes(7))]
+    assert {row[1] for row in rows if row[0] == "Diagnosis.Page"} == {0, 1, 2}
+
+
 def test_raw_frames_are_kept_on_change_as_signals_are() -> None:
     bench = Bench(read("plain.dbc"), DecodingSettings(raw_frames="all"))
     rows = bench.take(*((n * 400_000, 0x5A5, bytes([n // 2])) for n in range(6))) + bench.flush(2**62)
@@ -136,3 +150,28 @@ def test_something_has_to_say_what_frames_mean() -> None:
     with pytest.raises(ValueError, match="nothing says what the frames mean"):
         Settings()
     assert Settings(raw_frames="unknown").databases == ()
+
+
+def test_what_listed_tags_can_give_is_known_before() -> None:
+    tags = {"a": TagSettings(signal="M.a"), "b": TagSettings(signal="M.b", keep_interval_ms=100)}
+    assert DecodingSettings().most_samples_per_s(tags) == 11
+    assert DecodingSettings().most_samples_per_s({}) is None
+    assert DecodingSettings(raw_frames="all").most_samples_per_s(tags) is None
+    tags["c"] = TagSettings(signal="M.c", keep_interval_ms=0)
+    assert DecodingSettings().most_samples_per_s(tags) is None
+
+
+def test_check_reads_the_databases(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    tags = "{speed: EngineData.Sped, gear: EngineData.Gear}"
+    file.write_text(f"devices:\n  press:\n    can: {DATABASES / 'plain.dbc'}\n    tags: {tags}\n")
+    checked = check(file, {})
+    assert checked.code == 0
+    assert checked.lines[0] == (
+        f"{file}:2: device press: speed ({file}:4): the databases have no signal EngineData.Sped; "
+        "did you mean EngineData.Speed? (a warning)"
+    )
+    (tmp_path / "bad.dbc").write_text("BO_ nonsense")
+    file.write_text("devices:\n  press: {can: bad.dbc}\n")
+    broken = f"{file}:2: device press: {tmp_path}/bad.dbc:1:5: this is not understood"
+    assert check(file, {}).lines[0].startswith(broken)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.clock import SystemClock
 from gateway.model import Receipt
-from gateway.store import Store, hotfile, segment
+from gateway.store import Store, hotfile, segment, wal
 from gateway.store import store as store_module
 from gateway.store import writer as writer_module
 from gateway.store.schema import connect
@@ -49,11 +49,9 @@ def use(mutant: str) -> None:
     "normal": the hot file without a sync of each commit; "fold": folds without a sync of the folder;
     "early": acknowledges before COMMIT.
     """
-    pragmas = [
-        f"wal_autocheckpoint={CHECKPOINT_PAGES}",
-        *(["synchronous=NORMAL"] if mutant == "normal" else []),
-    ]
-    hotfile.connect = _connector(connect, *pragmas)
+    wal.CHECKPOINT_PAGES = CHECKPOINT_PAGES
+    if mutant == "normal":
+        hotfile.connect = _connector(connect, "synchronous=NORMAL")
     if mutant == "fold":
         segment.connect_writer = _connector(segment.connect_writer, "synchronous=FULL")
     if mutant == "early":

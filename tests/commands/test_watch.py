@@ -21,7 +21,7 @@ from gateway import charts
 from gateway.charts import Column, Curve
 from tests.commands.conftest import Said
 from tests.e2e.gateway_process import GatewayProcess, gateway
-from tests.timeseries.bench import ROBIN, SERIES, USERS
+from tests.timeseries.bench import ROBIN, SERIES, USERS, write_users
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.slow]
 Port = Callable[[], int]
@@ -61,6 +61,11 @@ class Here:
         async with self.client.post(path, json=rows, headers=headers) as answer:
             assert answer.status == 200, await answer.text()
 
+    async def streams(self) -> int:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with self.client.get(f"{self.url}/v1/state", headers=headers) as answer:
+            return int((await answer.json())["streams"])
+
     async def points(self, *fields: dict[str, Any]) -> int:
         async with self.client.put(self.contract + "/series/new", json=SERIES) as answer:
             series: int = await answer.json()
@@ -75,7 +80,7 @@ class Here:
 async def here(tmp_path: Path, free_port: Port) -> AsyncIterator[Here]:
     folder, contract = tmp_path / "g", free_port()
     folder.mkdir()
-    (folder / "users.json").write_text(json.dumps(USERS))
+    write_users(folder / "users.json", json.dumps(USERS))
     unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     connector = aiohttp.TCPConnector(ssl=unverified)
@@ -142,11 +147,11 @@ async def test_tail_of_the_gateway_here_goes_on_after_a_restart(here: Here) -> N
         assert process.stderr is not None
         assert b"trying again" in await asyncio.wait_for(process.stderr.readline(), 10)
         async with asyncio.timeout(20):
-            found = asyncio.ensure_future(until(process, "speed  3.5 rpm"))
-            while not found.done():
-                await here.push(speed=3.5)
-                await asyncio.sleep(0.2)
-        await found
+            while not await here.streams():
+                await asyncio.sleep(0.1)
+        await here.push(speed=3.5)
+        line = await until(process, "speed")
+        assert "speed  3.5 rpm" in line, "what was shown before is not shown again"
         process.send_signal(2)
         assert await asyncio.wait_for(process.wait(), 10) == 130
 
@@ -307,6 +312,11 @@ def test_a_chart_shows_every_peak() -> None:
     assert all(line[3:].strip() for line in lines), "the one peak reaches from the bottom to the top"
     *lines, _ = charts.text_chart(Curve("x", "", columns[:50]), 0, 1000, 60, 8, braille=False)
     assert sum(bool(line[3:].strip()) for line in lines) == 1, "a constant is one line"
+    step = [Column(n * 10, float(n > 50), float(n > 50), 0.0, 1) for n in range(100)]
+    *lines, _ = charts.text_chart(Curve("x", "", step), 0, 1000, 60, 8, braille=True)
+    assert all(line[3:].strip() for line in lines), "neighbours are joined"
     wide = Curve("x", "", [Column(0, -1.7e308, 1.7e308, 0.0, 2), Column(999, 0.0, 0.0, 0.0, 1)])
     assert len(charts.text_chart(wide, 0, 1000, 60, 8, braille=True)) == 9
+    holed = ET.fromstring(charts.svg([Curve("x", "", columns[:30] + columns[60:])], 0, 1000, "x"))
+    assert len(list(holed.iter("{http://www.w3.org/2000/svg}polyline"))) == 2, "a hole stays one"
     assert ET.fromstring(charts.svg([Curve("<a&\x00", "°", columns), wide], 0, 1000, "<&")) is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.canbus.frames import matching
 from gateway.controls import AdcConfiguration, SensorMap
 from gateway.protocols.icotronic import messages
 from gateway.protocols.icotronic.messages import bluetooth
@@ -134,3 +135,35 @@ def test_a_mac_is_taken_as_people_write_it() -> None:
 def test_the_payload_of_a_sensor_map() -> None:
     sensors: SensorMap = (4, 0, 255)
     assert messages.sensor_map_bytes(sensors) == bytes((0x80, 4, 0, 255, 0, 0, 0, 0))
+
+
+# -- what comes by radio is not to be trusted -------------------------------------------------------------
+
+
+def test_a_name_cannot_write_into_the_log() -> None:
+    assert messages.text(b"a\nb\x1b[0m") == "a\ufffdb\ufffd[0m"
+    assert messages.text(b"\xff\xfeSTH\0rest") == "\ufffd\ufffdSTH"
+    assert messages.text("Fräse".encode()) == "Fräse" and messages.text(bytes(8)) == ""
+
+
+def test_an_acknowledgement_that_is_too_short_or_too_long_is_none() -> None:
+    mac, rssi = (bluetooth("x", messages.STU, sub, 1) for sub in (messages.MAC, messages.RSSI))
+    assert mac.answered_by(bytes((17, 9, 1, 2, 3, 4, 5, 6))) and not mac.answered_by(
+        bytes((17, 9, 1, 2, 3, 4, 5))
+    )
+    assert rssi.answered_by(bytes((12, 1, 200))) and not rssi.answered_by(bytes((12, 1)))
+    assert not rssi.answered_by(bytes((12, 2, 200))) and not rssi.answered_by(b"")
+    stop = messages.Request("x", 0x04, 0x00, messages.STH, b"\x80", (0x80,), most=1)
+    assert stop.answered_by(b"\x80") and not stop.answered_by(b"\x80\0\0\0") and not stop.answered_by(b"")
+
+
+def test_the_filters_pass_what_is_for_us_and_nothing_else() -> None:
+    passes = matching(messages.FILTERS)
+    for request in (bluetooth("x", messages.STU, 1), messages.Request("x", 0x04, 0x00, messages.STH)):
+        assert passes(request.ack_id) and passes(request.error_id)
+        assert not passes(request.can_id), "our own requests, from another socket"
+        assert not passes(request.ack_id & ~messages.EXTENDED), "an 11-bit id"
+        assert not passes(request.ack_id ^ 1), "an answer to another SPU"
+        assert not passes(request.ack_id ^ 1 << 6), "an answer of another node"
+    assert passes(messages.DATA_ID)
+    assert not passes(messages.EXTENDED | 0x18FEF100) and not passes(messages.EXTENDED | 0x1CEBFF4F)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.controls import (
     AdcConfiguration,
+    Browse,
     ConnectedNode,
     NoAnswer,
     NodeBusy,
@@ -20,6 +21,7 @@ from gateway.controls import (
 )
 from gateway.protocols.icotronic import messages
 from gateway.protocols.icotronic.requests import Requester
+from gateway.protocols.icotronic.units import Node
 from tests.icotronic.plant import (
     CHUCK,
     MAC_OF,
@@ -60,6 +62,23 @@ async def test_the_nodes_that_advertise_themselves_are_found_in_their_order(cont
         (n, name, MAC_OF[name]) for n, name in enumerate((SPINDLE, CHUCK, OLD_TOOL))
     ]
     assert [node.rssi_dbm for node in found] == [-51, -64, -72]
+
+
+async def test_the_nodes_in_range_can_be_browsed(link: Link, control: SensorNodes) -> None:
+    await control.connect(CHUCK)
+    browser = next(each for each in link.controls if isinstance(each, Browse))
+    page = await browser.browse(None, 2, None)
+    assert [(node.id, node.name, node.type, node.value) for node in page.nodes] == [
+        (MAC_OF[CHUCK], CHUCK, "connected", None),
+        (MAC_OF[SPINDLE], SPINDLE, "sensor node", -51),
+    ]
+    rest = await browser.browse(None, 2, page.next)
+    assert [node.name for node in rest.nodes] == [OLD_TOOL] and rest.next is None
+    signals = await browser.browse(MAC_OF[SPINDLE], 100, None)
+    assert [(node.id, node.unit) for node in signals.nodes][2:4] == [("channel_3", "V"), ("rssi", "dBm")]
+    assert not (await browser.browse("rssi", 100, None)).nodes
+    with pytest.raises(KeyError):
+        await browser.browse("Spindle", 100, None)
 
 
 async def test_a_node_is_connected_by_name_mac_and_number(stage: Plant, control: SensorNodes) -> None:
@@ -220,9 +239,14 @@ async def test_requests_at_the_same_time_wait_for_each_other(stage: Plant, contr
 
 
 async def test_doubled_acknowledgements_answer_no_other_request(stage: Plant, control: SensorNodes) -> None:
-    stage.stu.faults.doubled_acks = True
+    # The second copy comes while the next request waits for its own answer.
+    stage.stu.faults.doubled_acks, stage.stu.faults.delay_s = True, 0.04
     found = await control.search()
     assert {node.mac: node.name for node in found} == {MAC_OF[name]: name for name in MAC_OF}
+    # By its MAC a node is found by asking one number after the other for nothing else.
+    await control.connect(MAC_OF[OLD_TOOL])
+    assert len(stage.asked(0x00, 0x0B)) < 60
+    assert await control.rssi_dbm() == -72
 
 
 async def test_a_late_acknowledgement_answers_no_other_request() -> None:
@@ -242,6 +266,18 @@ async def test_a_late_acknowledgement_answers_no_other_request() -> None:
     assert (await requester.ask(first))[2] == 1
     assert (await requester.ask(second))[2] == 2
     assert len(late) == 4
+
+
+async def test_a_slow_stream_has_time_for_the_frame_that_answers() -> None:
+    sent: list[bytes] = []
+
+    async def send(_can_id: int, data: bytes) -> None:
+        sent.append(data)
+        asyncio.get_running_loop().call_later(0.6, requester.take, messages.DATA_ID, b"\xa2\0" + bytes(6))
+
+    requester = Requester("tools", send)
+    await Node("tools", requester.ask).start_stream(0xA2, frame_rate_hz=2.0)
+    assert sent == [b"\xa2"]
 
 
 @pytest.mark.parametrize("wrong", [True, False])

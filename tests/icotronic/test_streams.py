@@ -228,6 +228,19 @@ async def test_a_node_lost_while_it_is_idle_is_noticed_within_6_s(
     await link.until(lambda: stage.stu.connected is None)
 
 
+async def test_a_node_that_the_stu_knows_to_be_gone_is_lost_without_asking_it(
+    stage: Plant, link: Link
+) -> None:
+    async with collecting(link, stage.settings(), {"x": TagSettings(signal="channel_1")}):
+        control = await nodes(link)
+        await control.connect(SPINDLE)
+        stage.stu.connected = None
+        before = len(stage.stu.heard)
+        await link.until(lambda: control.connected is None)
+        await link.until(lambda: "the radio link broke" in link.reports[-1][1])
+        assert not [can_id for _, can_id, _ in stage.stu.heard[before:] if can_id & 0x1F == 1]
+
+
 async def test_a_lost_node_leaves_a_gap_in_its_tags(stage: Plant, link: Link) -> None:
     async with collecting(link, stage.settings(node=SPINDLE), {"rssi": TagSettings(signal="rssi")}):
         await link.until(lambda: "rssi" in link.newest())

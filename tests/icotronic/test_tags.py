@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.controls import AdcConfiguration, ConnectedNode, StreamFrames
+from gateway.controls import AdcConfiguration, ConnectedNode, StreamFrames, TagState, TagStates
 from gateway.demo.bus.signals import count
 from gateway.model import Batch, Device, Flag
 from gateway.protocols.icotronic import Settings, TagSettings
@@ -196,6 +196,35 @@ async def test_a_node_streams_all_the_time_for_its_tags_and_makes_way_for_a_reco
             assert frames.lost == 0 and stage.node(SPINDLE).streams == 0xB9
             await link.until(lambda: len(link.emitted) > before)
         await link.until(lambda: stage.node(SPINDLE).streams == 0x92)
+
+
+async def test_the_api_tells_why_a_tag_has_no_values(stage: Plant, link: Link) -> None:
+    tags = {
+        "x": TagSettings(signal="channel_1"),
+        "y": TagSettings(signal="channel_2", node=SPINDLE),
+        "battery": TagSettings(signal="supply_voltage"),
+        "other": TagSettings(signal="rssi", node=CHUCK),
+    }
+    async with collecting(link, stage.settings(), tags):
+        control = await nodes(link)
+        assert isinstance(control, TagStates)
+
+        def details() -> dict[str, str]:
+            return {name: state.detail for name, state in control.tag_states().items()}
+
+        assert details()["x"] == "no sensor node is connected"
+        assert details()["y"] == "Spindle is not connected"
+        await control.connect(SPINDLE)
+        await link.until(lambda: control.tag_states()["battery"].alive)
+        states = control.tag_states()
+        assert states["battery"] == TagState("polled", "Spindle supply_voltage", alive=True)
+        assert states["other"].detail == "Chuck is not connected, Spindle is" and not states["other"].alive
+        assert "Spindle does not stream" in states["x"].detail and states["x"].way == "subscribed"
+        async with recording(control).stream((True, False, False)) as stream:
+            await take(stream, 10)
+            assert details()["x"] == "" and details()["y"] == "Spindle streams other channels now"
+        await link.until(lambda: control.tag_states()["x"].alive)
+        assert not control.tag_states()["y"].alive
 
 
 async def test_a_full_budget_drops_samples_with_a_gap(stage: Plant, link: Link) -> None:

@@ -18,6 +18,8 @@ from gateway.api.tokens import Role
 from gateway.model import Batch
 from gateway.store import Store, disk, wal
 from tests.api.plant import Plant, plant
+from tests.store.conftest import NOW_US, Opener
+from tests.store.reading import everything, put
 
 PAGES = 100
 """A checkpoint after so many, as if the log were allowed forty times less."""
@@ -29,8 +31,8 @@ pytestmark = pytest.mark.timeout(60)
 async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Plant]:
     monkeypatch.setattr(disk, "_LOOK_NS", 0)
     monkeypatch.setattr(wal, "WAL_BYTES", LIMIT_BYTES)
+    monkeypatch.setattr(wal, "CHECKPOINT_PAGES", PAGES)
     async with plant(tmp_path, commit_interval_s=0.005) as made:
-        made.store._writer._conn.execute(f"PRAGMA wal_autocheckpoint={PAGES}").fetchall()  # type: ignore[union-attr]
         yield made
 
 
@@ -145,3 +147,34 @@ async def test_a_foreign_reader_that_holds_is_named_and_the_log_shrinks_when_it_
     conn.close()
     await intake.commits(20)
     assert gateway.store.state().wal_bytes <= LIMIT_BYTES, json.dumps(gateway.store.state().counters)
+
+
+@pytest.mark.parametrize("way", ["committed", "look", "empty"])
+async def test_a_checkpoint_whose_sync_fails_has_the_file_written_anew(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """What a checkpoint before it wrote may be lost: only a copy elsewhere on the disk can be trusted."""
+    monkeypatch.setattr(disk, "_LOOK_NS", 0)
+    monkeypatch.setattr(wal, "CHECKPOINT_PAGES", 1)
+    monkeypatch.setattr(wal, "WAL_BYTES", 1)
+    hot = tmp_path / "store" / "hot.db"
+    real, failed = getattr(wal.WriteAheadLog, way), []
+
+    def fails_once(log: wal.WriteAheadLog, conn: sqlite3.Connection) -> None:
+        real(log, conn)
+        if not failed:
+            failed.append(way)
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+
+    async with opened() as store:
+        assert store._writer._conn.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)  # type: ignore[union-attr]
+        before = hot.stat().st_ino
+        monkeypatch.setattr(wal.WriteAheadLog, way, fails_once)
+        series = store.series("plc", "a")
+        for n in range(5):
+            await put(store, (series, NOW_US + n, n))
+    assert failed and hot.stat().st_ino != before
+    async with opened() as store:
+        assert [x.value for x in await everything(store, [series])] == [0, 1, 2, 3, 4]

@@ -73,12 +73,20 @@ class Bench:
         return self.reports[-1][1]
 
 
+def write_users(file: Path, text: str) -> None:
+    """Write the file as one that holds secrets."""
+    file.touch(0o600)
+    file.write_text(text)
+
+
 @contextlib.asynccontextmanager
-async def bench(folder: Path, users: Mapping[str, Any] = USERS) -> AsyncIterator[Bench]:
+async def bench(
+    folder: Path, users: Mapping[str, Any] = USERS, commit_interval_s: float = 0.05
+) -> AsyncIterator[Bench]:
     """The contract over a plant whose devices `timeseries` and `Eve` take points."""
     file = folder / "users.json"
-    file.write_text(json.dumps(users))
-    async with plant(folder / "state") as made:
+    write_users(file, json.dumps(users))
+    async with plant(folder / "state", commit_interval_s) as made:
         for name in (POINTS_DEVICE, "Eve"):
             made.add(name, "push", lambda link, name=name: push.run(Device(name), push.Settings(), link))
         async with serving(made, file) as served:

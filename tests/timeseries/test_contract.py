@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.controls import Push, PushedSample
-from gateway.model import Flag
+from gateway.model import Flag, Receipt
 from tests.timeseries.bench import EVE, ROBIN, SERIES, Bench, bench, serving
 
 
@@ -149,6 +150,7 @@ async def test_a_series_longer_than_an_answer_that_is_held_in_memory(api: Bench)
     async with api.client.get(f"/series/{series}", params={"callback": "f"}) as answer:
         text = await answer.text()
         assert answer.headers["Transfer-Encoding"] == "chunked"
+        assert answer.headers["Content-Type"] == "application/javascript; charset=utf-8"
     assert text.startswith("f([") and text.endswith("])")
     points = json.loads(text[2:-1])
     assert [point["fields"]["n"] for point in points] == [*range(20_000), -1]
@@ -172,6 +174,58 @@ async def test_counts(api: Bench) -> None:
         assert (await again.ask("GET", "/points/count"))[:2] == (200, 5)
 
 
+async def test_a_point_that_is_committed_while_it_is_counted_counts_once(
+    api: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = await api.register()
+    push = api.plant.devices["timeseries"].control(Push)
+    assert push is not None
+    really_push, stored, answer = push.push, asyncio.Event(), asyncio.Event()
+
+    async def slowly(samples: Sequence[PushedSample]) -> Receipt:
+        receipt = await really_push(samples)
+        stored.set()
+        await answer.wait()
+        return receipt
+
+    monkeypatch.setattr(push, "push", slowly)
+    adding = asyncio.ensure_future(api.add(series, a=1))
+    await stored.wait()
+    assert (await api.ask("GET", "/points/count"))[:2] == (200, 1)
+    answer.set()
+    await adding
+    assert (await api.ask("GET", "/points/count"))[:2] == (200, 1)
+    await api.add(series, a=2)
+    assert (await api.ask("GET", "/points/count"))[:2] == (200, 2)
+
+
+async def test_a_point_that_waits_for_its_commit_is_counted(tmp_path: Path) -> None:
+    async with bench(tmp_path, commit_interval_s=5) as api:
+        series = await api.register()
+        await api.add(series, a=1)  # at once: nothing was committed lately
+        adding = asyncio.ensure_future(api.add(series, a=2))
+        while not api.plant.store.state().pending_samples:
+            await asyncio.sleep(0.01)
+        assert (await api.ask("GET", "/points/count"))[:2] == (200, 2)
+        await adding
+        assert (await api.ask("GET", "/points/count"))[:2] == (200, 2)
+
+
+async def test_two_points_of_one_microsecond_have_ids_of_their_own(
+    api: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await api.register(), await api.register()
+    push = api.plant.devices["timeseries"].control(Push)
+    assert push is not None
+    now = push.stamp()
+    monkeypatch.setattr(push, "stamp", lambda: now)
+    numbers = [await api.add(series, a=series) for series in (one, other, one)]
+    assert len(set(numbers)) == 3
+    for series, number in zip((one, other, one), numbers, strict=True):
+        _, point, _ = await api.ask("GET", f"/point/{number}")
+        assert (point["series_id"], point["fields"]) == (series, {"a": series})
+
+
 async def test_jsonp(api: Bench) -> None:
     series = await api.register()
     point = await api.add(series, note="a\u2028b")
@@ -179,7 +233,7 @@ async def test_jsonp(api: Bench) -> None:
         async with api.client.get(path, params={"callback": "jQuery11_15.$done"}) as answer:
             text = await answer.text()
             assert answer.status == 200
-            assert answer.headers["Content-Type"] == "application/javascript"
+            assert answer.headers["Content-Type"] == "application/javascript; charset=utf-8"
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert "Cross-Origin-Resource-Policy" not in answer.headers, "another site's script tag loads it"
         assert text.startswith("jQuery11_15.$done(") and text.endswith(")")

@@ -12,7 +12,7 @@ import pytest
 from gateway.config import ConfigProblems, load
 from gateway.config.dropin import needed
 from tests.e2e.gateway_process import GatewayProcess, gateway
-from tests.timeseries.bench import EVE, ROBIN, SERIES, USERS
+from tests.timeseries.bench import EVE, ROBIN, SERIES, USERS, write_users
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.slow]
 ON = "  compat: {{timeseries: {{listen: '127.0.0.1:{port}', tls: off, users: users.json}}}}\n"
@@ -43,7 +43,7 @@ async def test_on_and_off_by_a_reload(tmp_path: Path, free_port: Port) -> None:
         assert (await running.get("/v1/state"))["compat"] == {}
         with pytest.raises(aiohttp.ClientConnectionError):
             await client.get(f"http://127.0.0.1:{port}/series")
-        (running.folder / "users.json").write_text(json.dumps(USERS))
+        write_users(running.folder / "users.json", json.dumps(USERS))
         write(running, ON.format(port=port), "devices: {box: {push: }, Eve: {push: }}\n")
         code, said = await running.reload()
         assert code == 0 and "device timeseries" in said

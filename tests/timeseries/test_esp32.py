@@ -300,6 +300,22 @@ async def test_a_line_that_a_power_cut_tore_costs_that_reading_alone(tmp_path: P
         assert [sample.value for sample in await stored(made, "n")] == [0, 1, 2, 3, 5]
 
 
+async def test_a_power_cut_while_readings_are_dated_doubles_none(tmp_path: Path) -> None:
+    """Between its two steps there are two files of one number: what was dated may have been sent."""
+    module, clock, spool = loaded(), Ticking(), tmp_path / "s"
+    async with gateway(tmp_path / "g") as (made, port):
+        settings = config(made, f"http://127.0.0.1:{port}")
+        log = module.Logger(settings, NAME, str(spool), False, clock)
+        log.add({"n": 1})
+        log.save()
+        (undated,) = spool.glob("0*.boot1")
+        dated = json.loads(undated.read_text()) | {"ts": 1_795_000_000_000_000}
+        undated.with_suffix(".dated").write_text(json.dumps(dated) + "\n")
+        log = module.Logger(settings, NAME, str(spool), True, clock)
+        await until_sent(log, clock)
+        assert [(sample.ts, sample.value) for sample in await stored(made, "n")] == [(dated["ts"], 1)]
+
+
 async def test_tls_by_fingerprint_alone(tmp_path: Path) -> None:
     module, clock = loaded(), Ticking()
     async with gateway(tmp_path / "g", "self-signed") as (made, port):

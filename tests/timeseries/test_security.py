@@ -3,17 +3,22 @@
 import asyncio
 import hashlib
 import io
+import itertools
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from gateway.api.compat.timeseries import series as series_module
 from gateway.api.compat.timeseries import users as users_module
 from gateway.api.compat.timeseries.users import KEPT, Users
-from tests.timeseries.bench import EVE, GUEST, ROBIN, SERIES, USERS, Bench, bench
+from gateway.controls import Push
+from gateway.model import GatewayError
+from tests.timeseries.bench import EVE, GUEST, ROBIN, SERIES, USERS, Bench, bench, write_users
 
 JSON = {"Content-Type": "application/json"}
 
@@ -34,14 +39,13 @@ async def test_only_its_owner_writes_to_a_series_or_deletes_of_it(api: Bench) ->
 @pytest.mark.parametrize(
     "token", [None, "", "unknown", "robins-long-toke", 7, {}, [ROBIN], True, "\ud800", ROBIN + "\0"]
 )
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("PUT", "/series/new"), ("PUT", "/point/new"), ("DELETE", "/series/1"), ("DELETE", "/point/1")],
-)
-async def test_no_write_without_a_token_of_a_user(api: Bench, method: str, path: str, token: Any) -> None:
-    status, body, _ = await api.ask(method, path, SERIES | {"token": token})
-    assert status == 403 and isinstance(body["message"], str)
-    assert "unknown" not in body["message"], "no token is echoed"
+async def test_no_write_without_a_token_of_a_user(api: Bench, token: Any) -> None:
+    for method, path in (
+        ("PUT", "/series/new"), ("PUT", "/point/new"), ("DELETE", "/series/1"), ("DELETE", "/point/1"),
+    ):  # fmt: skip
+        status, body, _ = await api.ask(method, path, SERIES | {"token": token})
+        assert status == 403 and isinstance(body["message"], str)
+        assert "unknown" not in body["message"], "no token is echoed"
 
 
 async def test_a_missing_token_is_no_failure_of_the_gateway(api: Bench) -> None:
@@ -62,7 +66,7 @@ async def test_guessing_tokens_is_held_up_and_the_right_one_passes(api: Bench) -
 def test_a_token_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each user the whole digest is compared, also after one that fits."""
     file = tmp_path / "users.json"
-    file.write_text(json.dumps(USERS))
+    write_users(file, json.dumps(USERS))
     users = Users(file, tmp_path)
     users._refresh()
     compared: list[str] = []
@@ -77,36 +81,36 @@ def test_a_token_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytes
     assert compared == [hashlib.sha256(token.encode()).hexdigest() for token in USERS]
 
 
-@pytest.mark.parametrize(
-    "callback",
-    [
-        "alert(1)//",
-        "a;b",
-        "<script>",
-        "a b",
-        "a[0]",
-        "1a",
-        "a..b",
-        ".a",
-        "a.",
-        "é",
-        "a\n",
-        "a\u2028",
-        "x" * 201,
-        "a%00",
-    ],
-)
-async def test_a_callback_that_is_no_function_name(api: Bench, callback: str) -> None:
-    for path in ("/series", "/points/count", "/series/1", "/point/1"):
+CALLBACKS = [
+    "alert(1)//",
+    "a;b",
+    "<script>",
+    "a b",
+    "a[0]",
+    "1a",
+    "a..b",
+    ".a",
+    "a.",
+    "é",
+    "a\n",
+    "a\u2028",
+    "x" * 201,
+    "a%00",
+]
+
+
+async def test_a_callback_that_is_no_function_name(api: Bench) -> None:
+    for callback, path in itertools.product(CALLBACKS, ("/series", "/points/count", "/series/1", "/point/1")):
         status, body, headers = await api.ask("GET", path, params={"callback": callback})
-        assert status == 400 and "callback" in body["message"]
+        assert status == 400 and "callback" in body["message"], callback
         assert headers["Content-Type"].startswith("application/json")
         assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-@pytest.mark.parametrize("number", ["x", "-1", "1.5", "1e3", "٣", "9" * 30, "%00", "..", "1%2F2", "new"])
-async def test_an_id_that_is_none(api: Bench, number: str) -> None:
-    for path in (f"/series/{number}", f"/point/{number}"):
+async def test_an_id_that_is_none(api: Bench) -> None:
+    numbers = ["x", "-1", "1.5", "1e3", "\u0663", "9" * 30, "%00", "..", "1%2F2", "new"]
+    for what, number in itertools.product(("series", "point"), numbers):
+        path = f"/{what}/{number}"
         async with api.client.get(path) as answer:
             assert answer.status == 404, path
             assert isinstance((await answer.json())["message"], str)
@@ -114,23 +118,23 @@ async def test_an_id_that_is_none(api: Bench, number: str) -> None:
         assert status in (204, 404)
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b"", 400),
-        (b"{", 400),
-        (b"\xff\xfe{}", 400),
-        (b"[]", 400),
-        (b"7", 400),
-        (b"null", 400),
-        (b'{"token": NaN}', 400),
-        (b"[" * 50_000, 400),
-        (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, 400),
-        (b"x" * 70_000, 413),
-    ],
-)
-async def test_a_body_that_is_no_object(api: Bench, body: bytes, status: int) -> None:
-    for method, path in (("PUT", "/series/new"), ("PUT", "/point/new"), ("DELETE", "/series/1")):
+BODIES: list[tuple[bytes, int]] = [
+    (b"", 400),
+    (b"{", 400),
+    (b"\xff\xfe{}", 400),
+    (b"[]", 400),
+    (b"7", 400),
+    (b"null", 400),
+    (b'{"token": NaN}', 400),
+    (b"[" * 50_000, 400),
+    (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, 400),
+    (b"x" * 70_000, 413),
+]
+
+
+async def test_a_body_that_is_no_object(api: Bench) -> None:
+    operations = (("PUT", "/series/new"), ("PUT", "/point/new"), ("DELETE", "/series/1"))
+    for (body, status), (method, path) in itertools.product(BODIES, operations):
         if body or method == "PUT":
             found, answer, _ = await api.ask(method, path, data=body, headers=JSON)
             assert found == status and isinstance(answer["message"], str), (method, path)
@@ -143,32 +147,32 @@ async def test_a_body_that_does_not_say_it_is_json(api: Bench, kind: str) -> Non
     assert status == 415 and isinstance(body["message"], str)
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"series_id": None}, "series_id"),
-        ({"series_id": "x"}, "series_id"),
-        ({"series_id": 1.5}, "series_id"),
-        ({"series_id": True}, "series_id"),
-        ({"series_id": [1]}, "series_id"),
-        ({"fields": None}, "fields"),
-        ({"fields": {}}, "fields"),
-        ({"fields": [1]}, "fields"),
-        ({"fields": "a"}, "fields"),
-        ({"fields": {"a": {"b": 1}}}, "fields"),
-        ({"fields": {"a": 10**30}}, "fields"),
-        ({"fields": {"": 1}}, "fields"),
-        ({"fields": {"a\nb": 1}}, None),
-        ({"fields": {"x" * 300: 1}}, None),
-        ({"fields": {"\ud800": 1}}, None),
-    ],
-)
-async def test_a_point_with_a_wrong_field(api: Bench, change: Any, field: str | None) -> None:
+WRONG_POINTS: list[tuple[dict[str, Any], str | None]] = [
+    ({"series_id": None}, "series_id"),
+    ({"series_id": "x"}, "series_id"),
+    ({"series_id": 1.5}, "series_id"),
+    ({"series_id": True}, "series_id"),
+    ({"series_id": [1]}, "series_id"),
+    ({"fields": None}, "fields"),
+    ({"fields": {}}, "fields"),
+    ({"fields": [1]}, "fields"),
+    ({"fields": "a"}, "fields"),
+    ({"fields": {"a": {"b": 1}}}, "fields"),
+    ({"fields": {"a": 10**30}}, "fields"),
+    ({"fields": {"": 1}}, "fields"),
+    ({"fields": {"a\nb": 1}}, None),
+    ({"fields": {"x" * 300: 1}}, None),
+    ({"fields": {"\ud800": 1}}, None),
+]
+
+
+async def test_a_point_with_a_wrong_field(api: Bench) -> None:
     series = await api.register()
-    body = {"token": ROBIN, "series_id": series, "fields": {"a": 1}} | change
-    status, answer, _ = await api.ask("PUT", "/point/new", body)
-    assert status == 400
-    assert set(answer["message"]) == {field} if field else isinstance(answer["message"], str)
+    for change, field in WRONG_POINTS:
+        body = {"token": ROBIN, "series_id": series, "fields": {"a": 1}} | change
+        status, answer, _ = await api.ask("PUT", "/point/new", body)
+        assert status == 400, change
+        assert set(answer["message"]) == {field} if field else isinstance(answer["message"], str)
     assert await api.points(series) == []
 
 
@@ -272,12 +276,24 @@ async def test_a_new_token_of_the_same_user_owns_what_the_old_one_made(api: Benc
 )
 async def test_users_that_cannot_be_used(tmp_path: Path, text: str, sentence: str) -> None:
     file = tmp_path / "users.json"
-    file.write_text(text)
+    write_users(file, text)
     users = Users(file, tmp_path)
     await users.refresh()
     assert sentence in users.problem and "nobody may write" in users.problem
     assert "secret" not in users.problem
     assert users.find("secret-a") is None
+
+
+async def test_users_that_everybody_can_read_are_none(api: Bench) -> None:
+    api.users.chmod(0o644)
+    sentence = await api.told("degraded")
+    assert f"every user of this machine can read it; run: chmod 640 {api.users}" in sentence
+    await api.register()
+    api.users.chmod(0o640)
+    await api.told("running")
+    api.users.unlink()
+    os.mkfifo(api.users, 0o600)
+    assert "not a regular file" in await api.told("degraded")
 
 
 async def test_a_broken_file_at_the_start_leaves_the_last_valid_users(tmp_path: Path) -> None:
@@ -302,3 +318,95 @@ async def test_no_token_stands_in_what_is_kept(api: Bench) -> None:
     for file in api.plant.state.rglob("*"):
         if file.is_file():
             assert ROBIN.encode() not in file.read_bytes(), file
+
+
+async def test_what_cannot_be_stored_now_is_a_503(api: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = await api.register()
+    body = {"token": ROBIN, "series_id": series, "fields": {"a": 1}}
+    device = api.plant.devices["timeseries"]
+    push = device.control(Push)
+
+    async def full(_samples: object) -> None:
+        raise TimeoutError
+
+    def refuses(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(push, "push", full)
+        status, said, headers = await api.ask("PUT", "/point/new", body)
+        assert status == 503 and int(headers["Retry-After"]) > 0 and isinstance(said["message"], str)
+    with monkeypatch.context() as patch:
+        patch.setattr(series_module, "write", refuses)
+        for method, path in (("PUT", "/series/new"), ("DELETE", f"/series/{series}")):
+            status, said, headers = await api.ask(method, path, SERIES)
+            assert status == 503 and "No space left on device" in said["message"]
+    assert list((await api.ask("GET", "/series"))[1]) == [str(series)]
+    assert device.keeper is not None
+    await device.keeper.stop()
+    status, said, headers = await api.ask("PUT", "/point/new", body)
+    assert status == 503 and "takes no points now" in said["message"] and int(headers["Retry-After"]) > 0
+
+
+async def test_no_more_series_than_fit(api: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(series_module, "MOST", 2)
+    statuses = [(await api.ask("PUT", "/series/new", SERIES))[0] for _ in range(3)]
+    assert statuses == [201, 201, 409]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"next_id": 1}', '{"next_id": 1, "series": [{"id": 1}]}'])
+async def test_a_damaged_file_of_series_is_left_as_it_is(tmp_path: Path, text: str) -> None:
+    file = tmp_path / series_module.FILE
+    file.write_text(text)
+    with pytest.raises(GatewayError, match=r"is damaged .* put it back from a backup"):
+        await series_module.SeriesFile(tmp_path).load(1)
+    assert file.read_text() == text
+
+
+def mutated(chosen: random.Random, document: Any) -> Any:
+    """Return a document with something in it replaced, removed or added."""
+    wrong = [
+        None,
+        True,
+        -1,
+        0,
+        2**70,
+        1.5,
+        1e308,
+        "",
+        "x",
+        "\ud800",
+        "\0",
+        ROBIN,
+        [],
+        [[]],
+        {},
+        {"a": {}},
+        [1] * 50,
+    ]
+    if not isinstance(document, dict) or not document or chosen.random() < 0.1:
+        return chosen.choice(wrong)
+    key = chosen.choice(list(document))
+    match chosen.randrange(4):
+        case 0:
+            return {name: value for name, value in document.items() if name != key}
+        case 1:
+            return document | {chosen.choice(["", "a/b", "\ud800", "x" * 250, "ts"]): chosen.choice(wrong)}
+        case _:
+            return document | {key: mutated(chosen, document[key])}
+
+
+async def test_no_document_makes_the_gateway_fail(api: Bench) -> None:
+    chosen, series = random.Random(7), await api.register()
+    point = {"token": ROBIN, "series_id": series, "fields": {"a": 1, "b": "x"}}
+    seen: set[int] = set()
+    for n in range(300):
+        path, document = (("/point/new", point), ("/series/new", SERIES))[n % 2]
+        for _ in range(chosen.randrange(1, 4)):
+            document = mutated(chosen, document)
+        status, said, _ = await api.ask("PUT", path, data=json.dumps(document), headers=JSON)
+        assert status in (201, 400, 403, 404, 429), (path, document, said)
+        assert isinstance(said, int) == (status == 201)
+        seen.add(status)
+    assert seen >= {201, 400, 403}
+    await api.add(series, a=1)

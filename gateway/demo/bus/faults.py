@@ -18,7 +18,7 @@ class Faults:
     error_number: int = 2
     """Of these: 1 not available, 2 general, 3 write not allowed, 4 unsupported format."""
     doubled_acks: bool = False
-    """Each answer comes twice."""
+    """Each answer comes again after 30 ms."""
     delay_s: float = 0.0
     """Answers come so late."""
     wrong_bytes: bool = True

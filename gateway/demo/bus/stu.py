@@ -16,6 +16,7 @@ STH, STU = 1, 17
 _BROADCAST = 0
 _SELF = 0xFF
 _OPERATING = 0x25
+_TWICE_S = 0.03
 _LINK_TIMEOUT_S = 1.0
 """The STU gives up a link to a node that is out of range after this."""
 
@@ -159,7 +160,9 @@ class Stu:
         if answer is None or self.faults.take("lose_acks"):
             return
         frame = Timed(now_s + self.faults.delay_s, request.answer_id(unit, error=error), answer)
-        self._pending += [frame, frame] if self.faults.doubled_acks else [frame]
+        self._pending.append(frame)
+        if self.faults.doubled_acks:
+            self._pending.append(frame._replace(at_s=frame.at_s + _TWICE_S))
 
     def _of_node(self, now_s: float, node: SensorNode, request: _Request) -> bytes | None:
         if request.block == 0x04:

@@ -5,11 +5,12 @@ Only the settings live here, so that a configuration is checked without importin
 
 import asyncio
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import canbus
-from gateway.model import Device, Link
+from gateway.model import Device, DeviceProblem, Link
 from gateway.protocols.can.tags import DecodingSettings, TagSettings
 from gateway.settings import setting
 
@@ -38,6 +39,12 @@ class Settings(canbus.Settings, DecodingSettings):
                 "or `raw_frames: all` to store them as they come"
             )
 
+    def most_samples_per_s(self, tags: Mapping[str, TagSettings]) -> float | None:
+        """Return how many samples the listed tags can give; None without, or where one keeps each frame."""
+        asked = [tag.keep_interval_ms for tag in tags.values()]
+        intervals_ms = [self.keep_interval_ms if each is None else each for each in asked]
+        return sum(1000 / each for each in intervals_ms) if intervals_ms and all(intervals_ms) else None
+
     def files(self) -> list[Path]:
         """Return the databases and EDS files."""
         return [*self.databases, *(node.eds for node in self.canopen.values())]
@@ -46,6 +53,18 @@ class Settings(canbus.Settings, DecodingSettings):
 def device_nodes(settings: Settings) -> list[str]:
     """Return the device nodes that have to be opened."""
     return canbus.device_nodes(settings)
+
+
+def file_problems(device: Device, settings: Settings) -> list[str]:
+    """Say what is wrong with the databases, and which tags they do not have."""
+    loading = importlib.import_module("gateway.protocols.can.loading")
+    wanted = importlib.import_module("gateway.protocols.can.wanted")
+    try:
+        database = asyncio.run(loading.load(device.id, settings, {}))
+    except DeviceProblem as problem:
+        return [str(problem)]
+    missing = wanted.Wanted(device, settings, database).problems.values()
+    return [f"device {device.id}: {sentence}" for sentence in (*missing, *database.notes)]
 
 
 async def run(device: Device, settings: Settings, link: Link) -> None:

@@ -1,8 +1,12 @@
 """What a database says of a tag beside its values."""
 
+from itertools import islice
+
 from gateway.controls import TagAbout
 from gateway.protocols.can.database import Signal
 from gateway.protocols.can.generated import LONGEST_NUMBER
+
+_MOST_TEXTS = 1000
 
 
 def about(signal: Signal) -> TagAbout:
@@ -12,7 +16,7 @@ def about(signal: Signal) -> TagAbout:
         type=type_of(signal),
         unit=signal.unit,
         range=(signal.low, signal.high) if told else None,  # type: ignore[arg-type]
-        enum={str(physical(signal, raw)): text for raw, text in signal.texts.items()},
+        enum={str(physical(signal, raw)): text for raw, text in islice(signal.texts.items(), _MOST_TEXTS)},
     )
 
 

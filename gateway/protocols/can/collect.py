@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 async def collect(device: Device, settings: Settings, link: Link) -> None:
     """Collect until cancelled, or raise a DeviceProblem."""
     told: list[str] = []
+    deaf_since_us: int | None = None
     while True:
         read_as = await signatures(settings)
         database = await load(device.id, settings, link.memory)
@@ -33,9 +34,12 @@ async def collect(device: Device, settings: Settings, link: Link) -> None:
             _log.info("%s: %s", device.id, note)
         try:
             async with asyncio.TaskGroup() as group:
-                collecting = group.create_task(collect_from(device, settings, database, link, told))
+                collecting = group.create_task(
+                    collect_from(device, settings, database, link, told, deaf_since_us)
+                )
                 await _changed(device, settings, link, read_as, told)
                 collecting.cancel()
+                deaf_since_us = link.clock.wall_us()
         except BaseExceptionGroup as problems:
             first = problems.exceptions[0]
             raise first from first.__cause__
@@ -61,9 +65,17 @@ async def _changed(
 
 
 async def collect_from(
-    device: Device, settings: Settings, database: Database, link: Link, told: Sequence[str] = ()
+    device: Device,
+    settings: Settings,
+    database: Database,
+    link: Link,
+    told: Sequence[str] = (),
+    deaf_since_us: int | None = None,
 ) -> None:
-    """Collect what a database describes until cancelled; `told`: what is wrong with its files by now."""
+    """Collect what a database describes until cancelled.
+
+    `told`: what is wrong with its files by now. `deaf_since_us`: when the bus was left for another database.
+    """
     tags, losses = BusTags(link), Losses(link)
     decoder: Decoder | None = None
     while True:
@@ -78,6 +90,11 @@ async def collect_from(
                 batch_ms=_BATCH_MS,
                 stamp=link.stamp,
             ) as bus:
+                if deaf_since_us is not None:
+                    link.gap(
+                        deaf_since_us, link.clock.wall_us(), "the bus was opened again with a new database"
+                    )
+                    deaf_since_us = None
                 listening = Listening(bus, decoder, settings, link, tags, losses, told)
                 decoder = None
                 await listening.run()

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from sys import intern
+from types import MappingProxyType
 from typing import Any
 
 from gateway.canbus import EXTENDED
 
+_NO_TEXTS: Mapping[int, str] = MappingProxyType({})
 RAW = "raw"
 """In place of a signal's name: the whole payload."""
 
@@ -36,7 +39,7 @@ class Signal:
     low: float | None = None
     high: float | None = None
     """The range of the physical value as the database has it."""
-    texts: Mapping[int, str] = field(default_factory=dict)
+    texts: Mapping[int, str] = field(default_factory=lambda: _NO_TEXTS)
     """Of raw values."""
     multiplexer: bool = False
     """Its raw value says which other signals the payload holds."""
@@ -103,9 +106,15 @@ def unpacked(messages: Iterable[dict[str, Any]]) -> tuple[Message, ...]:
 
 
 def _signal(found: dict[str, Any]) -> Signal:
-    texts = {int(raw): text for raw, text in found.get("texts", {}).items()}
-    pages = tuple((first, last) for first, last in found.get("pages", ()))
-    return Signal(**found | {"texts": texts, "pages": pages})
+    made = dict(found)
+    if texts := found.get("texts"):
+        made["texts"] = {int(raw): text for raw, text in texts.items()}
+    if pages := found.get("pages"):
+        made["pages"] = tuple((first, last) for first, last in pages)
+    for name in ("unit", "multiplexed_by"):  # of many signals the same
+        if name in made:
+            made[name] = intern(made[name])
+    return Signal(**made)
 
 
 def _fields(of: Signal | Message) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from gateway.protocols.can.database import Database, Message, id_text
 from gateway.protocols.can.j1939 import pgn_filter
 from gateway.protocols.can.keeping import Keeper
 from gateway.protocols.can.matching import Matching
+from gateway.protocols.can.overdue import Overdue
 from gateway.protocols.can.reception import Reception
 from gateway.protocols.can.tags import DecodingSettings
 from gateway.protocols.can.transport import CONNECTION, DATA, Reassembly
@@ -23,6 +24,8 @@ _EXACTLY: Final = {
 }
 _MOST_IDS: Final = 8192
 _MOST_SENDERS: Final = 4096
+_MOST_SOURCES: Final = 32
+"""Of one J1939 message: each makes tags of its own."""
 _MOST_FILTERS: Final = 512
 """CAN_RAW_FILTER_MAX of the kernel."""
 _LONGEST_UNIT: Final = 64
@@ -48,11 +51,14 @@ class Decoder:
         self._reassembly = Reassembly() if self.matching.groups else None
         self._mains: dict[str, int] = link.memory.setdefault("can sources", {})
         """Whose frames of a J1939 message have the plain names: the first sender that was heard."""
+        self._sources: dict[str, int] = {}
+        """How many senders a message has."""
         self._receptions: dict[int, Reception | None] = {}
         self._senders: dict[tuple[str, int | None], Reception | None] = {}
         self._waiting: set[Keeper] = set()
         self._keepers: dict[str, tuple[Wish, Keeper]] = {}
         self._touched: list[Reception] = []
+        self._watch = Overdue(settings.overdue_ms, link)
         self._crowd: list[str] = []
         """Sentences on senders whose frames are not kept."""
         for wish in self._wanted.all_listed():
@@ -83,6 +89,7 @@ class Decoder:
         for reception in touched:
             reception.take(frames.flags, batch)
         touched.clear()
+        self._watch.heard(frames.ids)
         return batch
 
     def forget(self) -> None:
@@ -100,6 +107,7 @@ class Decoder:
             keeper.release(now_us, batch)
         if self._reassembly is not None:
             self._reassembly.expire(now_us)
+        self._watch.look(batch)
         return batch
 
     def filters(self) -> list[tuple[int, int]]:
@@ -128,7 +136,7 @@ class Decoder:
                 f"PGN {pgn}: {count} messages of the transport protocol came without all their packets"
                 for pgn, count in packets.lost.items()
             ]
-        return [*said, *self._crowd]
+        return [*said, *self._watch.sentences(), *self._crowd]
 
     def tag_states(self) -> Mapping[str, TagState]:
         """Return the state of every tag that was listed or heard (controls.TagStates)."""
@@ -147,6 +155,8 @@ class Decoder:
         found = self._reception(can_id)
         if len(self._receptions) < _MOST_IDS:
             self._receptions[can_id] = found
+            if found is not None:
+                self._watch.add(can_id, found)
         return found
 
     def _reception(self, can_id: int) -> Reception | None:
@@ -155,6 +165,14 @@ class Decoder:
             return self._unknown(can_id)
         key = message.name, source
         if key not in self._senders:
+            count = self._sources[message.name] = self._sources.get(message.name, 0) + 1
+            if count > _MOST_SOURCES:
+                if count == _MOST_SOURCES + 1:
+                    self._crowd.append(
+                        f"{message.name} comes from more than {_MOST_SOURCES} source addresses: those that "
+                        "came first are kept"
+                    )
+                return None
             main = source is None or self._mains.setdefault(message.name, source) == source
             wishes = self._wanted.of(message, source, main=main)
             if not wishes and not main and self._wanted.of(message, None, main=True):
@@ -163,7 +181,8 @@ class Decoder:
                     f"{message.name} comes from source address 0x{source:02X} too, and only that of "
                     f"0x{first:02X} is kept: give the tags a `source`"
                 )
-            self._senders[key] = Reception(message, source, wishes, self._keeper) if wishes else None
+            strange = self._wanted.of_strange(message, source, main=main)
+            self._senders[key] = Reception(message, wishes, self._keeper, strange) if wishes else None
         return self._senders[key]
 
     def _unknown(self, can_id: int) -> Reception | None:
@@ -174,7 +193,7 @@ class Decoder:
         wishes = self._wanted.of_unknown(can_id, name)
         if not wishes or can_id & REMOTE or len(self._senders) >= _MOST_SENDERS:
             return None
-        found = self._senders[key] = Reception(Message(name, can_id, 0), None, wishes, self._keeper)
+        found = self._senders[key] = Reception(Message(name, can_id, 0), wishes, self._keeper)
         return found
 
     def _reassemble(self, reassembly: Reassembly, frames: Frames) -> None:

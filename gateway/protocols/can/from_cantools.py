@@ -3,6 +3,7 @@
 import codecs
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from gateway.protocols.can.generated import usable
 from gateway.protocols.can.j1939 import pgn_of
 
 _LONGEST_COMMENT = 200
+_LONGEST_NAME = 128
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]*encoding=["']([\w.-]+)""")
 
 
@@ -76,11 +78,11 @@ def _message(theirs: Theirs, file: str, *, j1939: bool | None) -> tuple[Message,
         length=theirs.length,
         signals=tuple(map(_signal, theirs.signals)),
         pgn=pgn_of(theirs.frame_id) if grouped else None,
-        cycle_ms=int(theirs.cycle_time) if theirs.cycle_time else None,
+        cycle_ms=_cycle_ms(theirs),
         comment=_clean(theirs.comment or "")[:_LONGEST_COMMENT],
         file=file,
     )
-    why = {signal.name: usable(signal, message) for signal in message.signals}
+    why = _unusable(message)
     kept = _with(message, (signal for signal in message.signals if not why[signal.name]))
     for name in disagreeing(theirs, kept):
         why[name] = "what is decoded of it differs from what cantools decodes"
@@ -92,6 +94,25 @@ def _message(theirs: Theirs, file: str, *, j1939: bool | None) -> tuple[Message,
     ]
 
 
+def _unusable(message: Message) -> dict[str, str]:
+    """Return by each signal's name why it cannot be decoded, or ""."""
+    why = {signal.name: usable(signal, message) for signal in message.signals}
+    for name, count in Counter(signal.name for signal in message.signals).items():
+        why[name] = why[name] or (f"there are {count} signals of that name" if count > 1 else "")
+    found = any(why.values())
+    while found:  # a multiplexer may be on a page itself
+        orphans = [s for s in message.signals if not why[s.name] and why.get(s.multiplexed_by)]
+        why |= {each.name: f"its multiplexer {each.multiplexed_by} is not" for each in orphans}
+        found = bool(orphans)
+    return why
+
+
+def _cycle_ms(theirs: Theirs) -> int | None:
+    """Return how often a message comes; None for one that comes when something happens."""
+    cyclic = not theirs.send_type or "cycl" in theirs.send_type.lower()
+    return int(theirs.cycle_time) if theirs.cycle_time and cyclic else None
+
+
 def _with(message: Message, signals: Iterable[Signal]) -> Message:
     kept = tuple(signals)
     return message if len(kept) == len(message.signals) else replace(message, signals=kept)
@@ -100,10 +121,14 @@ def _with(message: Message, signals: Iterable[Signal]) -> Message:
 def _renamed(message: Message) -> Message:
     """Return a message whose names can be printed; most have such names."""
     signals = tuple(
-        replace(each, name=_clean(each.name), multiplexed_by=_clean(each.multiplexed_by))
+        replace(each, name=_name(each.name), multiplexed_by=_name(each.multiplexed_by))
         for each in message.signals
     )
-    return replace(message, name=_clean(message.name), signals=signals)
+    return replace(message, name=_name(message.name), signals=signals)
+
+
+def _name(text: str) -> str:
+    return _clean(text)[:_LONGEST_NAME]
 
 
 def _signal(theirs: TheirSignal) -> Signal:
@@ -120,7 +145,10 @@ def _signal(theirs: TheirSignal) -> Signal:
         unit=_clean(theirs.unit or ""),
         low=_limit(theirs.minimum),
         high=_limit(theirs.maximum),
-        texts={int(raw): _clean(str(text)) for raw, text in (theirs.conversion.choices or {}).items()},
+        texts={
+            int(raw): _clean(str(text))[:_LONGEST_COMMENT]
+            for raw, text in (theirs.conversion.choices or {}).items()
+        },
         multiplexer=theirs.is_multiplexer,
         multiplexed_by=theirs.multiplexer_signal or "",
         pages=tuple(_ranges(theirs.multiplexer_ids or ())),

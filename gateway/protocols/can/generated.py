@@ -169,6 +169,8 @@ def usable(signal: Signal, message: Message) -> str:
         return f"it does not fit into the {message.length} bytes of the message"
     if signal.is_float and signal.length not in FLOAT_CODES:
         return f"a float has 16, 32 or 64 bits, this one {signal.length}"
+    if signal.multiplexer and (signal.is_float or signal.length > LONGEST_NUMBER):
+        return "a multiplexer is an integer of at most 64 bits"
     for factor in (signal.scale, signal.offset):
         if not math.isfinite(factor) or abs(factor) > 1e200:
             return f"it is scaled with {factor!r}"

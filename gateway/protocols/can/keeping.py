@@ -46,6 +46,13 @@ class Keeper:
         """What was kept last did not get into the store: the next value is kept, changed or not."""
         self._kept, self._at_us, self._due_us = _NOTHING, _NEVER, _NEVER
 
+    def end(self, status: int, ts: int, flags: int, batch: Batch) -> None:
+        """Put into the batch what waits, and that there is no value any more; the next one is kept."""
+        if self._waits is not _NOTHING:
+            self.release(self._due_us, batch)
+        self.forget()
+        batch.add(self.series, ts, None, status, flags)
+
     def take(self, values: "Sequence[Value | Bad]", ts: Sequence[int], flags: int, batch: Batch) -> None:
         """Put into the batch what is to be kept of some values and their times, in order."""
         self.heard = True

@@ -143,4 +143,4 @@ def _ending(path: Path, code: int) -> str:
     if code == -signal.SIGXCPU:
         return f"{path}: it takes too long to read: save in it only the messages that the bus has"
     why = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    return f"{path}: reading it ended {why}: is it a database of a CAN bus?"
+    return f"{path}: reading it ended {why}: is it a database of a CAN bus, and not too large?"

@@ -1,6 +1,5 @@
 """Which message of a database a frame is: by its id, or by its parameter group whoever sends it."""
 
-from collections.abc import Iterator
 from typing import Final
 
 from gateway.canbus import EXTENDED
@@ -30,11 +29,6 @@ class Matching:
         group = self.groups.get(pgn_of(can_id))
         source = source_of(can_id)
         return (_of_source(group, source), source) if group else (None, None)
-
-    def all(self) -> Iterator[Message]:
-        yield from self.by_id.values()
-        for group in self.groups.values():
-            yield from group
 
 
 def _of_source(group: list[Message], source: int) -> Message:

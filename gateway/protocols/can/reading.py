@@ -17,8 +17,8 @@ from typing import Any
 
 from gateway.protocols.can.database import Message, Unreadable, packed
 
-DATA_BYTES = 224 * 1024 * 1024
-"""Of memory: the service's MemoryMax has so much beside the daemon."""
+DATA_BYTES = 320 * 1024 * 1024
+"""Of memory, for some 40,000 signals: the service's MemoryHigh has so much beside the daemon."""
 CPU_S = 100
 _MOST_FILE_BYTES = 64 * 1024 * 1024
 _MOST_ANSWER_BYTES = 24 * 1024 * 1024

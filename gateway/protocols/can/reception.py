@@ -31,25 +31,26 @@ class Reception:
     """Gathers the frames of a batch, then takes them at once: the columns of its signals one by one."""
 
     __slots__ = (
-        "_keeper_of", "_keepers", "_parts", "_raw", "_root", "_wishes", "compared", "last", "message",
-        "newest", "payloads", "short", "source", "trouble_us", "ts", "unknown_pages",
+        "_keeper_of", "_keepers", "_parts", "_raw", "_root", "_strange", "_strangers", "_wishes", "compared",
+        "last", "message", "payloads", "short", "trouble_us", "ts", "unknown_pages",
     )  # fmt: skip
 
     def __init__(
         self,
         message: Message,
-        source: int | None,
         wishes: Sequence[Wish],
         keeper_of: Callable[[Wish], Keeper],
+        strange: Wish | None = None,
     ) -> None:
-        """`keeper_of` makes a tag of what is wanted: when its message comes first, on a page that has it."""
+        """`keeper_of` makes a tag of what is wanted: when its message comes first, on a page that has it.
+
+        `strange`: what is wanted of payloads with a page that the database does not know.
+        """
         self.message = message
-        self.source = source
         self.ts: list[int] = []
         self.payloads: list[bytes] = []
         self.last: bytes | None = None
         """The payload before, where frames are compared with it: one that is the same brings nothing new."""
-        self.newest = b""
         self.short = 0
         """Frames too short for some signals."""
         self.unknown_pages = 0
@@ -58,6 +59,8 @@ class Reception:
         """When one of these came last."""
         self._keeper_of = keeper_of
         self._wishes = {wish.tag: wish for wish in wishes}
+        self._strange = strange
+        self._strangers: list[tuple[int, bytes]] = []
         self._keepers: dict[str, Keeper] = {}
         self._parts: dict[Part, _Tags] = {}
         self._raw = [self._keeper(wish.tag) for wish in wishes if wish.signal is None]
@@ -76,33 +79,44 @@ class Reception:
     def take(self, flags: int, batch: Batch) -> None:
         """Put into the batch what is to be kept of the frames gathered."""
         ts, payloads = self.ts, self.payloads
-        self.ts, self.payloads, self.newest = [], [], payloads[-1]
+        self.ts, self.payloads = [], []
         for keeper in self._raw:
             keeper.take(payloads, ts, flags, batch)
         if self._root is None:
             return
         length = self.message.length
-        lengths = set(map(len, payloads))
-        if lengths == {length}:
+        if set(map(len, payloads)) == {length}:
             self._take(self._root, payloads, ts, flags, batch)
-            return
-        start = 0
+        else:
+            self._take_mixed(self._root, payloads, ts, flags, batch)
+        if self._strange is not None and self._strangers:
+            times, strangers = zip(*self._strangers, strict=True)
+            self._strangers.clear()
+            self._keeper_of(self._strange).take(strangers, times, flags, batch)
+
+    def _take_mixed(
+        self, root: Part, payloads: Sequence[bytes], ts: Sequence[int], flags: int, batch: Batch
+    ) -> None:
+        """Take payloads some of which are shorter or longer than the message."""
+        length, start = self.message.length, 0
         for whole, run in groupby(payloads, lambda payload: len(payload) >= length):
             group = [fitted(payload, length) for payload in run]
             end = start + len(group)
             if whole:
-                self._take(self._root, group, ts[start:end], flags, batch)
+                self._take(root, group, ts[start:end], flags, batch)
             else:
                 self.short += len(group)
                 self.trouble_us = ts[end - 1]
                 for place in range(start, end):
                     there = len(payloads[place])
-                    self._take_short(self._root, group[place - start], there, ts[place], flags, batch)
+                    self._take_short(root, group[place - start], there, ts[place], flags, batch)
             start = end
 
-    @property
-    def root(self) -> Part | None:
-        return self._root
+    def end(self, status: int, ts: int, flags: int, batch: Batch) -> None:
+        """Its frames do not come any more: say so of each tag, and of the next frame all is kept anew."""
+        self.last = None
+        for keeper in self._keepers.values():
+            keeper.end(status, ts, flags, batch)
 
     def _take(
         self, part: Part, payloads: Sequence[bytes], ts: Sequence[int], flags: int, batch: Batch
@@ -128,6 +142,8 @@ class Reception:
             if page is None:
                 self.unknown_pages += 1
                 self.trouble_us = at_us
+                if self._strange is not None:
+                    self._strangers.append((at_us, payload))
                 continue
             group = found.get(page)
             if group is None:

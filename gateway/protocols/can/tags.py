@@ -4,7 +4,7 @@ import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gateway.settings import Settings as Group
 from gateway.settings import setting
@@ -73,11 +73,29 @@ class DecodingSettings(Group):
         high=86_400_000,
         example="1s",
     )
+    overdue_ms: int = setting(
+        5000,
+        help="The signals of a message for which the database has a cycle time are BadNoCommunication after "
+        "this time without it, or 5 cycles where that is longer; 0 never.",
+        low=0,
+        high=86_400_000,
+        example="5s",
+    )
     raw_frames: Literal["off", "unknown", "all"] = setting(
         "off",
         help="Of which ids the whole payload is kept too, as bytes, under the tag MESSAGE.raw or 0x1A0.raw: "
-        "of none, of those that no database knows, or of all.",
+        "of none, of those that no database knows (or whose page it does not), or of all.",
     )
+
+    def most_samples_per_s(self, tags: Mapping[str, Any]) -> float | None:
+        """Return how much listed tags can give; None where every frame or every signal is kept."""
+        if not tags or self.raw_frames != "off":
+            return None
+        kept_ms = [
+            self.keep_interval_ms if tag.keep_interval_ms is None else tag.keep_interval_ms
+            for tag in tags.values()
+        ]
+        return sum(1000 / each_ms for each_ms in kept_ms) if all(kept_ms) else None
 
     @property
     def databases(self) -> tuple[Path, ...]:

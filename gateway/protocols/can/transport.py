@@ -96,7 +96,7 @@ class Reassembly:
             return None  # it began before we listened, or is lost already
         number, parts = payload[0], under_way.parts
         late = ts > under_way.until_us
-        if late or not 1 <= number <= under_way.packets or (key[1] == GLOBAL and number > len(parts) + 1):
+        if late or not 1 <= number <= under_way.packets or (key[1] == GLOBAL and number != len(parts) + 1):
             self._lose(key, ts)
             return None
         parts[number] = payload[1:]

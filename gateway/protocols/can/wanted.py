@@ -56,14 +56,20 @@ class Wanted:
                 if (main if wish.settings.source is None else wish.settings.source == source)
             ]
         else:
-            name = message.name if main or source is None else f"{message.name}@0x{source:02X}"
+            name = _sender(message, source, main=main)
             wishes = [
                 Wish(f"{name}.{each.name}", TagSettings(signal=f"{message.name}.{each.name}"), each)
                 for each in message.signals
             ]
         if self._raw_frames == "all":
-            wishes.append(_raw(message.name if main or source is None else f"{message.name}@0x{source:02X}"))
+            wishes.append(_raw(_sender(message, source, main=main)))
         return wishes
+
+    def of_strange(self, message: Message, source: int | None, *, main: bool) -> Wish | None:
+        """Return what is wanted of frames whose page the database does not know, beside their signals."""
+        if self._raw_frames != "unknown" or not any(signal.multiplexer for signal in message.signals):
+            return None
+        return _raw(_sender(message, source, main=main))
 
     def wants(self, message: Message) -> bool:
         """Say whether anything is wanted of a message, from any sender."""
@@ -102,6 +108,11 @@ def _named(database: Database) -> Iterator[tuple[str, tuple[Message, Signal | No
             yield f"{name}.{RAW}", (message, None)
             for signal in message.signals:
                 yield f"{name}.{signal.name}", (message, signal)
+
+
+def _sender(message: Message, source: int | None, *, main: bool) -> str:
+    """Return the first part of the names of tags."""
+    return message.name if main or source is None else f"{message.name}@0x{source:02X}"
 
 
 def _raw(name: str) -> Wish:

@@ -1,7 +1,7 @@
-"""What the API and measurements may ask of the live session (controls.SensorNodes, controls.Recording)."""
+"""What the API and measurements may ask of the live session (controls.SensorNodes, Recording, TagStates)."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from gateway.clock import Clock
 from gateway.controls import (
@@ -14,10 +14,12 @@ from gateway.controls import (
     NotConnected,
     SensorMap,
     Stream,
+    TagState,
     UnitInformation,
 )
 from gateway.protocols.icotronic.messages import name_bytes
 from gateway.protocols.icotronic.radio import Radio
+from gateway.protocols.icotronic.samples import Samples
 from gateway.protocols.icotronic.tags import is_node
 
 CONNECT_S = 20.0
@@ -33,6 +35,7 @@ class Asking:
         device: str,
         clock: Clock,
         radio: Radio,
+        samples: Samples,
         *,
         took: Callable[[ConnectedNode], None],
         let_go: Callable[[ConnectedNode], None],
@@ -40,7 +43,11 @@ class Asking:
         self._device = device
         self._clock = clock
         self._radio = radio
+        self._samples = samples
         self._took, self._let_go = took, let_go
+
+    def tag_states(self) -> Mapping[str, TagState]:
+        return self._samples.tag_states(self._radio.connected, self._radio.stream)
 
     @property
     def connected(self) -> ConnectedNode | None:

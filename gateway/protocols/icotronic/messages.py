@@ -50,8 +50,11 @@ class Request:
     data: bytes = bytes(8)
     expected: tuple[int | None, ...] = ()
     """The first bytes of the acknowledgement; None where it may be anything."""
-    length: int | None = None
-    """Of the acknowledgement, where it is known and tells it from another."""
+    least: int = 0
+    """So many bytes the acknowledgement has at least."""
+    most: int = 8
+    takes_s: float = 0.0
+    """So long it takes to answer, where that is no matter of a moment."""
     can_id: int = field(init=False)
     ack_id: int = field(init=False)
 
@@ -66,7 +69,7 @@ class Request:
 
     def answered_by(self, data: bytes) -> bool:
         """Say whether a payload under `ack_id` answers this, and no other request of the same command."""
-        if len(data) < len(self.expected) or self.length not in (None, len(data)):
+        if not max(self.least, len(self.expected)) <= len(data) <= self.most:
             return False
         return all(want in (None, got) for want, got in zip(self.expected, data, strict=False))
 
@@ -89,12 +92,16 @@ def bluetooth(what: str, receiver: int, sub: int, number: int = 0, value: bytes 
     """Return the request of a Bluetooth subcommand; its answer is `[sub, number, 6 bytes]`."""
     expected = (sub, None if sub in _WRONG_NUMBER else number)
     data = bytes((sub, number)) + value.ljust(6, b"\0")
-    return Request(what, 0x00, 0x0B, receiver, data, expected, 8)
+    return Request(what, 0x00, 0x0B, receiver, data, expected, 8 if sub == MAC else 3)
 
 
 def text(data: bytes) -> str:
-    """Return a text that ends at the first null byte; what is no UTF-8 is replaced."""
-    return data.partition(b"\0")[0].decode("utf-8", "replace").strip()
+    """Return a text that ends at the first null byte; what is no UTF-8 or not printable is replaced.
+
+    Names come by radio from whoever is in range, and go into logs and tags.
+    """
+    said = data.partition(b"\0")[0].decode("utf-8", "replace")
+    return "".join(each if each.isprintable() else "\ufffd" for each in said).strip()
 
 
 def name_bytes(name: str) -> bytes:

@@ -86,11 +86,13 @@ class Radio:
             return await self._requester.ask(request)
         except NoAnswer as error:
             if request.receiver == STH and node is not None and not self._streams():
-                reason = str(error).removeprefix(f"device {self._device}: ")
-                reason = reason if await self.stu.connected() else LINK_BROKE
+                reason = self._less_device(error) if await self.stu.connected() else LINK_BROKE
                 if self.connected is node:
                     self.lose(reason)
             raise
+
+    def _less_device(self, problem: NodeProblem) -> str:
+        return str(problem).removeprefix(f"device {self._device}: ")
 
     def _streams(self) -> bool:
         heard_ns = self.stream.heard_ns if self.stream is not None else 0
@@ -161,7 +163,7 @@ class Radio:
             node = self.need()
             self._end(NodeLost(f"device {self._device}: {node.name} was disconnected"))
             self._link_is_stray()
-            self.problem, self.lost = "", None
+            self.problem = ""
             with contextlib.suppress(NodeProblem):  # ending the link ends the stream too
                 await self.node.stop_stream()
             await self._end_stray_link()
@@ -238,7 +240,7 @@ class Radio:
         self._began(stream)
         self.news.set()
         try:
-            await self.node.start_stream(stream.form)
+            await self.node.start_stream(stream.form, stream.frame_rate_hz)
         except BaseException:
             self._abandon(stream)
             raise
@@ -283,7 +285,7 @@ class Radio:
         try:
             await self.node.stop_stream()
         except NodeProblem as problem:
-            self.lose(str(problem))  # which ends the link, and with it the stream
+            self.lose(self._less_device(problem))  # which ends the link, and with it the stream
 
     def _forget_stream(self) -> NodeStream | None:
         stream, self.stream, self.recorded = self.stream, None, False

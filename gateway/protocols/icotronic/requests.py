@@ -10,7 +10,9 @@ from gateway.protocols.icotronic.messages import STU, Request, error_text
 WAITS_S = (0.3, 0.4, 0.5, 0.6, 0.8)
 """For an answer to each attempt."""
 _QUIET_S = (0.1, 1.0)
-"""At least and at most: see `_Asked.quiet_until`."""
+"""At least and at most: see `_Asked.quiet`."""
+_TWICE_S = 0.05
+"""An acknowledgement that comes twice, as after an error on the bus, does so within this."""
 
 
 @dataclass(slots=True)
@@ -23,15 +25,16 @@ class _Asked:
     last_s: float = 0.0
     attempts: int = 0
 
-    def quiet_until(self, now_s: float) -> float:
-        """Return until when an acknowledgement of it may still come, which must not answer the next request.
+    def quiet(self, now_s: float) -> tuple[object, float]:
+        """Return which requests have to wait, and until when, so that no answer to this is taken for theirs.
 
-        What took so long to answer the first attempt may take as long for the last one.
+        What took so long to answer the first attempt may take as long for the last one; an error does not
+        even tell the subcommand.
         """
         if self.attempts == 1 and self.answer.done():
-            return 0.0
+            return _kind(self.request), now_s + _TWICE_S if None in self.request.expected else 0.0
         least, most = _QUIET_S
-        return self.last_s + min(most, least + now_s - self.first_s)
+        return self.request.ack_id, self.last_s + min(most, least + now_s - self.first_s)
 
 
 class Requester:
@@ -42,8 +45,8 @@ class Requester:
         self._send = send
         self._turn = asyncio.Lock()
         self._asked: _Asked | None = None
-        self._quiet_until: dict[int, float] = {}
-        """By the id of the acknowledgement, in time of the loop."""
+        self._quiet_until: dict[object, float] = {}
+        """By the id of the acknowledgement, or the kind of request; in time of the loop."""
         self._ended: NodeProblem | None = None
 
     @property
@@ -75,16 +78,17 @@ class Requester:
                 for wait_s in waits_s:
                     asked.attempts, asked.last_s = asked.attempts + 1, loop.time()
                     await self._send(request.can_id, request.data)
-                    await asyncio.wait([asked.answer], timeout=wait_s)
+                    await asyncio.wait([asked.answer], timeout=request.takes_s + wait_s)
                     if asked.answer.done():
                         return asked.answer.result()
             finally:
                 self._asked = None
-                self._quiet_until[request.ack_id] = asked.quiet_until(loop.time())
+                which, until = asked.quiet(loop.time())
+                self._quiet_until[which] = until
                 asked.answer.cancel()
         raise NoAnswer(
             f"device {self._device}: {self._whom(request)} was asked to {request.what} and has not answered "
-            f"({len(waits_s)} attempts in {sum(waits_s):.1f} s)"
+            f"({len(waits_s)} attempts in {sum(waits_s) + len(waits_s) * request.takes_s:.1f} s)"
         )
 
     def take(self, can_id: int, data: bytes) -> None:
@@ -105,9 +109,14 @@ class Requester:
             )
 
     async def _settle(self, request: Request) -> None:
-        until = self._quiet_until.pop(request.ack_id, 0.0)
+        until = max(self._quiet_until.pop(which, 0.0) for which in (request.ack_id, _kind(request)))
         await asyncio.sleep(max(0.0, until - asyncio.get_running_loop().time()))
 
     @staticmethod
     def _whom(request: Request) -> str:
         return "the STU" if request.receiver == STU else "the sensor node"
+
+
+def _kind(request: Request) -> object:
+    """Return what requests have in common whose acknowledgements could be taken for each other."""
+    return request.ack_id, request.expected[:1]

@@ -1,11 +1,20 @@
 """What becomes of frames and of the node's condition: samples, and gaps where some are missing."""
 
-from gateway.controls import ConnectedNode, NodeProblem
+from collections.abc import Mapping
+
+from gateway.controls import ConnectedNode, NodeProblem, TagState
 from gateway.model import Batch, Device, Link, Run
-from gateway.protocols.icotronic import Settings
+from gateway.protocols.icotronic import CHANNELS, Settings, TagSettings
 from gateway.protocols.icotronic.radio import Radio
 from gateway.protocols.icotronic.stream import NodeStream
-from gateway.protocols.icotronic.tags import Decimator, Readings, streamed_channels
+from gateway.protocols.icotronic.tags import (
+    Decimator,
+    Readings,
+    is_node,
+    series_of,
+    streamed_channels,
+    tags_of,
+)
 
 
 class Samples:
@@ -19,6 +28,8 @@ class Samples:
         self._decimator: Decimator | None = None
         self._counted: tuple[NodeStream | None, int, int] = (None, 0, 0)
         """The stream, and its frames received and lost, when data loss was last taken."""
+        self._came: set[int] = set()
+        """Series of which samples came."""
         self._full: tuple[int, int] | None = None
         """Since when the memory budget is full, and how many samples that cost."""
 
@@ -43,6 +54,7 @@ class Samples:
         """Emit without waiting: what comes from the bus does not wait either."""
         if not len(batch):
             return
+        self._came.update(batch.series)
         if self._link.try_emit(batch) is None:
             since_us, count = self._full or (batch.ts[0], 0)
             self._full = since_us, count + len(batch)
@@ -81,6 +93,7 @@ class Samples:
             values["data_loss"] = loss
         batch = readings.batch(values, *self._link.stamp())
         if len(batch):
+            self._came.update(batch.series)
             await self._link.emit(batch)
             run.add(len(batch))
 
@@ -100,3 +113,32 @@ class Samples:
         self._counted = stream, stream.received, stream.lost
         new, gone = stream.received - received, stream.lost - lost
         return 100 * gone / (new + gone) if new + gone else None
+
+    # -- how the tags are ----------------------------------------------------------------------------
+
+    def tag_states(self, node: ConnectedNode | None, stream: NodeStream | None) -> Mapping[str, TagState]:
+        """Return how each tag is; it gives values only while its node is connected, or streams."""
+        tags: Mapping[str, TagSettings] = self._device.tags
+        if not tags and node is not None:
+            tags = tags_of(self._device, node)
+        return {name: self._state(name, tag, node, stream) for name, tag in tags.items()}
+
+    def _state(
+        self, name: str, tag: TagSettings, node: ConnectedNode | None, stream: NodeStream | None
+    ) -> TagState:
+        way = "subscribed" if tag.signal in CHANNELS else "polled"
+        detail = ""
+        if node is None:
+            detail = f"{tag.node or 'no sensor node'} is {'not ' if tag.node else ''}connected"
+        elif tag.node is not None and not is_node(tag.node, node):
+            detail = f"{tag.node} is not connected, {node.name} is"
+        elif stream is None and tag.signal in (*CHANNELS, "data_loss"):
+            detail = (
+                f"{node.name} does not stream: it does while something is recorded, or with `stream: true`"
+            )
+        elif stream is not None and not dict(zip(CHANNELS, stream.channels, strict=True)).get(
+            tag.signal, True
+        ):
+            detail = f"{node.name} streams other channels now"
+        alive = series_of(self._link, name, tag) in self._came
+        return TagState(way, f"{tag.node or (node.name if node else '')} {tag.signal}".strip(), detail, alive)

@@ -8,6 +8,7 @@ from gateway.controls import ConnectedNode, NoAnswer, NodeLost, NodeProblem
 from gateway.model import Device, DeviceProblem, Link, Run
 from gateway.protocols.icotronic import Settings
 from gateway.protocols.icotronic.asking import Asking
+from gateway.protocols.icotronic.browsing import Browser
 from gateway.protocols.icotronic.finding import GaveWay
 from gateway.protocols.icotronic.messages import DATA_ID, FILTERS
 from gateway.protocols.icotronic.radio import Radio
@@ -102,8 +103,10 @@ class _Session:
 
     async def _live(self, run: Run) -> None:
         radio = self._radio
-        asking = Asking(self._device.id, self._link.clock, radio, took=self._took, let_go=self._let_go)
-        with self._link.offer(asking):
+        asking = Asking(
+            self._device.id, self._link.clock, radio, self._samples, took=self._took, let_go=self._let_go
+        )
+        with self._link.offer(asking, Browser(radio)):
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep())
                 group.create_task(self._watch(run))

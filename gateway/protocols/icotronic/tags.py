@@ -16,7 +16,7 @@ _SIGNALS: Sequence[TagSettings] = [
     TagSettings(signal=signal)  # type: ignore[arg-type]
     for signal in (*CHANNELS, "rssi", "supply_voltage", "data_loss")
 ]
-_UNITS = {"rssi": "dBm", "data_loss": "%"}
+UNITS = {"rssi": "dBm", "data_loss": "%"}
 
 
 def is_node(wanted: str, node: ConnectedNode) -> bool:
@@ -41,7 +41,7 @@ def streamed_channels(device: Device, node: ConnectedNode) -> tuple[bool, bool, 
 
 def series_of(link: Link, name: str, tag: TagSettings) -> int:
     """Return the series of a tag; its unit is that of the signal unless given or scaled."""
-    own = "" if (tag.scale, tag.offset) != (1.0, 0.0) else _UNITS.get(tag.signal, "V")
+    own = "" if (tag.scale, tag.offset) != (1.0, 0.0) else UNITS.get(tag.signal, "V")
     return link.tag(name, unit=tag.unit or own)
 
 

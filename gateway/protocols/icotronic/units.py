@@ -46,7 +46,7 @@ class _Unit:
 
     async def state(self) -> int:
         """Return its state byte: 0x25 where it operates."""
-        answer = await self._ask(Request("tell its state", 0x00, 0x02, self._receiver, b"\0", length=1))
+        answer = await self._ask(Request("tell its state", 0x00, 0x02, self._receiver, b"\0", least=1))
         return answer[0]
 
     async def reset(self) -> None:
@@ -63,7 +63,7 @@ class _Unit:
         )
 
     async def _product_data(self, command: int) -> bytes:
-        return await self._ask(Request("tell its product data", 0x3E, command, self._receiver, length=8))
+        return await self._ask(Request("tell its product data", 0x3E, command, self._receiver, least=3))
 
 
 class Stu(_Unit):
@@ -84,7 +84,7 @@ class Stu(_Unit):
         """Return how many nodes it has found until now; they are numbered from 0."""
         answer = await self._ask(bluetooth("count sensor nodes", STU, messages.COUNT))
         digits = messages.text(answer[2:8])
-        return int(digits) if digits.isascii() and digits.isdigit() else 0
+        return min(int(digits), SELF) if digits.isascii() and digits.isdigit() else 0
 
     async def nodes(self) -> list[FoundNode]:
         """Return the nodes that it found until now."""
@@ -121,12 +121,12 @@ class Node(_Unit):
 
     async def supply_voltage_v(self) -> float:
         adc = await self.adc()
-        answer = await self._ask(Request("tell its supply voltage", 0x04, 0x20, STH, b"\x21"))
+        answer = await self._ask(Request("tell its supply voltage", 0x04, 0x20, STH, b"\x21", least=4))
         raw = int.from_bytes(answer[2:4], "little")
         return raw * _DIVIDER * adc.reference_voltage_v / FULL_SCALE
 
     async def adc(self) -> AdcConfiguration:
-        answer = await self._ask(Request("tell its ADC configuration", 0x28, 0x00, STH, length=8))
+        answer = await self._ask(Request("tell its ADC configuration", 0x28, 0x00, STH, least=5))
         try:
             return messages.adc_configuration(answer)
         except ValueError as error:
@@ -145,7 +145,7 @@ class Node(_Unit):
 
     async def sensor_map(self) -> SensorMap:
         try:
-            answer = await self._ask(Request("tell its sensors", 0x28, 0x01, STH, length=8))
+            answer = await self._ask(Request("tell its sensors", 0x28, 0x01, STH, least=4))
         except Refused as refused:
             raise Unsupported(f"{refused}: its firmware knows no sensors") from refused
         return answer[1], answer[2], answer[3]
@@ -157,14 +157,15 @@ class Node(_Unit):
         except Refused as refused:
             raise Unsupported(f"{refused}: its firmware knows no sensors, or not these") from refused
 
-    async def start_stream(self, form: int) -> None:
+    async def start_stream(self, form: int, frame_rate_hz: float) -> None:
         """Begin a stream; its first frame is the answer."""
-        await self._ask(Request("stream", 0x04, 0x00, STH, bytes((form,)), (form,)))
+        data = bytes((form,))
+        await self._ask(Request("stream", 0x04, 0x00, STH, data, (form,), takes_s=1 / frame_rate_hz))
 
     async def stop_stream(self) -> None:
         """End any stream; also where none runs."""
         stop = bytes((messages.STOP,))
-        await self._ask(Request("end its stream", 0x04, 0x00, STH, stop, (messages.STOP,), 1))
+        await self._ask(Request("end its stream", 0x04, 0x00, STH, stop, (messages.STOP,), most=1))
 
 
 def _version(answer: bytes) -> str:

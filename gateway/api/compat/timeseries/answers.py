@@ -29,6 +29,7 @@ class Form:
             )
         self._script = bool(callback)
         self.content_type = "application/javascript" if callback else "application/json"
+        self.charset = "utf-8" if callback else None
         self.head = f"{callback}(".encode() if callback else b""
         self.tail = b")" if callback else b""
 
@@ -41,7 +42,11 @@ class Form:
 
 
 def answer(form: Form, value: Any) -> web.Response:
-    return web.Response(body=form.head + form.text(value) + form.tail, content_type=form.content_type)
+    return _whole(form, form.head + form.text(value) + form.tail)
+
+
+def _whole(form: Form, body: bytes) -> web.Response:
+    return web.Response(body=body, content_type=form.content_type, charset=form.charset)
 
 
 async def answer_list(
@@ -61,7 +66,7 @@ async def answer_list(
                 waiting.clear()
         waiting += b"]" + form.tail
         if out is None:
-            return web.Response(body=bytes(waiting), content_type=form.content_type)
+            return _whole(form, bytes(waiting))
         await out.write(bytes(waiting))
         return out.response
 

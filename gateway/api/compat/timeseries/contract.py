@@ -4,7 +4,9 @@ Its statuses and shapes; where it answered 500 to a client's mistake, a 4xx. Who
 one who writes to it or deletes it or a point of it.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -25,6 +27,7 @@ from gateway.model import Value
 
 MAX_BODY_BYTES: Final = 64 * 1024
 _LONGEST_TEXT: Final = 1000
+_SLICE: Final = 500
 _WINDOW: Final = timedelta(days=2)
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -74,8 +77,11 @@ class Contract:
         return await answer_list(request, form, self._rows(series, from_us, to_us))
 
     async def _rows(self, series: Series, from_us: int, to_us: int) -> AsyncGenerator[list[dict[str, Any]]]:
-        async for points in self._points.within(series, from_us, to_us):
-            yield [_point_row(series, *point) for point in points]
+        async with aclosing(self._points.within(series, from_us, to_us)) as slices:
+            async for points in slices:
+                for start in range(0, len(points), _SLICE):
+                    yield [_point_row(series, *point) for point in points[start : start + _SLICE]]
+                    await asyncio.sleep(0)  # the loop has other clients too
 
     async def put_series(self, request: web.Request) -> web.Response:
         document = await _document(request)
@@ -125,9 +131,9 @@ class Contract:
         user = self._user(request, document)
         if request.match_info["id"] != "new":
             raise ApiError(404, "A point is made by PUT /point/new; nothing else is put.")
-        series, fields = self._series_of(document), _fields(document)
+        series = self._series_of(document)
         _check_owner(series, user)
-        return json_answer(await self._points.put(series, fields), 201)
+        return json_answer(await self._points.put(series, _fields(document)), 201)
 
     def _series_of(self, document: Mapping[str, Any]) -> Series:
         number = document.get("series_id")

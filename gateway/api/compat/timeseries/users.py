@@ -5,6 +5,8 @@ import hashlib
 import hmac
 import json
 import logging
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +36,7 @@ class Users:
         self._file, self._kept = file, state / KEPT
         self._users: dict[str, User] | None = None
         """SHA-256 of the token, in hex, to user."""
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, int, int, int] | None = None
         self.problem = ""
         """A sentence while the file cannot be used."""
 
@@ -56,7 +58,7 @@ class Users:
     def _refresh(self) -> None:
         try:
             status = self._file.stat()
-            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+            seen = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode)
             if seen == self._seen:
                 return
             users = _users(self._read())
@@ -69,7 +71,13 @@ class Users:
         self._users, self._seen, self.problem = users, seen, ""
 
     def _read(self) -> bytes:
-        with self._file.open("rb") as file:
+        descriptor = os.open(self._file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise ValueError("it is not a regular file")
+            if mode & stat.S_IROTH:
+                raise ValueError(f"every user of this machine can read it; run: chmod 640 {self._file}")
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
