@@ -171,6 +171,7 @@ class Daemon:
                 Measurements.open(self.store, self.clock, self._supervisor, files, self.id, self._offered)
             )
             self.files = Catalogue(self.measurements, self.store)
+            await self.files.clear()
             await stack.enter_async_context(control_socket.listen(self.state, self._answer))
             self._http.start_api(self._config.http)
             await self._http.wait()

@@ -1,13 +1,13 @@
 """JSON objects that clients send: read, and refused field by field."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
 
 from gateway.api.errors import ApiError
-from gateway.api.push import read_body
+from gateway.api.push import BODY_S, read_body
 from gateway.api.values import loads
 
 _INLINE_BYTES: Final = 65_536
@@ -37,6 +37,21 @@ async def json_object(
     if details:
         raise ApiError(422, "The body is wrong; see details.", details=details)
     return document
+
+
+async def pieces(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield a body of any length as it comes. ApiError: 408, 400."""
+    try:
+        while True:
+            async with asyncio.timeout(BODY_S):
+                piece = await request.content.readany()
+            if not piece:
+                return
+            yield piece
+    except TimeoutError:
+        raise ApiError(408, f"Nothing more of the body came for {BODY_S} s.") from None
+    except web.RequestPayloadError:
+        raise ApiError(400, "The body is not encoded as its head says.") from None
 
 
 def object_body(properties: Mapping[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class FileList(Schema):
     files = fields.List(fields.Nested(FileAnswer), required=True)
 
 
+class FileTaken(Schema):
+    name = text("Its name now: with a number where there was one of the name.", required=True)
+
+
 class FileDeleted(Schema):
     name = text("The file.", required=True)
     never_uploaded = fields.List(

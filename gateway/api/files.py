@@ -9,24 +9,29 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.api.answers import json_answer, stream
-from gateway.api.bodies import json_object, object_body
+from gateway.api.bodies import json_object, object_body, pieces
 from gateway.api.contracts import FilesView
 from gateway.api.errors import ApiError, wrong_parameter
-from gateway.api.file_schemas import EmbeddedList, FileAnswer, FileDeleted, FileList, FileMetadata
+from gateway.api.file_schemas import (
+    FileAnswer,
+    FileDeleted,
+    FileList,
+    FileMetadata,
+    FileTaken,
+)
 from gateway.api.keys import GATEWAY
-from gateway.api.queries import AnalysisQuery, NoQuery
-from gateway.api.ranges import attachment, send_file
+from gateway.api.queries import AnalysisQuery, FileNameQuery, NoQuery
+from gateway.api.ranges import send_file
 from gateway.api.routing import endpoint
 from gateway.api.tokens import Role
 from gateway.controls import FileState
 from gateway.measurements import Catalogue, FileMissing, FileUnfit, LocalFile, MeasurementRefused
 
 _log = logging.getLogger(__name__)
-_BYTES: Final = {"schema": {"type": "string", "format": "binary"}}
+BYTES: Final = {"schema": {"type": "string", "format": "binary"}}
 _HDF5: Final = "application/x-hdf5"
-_FILE: Final[dict[str, Any]] = {"description": "The file.", "content": {_HDF5: _BYTES}}
-_PART: Final[dict[str, Any]] = {"description": "The bytes asked for by Range.", "content": {_HDF5: _BYTES}}
-_EMBEDDED: Final[dict[str, Any]] = {"description": "The file, of its own type.", "content": {"*/*": _BYTES}}
+_FILE: Final[dict[str, Any]] = {"description": "The file.", "content": {_HDF5: BYTES}}
+_PART: Final[dict[str, Any]] = {"description": "The bytes asked for by Range.", "content": {_HDF5: BYTES}}
 _ANALYSIS: Final[dict[str, Any]] = {
     "description": "NDJSON, each line an object with one of: `about` (once, first), `rows`, `progress` "
     "(0 to 1), `statistics` (once, of all rows).",
@@ -72,7 +77,7 @@ def _row(file: LocalFile, states: Mapping[str, Mapping[str, FileState]]) -> dict
     }
 
 
-def _catalogue(request: web.Request) -> tuple[Catalogue, str]:
+def catalogue(request: web.Request) -> tuple[Catalogue, str]:
     return request.app[GATEWAY].files, request.match_info["name"]
 
 
@@ -99,6 +104,28 @@ async def list_files(request: web.Request) -> web.Response:
 
 
 @endpoint(
+    "POST",
+    "/v1/files",
+    role=Role.OPERATE,
+    tag="files",
+    summary="Have the gateway keep a file of others",
+    description="The body is the file, of any length that the disk has room for.",
+    query=FileNameQuery,
+    body={"required": True, "content": {"application/octet-stream": BYTES, _HDF5: BYTES}},
+    answers={201: FileTaken},
+    fails=(408, 415, 503),
+)
+async def take_file(request: web.Request) -> web.Response:
+    if request.content_type not in ("application/octet-stream", _HDF5):
+        raise ApiError(415, f"A file is sent as application/octet-stream or {_HDF5}.")
+    name = request["querystring"]["name"]
+    with told():
+        stored = await request.app[GATEWAY].files.take(name, pieces(request))
+    _log.info('file %s: kept for "%s"', stored, request["principal"].name)
+    return json_answer({"name": stored}, status=201)
+
+
+@endpoint(
     "GET",
     "/v1/files/{name}",
     role=Role.READ,
@@ -109,7 +136,7 @@ async def list_files(request: web.Request) -> web.Response:
     fails=(416, 422),
 )
 async def download_file(request: web.Request) -> web.StreamResponse:
-    files, name = _catalogue(request)
+    files, name = catalogue(request)
     with told():
         await files.find(name)
         path = files.path(name)
@@ -130,7 +157,7 @@ async def download_file(request: web.Request) -> web.StreamResponse:
     fails=(422, 503),
 )
 async def show_file(request: web.Request) -> web.Response:
-    files, name = _catalogue(request)
+    files, name = catalogue(request)
     with told():
         file = await files.find(name)
     return json_answer(_row(file, await _states(request)))
@@ -147,7 +174,7 @@ async def show_file(request: web.Request) -> web.Response:
     fails=(422, 503),
 )
 async def delete_file(request: web.Request) -> web.Response:
-    files, name = _catalogue(request)
+    files, name = catalogue(request)
     with told():
         unsent = await files.delete(name)
     lost = f"; never uploaded to {', '.join(unsent)}" if unsent else ""
@@ -167,7 +194,7 @@ async def delete_file(request: web.Request) -> web.Response:
     fails=(503,),
 )
 async def analyze_file(request: web.Request) -> web.StreamResponse:
-    files, name = _catalogue(request)
+    files, name = catalogue(request)
     query = request["querystring"]
     async with contextlib.AsyncExitStack() as stack:
         with told():
@@ -191,7 +218,7 @@ async def analyze_file(request: web.Request) -> web.StreamResponse:
     fails=(422, 503),
 )
 async def show_metadata(request: web.Request) -> web.Response:
-    files, name = _catalogue(request)
+    files, name = catalogue(request)
     with told():
         return json_answer(await files.metadata(name))
 
@@ -210,7 +237,7 @@ async def show_metadata(request: web.Request) -> web.Response:
     fails=(408, 409, 413, 415, 503),
 )
 async def put_metadata(request: web.Request) -> web.Response:
-    files, name = _catalogue(request)
+    files, name = catalogue(request)
     document = await json_object(request, {"pre": dict, "post": dict}, optional=("pre", "post"))
     with told():
         await files.put_metadata(name, document.get("pre"), document.get("post"))
@@ -218,63 +245,13 @@ async def put_metadata(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-@endpoint(
-    "GET",
-    "/v1/files/{name}/embedded",
-    role=Role.READ,
-    tag="files",
-    summary="Files inside a file",
-    query=NoQuery,
-    answers={200: EmbeddedList},
-    fails=(422, 503),
-)
-async def list_embedded(request: web.Request) -> web.Response:
-    files, name = _catalogue(request)
-    with told():
-        return json_answer({"embedded": await files.embedded(name)})
-
-
-@endpoint(
-    "GET",
-    "/v1/files/{name}/embedded/{dataset}",
-    role=Role.READ,
-    tag="files",
-    summary="Download a file inside a file",
-    query=NoQuery,
-    answers={200: _EMBEDDED},
-    fails=(422, 503),
-)
-async def download_embedded(request: web.Request) -> web.StreamResponse:
-    files, name = _catalogue(request)
-    async with contextlib.AsyncExitStack() as stack:
-        with told():
-            answer = await stack.enter_async_context(files.extracted(name, request.match_info["dataset"]))
-        head = answer.head
-        headers = {"Content-Disposition": attachment(head["name"])}
-        out = await stack.enter_async_context(
-            stream(request, content_type(head["mime"]), headers, length=head["size_bytes"])
-        )
-        async for piece in answer.pieces():
-            await out.write(piece)
-    return out.response
-
-
-def content_type(mime: str) -> str:
-    """Return a type that a browser is told: one that a file says may be anything."""
-    head, _, tail = mime.partition("/")
-    safe = all(part and part.isascii() and part.replace("-", "").replace(".", "").replace("+", "").isalnum()
-               for part in (head, tail))  # fmt: skip
-    return mime.lower() if safe else "application/octet-stream"
-
-
 HANDLERS = (
     list_files,
+    take_file,
     download_file,
     show_file,
     delete_file,
     analyze_file,
     show_metadata,
     put_metadata,
-    list_embedded,
-    download_embedded,
 )

@@ -132,6 +132,10 @@ class UploadQuery(Closed):
     upload = text("Which upload; not needed where only one takes files.")
 
 
+class FileNameQuery(Closed):
+    name = text("What the file is called.", required=True, validate=validate.Length(1, 200))
+
+
 class AnalysisQuery(Closed):
     every = fields.Integer(
         load_default=10,

@@ -1,7 +1,8 @@
 """Measurements of ICOtronic sensor nodes: recorded into the store, finished into HDF5 files."""
 
-from gateway.measurements.catalogue import Catalogue, Disk, LocalFile
+from gateway.measurements.catalogue import Catalogue, LocalFile
 from gateway.measurements.ift import IftRequest
+from gateway.measurements.incoming import Disk
 from gateway.measurements.inspection import Answer, FileFailed, FileMissing, FileUnfit
 from gateway.measurements.live import Ended, IftValues, LiveFrames, LiveItem, Loss, Tap
 from gateway.measurements.plan import Channel, MeasurementRefused, Plan

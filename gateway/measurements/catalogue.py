@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.durable import sync
 from gateway.measurements import metadata as meta
+from gateway.measurements.incoming import Disk, Incoming, disk_of, place
 from gateway.measurements.inspection import CHILD, Answer, FileMissing, Inspection
 from gateway.measurements.metadata import POST, PRE
 from gateway.measurements.names import SUFFIX
@@ -38,20 +39,13 @@ class LocalFile:
     """The measurement that it is of, where the gateway knows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """Of the disk that the files lie on."""
-
-    total_bytes: int
-    free_bytes: int
-
-
 class Catalogue:
     """The folder of one gateway. Event loop only; files are touched by threads and children."""
 
     def __init__(self, measurements: Measurements, store: Store, child: Sequence[str] = CHILD) -> None:
         self._measurements, self._store = measurements, store
         self._clients, self._uploads = Inspection(child), Inspection(child)
+        self._incoming = Incoming(measurements.folder)
         self._listeners: list[Callable[[], None]] = []
         measurements.on_written = self._told
 
@@ -109,6 +103,10 @@ class Catalogue:
                     found.append(_local(entry.name, entry.stat(follow_symlinks=False), of.get(entry.name)))
         return found
 
+    async def clear(self) -> None:
+        """Remove what an earlier run left in the middle of taking it in."""
+        await self._incoming.clear()
+
     async def find(self, name: str) -> LocalFile:
         """Return one file."""
         path = self.path(name)
@@ -119,12 +117,8 @@ class Catalogue:
             raise FileMissing(f"There is no file {name}.") from None
 
     async def disk(self) -> Disk:
-        def look() -> Disk:
-            folder = self.folder if self.folder.exists() else self.folder.parent
-            found = os.statvfs(folder)
-            return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
-
-        return await asyncio.to_thread(look)
+        """Return how much room there is."""
+        return await asyncio.to_thread(disk_of, self.folder)
 
     async def delete(self, name: str) -> Sequence[str]:
         """Delete a file; return the uploads that never got it, of each of which a gap record says so."""
@@ -141,6 +135,16 @@ class Catalogue:
     def analysis(self, name: str, every: int, *, pictures: bool) -> AbstractAsyncContextManager[Answer]:
         """Have a file read through: NDJSON with what it is, one row in `every`, progress, statistics."""
         return self._asked(name, do="analyze", every=every, pictures=pictures)
+
+    async def take(self, name: str, pieces: AsyncIterator[bytes]) -> str:
+        """Take in a file of others, under its name or, where that is taken, one with a number; return it."""
+        path = self.path(name)
+        async with self._incoming.file(pieces) as draft:
+            await self._clients.document({"do": "about", "path": str(draft)})
+            async with self._measurements.changing:
+                stored = await asyncio.to_thread(place, draft, path)
+        self._told()
+        return stored
 
     async def metadata(self, name: str) -> Mapping[str, Any]:
         """Return what is known of a file before (`pre`) and after (`post`) its measurement; None each."""
@@ -181,6 +185,24 @@ class Catalogue:
     def extracted(self, name: str, dataset: str) -> AbstractAsyncContextManager[Answer]:
         """Have a file inside a file read: its head says `name`, `mime` and `size_bytes`."""
         return self._asked(name, do="extract", dataset=dataset)
+
+    async def embed(
+        self, name: str, inside: str, mime: str, pieces: AsyncIterator[bytes]
+    ) -> Mapping[str, Any]:
+        """Put a file, called `inside`, into a file; return how it is listed."""
+        await self.find(name)
+        async with self._incoming.file(pieces) as draft, self._measurements.changing:
+            job = {"do": "embed", "path": str(self.path(name)), "source": str(draft), "name": inside}
+            added: Mapping[str, Any] = await self._clients.document({**job, "mime": mime})
+        self._told()
+        return added
+
+    async def remove_embedded(self, name: str, dataset: str) -> None:
+        """Remove a file inside a file."""
+        await self.find(name)
+        async with self._measurements.changing:
+            await self._clients.document({"do": "remove", "path": str(self.path(name)), "dataset": dataset})
+        self._told()
 
     @asynccontextmanager
     async def _asked(self, name: str, **job: Any) -> AsyncIterator[Answer]:

@@ -14,7 +14,6 @@ import numpy as np
 from gateway.measurements import hdf5
 
 GROUP = "embedded_files"
-MOST_BYTES = 256 * 1024 * 1024
 _PIECE_BYTES = 1 << 20
 
 

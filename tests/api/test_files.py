@@ -14,7 +14,7 @@ import pytest
 from yarl import URL
 
 from gateway.api.tokens import Role
-from gateway.measurements import Channel, Plan
+from gateway.measurements import Channel, Plan, incoming
 from tests.api.plant import Plant
 from tests.measurements.node import DEVICE
 from tests.measurements.reading import ADXL1001, table
@@ -187,6 +187,69 @@ async def test_files_of_others_are_looked_into_and_changed(
             and quote("Nötiz.txt") in answer.headers["Content-Disposition"]
         )
     assert "no file" in (await get(admin, "/v1/files/foreign.hdf5/embedded/x", 404))["error"]["message"]
+
+
+async def test_files_of_others_are_taken_in(
+    gateway: Plant, admin: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(foreign, tmp_path / "x")
+    content = (tmp_path / "x").read_bytes()
+
+    async def take(name: str, data: bytes, kind: str = "application/x-hdf5") -> tuple[int, Any]:
+        headers, query = {"Content-Type": kind}, {"name": name}
+        async with admin.post("/v1/files", params=query, data=io.BytesIO(data), headers=headers) as answer:
+            return answer.status, await answer.json()
+
+    assert await take("lab 1.hdf5", content) == (201, {"name": "lab 1.hdf5"})
+    assert await take("lab 1.hdf5", content) == (201, {"name": "lab 1__1.hdf5"})
+    async with admin.get("/v1/files/lab 1__1.hdf5") as answer:
+        assert await answer.read() == content
+    for name, data, kind, status in (
+        ("../evil.hdf5", content, "application/x-hdf5", 422),
+        ("evil.yaml", content, "application/x-hdf5", 422),
+        ("", content, "application/x-hdf5", 422),
+        ("text.hdf5", b"no HDF5", "application/x-hdf5", 422),
+        ("empty.hdf5", b"", "application/octet-stream", 422),
+        ("lab.hdf5", content, "text/yaml", 415),
+    ):
+        assert (found := await take(name, data, kind))[0] == status, found
+    monkeypatch.setattr(incoming, "_KEPT_SHARE", 1.0)
+    status, refused = await take("lab.hdf5", content)
+    assert status == 503 and "delete files first" in refused["error"]["message"]
+    names = sorted(file.name for file in gateway.files.folder.iterdir())
+    assert names == ["lab 1.hdf5", "lab 1__1.hdf5"], "nothing half is left"
+    (gateway.files.folder / ".x.incoming").touch()
+    await gateway.files.clear()
+    assert sorted(file.name for file in gateway.files.folder.iterdir()) == names
+
+
+async def test_a_file_is_put_into_a_file_and_removed(
+    gateway: Plant, admin: aiohttp.ClientSession, name: str
+) -> None:
+    before = await asyncio.to_thread(table, gateway.files.folder / name)
+    content, path = bytes(range(256)) * 5000, f"/v1/files/{name}/embedded"
+    names = []
+    for _ in range(2):
+        headers = {"Content-Type": "image/png"}
+        async with admin.post(
+            path, params={"name": "Bild ä.png"}, data=io.BytesIO(content), headers=headers
+        ) as answer:
+            assert answer.status == 201
+            names.append((await answer.json())["dataset"])
+    async with admin.post(path, params={"name": "empty"}, data=io.BytesIO(b"")) as answer:
+        assert (await answer.json())["size_bytes"] == 0
+    listed = (await get(admin, path))["embedded"]
+    assert [row["name"] for row in listed] == ["Bild ä.png", "Bild ä.png", "empty"] and len(set(names)) == 2
+    async with admin.get(f"{path}/{names[1]}") as answer:
+        assert await answer.read() == content and answer.content_type == "image/png"
+    async with admin.delete(f"{path}/{names[0]}") as answer:
+        assert answer.status == 204
+    for gone in (names[0], "../acceleration", "%2e%2e%2facceleration"):
+        async with admin.delete(URL(f"{path}/{quote(gone, safe='%')}", encoded=True)) as answer:
+            assert answer.status == 404
+    assert [row["dataset"] for row in (await get(admin, path))["embedded"]] == [names[1], "empty"]
+    assert (await asyncio.to_thread(table, gateway.files.folder / name) == before).all()
+    assert (await get(admin, f"/v1/files/{name}/metadata"))["pre"] == META
 
 
 def harmful(folder: Path) -> dict[str, str]:

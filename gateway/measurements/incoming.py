@@ -1,0 +1,104 @@
+"""Files of others on their way into the folder of measurements: drafts, in the room that is left."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from gateway.durable import sync
+from gateway.measurements.inspection import FileFailed
+
+_INCOMING = ".incoming"
+_KEPT_SHARE = 0.1
+"""Of the disk."""
+_CHECK_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Of the disk that the files lie on."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+def disk_of(folder: Path) -> Disk:
+    """Look at the disk of a folder, which need not be there yet. Blocks."""
+    found = os.statvfs(folder if folder.exists() else folder.parent)
+    return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+
+
+class Incoming:
+    """Drafts in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @asynccontextmanager
+    async def file(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Path]:
+        """Write what comes to a draft that does not stay. FileFailed: the disk has no room for it."""
+        draft = await asyncio.to_thread(_draft, self._folder)
+        try:
+            with await asyncio.to_thread(draft.open, "wb") as file:
+                unchecked = _CHECK_BYTES
+                async for piece in pieces:
+                    unchecked += len(piece)
+                    if unchecked >= _CHECK_BYTES:
+                        await self._check_room()
+                        unchecked = 0
+                    await asyncio.to_thread(file.write, piece)
+                await asyncio.to_thread(_synced, file)
+            yield draft
+        except OSError as error:
+            raise FileFailed(f"the file cannot be kept: {error.strerror}") from None
+        finally:
+            await asyncio.shield(asyncio.to_thread(draft.unlink, missing_ok=True))
+
+    async def _check_room(self) -> None:
+        """Raise where a file of others would take what is kept for our own."""
+        disk = await asyncio.to_thread(disk_of, self._folder)
+        kept = int(disk.total_bytes * _KEPT_SHARE)
+        if disk.free_bytes < kept:
+            raise FileFailed(
+                f"the disk has {disk.free_bytes / 1e6:.0f} MB left, and {kept / 1e6:.0f} MB are kept for samples "
+                f"and measurements: delete files first"
+            )
+
+    async def clear(self) -> None:
+        """Remove what an earlier run left in the middle of taking it in."""
+
+        def remove() -> None:
+            for draft in self._folder.glob(f".*{_INCOMING}"):
+                draft.unlink(missing_ok=True)
+
+        await asyncio.to_thread(remove)
+
+
+def _draft(folder: Path) -> Path:
+    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    descriptor, path = tempfile.mkstemp(_INCOMING, ".", folder)
+    os.close(descriptor)
+    return Path(path)
+
+
+def _synced(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def place(draft: Path, path: Path) -> str:
+    """Give a draft its name, or one with a number where there is such a file; return it."""
+    number, final = 0, path
+    while True:
+        try:
+            final.hardlink_to(draft)
+        except FileExistsError:
+            number += 1
+            final = path.with_name(f"{path.stem}__{number}{path.suffix}")
+        else:
+            sync(path.parent)
+            return final.name
