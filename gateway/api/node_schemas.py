@@ -8,7 +8,7 @@ from gateway.api.queries import Closed, limit
 from gateway.api.schemas import Running, text, whole
 from gateway.controls import AdcConfiguration
 
-_MAC = r"^[0-9A-Fa-f]{2}([-:][0-9A-Fa-f]{2}){5}$"
+MAC = r"^[0-9A-Fa-f]{2}([-:][0-9A-Fa-f]{2}){5}$"
 _DEVICE = "The STU, by its device; needed where several are configured."
 _LONGEST_NAME = 200
 
@@ -79,7 +79,7 @@ def _choice() -> dict[str, Any]:
     return {
         "mac": text(
             "MAC of the node.",
-            validate=validate.Regexp(_MAC, error="This is no MAC, such as 08-6B-D7-01-DE-81."),
+            validate=validate.Regexp(MAC, error="This is no MAC, such as 08-6B-D7-01-DE-81."),
         ),
         "name": text("Name of the node.", validate=validate.Length(1, 8)),
         "number": fields.Integer(
@@ -105,7 +105,7 @@ class Rename(_Closed):
     new_name = text("1 to 8 bytes.", required=True, validate=validate.Length(1, 8))
     mac = text(
         "MAC of the node; it is connected for this where none is. Without it: the connected one.",
-        validate=validate.Regexp(_MAC, error="This is no MAC, such as 08-6B-D7-01-DE-81."),
+        validate=validate.Regexp(MAC, error="This is no MAC, such as 08-6B-D7-01-DE-81."),
     )
 
 

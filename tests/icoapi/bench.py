@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import aiohttp
 
 from gateway.api.app import build_app
+from gateway.api.compat import icoapi
 from gateway.api.server import serve
-from gateway.api.settings import HttpSettings
+from gateway.api.settings import HttpSettings, IcoapiSettings
 from gateway.api.tokens import Role
 from gateway.controls import SensorNodes
 from gateway.model import Device
@@ -69,6 +71,9 @@ async def gateway(
             add_stu(made, name, each)
         await until(lambda: all(offered(made, name) for name in stus))
         yield made, stages
+        for m in made.measurements.listed():  # no child of ours outlives a test
+            if m.ended_us is not None:
+                await made.measurements.finished(m.name)
 
 
 def add_stu(made: Plant, name: str, at: Stage) -> None:
@@ -95,3 +100,52 @@ async def until(there: Any, limit_s: float = 30.0) -> None:
     async with asyncio.timeout(limit_s):
         while not there():
             await asyncio.sleep(0.01)
+
+
+@dataclass
+class Contract:
+    """A client of ICOapi's contract, the gateway, and the bus of its STU."""
+
+    plant: Plant
+    stage: Stage
+    url: str
+    client: aiohttp.ClientSession
+
+    async def ask(self, method: str, path: str, body: Any = None, *, status: int = 200, **more: Any) -> Any:
+        """Return the JSON of an answer that has to have this status."""
+        if body is not None:
+            more["json"] = body
+        async with self.client.request(method, f"/api/v1{path}", **more) as answer:
+            data = await answer.read()
+            assert answer.status == status, (answer.status, data)
+            assert answer.headers["Server"] == "edge-gateway"
+            return json.loads(data) if answer.content_type == "application/json" else data
+
+    def socket(self, path: str) -> Any:
+        return self.client.ws_connect(f"/api/v1{path}")
+
+    @property
+    def nodes(self) -> SensorNodes:
+        control = self.plant.devices[TOOLS].control(SensorNodes)  # type: ignore[type-abstract]
+        assert control is not None
+        return control
+
+
+@contextlib.asynccontextmanager
+async def contract(folder: Path, **settings: Any) -> AsyncIterator[Contract]:
+    """The contract, open to everybody unless `anonymous` says otherwise, on loopback."""
+    chosen = IcoapiSettings(listen="127.0.0.1:0", tls="off", **{"anonymous": "operate"} | settings)
+    reports: list[tuple[str, str]] = []
+    async with gateway(folder) as (made, stages):
+        serving = asyncio.create_task(
+            icoapi.run(made, SETTINGS, chosen, made.state, lambda *told: reports.append(told))
+        )
+        try:
+            await until(lambda: reports or serving.done())
+            url = f"http://{reports[0][1].removeprefix('listening on ')}"
+            async with aiohttp.ClientSession(url) as client:
+                yield Contract(made, stages[TOOLS], url, client)
+        finally:
+            serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving

@@ -17,6 +17,8 @@ from tests.icoapi.bench import TOOLS, Bench, until
 from tests.icotronic.plant import OLD_TOOL, SPINDLE
 from tests.measurements.reading import attributes, physical, table
 
+pytestmark = pytest.mark.timeout(60)
+
 PLAN = {"channels": [{"number": 1}, None, None]}
 
 

@@ -11,6 +11,8 @@ from gateway.protocols.icotronic import asking
 from tests.icoapi.bench import TOOLS, Bench, bench, until
 from tests.icotronic.plant import CHUCK, MAC_OF, OLD_TOOL, SPINDLE
 
+pytestmark = pytest.mark.timeout(60)
+
 ADC = {"prescaler": 2, "acquisition_time": 8, "oversampling_rate": 64, "reference_voltage_v": 3.3}
 STU_MAC = "08-6B-D7-01-DE-10"
 
