@@ -9,6 +9,8 @@ from tests.can.plant import PRESS, RAM, plant, ram, settings
 from tests.can.standin import Machine
 from tests.can.test_session import running, stored, told, values
 
+pytestmark = pytest.mark.timeout(30)  # child processes on a busy machine
+
 
 @pytest.fixture(autouse=True)
 def looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:

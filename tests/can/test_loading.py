@@ -18,6 +18,7 @@ from gateway.protocols.can.loading import Read, load, merged, signatures
 from gateway.protocols.can.tags import DecodingSettings, NodeSettings
 from tests.can.decoding import CORPUS, DATABASES, Bench, read
 
+pytestmark = pytest.mark.timeout(30)  # child processes on a busy machine
 MUTATIONS = int(os.environ.get("CAN_MUTATIONS", "24"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 HEAD = 'VERSION ""\nNS_ :\nBS_:\nBU_: A\n'

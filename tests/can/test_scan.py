@@ -30,6 +30,7 @@ from tests.api.plant import Plant, plant
 from tests.can.decoding import DATABASES, Bench, read
 from tests.can.standin import Machine
 
+pytestmark = pytest.mark.timeout(30)  # child processes on a busy machine
 PLAIN = DATABASES / "plain.dbc"
 
 
@@ -216,7 +217,7 @@ async def test_the_api_scans_beside_the_session(
 ) -> None:
     settings = can.Settings(interface="virtual", channel="scanned", database=PLAIN)
     session = gateway.add("press", "can", lambda link: can.run(Device("press"), settings, link))
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(20):
         while session.health.state != "running":
             await asyncio.sleep(0.02)
     refused = await client.get("/v1/devices/press/scan", headers=gateway.bearer(Role.READ))
@@ -234,6 +235,19 @@ async def test_the_api_scans_beside_the_session(
     detail = await (await client.get("/v1/devices/press", headers=gateway.bearer(Role.READ))).json()
     assert "scan" in detail["controls"]
     assert {tag["tag"] for tag in detail["tags"]} >= {"EngineData.Gear", "EngineData.Speed"}
+    messages = await client.get("/v1/devices/press/browse", headers=gateway.bearer(Role.READ))
+    nodes = {node["id"]: node for node in (await messages.json())["nodes"]}
+    assert list(nodes) == ["EngineData", "Extended", "Short", "Empty", "NoSignals"]
+    assert nodes["EngineData"]["type"] == "0x100" and nodes["EngineData"]["has_children"]
+    below = await client.get(
+        "/v1/devices/press/browse", params={"node": "EngineData"}, headers=gateway.bearer(Role.READ)
+    )
+    gear = {node["id"]: node for node in (await below.json())["nodes"]}["EngineData.Gear"]
+    assert (gear["type"], gear["value"], gear["meaning"]) == ("uint4", 1, "First")
+    none = await client.get(
+        "/v1/devices/press/browse", params={"node": "Engine"}, headers=gateway.bearer(Role.READ)
+    )
+    assert none.status == 404
     wrong = await client.get("/v1/devices/counter/scan", headers=gateway.bearer(Role.OPERATE))
     assert wrong.status == 409
 

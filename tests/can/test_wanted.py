@@ -125,10 +125,11 @@ def test_raw_frames_are_kept_on_change_as_signals_are() -> None:
 
 def test_a_flood_of_ids_takes_no_memory_without_end() -> None:
     bench = Bench(read("plain.dbc"), DecodingSettings(raw_frames="all"))
+    kept = 0
     for start in range(0, 20_000, 1000):
-        bench.take(*((n, 0x80000000 | n, b"\x01") for n in range(start, start + 1000)))
+        kept += len(bench.take(*((n, 0x80000000 | n, b"\x01") for n in range(start, start + 1000))))
     assert len(bench.names.tags) <= 4098
-    assert bench.decoder.untaken >= 15_000
+    assert kept <= 4100
 
 
 def test_the_kernel_takes_512_filters() -> None:

@@ -32,6 +32,7 @@ def one(path: Path, query: str) -> object:
     return row[0]
 
 
+@pytest.mark.timeout(40)
 async def test_a_backup_beside_a_writing_store_holds_all_that_was_acknowledged(tmp_path: Path) -> None:
     tickets, judged = [], 0
     async with Store.open(

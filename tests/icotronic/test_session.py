@@ -1,16 +1,18 @@
 """How a session begins and ends: no bus, no STU, a link left over from a crash."""
 
 import asyncio
+import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from gateway.controls import ConnectedNode, Recording, SensorNodes
+from gateway.controls import ConnectedNode, NodeProblem, Recording, SensorNodes
+from gateway.demo.bus.frames import Timed
 from gateway.demo.bus.socketcand import serve
-from gateway.model import Device, DeviceProblem
+from gateway.model import Device, DeviceProblem, GatewayError
 from gateway.protocols import icotronic
 from gateway.protocols.icotronic import Settings, TagSettings
 from tests.icotronic.plant import (
@@ -63,6 +65,68 @@ async def test_it_works_over_socketcand_and_returns_by_itself_when_the_bus_does(
         async with serve(stage.bus, port):
             await link.until(lambda: keeper.health.state == "running")
             assert stage.stu.connected is None
+
+
+async def test_a_bus_that_goes_while_it_streams_is_told_to_who_records(
+    stage: Plant, link: Link, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    settings = Settings(interface="socketcand", host="127.0.0.1", port=port)
+    async with AsyncExitStack() as server, supervised(link, settings):
+        await server.enter_async_context(serve(stage.bus, port))
+        control = await nodes(link)
+        await control.connect(CHUCK)
+        with pytest.raises(GatewayError, match="the session with the STU has ended"):
+            async with recording(control).stream((True, False, False)) as stream:
+                await take(stream, 10)
+                await server.aclose()
+                await take(stream, 1_000_000)
+        assert stage.streaming == [CHUCK], "nobody could tell it"
+        await server.enter_async_context(serve(stage.bus, port))
+        await link.until(lambda: stage.streaming == [] and stage.stu.connected is None)
+        control = await nodes(link)
+        await control.connect(CHUCK)
+        async with recording(control).stream((True, False, False)) as stream:
+            assert (await take(stream, 100)).counters[:3] == b"\0\1\2"
+
+
+async def test_nonsense_in_answer_to_requests_ends_nothing(stage: Plant, link: Link) -> None:
+    """Something on the bus answers before the STU does, with any payload, errors too."""
+    chance = random.Random(4)
+
+    def shout(frames: Sequence[Timed], _wall_us: int) -> None:
+        for _, can_id, data in frames:
+            if can_id & 0x2000 and chance.random() < 0.4:
+                ack = can_id & 0x9FFFD000 | (can_id & 0x1F) << 6 | (can_id >> 6 & 0x1F)
+                ack |= chance.choice((0, 0, 0, 0x1000))
+                echoed = data[: chance.choice((0, 1, 2, 2))]
+                nonsense = echoed + chance.randbytes(chance.randrange(9 - len(echoed)))
+                stage.bus.send(ack, nonsense)
+
+    async with collecting(link, stage.settings()) as session:
+        control = await nodes(link)
+        await control.connect(SPINDLE)
+        quiet = stage.bus.attach(shout)
+        asks: list[Callable[[], Awaitable[object]]] = [
+            control.rssi_dbm,
+            control.supply_voltage_v,
+            control.adc,
+            control.sensor_map,
+            control.node_information,
+            control.stu_information,
+        ]
+        for n in range(36):
+            with suppress(NodeProblem):
+                await asks[n % len(asks)]()
+        quiet()
+        assert not session.done()
+        await asyncio.sleep(0.3)
+        with suppress(NodeProblem):
+            await control.disconnect()
+        await control.connect(SPINDLE)
+        async with recording(control).stream((True, True, False)) as stream:
+            frames = await take(stream, 100)
+        assert frames.lost == 0 and frames.counters[:2] == b"\0\1"
 
 
 async def test_an_stu_without_power_is_named_and_tried_again(stage: Plant, link: Link) -> None:

@@ -198,6 +198,22 @@ async def test_a_node_streams_all_the_time_for_its_tags_and_makes_way_for_a_reco
         await link.until(lambda: stage.node(SPINDLE).streams == 0x92)
 
 
+async def test_a_node_that_returns_streams_again_behind_a_gap(stage: Plant, link: Link) -> None:
+    tags = {"x": TagSettings(signal="channel_1", keep_interval_ms=100)}
+    async with collecting(link, stage.settings(node=SPINDLE, stream=True), tags):
+        await link.until(lambda: len(link.emitted) > 3)
+        stage.stu.faults.unreachable = [SPINDLE]
+        await link.until(lambda: link.reports[-1][0] == "degraded")
+        last_us = link.newest()["x"].ts
+        stage.stu.faults.unreachable = []
+        await link.until(lambda: link.newest()["x"].ts > last_us)
+        ((from_us, to_us, reason, _),) = link.gaps
+        assert "was lost" in reason and last_us <= from_us < to_us
+        again_us = min(sample.ts for sample in link.emitted if sample.ts > last_us)
+        # The hole begins with the last sample, though the loss was noticed later.
+        assert from_us - last_us < 300_000 and abs(to_us - again_us) < 5_000_000
+
+
 async def test_the_api_tells_why_a_tag_has_no_values(stage: Plant, link: Link) -> None:
     tags = {
         "x": TagSettings(signal="channel_1"),

@@ -123,6 +123,10 @@ class Refused(Exception):
     """The gateway answered, with an error."""
 
 
+class NotNow(Exception):
+    """The gateway answered 503: to be asked again."""
+
+
 class Box:
     """The machine. Cut off, it boots from what its disk was left with."""
 
@@ -141,7 +145,7 @@ class Box:
         self.serial.unlink(missing_ok=True)
         append = " ".join((
             "console=ttyS0 quiet panic=-1 net.ifnames=0 audit=0 apparmor=0 selinux=0 mitigations=off",
-            "nowatchdog random.trust_cpu=1 systemd.show_status=1 systemd.log_color=0",
+            "nowatchdog no_timer_check random.trust_cpu=1 systemd.show_status=1 systemd.log_color=0",
             "systemd.journald.forward_to_console=1",
             *(f"systemd.mask={unit}" for unit in _UNNEEDED),
         ))  # fmt: skip
@@ -205,12 +209,14 @@ class Box:
         return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=context)
 
     def ask(self, connection: http.client.HTTPSConnection, path: str, body: object = None) -> Any:
-        """Ask the gateway; return the JSON. Refused; OSError or HTTPException where there is no answer."""
+        """Ask the gateway; return the JSON. NotNow, Refused; OSError, HTTPException: there is no answer."""
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
         connection.request(method, path, data, headers)
         answer = connection.getresponse()
         text = answer.read()
+        if answer.status == 503:
+            raise NotNow(text)
         if answer.status >= 400:
             raise Refused(f"{answer.status} {text[:500]!r}")
         return json.loads(text)

@@ -43,10 +43,7 @@ class Decoder:
         self._wanted = Wanted(device, settings, database)
         self.problems = tuple(self._wanted.problems.values())
         """Sentences on listed tags that the databases do not have."""
-        self.notes = database.notes
-        """Sentences on what the files have and cannot be used."""
-        self.untaken = 0
-        """Frames of which nothing is wanted, or that no database knows."""
+        self.database = database
         self.matching = Matching(database)
         self._reassembly = Reassembly() if self.matching.groups else None
         self._mains: dict[str, int] = link.memory.setdefault("can sources", {})
@@ -72,10 +69,7 @@ class Decoder:
                 reception = receptions[can_id]
             except KeyError:
                 reception = self._met(can_id)
-            if reception is None:
-                self.untaken += 1
-                continue
-            if reception.last == payload:
+            if reception is None or reception.last == payload:
                 continue
             if reception.compared:
                 reception.last = payload
@@ -147,6 +141,14 @@ class Decoder:
         for tag, sentence in self._wanted.problems.items():
             found[tag] = TagState("bad", self._device.tags[tag].signal, detail=sentence)
         return found
+
+    def collected(self) -> dict[str, int]:
+        """Return the series of the signals that are stored unscaled, by their names in the database."""
+        return {
+            wish.settings.signal: keeper.series
+            for wish, keeper in reversed(self._keepers.values())
+            if (wish.settings.scale, wish.settings.offset) == (1, 0)
+        }
 
     # -- which message a frame is ------------------------------------------------------------------
 

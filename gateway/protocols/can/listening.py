@@ -7,6 +7,7 @@ from typing import Final
 from gateway.canbus import Bus
 from gateway.model import Link, Run
 from gateway.protocols.can import Settings
+from gateway.protocols.can.browse import Browser
 from gateway.protocols.can.bus_tags import BusTags
 from gateway.protocols.can.decoder import Decoder
 from gateway.protocols.can.losses import Loss, Losses
@@ -38,6 +39,7 @@ class Listening:
     ) -> None:
         self._bus, self._decoder, self._link = bus, decoder, link
         self._tags, self._losses, self._told = tags, losses, told
+        self._browser = Browser(decoder.database, decoder.collected, link)
         self._scanner = Scanner(settings, decoder.matching, link.device, link.clock)
         self._silence_ns = settings.silence_ms * 1_000_000
         self._heard_us, self._heard_ns = link.clock.wall_us(), link.clock.mono_ns()
@@ -50,7 +52,7 @@ class Listening:
     async def run(self) -> None:
         """Listen until the bus is lost (BusProblem)."""
         try:
-            with self._link.offer(self._decoder, self._scanner):
+            with self._link.offer(self._decoder, self._scanner, self._browser):
                 async with self._link.run("subscription") as run:
                     run.add(0)
                     await self._together(run)

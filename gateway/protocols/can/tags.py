@@ -53,7 +53,7 @@ class DecodingSettings(Group):
     )
     encoding: str | None = setting(
         None,
-        help="Of the text in the databases; cp1252 for DBC and SYM, UTF-8 for the others unless given.",
+        help="Of the text in the databases; unless given UTF-8 where it is that, else cp1252 in DBC and SYM.",
         check=_check_encoding,
         example="utf-8",
     )

@@ -54,12 +54,14 @@ class Radio:
         self.problem = ""
         """Why no node is connected, where that is not as it should be."""
         self.lost: tuple[int, str, ConnectedNode] | None = None
-        """Since when (wall, microseconds) a node is lost, why, and which."""
+        """Since when (wall, microseconds) a node is not heard, why, and which."""
         self.news = asyncio.Event()
         """Set with each change of the above."""
         self.turn = asyncio.Lock()
         """Held by what changes the link or the stream."""
         self._waiting = 0
+        self._heard_ns = 0
+        """When the node last answered."""
         self.stray_link = False
         """The STU may hold a link that nobody wants."""
         self._device = device
@@ -83,20 +85,22 @@ class Radio:
         """Ask; a connected node that does not answer is lost."""
         node = self.connected
         try:
-            return await self._requester.ask(request)
+            answer = await self._requester.ask(request)
         except NoAnswer as error:
             if request.receiver == STH and node is not None and not self._streams():
                 reason = self._less_device(error) if await self.stu.connected() else LINK_BROKE
                 if self.connected is node:
                     self.lose(reason)
             raise
+        if request.receiver == STH:
+            self._heard_ns = self._clock.mono_ns()
+        return answer
 
     def _less_device(self, problem: NodeProblem) -> str:
         return str(problem).removeprefix(f"device {self._device}: ")
 
     def _streams(self) -> bool:
-        heard_ns = self.stream.heard_ns if self.stream is not None else 0
-        return self._clock.mono_ns() - heard_ns < _ALIVE_NS
+        return self.stream is not None and self._clock.mono_ns() - self.stream.heard_ns < _ALIVE_NS
 
     # -- the link ----------------------------------------------------------------------------------
 
@@ -174,7 +178,9 @@ class Radio:
         if node is None:
             return
         self.problem = f"the sensor node {node.name} ({node.mac}) was lost: {reason}"
-        self.lost = self._clock.wall_us(), self.problem, node
+        heard_ns = max(self._heard_ns, self.stream.heard_ns if self.stream is not None else 0)
+        since_us = self._clock.wall_us() - (self._clock.mono_ns() - heard_ns) // 1000
+        self.lost = since_us, self.problem, node
         self._end(NodeLost(f"device {self._device}: {self.problem}"))
         self._link_is_stray()
 

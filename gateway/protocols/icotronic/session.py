@@ -212,8 +212,8 @@ class _Session:
             self._samples.node_returned(lost)
 
     async def _watch(self, run: Run) -> None:
-        def heard() -> None:
-            run.add(0)
+        def heard(ago_us: int) -> None:
+            run.add(0, ago_us)
             if self._bus.health.state != self._bus_state:
                 self._radio.news.set()
 

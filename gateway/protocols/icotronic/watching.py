@@ -25,34 +25,37 @@ class Watch:
         self._clock = clock
         self._asked_ns = 0
 
-    async def run(self, heard: Callable[[], None]) -> None:
-        """Watch until cancelled; `heard` is called whenever all is well. NoAnswer: the STU is silent."""
+    async def run(self, heard: Callable[[int], None]) -> None:
+        """Watch until cancelled. NoAnswer: the STU is silent.
+
+        `heard` is called whenever all is well, with how long ago something was heard, in microseconds.
+        """
         while True:
             await self._clock.sleep(LOOK_S)
             try:
-                well = await self._well()
+                ago_us = await self._heard_ago_us()
             except Refused:
-                well = True  # an error is an answer too
-            if well:
-                heard()
+                ago_us = 0  # an error is an answer too
+            if ago_us is not None:
+                heard(ago_us)
 
-    async def _well(self) -> bool:
-        """Say whether something was heard; a node that is gone is lost."""
+    async def _heard_ago_us(self) -> int | None:
+        """Return how long ago something was heard, None where that is not known; take note of losses."""
         radio, now_ns = self._radio, self._clock.mono_ns()
         stream = radio.stream
         if stream is not None:
             silent_ns = now_ns - stream.heard_ns
             if silent_ns < _SILENT_NS:
                 self._asked_ns = now_ns
-                return True
+                return silent_ns // 1000
             if not await radio.stu.connected():
                 radio.lose(LINK_BROKE)
             elif stream is radio.stream and silent_ns > max(_LOST_NS, int(3e9 / stream.frame_rate_hz)):
                 radio.lose(f"it has sent nothing for {silent_ns / 1e9:.1f} s, though the STU holds the link")
-            return False
+            return None
         connected = radio.connected
         if now_ns - self._asked_ns < (_ASK_NS if connected else _ASK_IDLE_NS):
-            return False
+            return None
         self._asked_ns = now_ns
         if connected is None:
             await radio.stu.state()
@@ -61,4 +64,4 @@ class Watch:
                 await radio.node.state()
         elif radio.connected is connected:
             radio.lose(LINK_BROKE)
-        return True
+        return 0
