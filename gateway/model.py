@@ -399,8 +399,10 @@ class OutgoingFile:
     gateway_id: str
     about: Mapping[str, Any]
     """What the target may list it with: attributes and metadata, no pictures."""
-    mine: Collection[str]
-    """MD5 of what this upload has put there under the name before, or may have."""
+    ours: bool
+    """An earlier attempt claimed the name: what the target has under it is ours."""
+    claim: Callable[[], Awaitable[None]]
+    """Awaited before anything is sent, once it is clear that nothing of others is in the way."""
     replaces: Collection[str]
     """Files at the target (their ids) that it may take the place of."""
     pace: Callable[[], Awaitable[None]]

@@ -37,6 +37,8 @@ class Faults:
     """Answer without end, fast."""
     cut: int = 0
     """Close the connection in the middle of a file that comes to the storage."""
+    garble: int = 0
+    """Store a file with a byte more than came, and answer that all is well."""
     hang: int = 0
     """Take the request and never answer."""
     hold: str = ""

@@ -271,8 +271,6 @@ class FileLane:
         local = look_of(await asyncio.to_thread(os.fstat, content.fileno()))
         md5, size = await turning(asyncio.to_thread(hashed, content), self._turn)
         upload, name = self._upload.upload, row.name
-        if row.intent != md5:
-            await self._ride(lambda tx: file_queue.intend(tx, upload, name, md5))
         file = OutgoingFile(
             name=name,
             content=content,
@@ -280,7 +278,8 @@ class FileLane:
             md5=md5,
             gateway_id=self._upload.gateway_id,
             about=await self._about(name),
-            mine=frozenset({row.md5, row.intent} - {""}),
+            ours=bool(row.intent),
+            claim=functools.partial(self._claim, row, md5),
             replaces=frozenset({row.replace} - {""} or {row.remote_id} - {""}),
             pace=functools.partial(self._paced, content),
         )
@@ -320,6 +319,12 @@ class FileLane:
             if (me := asyncio.current_task()) is not None and me.cancelling():
                 raise
             raise UploadProblem(f"{file.name} was not sent to its end: the upload was closed") from None
+
+    async def _claim(self, row: FileRow, md5: str) -> None:
+        """Have it committed what is sent before its first byte leaves."""
+        upload, name = self._upload.upload, row.name
+        if row.intent != md5:
+            await self._ride(lambda tx: file_queue.intend(tx, upload, name, md5))
 
     async def _paced(self, content: BinaryIO) -> None:
         self._turn()

@@ -64,8 +64,8 @@ class Incoming:
         kept = int(disk.total_bytes * _KEPT_SHARE)
         if disk.free_bytes < kept:
             raise FileFailed(
-                f"the disk has {disk.free_bytes / 1e6:.0f} MB left, and {kept / 1e6:.0f} MB are kept for samples "
-                f"and measurements: delete files first"
+                f"the disk has {disk.free_bytes / 1e6:.0f} MB left, and {kept / 1e6:.0f} MB are kept for "
+                f"samples and measurements: delete files first"
             )
 
     async def clear(self) -> None:

@@ -29,7 +29,7 @@ class FileRow(NamedTuple):
     replace: str
     """The file at the target that it was asked to take the place of, or ""."""
     intent: str
-    """MD5 of what was about to be sent last, which the target may hold."""
+    """MD5 of what was about to be sent last: the target may hold it, or a part; "" for nothing yet."""
     local: str
     """What the local file looked like (size, time, inode) when the target had it."""
     md5: str

@@ -123,6 +123,7 @@ class Target:
         # By its checksum alone: where none is listed, a file that was changed may have the same size.
         if there is None or not there.stored or there.etag != file.md5:
             self._refuse_foreign(there, file)
+            await file.claim()
             new = self._new(file.name, "measurement", file.gateway_id, self._about(file), self._group(file))
             await self._account.put(await self._dialect.address(new, there), file)
             there = await self._there(file)
@@ -192,7 +193,7 @@ class Target:
 
     def _refuse_foreign(self, there: RemoteFile | None, file: OutgoingFile) -> None:
         """Raise where a file is there that was not put there by us, nor said to be replaced."""
-        if there is None or not there.stored or there.id in file.replaces or there.etag in file.mine:
+        if there is None or not there.stored or there.id in file.replaces or file.ours:
             return
         if there.metadata.get("gateway") != file.gateway_id:
             raise UploadProblem(

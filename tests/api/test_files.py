@@ -29,9 +29,9 @@ META = {
 
 
 @pytest.fixture
-async def name(gateway: Plant) -> str:
+async def name(request: pytest.FixtureRequest, gateway: Plant) -> str:
     """A file of a measurement that lost a tenth of its frames."""
-    gateway.node.frames, gateway.node.loss = FRAMES, 0.1
+    gateway.node.frames, gateway.node.loss = getattr(request, "param", FRAMES), 0.1
     plan = Plan((Channel(1, ADXL1001), None, None), name="Wörk 1", metadata=META)
     await gateway.measurements.start(DEVICE, plan)
     streaming = gateway.node.streaming
@@ -96,6 +96,7 @@ async def test_files_are_listed_downloaded_and_deleted(
     assert "no file" in (await get(admin, f"/v1/files/{name}", 404))["error"]["message"]
 
 
+@pytest.mark.parametrize("name", [20_000], indirect=True)
 async def test_a_file_is_read_through_with_its_statistics_and_its_loss(
     gateway: Plant, admin: aiohttp.ClientSession, name: str
 ) -> None:

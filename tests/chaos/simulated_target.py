@@ -63,6 +63,7 @@ class Target:
                 self.own[unit.lane].append(sample.value)  # type: ignore[arg-type]
 
 
+TAKES_FILES = False
 TARGETS: dict[str, Target] = {}
 
 

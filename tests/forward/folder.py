@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -92,16 +93,11 @@ async def state_of(lane: FileLane, name: str) -> FileState:
 
 
 async def until_state(lane: FileLane, name: str, state: str, seconds: float = 30) -> FileState:
-    found = FileState("none")
-    async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(contextlib.suppress(TimeoutError))
-        await stack.enter_async_context(asyncio.timeout(seconds))
-        while (found := await state_of(lane, name)).state != state or (
-            state == "up_to_date" and found.queued
-        ):
-            await asyncio.sleep(0.03)
-        return found
-    raise AssertionError(f"{name} is not {state} but {found}")
+    end = time.monotonic() + seconds
+    while (found := await state_of(lane, name)).state != state or (state == "up_to_date" and found.queued):
+        assert time.monotonic() < end, f"{name} is not {state} but {found}"
+        await asyncio.sleep(0.03)
+    return found
 
 
 async def the_only_object(peer: Receiver, name: str, md5: str) -> None:

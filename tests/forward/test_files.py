@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.controls import RemoteFile
+from gateway.forward import FileLane
 from gateway.forward import files as files_module
 from gateway.model import UploadProblem
 from gateway.store import Store, file_queue
@@ -91,6 +92,36 @@ async def test_whatever_fails_there_is_one_object_with_the_right_bytes(
             await the_only_object(peer, name, md5)
             (stores,) = [file["stores"] for file in await peer.files() if file["name"] == name]
             assert stores == 1, f"{fault}: bytes that were there already were sent again"
+
+
+async def test_an_answer_is_not_believed_where_the_target_has_other_bytes(
+    store: Store, peer: Receiver, folder: Folder, dialect: str
+) -> None:
+    await peer.faults(garble=1)
+    md5 = folder.write(NAME)
+    async with uploading(store, folder, file_settings(peer, dialect)) as (lane, _):
+        await until_state(lane, NAME, "up_to_date")
+        await the_only_object(peer, NAME, md5)
+        assert lane.status.failures == 1
+
+
+async def test_what_is_changed_while_it_is_sent_is_sent_again(
+    store: Store, peer: Receiver, folder: Folder
+) -> None:
+    await peer.faults(hold=NAME)
+    folder.write(NAME, size=3_000_000)
+    async with uploading(store, folder, file_settings(peer)) as (lane, _):
+        await until_state(lane, NAME, "updating")
+        await until(lambda: _sent_some(lane), "some of it", 20)
+        changed = folder.write(NAME, seed=2)
+        await peer.faults(hold="")
+        await until(lambda: _has(peer, changed), "the change", 20)
+        await until_state(lane, NAME, "up_to_date")
+        await the_only_object(peer, NAME, changed)
+
+
+async def _sent_some(lane: FileLane) -> bool:
+    return (await state_of(lane, NAME)).sent_bytes > 0
 
 
 async def test_the_promise_is_broken_by_an_uploader_that_does_not_look(

@@ -178,7 +178,7 @@ async def test_a_disk_that_holds_the_commit_up_is_a_turn(
     store: Store, peer: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant = Plant(store)
-    monkeypatch.setattr("gateway.forward.lane.TURN_S", 0.1)
+    monkeypatch.setattr("gateway.forward.turning.TURN_S", 0.1)
     clock = SystemClock()
     for started in (False, True):  # from its first commit on
         if not started:
