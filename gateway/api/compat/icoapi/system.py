@@ -22,11 +22,15 @@ _LOOK_S: Final = 0.25
 
 async def state_row(request: web.Request) -> dict[str, Any]:
     """Return ICOapi's SystemStateModel."""
-    gateway, device = request.app[GATEWAY], unit_if_any(request)
-    disk = await gateway.files.disk()
+    disk = await request.app[GATEWAY].files.disk()
+    return _told_row(request) | {"disk_capacity": capacity(disk.total_bytes, disk.free_bytes)}
+
+
+def _told_row(request: web.Request) -> dict[str, Any]:
+    """Return what of the state is told whenever it changes; the room on the disk always does."""
+    device = unit_if_any(request)
     return {
         "can_ready": device is not None and device.control(SensorNodes) is not None,
-        "disk_capacity": capacity(disk.total_bytes, disk.free_bytes),
         "measurement_status": status_row(request),
         "cloud": cloud_row(request),
     }
@@ -76,12 +80,11 @@ def _asks_for_state(message: Any) -> bool:
 async def _write(request: web.Request, socket: web.WebSocketResponse, asked: asyncio.Event) -> None:
     told, awaited = None, _awaited(request)
     while True:
-        state = await state_row(request)
-        compared = {name: value for name, value in state.items() if name != "disk_capacity"}
-        if compared != told or asked.is_set():
+        now = _told_row(request)
+        if now != told or asked.is_set():
             asked.clear()
-            told = compared
-            await send(socket, _message("state", state))
+            told = now
+            await send(socket, _message("state", await state_row(request)))
         before, awaited = awaited, _awaited(request)
         for _ in awaited - before:
             await send(socket, _message("post_meta_request", None))
