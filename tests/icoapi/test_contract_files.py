@@ -32,7 +32,7 @@ sensors:
 """
 FOREIGN_NAMES = (
     "../config/EVIL.hdf5", "..%2FEVIL.hdf5", "a/b.hdf5", "a\\b.hdf5", ".hidden.hdf5", "evil.yaml",
-    "x" * 300 + ".hdf5",
+    "x" * 300 + ".hdf5", "a..b.hdf5", "a%2Fb.hdf5",
 )  # fmt: skip
 
 
