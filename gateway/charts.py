@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final
 from xml.sax.saxutils import escape
 
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+from gateway.local_time import shown
+
 _DOTS: Final = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 """Of a Braille character by column and row (Unicode 15, chapter 21.1)."""
 _BRAILLE: Final = 0x2800
@@ -84,7 +84,7 @@ def text_chart(
         label = labels[0] if at == 0 else labels[1] if at == height - 1 else ""
         drawn = "".join(_cell(cell, braille=braille) for cell in row)
         lines.append(f"{label:>{margin}} {'┤' if braille else '|'}{drawn}".rstrip())
-    start, end = local(from_us), local(to_us)
+    start, end = shown(from_us), shown(to_us)
     lines.append(" " * (margin + 2) + start + end.rjust(max(cells - len(start), len(end) + 1)))
     return lines
 
@@ -156,8 +156,8 @@ def _svg_chart(curve: Curve, from_us: int, to_us: int, top: int) -> list[str]:
         *drawn,
         f'<text x="{_LEFT - 6}" y="{begin + 10}" text-anchor="end">{number(curve.high)}</text>',
         f'<text x="{_LEFT - 6}" y="{bottom}" text-anchor="end">{number(curve.low)}</text>',
-        f'<text x="{_LEFT}" y="{bottom + 16}">{local(from_us)}</text>',
-        f'<text x="{right}" y="{bottom + 16}" text-anchor="end">{local(to_us)}</text>',
+        f'<text x="{_LEFT}" y="{bottom + 16}">{shown(from_us)}</text>',
+        f'<text x="{right}" y="{bottom + 16}" text-anchor="end">{shown(to_us)}</text>',
     ]
 
 
@@ -180,12 +180,3 @@ def _text(text: str) -> str:
 
 def number(value: float) -> str:
     return f"{value:.6g}"
-
-
-def local(us: int, *, fraction: bool = False) -> str:
-    """Return local time without an offset, for people."""
-    try:
-        at = (_EPOCH + timedelta(microseconds=us)).astimezone()
-    except (OverflowError, ValueError):
-        return f"{us} us"
-    return at.strftime("%Y-%m-%d %H:%M:%S.%f" if fraction else "%Y-%m-%d %H:%M:%S")

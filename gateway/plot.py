@@ -6,21 +6,19 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
 from gateway.api.windows import duration_us
 from gateway.api_client import Access, connected, get, printable
 from gateway.charts import Column, Curve, sliced, svg, text_chart
+from gateway.local_time import instant, local_iso
 from gateway.model import GatewayError
 from gateway.tail import as_text
-from gateway.timeseries_client import listed, naive, point_us, read_series
+from gateway.timeseries_client import listed, point_us, read_series
 
 _MOST_CURVES: Final = 6
 _CHART_LINES: Final = 10
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def plot(to: Access, arguments: argparse.Namespace) -> int:
@@ -89,7 +87,7 @@ async def _curves_of_series(to: Access, arguments: argparse.Namespace) -> tuple[
     window = {}
     if arguments.begin or arguments.end or arguments.last:
         begin, end = _window(arguments, time.time_ns() // 1000)
-        window = {"from": naive(begin), "to": naive(end)}
+        window = {"from": local_iso(begin), "to": local_iso(end)}
     async with connected(to) as session:
         points = await read_series(session, to, arguments.series, window)
     if not points:
@@ -130,8 +128,8 @@ def _instant(option: str, text: str) -> int:
     if text.removeprefix("-").isdecimal():
         return int(text)
     try:
-        return (datetime.fromisoformat(text).astimezone(UTC) - _EPOCH) // _MICROSECOND
-    except (ValueError, OverflowError):
+        return instant(text)
+    except ValueError:
         raise GatewayError(f"{option} {text} is neither ISO 8601 nor microseconds since 1970") from None
 
 

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from gateway.api_client import Access, NotReached, connected, printable, refused
-from gateway.charts import local
+from gateway.local_time import shown
 from gateway.model import GatewayError
 from gateway.timeseries_client import point_us, read_series
 
@@ -49,7 +49,7 @@ def as_text(device: str, sample: dict[str, Any], unit: str) -> str:
     value = json.dumps(sample["value"], ensure_ascii=False)
     if len(value) > _LONGEST_VALUE:
         value = value[: _LONGEST_VALUE - 3] + "..."
-    parts = [local(sample["ts"], fraction=True), device, sample["tag"], f"{value} {unit}".rstrip()]
+    parts = [shown(sample["ts"], fraction=True), device, sample["tag"], f"{value} {unit}".rstrip()]
     if sample.get("status"):
         parts.append(f"[status 0x{sample['status']:08X}]")
     return printable("  ".join(parts + [f"[{each}]" for each in sample.get("flags", [])]))

@@ -1,15 +1,12 @@
 """Reads series of a timeseries-api: the original, or the contract here."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import aiohttp
 
 from gateway.api_client import Access, Refused, get, printable
+from gateway.local_time import instant
 from gateway.model import GatewayError
-
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 async def read_series(
@@ -27,12 +24,7 @@ async def read_series(
 
 
 def point_us(point: dict[str, Any]) -> int:
-    return (datetime.fromisoformat(point["timestamp"]).astimezone(UTC) - _EPOCH) // _MICROSECOND
-
-
-def naive(us: int) -> str:
-    """Return local time without an offset, as timeseries-api takes it."""
-    return (_EPOCH + us * _MICROSECOND).astimezone().replace(tzinfo=None).isoformat()
+    return instant(point["timestamp"])
 
 
 async def listed(session: aiohttp.ClientSession, to: Access) -> list[str]:

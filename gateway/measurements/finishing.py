@@ -5,12 +5,12 @@ import json
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from gateway.child_process import child_command, child_environment
 from gateway.measurements.record import BLOCK_SIZE, EMPTY, WRITTEN, Measurement
 from gateway.model import Gap, GatewayError
 from gateway.store import Store, recordings
@@ -18,7 +18,7 @@ from gateway.store.outbox import Transaction, insert_gap
 
 _log = logging.getLogger(__name__)
 
-CHILD: Sequence[str] = (sys.executable, "-P", "-m", "gateway.measurements.file_process")
+CHILD: Sequence[str] = child_command("gateway.measurements.file_process")
 _DROPPED_PARTS = 64
 
 
@@ -93,9 +93,7 @@ class _Child:
     """The process, talked to by threads: pipes block."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        # The same modules as ours, wherever the launcher has them from.
-        path = os.pathsep.join(filter(None, sys.path))
-        environ = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+        environ = os.environ | child_environment() | {"OPENBLAS_NUM_THREADS": "1"}
         # What it does not foresee it tells on our stderr: the journal.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environ

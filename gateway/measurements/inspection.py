@@ -4,14 +4,14 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from gateway.child_process import child_command, child_environment
 from gateway.model import GatewayError
 
-CHILD: Sequence[str] = (sys.executable, "-P", "-m", "gateway.measurements.inspect_process")
+CHILD: Sequence[str] = child_command("gateway.measurements.inspect_process")
 _PARALLEL = 2
 _PATIENCE_S = 20.0
 _LONGEST_S = 1800.0
@@ -117,9 +117,7 @@ class _Process:
     """The child."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        # The same modules as ours, wherever the launcher has them from.
-        path = os.pathsep.join(filter(None, sys.path))
-        environ = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+        environ = os.environ | child_environment() | {"OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environ
         )

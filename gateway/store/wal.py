@@ -6,9 +6,12 @@ later checkpoint writes it again, and the log is begun anew over it.
 """
 
 import logging
+import os
 import sqlite3
-import struct
+from bisect import bisect_left
 from pathlib import Path
+
+from gateway.store.pages import PAGE_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -20,8 +23,9 @@ _PATIENCE_MS = 500
 _USUAL_MS = 5000
 _MUCH = 4
 _REST = 6
-_FRAMES = struct.Struct("=16xI")
-"""mxFrame of the log's index (sqlite.org/walformat.html, 2.1)."""
+_HEADER_BYTES = 32
+_FRAME_BYTES = 24 + PAGE_BYTES
+"""Of the log: sqlite.org/fileformat2.html, 4.1."""
 
 
 class WriteAheadLog:
@@ -29,7 +33,6 @@ class WriteAheadLog:
 
     def __init__(self, hot: Path) -> None:
         self._path = hot.with_name(f"{hot.name}-wal")
-        self._index = hot.with_name(f"{hot.name}-shm")
         self.bytes_used = 0
         self._warned = False
         self._rest = 0
@@ -45,10 +48,24 @@ class WriteAheadLog:
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _frames(self) -> int:
+        """Count the frames of this round; those of an earlier one stand behind, with other salts.
+
+        The log itself is read, never its index: to close that, or the hot file, would give up the locks that
+        SQLite's connections of this process have on it (fcntl(2)), and the next process to open the store
+        would take itself for the first and cut the index short under them.
+        """
         try:
-            with self._index.open("rb") as index:
-                return int(_FRAMES.unpack(index.read(_FRAMES.size))[0])
-        except (OSError, struct.error):
+            if self._path.stat().st_size < _HEADER_BYTES + CHECKPOINT_PAGES * _FRAME_BYTES:
+                return 0
+            with self._path.open("rb", buffering=0) as log:
+                salts = os.pread(log.fileno(), 8, 16)
+                there = range((os.fstat(log.fileno()).st_size - _HEADER_BYTES) // _FRAME_BYTES)
+
+                def older(n: int) -> bool:
+                    return os.pread(log.fileno(), 8, _HEADER_BYTES + n * _FRAME_BYTES + 8) != salts
+
+                return bisect_left(there, x=True, key=older)
+        except OSError:
             return 0  # `look` sees how large it is
 
     def look(self, conn: sqlite3.Connection) -> None:

@@ -155,3 +155,19 @@ async def test_old_firmware_measures_its_own_sensors_only(simulated: Simulated) 
             await measurements.start(DEVICE, own)
         with pytest.raises(MeasurementRefused):
             await measurements.stop(DEVICE)
+
+
+async def test_a_device_that_is_taken_away_ends_it(tmp_path: Path) -> None:
+    """An edit of the YAML restarts the device; its session takes the stream along."""
+    gateway = Simulated(tmp_path, Node())
+    gateway.link = Link(DEVICE, tmp_path)
+    async with plant() as gateway.stage, gateway.opened() as (measurements, _):
+        async with collecting(gateway.link, gateway.stage.settings()):
+            await (await nodes(gateway.link)).connect(SPINDLE)
+            m = await measurements.start(DEVICE, asked((True, True, True)))
+            while m.received < 300:
+                await asyncio.sleep(0.01)
+        await measurements.finished(m.name)
+        assert m.interrupted and m.ending
+        assert len(table(gateway.files / m.file)) == m.received >= 300
+        assert measurements.running(DEVICE) is None

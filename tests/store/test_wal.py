@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import os
+import re
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -178,3 +180,17 @@ async def test_a_checkpoint_whose_sync_fails_has_the_file_written_anew(
     assert failed and hot.stat().st_ino != before
     async with opened() as store:
         assert [x.value for x in await everything(store, [series])] == [0, 1, 2, 3, 4]
+
+
+async def test_the_locks_on_its_index_are_kept(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them the next process that reads the store cuts the index short, and this one is killed."""
+    monkeypatch.setattr(wal, "CHECKPOINT_PAGES", 1)
+    async with opened() as store:
+        series = store.series("plc", "a")
+        for n in range(3):
+            await put(store, (series, NOW_US + n, n))
+        inode = (tmp_path / "store" / "hot.db-shm").stat().st_ino
+        held = await asyncio.to_thread(Path("/proc/locks").read_text)
+        assert re.search(rf"POSIX .* {os.getpid()} \S+:{inode} ", held), held

@@ -4,12 +4,12 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gateway.child_process import child_command, child_environment
 from gateway.model import DeviceProblem
 from gateway.protocols.can.database import Database, Message, id_text, unpacked
 from gateway.protocols.can.j1939 import source_of
@@ -106,11 +106,12 @@ def _signature(path: Path) -> Signature:
 async def _read(device: str, file: _File) -> Read:
     answer, ended = b"", 0
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "gateway.protocols.can.reading", file.request,
+        *child_command("gateway.protocols.can.reading"), file.request,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env={name: os.environ[name] for name in os.environ if name.startswith(_ENVIRONMENT)},
+        env={name: os.environ[name] for name in os.environ if name.startswith(_ENVIRONMENT)}
+        | child_environment(),
     )  # fmt: skip
     try:
         async with asyncio.timeout(_PATIENCE_S):

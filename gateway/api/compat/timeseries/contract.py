@@ -7,7 +7,6 @@ one who writes to it or deletes it or a point of it.
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from aiohttp import web
@@ -23,14 +22,13 @@ from gateway.api.errors import ApiError
 from gateway.api.push import read_body
 from gateway.api.settings import POINTS_DEVICE
 from gateway.api.values import loads, read
+from gateway.local_time import instant, local_iso
 from gateway.model import Value
 
 MAX_BODY_BYTES: Final = 64 * 1024
 _LONGEST_TEXT: Final = 1000
 _SLICE: Final = 500
-_WINDOW: Final = timedelta(days=2)
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+_WINDOW_US: Final = 2 * 86_400_000_000
 _REQUIRED: Final = {"device_id": "Some kind of device ID", "device_desc": "Some kind of device ID"}
 
 
@@ -267,20 +265,14 @@ def _window(query: Mapping[str, str], now_us: int) -> tuple[int, int]:
     to_us = _instant(query.get("to", ""))
     to_us = now_us if to_us is None else to_us
     from_us = _instant(query.get("from", ""))
-    return to_us - _WINDOW // _MICROSECOND if from_us is None else from_us, to_us
+    return to_us - _WINDOW_US if from_us is None else from_us, to_us
 
 
 def _instant(text: str) -> int | None:
-    """Return microseconds of ISO 8601, local time where it has no offset; None where it is none."""
     try:
-        return (datetime.fromisoformat(text.strip()).astimezone(UTC) - _EPOCH) // _MICROSECOND
-    except (ValueError, OverflowError, OSError):
+        return instant(text)
+    except ValueError:
         return None
-
-
-def local_iso(us: int) -> str:
-    """Return local time without an offset, as timeseries-api wrote it."""
-    return (_EPOCH + us * _MICROSECOND).astimezone().replace(tzinfo=None).isoformat()
 
 
 async def _headers(_request: web.Request, response: web.StreamResponse) -> None:
