@@ -71,6 +71,11 @@ class Listeners:
                 "http.compat.timeseries", lambda keeper: self._serve_timeseries(keeper, http)
             )
 
+        if http.compat.icoapi is not None:
+            self._compat["icoapi"] = self._supervisor.keep(
+                "http.compat.icoapi", lambda keeper: self._serve_icoapi(keeper, http)
+            )
+
     async def _serve(self, keeper: Keeper, http: HttpSettings) -> None:
         async with serve(build_app(self._gateway, http), http, self._state) as self.address:
             self.fingerprint = await asyncio.to_thread(tls.fingerprint, http, self._state)
@@ -84,3 +89,9 @@ class Listeners:
 
         assert http.compat.timeseries is not None
         await timeseries.run(self._gateway, http, http.compat.timeseries, self._state, keeper.report)
+
+    async def _serve_icoapi(self, keeper: Keeper, http: HttpSettings) -> None:
+        from gateway.api.compat import icoapi
+
+        assert http.compat.icoapi is not None
+        await icoapi.run(self._gateway, http, http.compat.icoapi, self._state, keeper.report)

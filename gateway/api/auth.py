@@ -104,7 +104,7 @@ class Guard:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        self._check_host(request)
+        self.check_host(request)
         route = declared(request.match_info.handler)
         if route is None:
             return await handler(request)  # no such path or method: the router's own handler says so
@@ -160,7 +160,7 @@ class Guard:
         """Say whether the token of a long conversation still stands."""
         return not principal.token_id or await self._tokens.get(principal.token_id) is not None
 
-    def _check_host(self, request: web.Request) -> None:
+    def check_host(self, request: web.Request) -> None:
         """Refuse names that are not ours: a page that had its own name point at us (DNS rebinding)."""
         name = _hostname(request.headers.get("Host", ""))
         if name in self._hosts or _is_address(name):

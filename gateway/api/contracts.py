@@ -10,7 +10,7 @@ from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.controls import Certificates, Documents, FileState, Reachable, RemoteFile
 from gateway.logs import Logs
-from gateway.measurements import Catalogue
+from gateway.measurements import Catalogue, Measurements
 from gateway.model import BatchListener, Quarantined, RunRecord
 from gateway.store import Store
 from gateway.supervise import Health
@@ -160,6 +160,9 @@ class GatewayView(Protocol):
 
     @property
     def files(self) -> Catalogue: ...
+
+    @property
+    def measurements(self) -> Measurements: ...
 
     @property
     def certificates(self) -> Certificates: ...

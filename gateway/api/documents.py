@@ -22,8 +22,8 @@ from gateway.controls import DocumentRefused, DocumentStored
 from gateway.sensors import Sensor
 
 _log = logging.getLogger(__name__)
-_MOST_BYTES: Final = 1 << 20
-_KINDS: Final = frozenset(
+MOST_BYTES: Final = 1 << 20
+KINDS: Final = frozenset(
     {
         "application/yaml",
         "application/x-yaml",
@@ -120,8 +120,8 @@ async def store_document(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     if name not in _NAMES:
         raise _unknown(name)
-    data = await read_uploaded(request, _KINDS, _MOST_BYTES)
-    stored = await _judged(request.app[GATEWAY].documents.store(name, data))
+    data = await read_uploaded(request, KINDS, MOST_BYTES)
+    stored = await judged(request.app[GATEWAY].documents.store(name, data))
     if stored.backup is not None:
         _log.info('"%s" stored %s.yaml, %s', request["principal"].name, name, _words(stored))
     return json_answer(dataclasses.asdict(stored))
@@ -143,7 +143,7 @@ async def restore_document(request: web.Request) -> web.Response:
     found("configuration file", filename, {f"{each}.yaml": each for each in _NAMES})
     name = filename.removesuffix(".yaml")
     try:
-        stored = await _judged(request.app[GATEWAY].documents.restore(name, version))
+        stored = await judged(request.app[GATEWAY].documents.restore(name, version))
     except KeyError:
         raise ApiError(404, f'There is no earlier version "{version[:100]}" of {filename}.') from None
     if stored.backup is not None:
@@ -200,7 +200,7 @@ def sensor_row(sensor: Sensor) -> dict[str, Any]:
     }
 
 
-async def _judged(storing: Awaitable[DocumentStored]) -> DocumentStored:
+async def judged(storing: Awaitable[DocumentStored]) -> DocumentStored:
     try:
         return await storing
     except DocumentRefused as refused:

@@ -38,6 +38,7 @@ CODES: Final[Mapping[int, str]] = {
     422: "invalid",
     429: "too_many_requests",
     500: "internal",
+    502: "bad_gateway",
     503: "unavailable",
 }
 _SENTENCES: Final[Mapping[int, str]] = {

@@ -29,7 +29,8 @@ _FAILURES = {
     422: "A parameter or a field is wrong; `details` names each.",
     429: "Too many failed logins from this address.",
     500: "The gateway failed; the log has the reference.",
-    503: "No room or no commit now; try again after Retry-After.",
+    502: "The sensor node or its STU answered with an error.",
+    503: "No room, no commit or no answer of the device now; try again after Retry-After.",
 }
 _EVERYWHERE = (400, 421, 500)
 _WITH_TOKEN = (401, 403, 429)

@@ -10,6 +10,7 @@ from gateway.settings import Settings, setting
 
 POINTS_DEVICE = "timeseries"
 """The push device that takes the points of timeseries-api's users who have none of their own name."""
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _HOST = re.compile(r"^(?!-)[A-Za-z0-9.-]{1,253}$")
 
 
@@ -63,6 +64,40 @@ class TimeseriesSettings(Settings):
     )
 
 
+def _check_origins(value: tuple[str, ...]) -> None:
+    for origin in value:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f'"{origin}" is not an origin: scheme, host and, unless it is the usual one, port, such as '
+                "http://localhost:5173"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IcoapiSettings(Settings):
+    """The contract of ICOapi for its clients, such as ICOweb."""
+
+    listen: str = setting("0.0.0.0:33215", help="address:port to listen on", check=_check_listen)
+    tls: Literal["self-signed", "off"] | TlsFiles = setting(
+        "self-signed", help="as `http.tls`; clients of ICOapi mostly speak plain HTTP: off"
+    )
+    anonymous: Literal["off", "read", "operate"] = setting(
+        "off",
+        help="what everybody who reaches the port may do: nothing, look on, or all of it, the upload of "
+        "configurations and the deletion of files included; clients of ICOapi bring no token: operate",
+    )
+    cors: tuple[str, ...] = setting(
+        (),
+        help="origins of web pages that may use it",
+        check=_check_origins,
+        example="[http://localhost:5173]",
+    )
+    device: str = setting(
+        "", help="the STU that is meant, where several are configured and the client says no `?device=`"
+    )
+    updates_per_s: int = setting(60, help="messages of the live stream per second, at most", low=1, high=300)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CompatSettings(Settings):
     """The contracts of systems that the gateway replaces, each on a listener of its own."""
@@ -70,6 +105,12 @@ class CompatSettings(Settings):
     timeseries: TimeseriesSettings | None = setting(
         None, help="timeseries-api's series and points; enabling it lets everybody read them"
     )
+    icoapi: IcoapiSettings | None = setting(None, help="ICOapi's operations and WebSockets under `/api/v1`")
+
+    def listens(self) -> dict[str, str]:
+        """Return where each that is configured listens, by its name."""
+        named = {"timeseries": self.timeseries, "icoapi": self.icoapi}
+        return {name: settings.listen for name, settings in named.items() if settings is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +144,13 @@ class HttpSettings(Settings):
     )
 
     def __post_init__(self) -> None:
-        timeseries = self.compat.timeseries
-        if timeseries is not None and _collide(self.listen, timeseries.listen):
-            raise ValueError(
-                f"listen and compat.timeseries.listen are both on port {split_address(self.listen)[1]}"
-            )
+        listens = {"listen": self.listen}
+        for name, listen in self.compat.listens().items():
+            for other, taken in listens.items():
+                if _collide(taken, listen):
+                    port = split_address(taken)[1]
+                    raise ValueError(f"{other} and compat.{name}.listen are both on port {port}")
+            listens[f"compat.{name}.listen"] = listen
 
     def insecure(self) -> list[str]:
         """Return a sentence for each choice here that weakens security."""
@@ -124,6 +167,8 @@ class HttpSettings(Settings):
             )
         if self.compat.timeseries is not None:
             sentences += _insecure_timeseries(self.compat.timeseries)
+        if self.compat.icoapi is not None:
+            sentences += _insecure_icoapi(self.compat.icoapi)
         return sentences
 
 
@@ -137,6 +182,23 @@ def _insecure_timeseries(settings: TimeseriesSettings) -> list[str]:
         sentences.append(
             f"Port {port} is plain HTTP: the tokens of {settings.users.name} can be read on the network "
             "(http.compat.timeseries.tls is off)."
+        )
+    return sentences
+
+
+def _insecure_icoapi(settings: IcoapiSettings) -> list[str]:
+    host, port = split_address(settings.listen)
+    may = {"read": "see everything", "operate": "measure, configure and delete files"}.get(settings.anonymous)
+    sentences = []
+    if may is not None:
+        sentences.append(
+            f"Everybody who reaches port {port} can {may} there without a token "
+            f"(http.compat.icoapi.anonymous is {settings.anonymous})."
+        )
+    if settings.tls == "off" and not is_loopback(host):
+        sentences.append(
+            f"Port {port} is plain HTTP: what is said there can be read on the network "
+            "(http.compat.icoapi.tls is off)."
         )
     return sentences
 

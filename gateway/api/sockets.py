@@ -87,16 +87,25 @@ async def converse(
     writing: Coroutine[Any, Any, None],
 ) -> None:
     """Write until the other side ends it, and hear what it says meanwhile: JSON objects, less the token."""
+    await both_ways(_hear_all(socket, hear), writing)
+
+
+async def _hear_all(socket: web.WebSocketResponse, hear: Callable[[dict[str, Any]], None]) -> None:
+    async for message in socket:
+        if message.type is not WSMsgType.TEXT:
+            raise Closing(BAD_MESSAGE, "a message is a JSON text")
+        document = _object(message.data)
+        document.pop("token", None)  # sent by habit where none was needed
+        hear(document)
+
+
+async def both_ways(hearing: Coroutine[Any, Any, None], writing: Coroutine[Any, Any, None]) -> None:
+    """Write until the hearing ends. Closing: of either."""
     try:
         async with asyncio.TaskGroup() as group:
             written = group.create_task(writing)
             try:
-                async for message in socket:
-                    if message.type is not WSMsgType.TEXT:
-                        raise Closing(BAD_MESSAGE, "a message is a JSON text")
-                    document = _object(message.data)
-                    document.pop("token", None)  # sent by habit where none was needed
-                    hear(document)
+                await hearing
             finally:
                 written.cancel()
     except ExceptionGroup as failed:  # an error raised within `except*` is a group before Python 3.11.4

@@ -44,8 +44,7 @@ def needed(config: Config) -> list[str]:
     for folder in (config.store.path, config.measurements.path):
         if folder and not Path(folder).is_relative_to(STATE):
             lines.append(f"ReadWritePaths=-{folder}")
-    timeseries = config.http.compat.timeseries
-    listeners = [config.http.listen, *([timeseries.listen] if timeseries is not None else [])]
+    listeners = [config.http.listen, *config.http.compat.listens().values()]
     if any(0 < split_address(listen)[1] < 1024 for listen in listeners):
         # A capability counts for the host's network only outside a user namespace.
         lines += ["AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE"]

@@ -117,7 +117,9 @@ class Measurements:
     def running(self, device: str) -> Measurement | None:
         """Return the measurement that runs."""
         session = self._sessions.get(device)
-        return session.measurement if session is not None and session.began else None
+        if session is None or not session.began or session.ended.is_set():
+            return None
+        return session.measurement
 
     def find(self, name: str) -> Measurement | None:
         return self._known.get(name)

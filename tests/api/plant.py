@@ -85,7 +85,7 @@ class Plant:
     files: Catalogue = field(init=False)
     measurements: Measurements = field(init=False)
     node: sensor.Node = field(default_factory=sensor.Node)
-    """Of the device `tools`, which measures."""
+    """Of the device `tools`, which measures, unless there is a real one of this name."""
     listeners: list[BatchListener] = field(default_factory=list)
     devices: dict[str, DeviceSession] = field(default_factory=dict)
     uploads: dict[str, Forwarder] = field(default_factory=dict)
@@ -148,6 +148,9 @@ class Plant:
         return session
 
     def find(self, device: str, contract: type[C]) -> C | None:
+        """Return what a device's live session offers."""
+        if (session := self.devices.get(device)) is not None:
+            return session.control(contract)
         there = device == sensor.DEVICE and isinstance(self.node, contract)
         return self.node if there else None  # type: ignore[return-value]
 

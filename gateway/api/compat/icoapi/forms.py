@@ -1,0 +1,46 @@
+"""Files in a form, one after the other, as they come in."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gateway.api.errors import ApiError
+
+_NO_FORM: Final = (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError)
+"""What aiohttp raises over a form that is none."""
+_MOST: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of a form; `pieces` has to be read before the next one is asked for."""
+
+    name: str
+    kind: str
+    """Its content type."""
+    pieces: AsyncIterator[bytes]
+
+
+async def parts(request: web.Request, field: str) -> AsyncIterator[Part]:
+    """Yield the files of a field. ApiError 422: the body is no form; 400: a broken one."""
+    if request.content_type != "multipart/form-data":
+        raise ApiError(422, f'The file is sent as multipart/form-data, in the field "{field}".')
+    try:
+        form = await request.multipart()
+        for _ in range(_MOST):
+            part = await form.next()
+            if not isinstance(part, BodyPartReader):
+                return
+            if part.name == field and part.filename:
+                kind = part.headers.get("Content-Type", "application/octet-stream")
+                yield Part(part.filename, kind, _pieces(part))
+    except _NO_FORM:
+        raise ApiError(400, "The body is no form as its head says.") from None
+
+
+async def _pieces(part: BodyPartReader) -> AsyncIterator[bytes]:
+    while not part.at_eof():
+        yield await part.read_chunk(65_536)

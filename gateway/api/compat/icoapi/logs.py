@@ -1,0 +1,89 @@
+"""ICOapi's `/logs` and `/sensor`: those of `/v1`, but a line of the live log is a message."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from aiohttp import web
+
+from gateway.api import documents, logs
+from gateway.api.errors import ApiError
+from gateway.api.keys import GATEWAY
+from gateway.api.sockets import both_ways, send, serve_socket
+from gateway.api.tokens import Role
+from gateway.log_feed import Follower
+from gateway.log_files import FILE
+
+_MOST_LINES = 20_000
+
+
+def _may(request: web.Request) -> None:
+    """Raise ApiError 403 for who may look on only: the log tells of everybody."""
+    if request["principal"].role < Role.OPERATE:
+        raise ApiError(403, "The log needs the role operate.")
+
+
+async def list_logs(request: web.Request) -> web.Response:
+    _may(request)
+    return await logs.list_logs(request)
+
+
+async def view(request: web.Request) -> web.Response:
+    _may(request)
+    text = request.query.get("limit", "0")
+    if not text.isascii() or not text.isdigit():
+        raise ApiError(422, "limit is not a number of lines.")
+    limit = min(int(text[:9]) or _MOST_LINES, _MOST_LINES)
+    request["querystring"] = {"file": request.query.get("file", FILE), "limit": limit}
+    return await logs.view_log(request)
+
+
+async def download(request: web.Request) -> web.StreamResponse:
+    _may(request)
+    return await logs.download_log(request)
+
+
+async def download_all(request: web.Request) -> web.Response:
+    _may(request)
+    return await logs.zip_logs(request)
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    _may(request)
+    feed = request.app[GATEWAY].logs
+    if feed is None:
+        raise ApiError(404, "This gateway keeps no log.")
+
+    async def talk(socket: web.WebSocketResponse, *_: Any) -> None:
+        with feed.feed.followed() as follower:
+            await both_ways(_hear(socket), _write(socket, follower))
+
+    return await serve_socket(request, talk)
+
+
+async def _hear(socket: web.WebSocketResponse) -> None:
+    async for _message in socket:
+        pass
+
+
+async def _write(socket: web.WebSocketResponse, follower: Follower) -> None:
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await follower.wake.wait()
+        for line in follower.take().lines:
+            await send(socket, line)
+
+
+async def list_sensors(request: web.Request) -> web.Response:
+    return await documents.list_sensors(request)
+
+
+ROUTES = (
+    ("GET", "/sensor", list_sensors),
+    ("GET", "/logs", list_logs),
+    ("GET", "/logs/view", view),
+    ("GET", "/logs/download/{file}", download),
+    ("GET", "/logs/all", download_all),
+    ("GET", "/logs/stream", stream),
+)
