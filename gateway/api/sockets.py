@@ -18,6 +18,7 @@ TICK_S: Final = 1.0
 LOGIN_FAILED: Final = 4401
 TOO_SLOW: Final = 4408
 BAD_MESSAGE: Final = 4400
+NOTHING_HERE: Final = 4409
 
 
 class Closing(Exception):

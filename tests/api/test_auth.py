@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,8 @@ def routes(gateway: Plant) -> list[Endpoint]:
 
 
 async def status(client: aiohttp.ClientSession, route: Endpoint, **more: Any) -> int:
-    path = (
-        route.path.replace("{id}", "counter").replace("{name}", "app.js").replace("{thumbprint}", "AB" * 20)
-    )
+    parts = {"id": "counter", "name": "app.js", "thumbprint": "AB" * 20}
+    path = re.sub(r"{(\w+)}", lambda named: parts.get(named[1], "x"), route.path)
     async with client.request(route.method, path, **more) as answer:
         if answer.status >= 400:
             assert set((await answer.json())["error"]) == {"code", "message", "details"}

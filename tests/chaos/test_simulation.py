@@ -47,8 +47,9 @@ def test_nothing_that_was_acknowledged_is_lost_or_doubled_over_the_days(seed: in
     ],
 )
 def test_the_mutants_are_caught(mutant: str, words: tuple[str, ...]) -> None:
-    found = simulated(1, 60, mutant)
-    assert any(word in found["broken"] for word in words), found
+    # Where no room is ever lacking nothing is dropped, and nothing can be kept silent: another seed's turn.
+    tried = (simulated(seed, 60, mutant) for seed in (1, 2, 3))
+    assert any(word in found["broken"] for found in tried for word in words)
 
 
 def test_neither_the_time_zone_nor_another_run_changes_a_byte() -> None:

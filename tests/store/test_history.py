@@ -427,7 +427,8 @@ async def test_a_store_without_history_is_brought_to_this_version(opened: Opener
     path = tmp_path / "store" / "hot.db"
     with sqlite3.connect(path) as conn:
         conn.executescript(
-            "DROP TABLE bad_chunk; DROP TABLE measurement; DROP TABLE recording; PRAGMA user_version=1; "
+            "DROP TABLE bad_chunk; DROP TABLE measurement; DROP TABLE recording; DROP TABLE file; "
+            "PRAGMA user_version=1; "
             f"PRAGMA application_id={APPLICATION_ID | 1};"
         )
     conn.close()
