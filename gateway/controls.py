@@ -181,7 +181,10 @@ class Documents(Protocol):
     def listed(self) -> Sequence[DocumentInfo]: ...
 
     def text(self, name: str) -> bytes:
-        """Return the YAML of a document; no secret is in it. KeyError: there is no such document."""
+        """Return the YAML of a document; no secret is in it. KeyError: there is no such document.
+
+        DocumentRefused: somebody put there what may hold one.
+        """
 
     async def store(self, name: str, data: bytes) -> DocumentStored:
         """Put YAML in a document's place. DocumentRefused: it will not do. KeyError: no such document."""

@@ -327,7 +327,7 @@ class Daemon:
             del self._devices[name]
         for name in self._uploads.keys() - config.uploads.keys():
             del self._uploads[name]
-        self.store.pin(list(config.uploads))
+        self.store.pin(list({*config.uploads, *self.documents.waiting()}))
         for name, device in devices.items():
             self._devices[name] = await self._start_device(device)
         for name, upload in uploads.items():

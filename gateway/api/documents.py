@@ -68,7 +68,7 @@ _RESTORE: Final[dict[str, Any]] = {
 
 @endpoint(
     "GET",
-    "/v1/config/backup",
+    "/v1/config",
     role=Role.READ,
     tag="config",
     summary="The configuration files with their earlier versions",
@@ -89,7 +89,7 @@ async def list_documents(request: web.Request) -> web.Response:
     summary="sensors, metadata or dataspace as YAML; a password is only a reference in it",
     query=NoQuery,
     answers={200: _YAML},
-    fails=(503,),
+    fails=(409, 503),
 )
 async def get_document(request: web.Request) -> web.Response:
     name = request.match_info["name"]
@@ -97,6 +97,8 @@ async def get_document(request: web.Request) -> web.Response:
         data = await asyncio.to_thread(request.app[GATEWAY].documents.text, name)
     except KeyError:
         raise _unknown(name) from None
+    except DocumentRefused as refused:
+        raise ApiError(409, f"{refused}.", details=_details(refused)) from None
     headers = {"Content-Disposition": f'attachment; filename="{name}.yaml"'}
     return web.Response(body=data, content_type="application/yaml", charset="utf-8", headers=headers)
 

@@ -130,8 +130,9 @@ def read(source: Source, folder: Path) -> tuple[Header, Dataspace]:
         try:
             password = resolve("file", given.reference, {}, folder)
         except ValueError:
-            sentence = '"password" is not kept here any more; upload the file anew, with the password in it'
-            source.add(given.place, sentence)
+            if whole.connection.enabled:
+                sentence = '"password" is not kept here any more; upload the file anew, with it in it'
+                source.add(given.place, sentence)
     source.check()
     return whole.info, Dataspace(whole.connection, password)
 

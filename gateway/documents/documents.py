@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.clock import Clock
 from gateway.config import UploadConfig
@@ -28,6 +28,7 @@ from gateway.model import GatewayError
 from gateway.sensors import SensorLibrary
 
 _log = logging.getLogger(__name__)
+_FOREIGN: Final = "it was not written by the gateway and may hold a password, so it is not shown; upload it"
 
 
 class Applied(NamedTuple):
@@ -38,7 +39,7 @@ class Applied(NamedTuple):
 
 
 class DocumentsProblem(GatewayError):
-    """The disk refuses; nothing was changed."""
+    """The disk refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Documents:
             self._kept[kind.name] = kept = self._load(kind)
             if kept.refused is not None:
                 _log.error("%s is not used: %s", kind.filename, kept.refused)
+        self._forget_passwords()  # one that a power cut left, whose document was not stored
 
     # -- what they mean ------------------------------------------------------------------------
 
@@ -91,6 +93,10 @@ class Documents:
         upload = content.upload() if isinstance(content, Dataspace) else None
         return {} if upload is None else {upload.id: upload}
 
+    def waiting(self) -> list[str]:
+        """Return the uploads that a document may mean which cannot be used now: nothing of theirs may go."""
+        return [dataspace.UPLOAD] if self._kept[dataspace.UPLOAD].refused is not None else []
+
     def passwords(self) -> list[str]:
         """Return what must not be shown anywhere."""
         content = self._kept[dataspace.UPLOAD].content
@@ -104,18 +110,19 @@ class Documents:
     # -- what the API asks (controls.Documents) ------------------------------------------------
 
     def listed(self) -> Sequence[DocumentInfo]:
-        return [self._info(kind) for kind in KINDS.values()]
+        try:
+            return [self._info(kind) for kind in KINDS.values()]
+        except OSError as error:
+            raise _refusal(error, "they cannot be read") from error
 
     def text(self, name: str) -> bytes:
         kind = KINDS[name]
         try:
             data = self._shelf.read(name)
         except OSError as error:
-            raise _refusal(error) from error
+            raise _refusal(error, "it cannot be read") from error
         if data is not None and name == dataspace.UPLOAD and not dataspace.is_ours(data):
-            raise DocumentsProblem(
-                f"{kind.filename} was not written by the gateway and is not shown; upload it"
-            )
+            raise DocumentRefused(kind.filename, [Fault("", 1, 1, _FOREIGN)])
         return kind.default() if data is None else data
 
     async def store(self, name: str, data: bytes) -> DocumentStored:
@@ -148,7 +155,7 @@ class Documents:
                 self._headers[backup] = was
                 self._kept[kind.name] = _Kept(header.shown(), content)
         except OSError as error:
-            raise _refusal(error) from error
+            raise _refusal(error, "nothing was changed") from error
         finally:
             if kind.name == dataspace.UPLOAD:
                 self._forget_passwords()
@@ -247,8 +254,8 @@ class Documents:
         return None if header is None else header.shown()
 
 
-def _refusal(error: OSError) -> DocumentsProblem:
-    return DocumentsProblem(f"nothing was changed: {error.filename or 'the disk'}: {error.strerror}")
+def _refusal(error: OSError, so: str) -> DocumentsProblem:
+    return DocumentsProblem(f"{error.filename or 'the disk'}: {error.strerror}; {so}")
 
 
 def _iso(at: datetime) -> str:

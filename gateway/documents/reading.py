@@ -18,12 +18,20 @@ from gateway.controls import DocumentHeader, DocumentRefused, Fault
 from gateway.settings import Settings, setting
 
 MOST_FAULTS: Final = 100
+_LONGEST: Final = 200
+"""Characters of a text of the header, which lists and logs show."""
 _EMPTY: Final = 'the file says nothing; it wants "info:" and what belongs to it'
 
 
 def filled(value: str) -> None:
     if not value.strip():
         raise ValueError("it is empty")
+
+
+def _short(value: str) -> None:
+    filled(value)
+    if len(value) > _LONGEST:
+        raise ValueError(f"it is longer than {_LONGEST} characters")
 
 
 def _date(value: str) -> None:
@@ -37,13 +45,13 @@ def _date(value: str) -> None:
 class Header(Settings):
     """The `info` block that every document begins with."""
 
-    schema_name: str = setting(help="name of the schema", check=filled, example="sensors_schema")
-    schema_version: str = setting(help="version of the schema", check=filled, example="0.0.1")
-    config_name: str = setting(help="what people call this file", check=filled)
+    schema_name: str = setting(help="name of the schema", check=_short, example="sensors_schema")
+    schema_version: str = setting(help="version of the schema", check=_short, example="0.0.1")
+    config_name: str = setting(help="what people call this file", check=_short)
     config_date: str = setting(
         help="when it was written, ISO 8601", check=_date, example="'2025-10-07T13:52:40+0200'"
     )
-    config_version: str = setting(help="version of this file", check=filled, example="0.0.1")
+    config_version: str = setting(help="version of this file", check=_short, example="0.0.1")
 
     def shown(self) -> DocumentHeader:
         return DocumentHeader(

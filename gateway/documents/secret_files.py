@@ -1,9 +1,8 @@
 """Passwords of documents, each in a file of its own that only the service can read (0600)."""
 
-import contextlib
 import re
 import secrets
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from pathlib import Path
 from typing import Final
 
@@ -34,10 +33,3 @@ class SecretFiles:
         for file in self._folder.iterdir():
             if f"{FOLDER}/{file.name}" not in used:
                 file.unlink(missing_ok=True)
-
-    def texts(self) -> Iterator[str]:
-        """Yield every secret, so that it can be taken out of what is shown."""
-        with contextlib.suppress(FileNotFoundError):
-            for file in sorted(self._folder.iterdir()):
-                with contextlib.suppress(UnicodeDecodeError):
-                    yield file.read_text(encoding="utf-8")

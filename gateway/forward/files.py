@@ -6,19 +6,17 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
-from gateway.clock import Clock
 from gateway.controls import FileState, Reachable, RemoteFile, RemoteFiles
 from gateway.forward.file_book import FileBook, seen
 from gateway.forward.gate import TURN_S, Gate
 from gateway.forward.local_file import hashed, look_of, opened
 from gateway.forward.status import FilesStatus
 from gateway.forward.turning import turning
+from gateway.forward.upload import FileSource, FileUpload
 from gateway.model import GatewayError, OutgoingFile, Outlet, StoredFile, UploadProblem
-from gateway.store import Store, file_queue
+from gateway.store import file_queue
 from gateway.store.file_queue import FileRow
 from gateway.store.outbox import Transaction
 from gateway.supervise import Keeper
@@ -30,39 +28,7 @@ _LOOK_S = 60.0
 """How often files are looked at that nobody told of."""
 CHECK_S = 60.0
 """How often the target is asked, where nothing else told how it is."""
-_VANISHED = "the file was removed before this upload had it"
-
-
-class FileSource(Protocol):
-    """The measurement files of this gateway."""
-
-    def recorded(self) -> Sequence[str]:
-        """Return the names of files that measurements have written and verified."""
-
-    def path(self, name: str) -> Path:
-        """Return where a file is. ValueError: it is no name of a file."""
-
-    async def about(self, name: str) -> Mapping[str, Any]:
-        """Return what a target may list a file with. GatewayError: it cannot be read."""
-
-    def listen(self, told: Callable[[], None]) -> AbstractContextManager[None]:
-        """Call back, while entered, when a file was written or changed."""
-
-
-class FileUpload(Protocol):
-    """What the files need of their upload."""
-
-    upload: str
-    gateway_id: str
-    store: Store
-    clock: Clock
-
-    @property
-    def outlet(self) -> Outlet | None:
-        """The open target."""
-
-    async def live_first(self) -> None:
-        """Wait while live samples are being sent, but not for long."""
+_VANISHED = "the file was deleted before this upload had it"
 
 
 class FileLane:
@@ -123,17 +89,20 @@ class FileLane:
                 async with asyncio.timeout(patience_s):
                     await ended
         finally:
-            self._waiting.get(name, set()).discard(ended)
+            if (others := self._waiting.get(name)) is not None:
+                others.discard(ended)
+                if not others:
+                    del self._waiting[name]
         return (await self.states()).get(name, FileState("not_uploaded"))
 
     async def listed(self) -> Sequence[RemoteFile]:
         """List what the target has, and take note of what others did there to files of ours."""
-        upload, found = self._upload.upload, await self._remote().list()
+        rows, found = await self._rows(), await self._remote().list()
         self._book.answered()
         there = {each.id: each for each in found}
-        for row in await self._rows():
+        for row in rows:
             if row.md5 and not row.due and (now := seen(row, there.get(row.remote_id))) != row.remote:
-                mark = functools.partial(file_queue.mark, upload=upload, name=row.name, remote=now)
+                mark = functools.partial(file_queue.mark, upload=self._upload.upload, row=row, remote=now)
                 await self._store.ride(mark)
         return found
 
@@ -180,6 +149,8 @@ class FileLane:
             self._running = False
 
     async def _send_all(self) -> None:
+        # Not a read: what became of an earlier run of this upload comes before it.
+        await self._ride(lambda _: None)
         await self._look()
         while True:
             self._turn()

@@ -11,12 +11,13 @@ from gateway import uploaders
 from gateway.clock import Clock
 from gateway.forward.backlog import BacklogCounter
 from gateway.forward.cuts import Limits
-from gateway.forward.files import FileLane, FileSource
+from gateway.forward.files import FileLane
 from gateway.forward.gate import Gate
 from gateway.forward.lane import Lane
 from gateway.forward.lanes import BacklogLane, LiveLane
 from gateway.forward.quarantine import Quarantine
 from gateway.forward.status import Backlog, Counters, UploadStatus
+from gateway.forward.upload import FileSource
 from gateway.model import Encoding, Outlet, Quarantined, Refusal, Unit, UploadProblem
 from gateway.store import Store, outbox
 from gateway.store.outbox import UnitRow

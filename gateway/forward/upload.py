@@ -1,12 +1,14 @@
-"""What the lanes and the quarantine of one upload share: its name, its target, and who takes note."""
+"""What the lanes, the quarantine and the files of one upload need of it, and the files of the gateway."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
 
 from gateway.clock import Clock
 from gateway.forward.gate import Gate
 from gateway.forward.status import Counters
-from gateway.model import Encoding, Refusal, Unit, UploadProblem
+from gateway.model import Encoding, Outlet, Refusal, Unit, UploadProblem
 from gateway.store import Store
 from gateway.store.outbox import UnitRow
 
@@ -40,3 +42,35 @@ class Upload(Protocol):
 
     def accepted(self, unit: Unit, refused: Sequence[Refusal], stored_bytes: int) -> None:
         """Take note of a unit that the target has taken."""
+
+
+class FileSource(Protocol):
+    """The measurement files of this gateway."""
+
+    def recorded(self) -> Sequence[str]:
+        """Return the names of files that measurements have written and verified."""
+
+    def path(self, name: str) -> Path:
+        """Return where a file is. ValueError: it is no name of a file."""
+
+    async def about(self, name: str) -> Mapping[str, Any]:
+        """Return what a target may list a file with. GatewayError: it cannot be read."""
+
+    def listen(self, told: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call back, while entered, when a file was written or changed."""
+
+
+class FileUpload(Protocol):
+    """What the files need of their upload."""
+
+    upload: str
+    gateway_id: str
+    store: Store
+    clock: Clock
+
+    @property
+    def outlet(self) -> Outlet | None:
+        """The open target."""
+
+    async def live_first(self) -> None:
+        """Wait while live samples are being sent, but not for long."""

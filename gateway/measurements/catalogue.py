@@ -125,12 +125,14 @@ class Catalogue:
         path = self.path(name)
         async with self._measurements.changing:
             await self.find(name)
+            before = await self._store.read(lambda conn: file_queue.uploads_of(conn, name))
             await asyncio.to_thread(_unlink, path)
-            unsent = await self._store.ride(
+            after = await self._store.ride(
                 lambda tx: file_queue.drop_everywhere(tx, name, f"{name}: {_DELETED}")
             )
         self._told()
-        return unsent
+        # One that is not known any more noticed by itself that the file is gone, and recorded the gap.
+        return [upload for upload, due in before.items() if due and after.get(upload, True)]
 
     def analysis(self, name: str, every: int, *, pictures: bool) -> AbstractAsyncContextManager[Answer]:
         """Have a file read through: NDJSON with what it is, one row in `every`, progress, statistics."""

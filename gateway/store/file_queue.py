@@ -95,11 +95,10 @@ def settle(tx: Transaction, upload: str, sent: FileRow) -> None:
     )
 
 
-def mark(tx: Transaction, upload: str, name: str, remote: str) -> None:
-    """Note what became of a file at the target."""
-    found = find(tx.conn, upload, name)
-    if found is not None and not found.due:
-        _put(tx, upload, found._replace(remote=remote))
+def mark(tx: Transaction, upload: str, row: FileRow, remote: str) -> None:
+    """Note what became of a file at the target, unless something was sent or asked for meanwhile."""
+    if find(tx.conn, upload, row.name) == row:
+        _put(tx, upload, row._replace(remote=remote))
 
 
 def drop(tx: Transaction, upload: str, name: str, reason: str) -> bool:
@@ -113,10 +112,18 @@ def drop(tx: Transaction, upload: str, name: str, reason: str) -> bool:
     return bool(found.due)
 
 
-def drop_everywhere(tx: Transaction, name: str, reason: str) -> list[str]:
-    """Forget a file that is deleted; return the uploads that never got it."""
-    known = tx.conn.execute("SELECT upload FROM file WHERE name = ? ORDER BY upload", (name,)).fetchall()
-    return [upload for (upload,) in known if drop(tx, upload, name, reason)]
+def uploads_of(conn: sqlite3.Connection, name: str) -> dict[str, bool]:
+    """Return the uploads that know a file, and whether it is to be sent there."""
+    rows = conn.execute("SELECT upload, due FROM file WHERE name = ? ORDER BY upload", (name,))
+    return {upload: bool(due) for upload, due in rows}
+
+
+def drop_everywhere(tx: Transaction, name: str, reason: str) -> dict[str, bool]:
+    """Forget a file that is deleted; return what `uploads_of` did until now."""
+    known = uploads_of(tx.conn, name)
+    for upload in known:
+        drop(tx, upload, name, reason)
+    return known
 
 
 def enqueue_all(tx: Transaction, upload: str, names: Iterable[str]) -> None:

@@ -102,6 +102,10 @@ async def test_what_cannot_be_sent_is_told_and_sent_when_it_can(
     assert "403: expired" in told["detail"] and told["queued"] and told["attempts"]
     (shown,) = (await get(admin, "/v1/cloud"))["uploads"]
     assert (shown["waiting"], shown["failing"], shown["reachable"]["healthy"]) == (1, 1, False)
+    async with admin.get("/metrics") as text:
+        metrics = await text.text()
+    assert 'edge_gateway_upload_files_waiting{upload="cloud"} 1' in metrics
+    assert 'edge_gateway_upload_files_reachable_healthy{upload="cloud"} 0' in metrics
     answer = await post(admin, "/v1/cloud/upload", body={"file": name})
     assert (answer["state"], answer["queued"]) == ("error", True)
     await peer.faults(reset=True)

@@ -1,7 +1,9 @@
 """`/v1/config` and `/v1/sensor`: real files, real uploads, and everything that must not get in."""
 
 import asyncio
+import gzip
 import io
+import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +14,12 @@ import pytest
 import yaml
 
 from gateway.api.tokens import Role
-from gateway.documents import Documents
+from gateway.controls import DocumentRefused
+from gateway.documents import Documents, dataspace, metadata, sensors
 from gateway.documents.kinds import KINDS
+from gateway.documents.reading import parse
 from gateway.documents.shelf import KEPT
+from gateway.sensors import RAW
 from tests.api.plant import Plant
 
 BUILT_IN = {name: kind.default().decode() for name, kind in KINDS.items()}
@@ -131,7 +136,7 @@ async def reopen(gateway: Plant) -> None:
 
 
 async def files(client: aiohttp.ClientSession) -> Mapping[str, Any]:
-    async with client.get("/v1/config/backup") as answer:
+    async with client.get("/v1/config") as answer:
         assert answer.status == 200
         return {each["endpoint"]: each for each in (await answer.json())["files"]}
 
@@ -260,6 +265,7 @@ WRONG_SENSORS = [
     ("config_date: '2025-10-07T13:52:40+0200'", "config_date: yesterday", "info.config_date", 5, "ISO 8601"),
     ("config_version: 0.0.2", "config_version: 2", "info.config_version", 6, "put it in quotes"),
     ("  unit: N\n", "  unit: N\n  unit: kN\n", "", 16, "given twice"),
+    ("config_name: Hall 3", f"config_name: {'x' * 300}", "info.config_name", 4, "longer than 200"),
     ("info:", "about:", "about", 1, 'needs the setting "info"'),
 ]  # fmt: skip
 
@@ -279,27 +285,20 @@ async def test_what_is_wrong_with_sensors_is_named_with_its_place(
     assert await text_of(admin, "sensors") == BUILT_IN["sensors"]
 
 
-@pytest.mark.parametrize(
-    "name", ["name", "sensor_id", "unit", "dimension", "phys_min", "phys_max", "volt_min", "volt_max"]
-)
-async def test_each_field_of_a_sensor_is_needed(admin: aiohttp.ClientSession, name: str) -> None:
-    document = yaml.safe_load(SENSORS)
-    del document["sensors"][0][name]
-    status, answer = await post(admin, "sensors", yaml.safe_dump(document))
-    assert status == 422
-    assert f'needs the setting "{name}"' in answer["error"]["message"]
+async def test_each_field_of_a_sensor_is_needed(admin: aiohttp.ClientSession) -> None:
+    for name in ("name", "sensor_id", "unit", "dimension", "phys_min", "phys_max", "volt_min", "volt_max"):
+        document = yaml.safe_load(SENSORS)
+        del document["sensors"][0][name]
+        status, answer = await post(admin, "sensors", yaml.safe_dump(document))
+        assert (status, f'needs the setting "{name}"' in answer["error"]["message"]) == (422, True), name
 
 
-@pytest.mark.parametrize(
-    "name", ["schema_name", "schema_version", "config_name", "config_date", "config_version"]
-)
 @pytest.mark.parametrize("document", ["sensors", "metadata", "dataspace"])
-async def test_each_field_of_the_header_is_needed(
-    admin: aiohttp.ClientSession, document: str, name: str
-) -> None:
+async def test_each_field_of_the_header_is_needed(admin: aiohttp.ClientSession, document: str) -> None:
     text = {"sensors": SENSORS, "metadata": METADATA, "dataspace": DATASPACE}[document]
-    status, answer = await post(admin, document, re.sub(rf"(?m)^  {name}: .*\n", "", text))
-    assert (status, f'needs the setting "{name}"' in answer["error"]["message"]) == (422, True)
+    for name in ("schema_name", "schema_version", "config_name", "config_date", "config_version"):
+        status, answer = await post(admin, document, re.sub(rf"(?m)^  {name}: .*\n", "", text))
+        assert (status, f'needs the setting "{name}"' in answer["error"]["message"]) == (422, True), name
 
 
 DATATYPES = "text text_box text_suggestions dropdown int float int_qty float_qty boolean image"
@@ -378,14 +377,14 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         (b"---\ninfo: {}\n---\ninfo: {}\n", 400, "second document"),
     ],
 )
-@pytest.mark.parametrize("name", ["sensors", "metadata", "dataspace"])
 async def test_what_is_no_yaml_of_ours_changes_nothing(
-    admin: aiohttp.ClientSession, gateway: Plant, name: str, data: bytes, status: int, says: str
+    admin: aiohttp.ClientSession, gateway: Plant, data: bytes, status: int, says: str
 ) -> None:
-    answered, answer = await post(admin, name, data)
-    assert (answered, says in str(answer)) == (status, True), answer
-    assert len(answer["error"]["details"]) <= 100
-    assert await text_of(admin, name) == BUILT_IN[name]
+    for name in ("sensors", "metadata", "dataspace"):
+        answered, answer = await post(admin, name, data)
+        assert (answered, says in str(answer)) == (status, True), answer
+        assert len(answer["error"]["details"]) <= 100
+        assert await text_of(admin, name) == BUILT_IN[name]
     assert gateway.applied == 0
 
 
@@ -413,6 +412,10 @@ async def test_a_hundred_megabytes_are_refused_early(admin: aiohttp.ClientSessio
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
         pass
     assert sent < 100_000_000, "it was read to its end"
+    bomb = gzip.compress(b"#" * 100_000_000, 6)
+    headers = {"Content-Type": "text/yaml", "Content-Encoding": "gzip"}
+    async with admin.post("/v1/config/sensors", data=io.BytesIO(bomb), headers=headers) as answer:
+        assert answer.status == 413
     await stored(admin, "sensors", SENSORS)
 
 
@@ -611,6 +614,17 @@ async def test_a_password_that_no_version_names_is_removed(
     assert not set(first) & set(secrets(gateway))
 
 
+async def test_a_password_that_a_power_cut_left_is_removed(
+    admin: aiohttp.ClientSession, gateway: Plant
+) -> None:
+    await stored(admin, "dataspace", DATASPACE)
+    (used,) = secrets(gateway)
+    for name in ("dataspace-0123456789abcdef", ".dataspace-0123456789abcdef.part"):
+        (used.parent / name).write_text("orphan")
+    await reopen(gateway)
+    assert secrets(gateway) == [used]
+
+
 async def test_without_its_password_it_is_not_used_and_said_so(
     admin: aiohttp.ClientSession, gateway: Plant
 ) -> None:
@@ -633,9 +647,21 @@ async def test_a_file_that_somebody_put_there_by_hand_is_neither_used_nor_shown(
     await reopen(gateway)
     assert gateway.documents.uploads() == {}
     async with admin.get("/v1/config/dataspace") as answer:
-        assert answer.status == 503
+        assert answer.status == 409
         assert "strongPw" not in await answer.text()
     assert "strongPw" not in str(await files(admin)) + str(gateway.documents.problems)
+
+
+@pytest.mark.parametrize("generation", ["0.0.1", "1.0.0"])
+async def test_a_dataspace_as_icoapi_ships_it_is_taken(
+    admin: aiohttp.ClientSession, gateway: Plant, generation: str
+) -> None:
+    names = ["username", "password", "bucket", "bucket_folder", "protocol", "domain", "base_path"]
+    names += ["connector", "gui", "virtual_group_root"] if generation == "1.0.0" else []
+    empty = "".join(f"  {name}:\n" for name in names)
+    text = INFO.format(name="dataspace", version=generation) + f"connection:\n  enabled: False\n{empty}"
+    await stored(admin, "dataspace", text)
+    assert (gateway.documents.uploads(), secrets(gateway)) == ({}, [])
 
 
 async def test_a_disk_that_refuses_changes_nothing(admin: aiohttp.ClientSession, gateway: Plant) -> None:
@@ -648,3 +674,77 @@ async def test_a_disk_that_refuses_changes_nothing(admin: aiohttp.ClientSession,
     status, answer = await post(admin, "sensors", SENSORS.replace("0.0.2", "0.0.3"))
     assert (status, "nothing was changed" in answer["error"]["message"]) == (503, True)
     assert await text_of(admin, "sensors") == SENSORS
+
+
+# -- without the API -----------------------------------------------------------------------------------
+
+
+def test_what_a_channel_measures() -> None:
+    _, library = sensors.read(parse(KINDS["sensors"].default(), "sensors.yaml"))
+    assert library.of_channel(1).id == "acc100g_01"
+    assert library.of_channel(10).id == "vbat_01"
+    assert library.of_channel(1, "rotacc_02").id == "rotacc_02"
+    assert library.of_channel(11) == library.of_channel(0) == RAW, "the eleventh stands for no channel"
+    with pytest.raises(LookupError, match="nothing-such"):
+        library.of_channel(1, "nothing-such")
+    _, short = sensors.read(parse(SENSORS.encode(), "sensors.yaml"))
+    assert (short.of_channel(1).id, short.of_channel(2)) == ("force_01", RAW)
+    _, unchosen = sensors.read(parse(SENSORS.replace(DEFAULT, "").encode(), "sensors.yaml"))
+    assert unchosen.default_configuration == "press"
+
+
+PIECES = [
+    "null",
+    "~",
+    "[]",
+    "{}",
+    "{a: b}",
+    "[1]",
+    "'x'",
+    "1",
+    "true",
+    "",
+    "|\n  a\n",
+    "- a",
+    "? a",
+    "&a b",
+    "*a",
+    "!!str x",
+]
+PIECES += ["'", '"', "{", ":", "\t"]
+
+
+def spoilt(text: str, rng: random.Random) -> str:
+    lines = text.split("\n")
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(lines))
+        line, piece = lines[at], rng.choice(PIECES)
+        lines[at] = rng.choice(
+            [piece, f"  {line}", line[2:], line.partition(":")[0] + ": " + piece, line + piece]
+        )
+        lines.insert(rng.randrange(len(lines)), rng.choice(lines))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("sensors", SENSORS), ("metadata", METADATA), ("dataspace", DATASPACE)]
+)
+def test_whatever_is_spoilt_is_refused_with_a_sentence_or_taken(name: str, text: str) -> None:
+    rng, taken = random.Random(name), 0
+    for _ in range(500):
+        try:
+            source = parse(spoilt(text, rng).encode(), name)
+            if name == "sensors":
+                sensors.read(source)
+            elif name == "metadata":
+                metadata.read(source)
+            else:
+                whole, given = dataspace.given_in(source)
+                kept = dataspace.written(whole, f"secrets/dataspace-{'0' * 16}" if given else "")
+                assert dataspace.is_ours(kept)
+                assert b"strongPw" not in kept
+            taken += 1
+        except DocumentRefused as refused:
+            assert refused.faults and all(fault.message for fault in refused.faults)
+            assert "strongPw" not in str(refused) + str(refused.faults)
+    assert taken < 400, "nothing was spoilt"

@@ -35,6 +35,8 @@ def logs(gateway: Plant, tmp_path: Path) -> Iterator[Logs]:
     root.handlers = []
     made = gateway.logs = Logs("INFO", {"LOGS_DIRECTORY": str(folder)})
     made.feed.redact = Redaction([SECRET])
+    for handler in root.handlers:
+        handler.addFilter(logging.Filter(_log.name))  # what other parts log comes when it comes
     yield made
     for handler in root.handlers:
         handler.close()

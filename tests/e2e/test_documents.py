@@ -138,6 +138,28 @@ async def test_a_dataspace_is_stored_used_changed_and_kept(
         async with Client(running) as client:
             await client.push(2.5)
             await delivered(peer, 2.5, 80)
+        await check_patience(running, peer)
+
+
+async def check_patience(running: GatewayProcess, peer: Receiver) -> None:
+    """Without its password, as after a restore on another box, the upload waits and loses nothing."""
+    await peer.kill()
+    async with Client(running) as client:
+        await client.push(3.5)
+        gaps = await running.pages("/v1/gaps", "gaps", upload="dataspace")
+    assert await running.stop() == 0
+    for secret in (running.state / "documents" / "secrets").iterdir():
+        secret.unlink()
+    await running.start()
+    await peer.start()
+    async with Client(running) as client:
+        assert await client.uploads() == {}
+        assert "upload the file anew" in str((await running.get("/v1/state"))["config"]["warnings"])
+        await client.push(4.5)
+        assert (await client.store(peer, version="9"))["changed"] == ["upload dataspace"]
+        await delivered(peer, 3.5, 80)
+        await delivered(peer, 4.5, 80)
+        assert await running.pages("/v1/gaps", "gaps", upload="dataspace") == gaps
 
 
 async def check_secrecy(running: GatewayProcess, folder: Path, logs: Path) -> None:

@@ -229,7 +229,7 @@ async def test_a_file_that_is_removed_first_leaves_a_gap_record(
         folder.names.clear()
         await until(lambda: _empty(store), "forgotten", 20)
     (gap,) = [gap for _, gap in await store.gaps()]
-    assert gap.upload == "cloud" and NAME in gap.reason and "removed" in gap.reason
+    assert gap.upload == "cloud" and NAME in gap.reason and "deleted" in gap.reason
 
 
 async def _empty(store: Store) -> bool:
