@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,8 @@ def routes(gateway: Plant) -> list[Endpoint]:
 
 
 async def status(client: aiohttp.ClientSession, route: Endpoint, **more: Any) -> int:
-    path = (
-        route.path.replace("{id}", "counter").replace("{name}", "app.js").replace("{thumbprint}", "AB" * 20)
-    )
+    path = route.path.replace("{id}", "counter").replace("{name}", "app.js")
+    path = re.sub(r"\{\w+\}", "AB" * 20, path)
     async with client.request(route.method, path, **more) as answer:
         if answer.status >= 400:
             assert set((await answer.json())["error"]) == {"code", "message", "details"}
