@@ -15,16 +15,7 @@ from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY, ZIPPING
 from gateway.api.queries import NoQuery
 from gateway.api.routing import endpoint
-from gateway.api.sockets import (
-    BAD_MESSAGE,
-    NOTHING_HERE,
-    TICK_S,
-    Closing,
-    Watch,
-    converse,
-    send,
-    serve_socket,
-)
+from gateway.api.sockets import BAD_MESSAGE, NOT_THERE, TICK_S, Closing, Watch, converse, send, serve_socket
 from gateway.api.tokens import Role
 from gateway.api.values import dumps
 from gateway.log_archive import LogArchive, NoLogFile
@@ -135,14 +126,17 @@ async def zip_logs(request: web.Request) -> web.Response:
     "a client that reads too slowly gets the newest, and how many before them it missed.",
     query=NoQuery,
     answers={101: {"description": "The stream begins."}},
+    fails=(409,),
     late_login=True,
 )
 async def stream_log(request: web.Request) -> web.StreamResponse:
     logs = request.app[GATEWAY].logs
+    if logs is None and request.get("principal") is not None:
+        raise ApiError(409, "This gateway keeps no log.")
 
     async def talk(socket: web.WebSocketResponse, principal: Principal, said: dict[str, Any]) -> None:
         if logs is None:
-            raise Closing(NOTHING_HERE, "this gateway keeps no log")
+            raise Closing(NOT_THERE, "this gateway keeps no log")
         with logs.feed.followed() as follower:
             await converse(socket, _hear, _write(request, socket, follower, principal))
 

@@ -13,12 +13,10 @@ from gateway.api.measurement import running_row
 from gateway.api.node_schemas import StuQuery
 from gateway.api.routing import endpoint
 from gateway.api.sensor_nodes import unit_of
-from gateway.api.sockets import BAD_MESSAGE, TICK_S, Closing, Watch, converse, send, serve_socket
+from gateway.api.sockets import BAD_MESSAGE, NOT_THERE, TICK_S, Closing, Watch, converse, send, serve_socket
 from gateway.api.tokens import Role
 from gateway.api.values import dumps
 from gateway.measurements import Ended, IftValues, LiveFrames, LiveItem, Loss, Tap
-
-NO_STU: Final = 4404
 
 
 @endpoint(
@@ -50,7 +48,7 @@ def _device(request: web.Request) -> str:
     try:
         return unit_of(request).id
     except ApiError as error:
-        raise Closing(NO_STU, error.message) from None
+        raise Closing(NOT_THERE, error.message) from None
 
 
 def _hear(said: dict[str, Any]) -> None:

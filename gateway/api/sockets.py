@@ -16,9 +16,9 @@ LOGIN_S: Final = 5
 WRITE_S: Final = 20
 TICK_S: Final = 1.0
 LOGIN_FAILED: Final = 4401
+NOT_THERE: Final = 4404
 TOO_SLOW: Final = 4408
 BAD_MESSAGE: Final = 4400
-NOTHING_HERE: Final = 4409
 
 
 class Closing(Exception):

@@ -13,6 +13,7 @@ import h5py
 import pytest
 import yarl
 
+from gateway.api.compat.icoapi import forms
 from gateway.logs import Logs
 from tests.icoapi import shapes
 from tests.icoapi.bench import Contract
@@ -137,6 +138,34 @@ async def test_a_file_of_others_is_taken_in_once_more_under_another_name(ico: Co
         check(await ico.ask("POST", "/files/analyze", data=sent, status=status), shapes.DETAIL)
     check(await ico.ask("POST", "/files/analyze", {"file": "x"}, status=422), shapes.DETAIL)
     assert len((await ico.ask("GET", "/files"))["files"]) == 3
+
+
+async def test_forms_that_are_none_and_uploads_that_stop_leave_nothing(
+    ico: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.hdf5"\r\n\r\n'
+    for kind, body in (
+        ("multipart/form-data", b"x"), ("multipart/form-data; boundary=b", b"x"),
+        ("multipart/form-data; boundary=b", head + b"half"), ("multipart/form-data; boundary=b", b""),
+    ):  # fmt: skip
+        async with ico.client.post(
+            "/api/v1/files/analyze", data=body, headers={"Content-Type": kind}
+        ) as answer:
+            assert answer.status in (400, 422), body
+            check(await answer.json(), shapes.DETAIL)
+    monkeypatch.setattr(forms, "BODY_S", 0.3)
+    going = asyncio.Event()
+
+    async def stands_still() -> AsyncIterator[bytes]:
+        yield head + bytes(200_000)
+        await going.wait()
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    async with ico.client.post("/api/v1/files/analyze", data=stands_still(), headers=headers) as answer:
+        assert answer.status == 408
+    going.set()
+    folder = ico.plant.measurements.folder
+    assert not folder.exists() or list(folder.iterdir()) == []
 
 
 async def test_embedded_files(ico: Contract) -> None:

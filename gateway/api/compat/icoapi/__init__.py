@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 from gateway.api.compat.icoapi.contract import contract
 from gateway.api.contracts import GatewayView
@@ -18,7 +17,7 @@ async def run(
     settings: IcoapiSettings,
     state: Path,
     report: Callable[[str, str], None],
-) -> NoReturn:
+) -> None:
     """Serve until cancelled. OSError: the address is in use.
 
     `report` is told the state and a sentence: where it listens.
@@ -27,4 +26,3 @@ async def run(
     async with serve(contract(gateway, http, settings), listener, state) as (host, port):
         report("running", f"listening on {host}:{port}")
         await asyncio.Event().wait()
-    raise AssertionError("it is served until it is cancelled")

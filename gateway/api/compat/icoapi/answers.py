@@ -1,5 +1,6 @@
 """Failures in ICOapi's shape: `{"detail": "..."}`; of a wrong body a list of `{type, loc, msg, input}`."""
 
+import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from gateway.api.values import loads
 from gateway.controls import NodeBusy, NodeNotFound, NodeProblem, NotConnected, Unsupported
 from gateway.measurements import MeasurementRefused
 
+_INLINE_BYTES: Final = 65_536
 _KEPT: Final = ("Allow", "Retry-After", "WWW-Authenticate")
 
 
@@ -66,7 +68,7 @@ async def read_fields(request: web.Request, schema: type[Schema]) -> dict[str, A
     """Return what a schema makes of the JSON body. WrongBody: `detail` has each field."""
     body = await read_body(request)
     try:
-        document = loads(body)
+        document = await asyncio.to_thread(loads, body) if len(body) > _INLINE_BYTES else loads(body)
     except ValueError as error:
         raise WrongBody([_wrong("json_invalid", ["body"], f"The body is not JSON: {error}.", None)]) from None
     if not isinstance(document, dict):

@@ -1,6 +1,8 @@
 """Files in a form, one after the other, as they come in."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,6 +10,7 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.api.errors import ApiError
+from gateway.api.push import BODY_S
 
 _NO_FORM: Final = (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError)
 """What aiohttp raises over a form that is none."""
@@ -25,22 +28,36 @@ class Part:
 
 
 async def parts(request: web.Request, field: str) -> AsyncIterator[Part]:
-    """Yield the files of a field. ApiError 422: the body is no form; 400: a broken one."""
+    """Yield the files of a field. ApiError 422: it is no form; 400: a broken one; 408: it stands still."""
     if request.content_type != "multipart/form-data":
         raise ApiError(422, f'The file is sent as multipart/form-data, in the field "{field}".')
-    try:
+    with _broken():
         form = await request.multipart()
-        for _ in range(_MOST):
-            part = await form.next()
-            if not isinstance(part, BodyPartReader):
-                return
-            if part.name == field and part.filename:
-                kind = part.headers.get("Content-Type", "application/octet-stream")
-                yield Part(part.filename, kind, _pieces(part))
-    except _NO_FORM:
-        raise ApiError(400, "The body is no form as its head says.") from None
+    for _ in range(_MOST):
+        with _broken():
+            async with asyncio.timeout(BODY_S):
+                part = await form.next()
+        if not isinstance(part, BodyPartReader):
+            return
+        if part.name == field and part.filename:
+            kind = part.headers.get("Content-Type", "application/octet-stream")
+            yield Part(part.filename, kind, _pieces(part))
 
 
 async def _pieces(part: BodyPartReader) -> AsyncIterator[bytes]:
     while not part.at_eof():
-        yield await part.read_chunk(65_536)
+        with _broken():
+            async with asyncio.timeout(BODY_S):
+                piece = await part.read_chunk(65_536)
+        yield piece
+
+
+@contextmanager
+def _broken() -> Iterator[None]:
+    """Say what is wrong with a form that does not go on, or is none."""
+    try:
+        yield
+    except TimeoutError:
+        raise ApiError(408, f"Nothing more of the body came for {BODY_S} s.") from None
+    except (*_NO_FORM, web.RequestPayloadError):
+        raise ApiError(400, "The body is no form as its head says.") from None
