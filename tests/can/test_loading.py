@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway import child_process
 from gateway.model import DeviceProblem
 from gateway.protocols.can import Settings, loading, reading
 from gateway.protocols.can.database import Database, Message, Signal
@@ -124,7 +125,7 @@ def children() -> list[str]:
 
 
 async def test_a_child_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading.sys, "executable", "/bin/false")
+    monkeypatch.setattr(child_process.sys, "executable", "/bin/false")
     assert "reading it ended with exit code 1" in await problem(DATABASES / "plain.dbc")
 
 
@@ -137,7 +138,7 @@ async def test_a_file_is_read_again_only_where_it_changed(
     first = await load("press", settings, memory)
     seen = await signatures(settings)
     with monkeypatch.context() as patched:
-        patched.setattr(loading.sys, "executable", "/bin/false")
+        patched.setattr(child_process.sys, "executable", "/bin/false")
         assert await load("press", settings, memory) == first
         with pytest.raises(DeviceProblem):  # read in another way, it is another file
             await load("press", replace(settings, encoding="latin-1"), memory)

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import ssl
 import sys
 import time
@@ -104,6 +105,8 @@ async def started(*arguments: object, **environ: str) -> AsyncIterator[asyncio.s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONUTF8": "1", "COLUMNS": "80", **environ},
+        # What a shell starts in the background is not interrupted, and neither is what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield process
