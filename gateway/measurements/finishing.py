@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.child_process import child_command, child_environment
+from gateway.child_process import child_command, child_environment, started
 from gateway.measurements.record import BLOCK_SIZE, EMPTY, WRITTEN, Measurement
 from gateway.model import Gap, GatewayError
 from gateway.store import Store, recordings
@@ -80,7 +80,7 @@ class Finisher:
     @asynccontextmanager
     async def _running(self, do: str, m: Measurement) -> AsyncIterator["_Child"]:
         job = {"do": do, "folder": str(self._folder), "measurement": m.whole()}
-        child = await asyncio.to_thread(_Child, self._child)
+        child = await started(lambda: _Child(self._child))
         try:
             await child.send(json.dumps(job).encode() + b"\n")
             yield child

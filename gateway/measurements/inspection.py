@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gateway.child_process import child_command, child_environment
+from gateway.child_process import child_command, child_environment, started
 from gateway.model import GatewayError
 
 CHILD: Sequence[str] = child_command("gateway.measurements.inspect_process")
@@ -104,7 +104,7 @@ class Inspection:
 
 @asynccontextmanager
 async def _running(command: Sequence[str]) -> AsyncIterator["_Process"]:
-    process = await asyncio.to_thread(_Process, command)
+    process = await started(lambda: _Process(command))
     try:
         async with asyncio.timeout(_LONGEST_S):
             yield process
