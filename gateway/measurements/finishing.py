@@ -3,14 +3,13 @@
 import asyncio
 import json
 import logging
-import os
-import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.child_process import child_command, child_environment, started
+from gateway.child_process import child_command, started
+from gateway.measurements.piped import PipedChild
 from gateway.measurements.record import BLOCK_SIZE, EMPTY, WRITTEN, Measurement
 from gateway.model import Gap, GatewayError
 from gateway.store import Store, recordings
@@ -89,28 +88,15 @@ class Finisher:
             await asyncio.shield(asyncio.to_thread(child.close))
 
 
-class _Child:
-    """The process, talked to by threads: pipes block."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        environ = os.environ | child_environment() | {"OPENBLAS_NUM_THREADS": "1"}
-        # What it does not foresee it tells on our stderr: the journal.
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environ
-        )
+class _Child(PipedChild):
+    """The process that writes."""
 
     async def send(self, data: bytes) -> None:
         """FileProblem: it has ended."""
         try:
-            await asyncio.to_thread(self._send, data)
+            await asyncio.to_thread(self._write, data)
         except OSError:
             await self.answer()
-
-    def _send(self, data: bytes) -> None:
-        assert self._process.stdin is not None
-        view = memoryview(data)
-        while view:
-            view = view[self._process.stdin.write(view) :]
 
     async def answer(self) -> dict[str, Any]:
         """Wait for its end. FileProblem: it could not do it."""
@@ -122,13 +108,6 @@ class _Child:
         if (why := answer.get("error")) is not None:
             raise FileProblem(f"the file could not be written, which is tried again: {why}")
         return answer
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def close(self) -> None:
-        with self._process:
-            pass
 
 
 def _take(m: Measurement, answer: dict[str, Any]) -> None:

@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import os
-import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gateway.child_process import child_command, child_environment, started
+from gateway.child_process import child_command, started
+from gateway.measurements.piped import PipedChild
 from gateway.model import GatewayError
 
 CHILD: Sequence[str] = child_command("gateway.measurements.inspect_process")
@@ -113,14 +112,11 @@ async def _running(command: Sequence[str]) -> AsyncIterator["_Process"]:
         await asyncio.shield(asyncio.to_thread(process.close))
 
 
-class _Process:
-    """The child."""
+class _Process(PipedChild):
+    """The process that looks."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        environ = os.environ | child_environment() | {"OPENBLAS_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environ
-        )
+        super().__init__(command)
         self._transport: asyncio.ReadTransport | None = None
 
     async def begin(self, job: Mapping[str, Any]) -> asyncio.StreamReader:
@@ -135,10 +131,8 @@ class _Process:
 
     def _send(self, data: bytes) -> None:
         assert self._process.stdin is not None
-        view = memoryview(data)
         try:
-            while view:
-                view = view[self._process.stdin.write(view) :]
+            self._write(data)
             self._process.stdin.close()
         except BrokenPipeError:
             pass  # its answer, or its end, says why
@@ -149,8 +143,4 @@ class _Process:
     def kill(self) -> None:
         if self._transport is not None:
             self._transport.close()
-        self._process.kill()
-
-    def close(self) -> None:
-        with self._process:
-            pass
+        super().kill()
