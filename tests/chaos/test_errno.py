@@ -173,10 +173,11 @@ def _counted(folder: Path) -> dict[str, int]:
     return {name: max(count for (_, call), count in calls.items() if call == name) for name in names}
 
 
-def cases(counts: dict[str, int]) -> Iterator[str]:
+def cases(counts: dict[str, int], lane: int, lanes: int) -> Iterator[str]:
+    """Give the lane's share: by n, for each lane counts for itself."""
     for error, calls in _CALLS.items():
         for call in calls:
-            for n in range(1, counts.get(call, 0) + 1):
+            for n in range(1 + lane, counts.get(call, 0) + 1, lanes):
                 yield f"{call}:error={error}:when={n}"
                 yield f"{call}:error={error}:when={n}+"
 
@@ -190,11 +191,10 @@ def earlier(inject: str, tenths: int) -> str:
 def test_no_refused_call_is_acknowledged_or_ends_the_writer(lane: int, tmp_path: Path) -> None:
     counts = counted(tmp_path / "run")
     assert sum(counts.values()) >= 1000 and counts["fdatasync"] > _COMMITS, counts
-    chosen = list(cases(counts))
-    spare: list[str] = []
-    if SAMPLED != "all":
-        random.Random(SEED).shuffle(chosen)
-        chosen, spare = chosen[lane : int(SAMPLED) : _LANES], chosen[int(SAMPLED) + lane :: _LANES]
+    chosen = list(cases(counts, lane, _LANES))
+    random.Random(SEED).shuffle(chosen)
+    sampled = len(chosen) if SAMPLED == "all" else int(SAMPLED) // _LANES
+    chosen, spare = chosen[:sampled], chosen[sampled:]
     failures, stalled, hits, slowest, wanted = [], 0, 0, 0.0, len(chosen)
     for inject in chosen:
         outcome = injected(tmp_path / "run", inject)
