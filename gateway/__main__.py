@@ -7,20 +7,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from gateway import (
-    browse_command,
-    control_socket,
-    places,
-    scan_command,
-    service_commands,
-    store_commands,
-    trust_commands,
-    watch_commands,
-)
+from gateway import control_socket, places
 from gateway.clock import SystemClock
+from gateway.commands import browse, scan, service, store, trust, watch
+from gateway.commands.arguments import Command, with_state
 from gateway.model import GatewayError
 
 EXIT_CONFIG = 78
@@ -30,7 +23,7 @@ EXIT_CONFIG = 78
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     arguments = command_line().parse_args(argv)
-    command: Callable[[argparse.Namespace], int] = arguments.command
+    command: Command = arguments.command
     try:
         return command(arguments)
     except GatewayError as error:
@@ -47,22 +40,22 @@ def command_line() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run the gateway until SIGTERM")
     run.add_argument("--config", type=Path, default=places.CONFIG, metavar="FILE")
     run.add_argument("--log-level", default="", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
-    _with_state(run, _run)
+    with_state(run, _run)
 
     check = commands.add_parser("check", help="name every problem of a configuration file")
     check.add_argument("file", type=Path)
-    _with_state(check, _check)
+    with_state(check, _check)
 
     reload = commands.add_parser("reload", help="let the running gateway take its edited file")
     reload.add_argument("--wait", action="store_true", help="return when it is applied; 1 if it is refused")
-    _with_state(reload, _reload)
+    with_state(reload, _reload)
 
-    _with_state(commands.add_parser("status", help="say how the running gateway is"), _status)
+    with_state(commands.add_parser("status", help="say how the running gateway is"), _status)
 
     health = commands.add_parser("health", help="0 where the running gateway is alive; for a container")
-    _with_state(health, _health)
+    with_state(health, _health)
 
-    store_commands.add(commands, _with_state)
+    store.add(commands)
 
     settings = commands.add_parser("settings", help="print the reference of all settings")
     settings.add_argument("--schema", action="store_true", help="as JSON Schema, for editors")
@@ -72,30 +65,16 @@ def command_line() -> argparse.ArgumentParser:
     token.add_argument("action", choices=["make", "list", "revoke"])
     token.add_argument("name", nargs="?", default="", help="who it is for (make), or its id (revoke)")
     token.add_argument("--role", choices=["read", "operate", "admin"], default="read")
-    _with_state(token, _token)
+    with_state(token, _token)
 
-    service_commands.add(commands, _with_state)
-    trust_commands.add(commands, _with_state)
-    browse_command.add(commands, _with_state)
-    scan_command.add(commands, _with_state)
-    watch_commands.add(commands, _with_state)
+    for group in (service, trust, browse, scan, watch):
+        group.add(commands)
 
     demo = commands.add_parser("demo", help="a simulated plant, the gateway and a simulated dataspace")
     demo.add_argument("--folder", type=Path, default=Path(".demo"))
     demo.add_argument("--seconds", type=float, default=None, help="stop by itself after that long")
     demo.set_defaults(command=_demo)
     return parser
-
-
-def _with_state(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
-    parser.add_argument(
-        "--state",
-        type=Path,
-        default=Path(os.environ.get("STATE_DIRECTORY", str(places.STATE)).split(":")[0]),
-        metavar="DIR",
-        help="state directory (default: $STATE_DIRECTORY, else %(default)s)",
-    )
-    parser.set_defaults(command=command)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -127,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from gateway.config.check import check
 
-    checked = check(arguments.file, service_commands.with_secrets(arguments.file))
+    checked = check(arguments.file, service.with_secrets(arguments.file))
     print(*checked.lines, sep="\n")
     with contextlib.suppress(control_socket.NotRunning):
         status = _ask(arguments, "status")

@@ -4,7 +4,7 @@ from marshmallow import Schema, fields, validate
 
 from gateway.api.queries import Closed
 from gateway.api.schemas import text, whole
-from gateway.log_files import FILE
+from gateway.logs.files import FILE
 
 
 class Header(Schema):

@@ -18,9 +18,9 @@ from gateway.api.routing import endpoint
 from gateway.api.sockets import BAD_MESSAGE, NOT_THERE, TICK_S, Closing, Watch, converse, send, serve_socket
 from gateway.api.tokens import Role
 from gateway.api.values import dumps
-from gateway.log_archive import LogArchive, NoLogFile
-from gateway.log_feed import Follower
-from gateway.log_files import FILE_BYTES, FILES
+from gateway.logs.archive import LogArchive, NoLogFile
+from gateway.logs.feed import Follower
+from gateway.logs.files import FILE_BYTES, FILES
 
 T = TypeVar("T")
 _TEXT: Final[dict[str, Any]] = {

@@ -15,9 +15,9 @@ import pytest
 
 from gateway.api import sockets
 from gateway.api.tokens import Role
-from gateway.log_feed import QUEUE_BYTES, LogFeed
-from gateway.log_files import FILE
 from gateway.logs import Logs, LogSettings
+from gateway.logs.feed import QUEUE_BYTES, LogFeed
+from gateway.logs.files import FILE
 from gateway.redaction import Redaction
 from tests.api.plant import Plant
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.log_files import FILE, JsonLines, LogFiles
 from gateway.logs import Logs, LogSettings
+from gateway.logs.files import FILE, JsonLines, LogFiles
 
 
 @pytest.fixture

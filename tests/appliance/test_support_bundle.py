@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.commands.support_bundle import support_bundle
 from gateway.redaction import Redaction
-from gateway.support_bundle import support_bundle
 
 CANARY = "cÄnary/7f3a+9 b"
 """With characters that each encoding writes differently."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 from unittest.mock import patch
 
-from gateway.backup import verify
 from gateway.clock import SystemClock
+from gateway.commands.backup import verify
 from gateway.model import GatewayError, Sample, SeriesInfo
 from gateway.store import Store, examine, hotfile, past, recordings, records, segment, series
 from gateway.store.chunk import ChunkHeader, PackedChunk

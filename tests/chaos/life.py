@@ -16,8 +16,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.backup import BackupProblem, back_up
 from gateway.clock import SystemClock
+from gateway.commands.backup import BackupProblem, back_up
 from gateway.store import Store, compact, history, recordings, writer
 from gateway.store.chunk import PackedChunk
 from gateway.store.history import History

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import backup
-from gateway.backup import BackupProblem, back_up
 from gateway.clock import SystemClock
-from gateway.restore import restore
+from gateway.commands import backup
+from gateway.commands.backup import BackupProblem, back_up
+from gateway.commands.restore import restore
 from gateway.store import Store, StoreSettings, outbox, records
 from tests.chaos.oracle import SETTINGS, START_US, Verdict, judge_folder, judge_store, samples, tags_of
 from tests.commands.conftest import ALL, command, filled

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gateway.api.values import read
-from gateway.backup import back_up
 from gateway.clock import SystemClock
+from gateway.commands.backup import back_up
 from gateway.export.cells import Times, harmless
 from gateway.model import Batch, Flag, Sample, Value
 from gateway.store import Store, StoreSettings

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 
 from gateway import charts
-from gateway.charts import Column, Curve
+from gateway.commands.charts import Column, Curve
 from tests.commands.conftest import Said
 from tests.e2e.gateway_process import GatewayProcess, gateway
 from tests.timeseries.bench import ROBIN, SERIES, USERS, write_users

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway import foreign_text
 from gateway.__main__ import main
+from gateway.commands import foreign_text
 from gateway.config import load
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, running
 

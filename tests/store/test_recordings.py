@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backup import back_up
+from gateway.commands.backup import back_up
 from gateway.controls import StreamFrames
 from gateway.delivered import undelivered
 from gateway.model import Batch, Sample

@@ -7,7 +7,7 @@ from typing import Final
 from gateway.api.contracts import GatewayView
 from gateway.api.errors import ApiError
 from gateway.api.settings import IcoapiSettings, split_address
-from gateway.log_files import FILE, FILE_BYTES, FILES, JsonLines
+from gateway.logs.files import FILE, FILE_BYTES, FILES, JsonLines
 
 _PLACES: Final = {
     "VITE_API_PROTOCOL": "http.compat.icoapi.tls",

@@ -11,8 +11,8 @@ from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
 from gateway.api.sockets import both_ways, send, serve_socket
 from gateway.api.tokens import Role
-from gateway.log_feed import Follower
-from gateway.log_files import FILE
+from gateway.logs.feed import Follower
+from gateway.logs.files import FILE
 
 _MOST_LINES = 20_000
 

@@ -3,13 +3,14 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.clock import SystemClock
-from gateway.foreign_text import printable, quoted
+from gateway.commands.arguments import Commands, with_state
+from gateway.commands.foreign_text import printable, quoted
 from gateway.model import GatewayError, Value
 from gateway.places import CONFIG
 
@@ -19,12 +20,9 @@ if TYPE_CHECKING:
     from gateway.protocols.can.census import Census
     from gateway.protocols.can.database import Database, Message
 
-_Command = Callable[[argparse.Namespace], int]
-_WithState = Callable[[argparse.ArgumentParser, _Command], None]
 
-
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", with_state: _WithState) -> None:
-    """Add the command; `with_state` gives it its --state."""
+def add(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add the command."""
     scan = commands.add_parser(
         "scan",
         help="listen to a CAN bus: which ids there are, how often, what a database makes of them",
@@ -104,8 +102,8 @@ def _target(arguments: argparse.Namespace) -> "tuple[str, Settings]":
 
 def _configured(arguments: argparse.Namespace) -> "Settings | None":
     """Return the settings of the device of that name; None: there is none, it is a channel."""
+    from gateway.commands.service import with_secrets
     from gateway.config import ConfigProblems, load
-    from gateway.service_commands import with_secrets
 
     if "/" in arguments.target or not arguments.config.exists():
         return None

@@ -4,20 +4,17 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from gateway import control_socket
 from gateway.clock import SystemClock
-
-_Command = Callable[[argparse.Namespace], int]
-_WithState = Callable[[argparse.ArgumentParser, _Command], None]
+from gateway.commands.arguments import Command, Commands, with_state
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", with_state: _WithState) -> None:
-    """Add backup, restore, verify and export; `with_state` gives a command its --state."""
+def add(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add backup, restore, verify and export."""
 
-    def with_store(parser: argparse.ArgumentParser, command: _Command) -> None:
+    def with_store(parser: argparse.ArgumentParser, command: Command) -> None:
         parser.add_argument(
             "--store", type=Path, metavar="DIR", help="folder of the store, where `store.path` names another"
         )
@@ -94,7 +91,7 @@ def _store_of(arguments: argparse.Namespace) -> Path:
 
 
 def _backup(arguments: argparse.Namespace) -> int:
-    from gateway.backup import back_up
+    from gateway.commands.backup import back_up
 
     store = _store_of(arguments)
     os.nice(10)  # the daemon goes first
@@ -105,7 +102,7 @@ def _backup(arguments: argparse.Namespace) -> int:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    from gateway.restore import Damaged, restore
+    from gateway.commands.restore import Damaged, restore
 
     store = arguments.store or arguments.state
     try:
@@ -123,7 +120,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from gateway.backup import verify
+    from gateway.commands.backup import verify
     from gateway.store.verify import Counted
 
     folder, counted, faults = arguments.folder or _store_of(arguments), Counted(), 0

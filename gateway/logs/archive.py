@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO, Final
 
-from gateway.log_files import FILE, LogFiles
+from gateway.logs.files import FILE, LogFiles
 
 TAIL_BYTES: Final = 1024 * 1024
 """The longest end of a file that is shown at once."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gateway.log_archive import LogArchive
-from gateway.log_feed import LogFeed
-from gateway.log_files import JsonLines, LogFiles
+from gateway.logs.archive import LogArchive
+from gateway.logs.feed import LogFeed
+from gateway.logs.files import JsonLines, LogFiles
 from gateway.settings import Settings, setting
 
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}

@@ -4,7 +4,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.api_client import Access, Refused, get, printable
+from gateway.commands.api_client import Access, Refused, get, printable
 from gateway.local_time import instant
 from gateway.model import GatewayError
 

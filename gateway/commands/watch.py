@@ -2,21 +2,18 @@
 
 import argparse
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.commands.arguments import Commands, with_state
 from gateway.model import GatewayError
 
 if TYPE_CHECKING:
-    from gateway.api_client import Access
-
-_Command = Callable[[argparse.Namespace], int]
-_WithState = Callable[[argparse.ArgumentParser, _Command], None]
+    from gateway.commands.api_client import Access
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", with_state: _WithState) -> None:
-    """Add the commands; `with_state` gives a command its --state."""
+def add(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add the commands."""
     tail = commands.add_parser(
         "tail",
         help="print samples as they come, until Ctrl-C",
@@ -56,7 +53,7 @@ def _reaching(parser: argparse.ArgumentParser) -> None:
 
 
 def _tail(arguments: argparse.Namespace) -> int:
-    from gateway.tail import tail
+    from gateway.commands.tail import tail
 
     if arguments.every <= 0:
         raise GatewayError("--every is a number of seconds above 0")
@@ -64,13 +61,13 @@ def _tail(arguments: argparse.Namespace) -> int:
 
 
 def _plot(arguments: argparse.Namespace) -> int:
-    from gateway.plot import plot
+    from gateway.commands.plot import plot
 
     return plot(_access(arguments), arguments)
 
 
 def _access(arguments: argparse.Namespace) -> "Access":
-    from gateway.api_client import access
+    from gateway.commands.api_client import access
 
     if arguments.series is None:
         return access(arguments)

@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
-from gateway.api_client import Access, NotReached, connected, printable, refused
+from gateway.commands.api_client import Access, NotReached, connected, printable, refused
+from gateway.commands.timeseries_client import point_us, read_series
 from gateway.local_time import shown
 from gateway.model import GatewayError
-from gateway.timeseries_client import point_us, read_series
 
 _Sample = tuple[str, dict[str, Any], str]
 """Device, sample as the API gives it, unit of measure."""

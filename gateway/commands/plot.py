@@ -10,12 +10,12 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from gateway.api.windows import duration_us
-from gateway.api_client import Access, connected, get, printable
-from gateway.charts import Column, Curve, sliced, svg, text_chart
+from gateway.commands.api_client import Access, connected, get, printable
+from gateway.commands.charts import Column, Curve, sliced, svg, text_chart
+from gateway.commands.tail import as_text
+from gateway.commands.timeseries_client import listed, point_us, read_series
 from gateway.local_time import instant, local_iso
 from gateway.model import GatewayError
-from gateway.tail import as_text
-from gateway.timeseries_client import listed, point_us, read_series
 
 _MOST_CURVES: Final = 6
 _CHART_LINES: Final = 10

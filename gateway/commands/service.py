@@ -5,18 +5,16 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.commands.arguments import Commands, with_state
 from gateway.model import GatewayError
 from gateway.places import CONFIG
 
-_Command = Callable[[argparse.Namespace], int]
-_WithState = Callable[[argparse.ArgumentParser, _Command], None]
 
-
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", with_state: _WithState) -> None:
-    """Add the commands; `with_state` gives a command its --state."""
+def add(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add the commands."""
     dropin = commands.add_parser("systemd-dropin", help="write what the configuration needs of the service")
     dropin.add_argument("--config", type=Path, default=CONFIG, metavar="FILE")
     dropin.add_argument("--print", action="store_true", dest="only_print", help="print it, write nothing")
@@ -64,7 +62,7 @@ def _dropin(arguments: argparse.Namespace) -> int:
 
 
 def _support_bundle(arguments: argparse.Namespace) -> int:
-    from gateway.support_bundle import support_bundle
+    from gateway.commands.support_bundle import support_bundle
 
     out = arguments.out or Path(
         f"edge-gateway-{socket.gethostname()}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"

@@ -2,19 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gateway.commands.arguments import Commands, with_state
 from gateway.controls import CertificateEntry
 from gateway.model import GatewayError
 
-_Command = Callable[[argparse.Namespace], int]
-_WithState = Callable[[argparse.ArgumentParser, _Command], None]
 
-
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", with_state: _WithState) -> None:
-    """Add the command; `with_state` gives it its --state."""
+def add(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add the command."""
     trust = commands.add_parser(
         "trust",
         help="list certificates, and trust one that a server showed; the daemon may run",

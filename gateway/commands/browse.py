@@ -5,13 +5,14 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from gateway.commands.arguments import Commands, with_state
+from gateway.commands.foreign_text import printable, quoted
 from gateway.durable import give_to_owner_of
-from gateway.foreign_text import printable, quoted
 from gateway.identity import gateway_id
 from gateway.model import Device, GatewayError, Value
 from gateway.places import CONFIG
@@ -20,15 +21,13 @@ if TYPE_CHECKING:
     from gateway.protocols.opcua import Settings
     from gateway.protocols.opcua.tree import Branch, Tree
 
-_Command = Callable[[argparse.Namespace], int]
-_WithState = Callable[[argparse.ArgumentParser, _Command], None]
 
 _WIDEST_NAME = 60
 _LONGEST_VALUE = 60
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", with_state: _WithState) -> None:
-    """Add the command; `with_state` gives it its --state."""
+def add(commands: "Commands[argparse.ArgumentParser]") -> None:
+    """Add the command."""
     browse = commands.add_parser(
         "browse",
         help="print what an OPC UA server has, as a tree or as YAML to paste; the daemon may run",
@@ -86,8 +85,8 @@ def _target(target: str, config: Path) -> "tuple[Device, Settings]":
         except ValueError as error:
             raise GatewayError(str(error)) from None
         return Device(urlsplit(target).netloc), Settings(url=target)
+    from gateway.commands.service import with_secrets
     from gateway.config import ConfigProblems, load
-    from gateway.service_commands import with_secrets
 
     try:
         devices = load(config, with_secrets(config)).devices

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.backup import BackupProblem, Manifest, read_manifest, verify
+from gateway.commands.backup import BackupProblem, Manifest, read_manifest, verify
 from gateway.durable import sync
 from gateway.store.anew import begin_anew
 from gateway.store.hotfile import HotFile
