@@ -67,7 +67,7 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 
 def test_the_readme_names_commands_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
-    sources = [ROOT / "gateway/__main__.py", *(ROOT / "gateway").glob("*_command*.py")]
+    sources = [ROOT / "gateway/__main__.py", *(ROOT / "gateway/commands").glob("*.py")]
     help_of = "".join(source.read_text() for source in sources)
     for command in set(re.findall(r"^edge-gateway ([\w-]+)", readme, re.M)):
         assert f'"{command}"' in help_of, f"README names `edge-gateway {command}`"

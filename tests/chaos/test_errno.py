@@ -39,7 +39,7 @@ _FILES = ("hot.db", "hot.db-wal", "hot.db-shm", "hot.db.renewing", "reserve", *_
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(3600 if SAMPLED == "all" else 240),
+    pytest.mark.timeout(7200 if SAMPLED == "all" else 240),
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace"),
 ]
 

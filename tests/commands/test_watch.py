@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway import charts
+from gateway.commands import charts
 from gateway.commands.charts import Column, Curve
 from tests.commands.conftest import Said
 from tests.e2e.gateway_process import GatewayProcess, gateway

@@ -29,7 +29,7 @@ async def running(file: Path, state: Path) -> AsyncIterator[Daemon]:
     daemon = await asyncio.to_thread(Daemon, file, state, {}, SystemClock())
     task = asyncio.create_task(daemon.run())
     try:
-        while DEVICE not in daemon.devices or not await _connected(daemon):
+        while daemon.address is None or DEVICE not in daemon.devices or not await _connected(daemon):
             assert not task.done(), task
             await asyncio.sleep(0.02)
         yield daemon
