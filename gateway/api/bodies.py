@@ -1,42 +1,30 @@
-"""JSON objects that clients send: read, and refused field by field."""
+"""Bodies that clients send: whole, piece by piece, or a JSON object that a marshmallow schema judges."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 from aiohttp import web
+from marshmallow import Schema, ValidationError
 
 from gateway.api.errors import ApiError
-from gateway.api.push import BODY_S, read_body
 from gateway.api.values import loads
 
+BODY_S: Final = 30
 _INLINE_BYTES: Final = 65_536
-_WORDS: Final[Mapping[type, str]] = {str: "a text", dict: "an object"}
 
 
-async def json_object(
-    request: web.Request, fields: Mapping[str, type], optional: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return the body, an object of these fields and types; those optional may be missing or null."""
-    if request.content_type != "application/json":
-        raise ApiError(415, "The body is sent as application/json.")
-    body = await read_body(request)
+async def read_body(request: web.Request) -> bytes:
+    """Return the body; 413 beyond its limit, 408 where it does not arrive."""
     try:
-        document = await asyncio.to_thread(loads, body) if len(body) > _INLINE_BYTES else loads(body)
-    except ValueError as error:
-        raise ApiError(400, f"The body is not JSON: {error}.") from None
-    if not isinstance(document, dict):
-        raise ApiError(422, f"The body is not an object with {', '.join(fields)}.")
-    details = [{"field": name, "message": "is not known here"} for name in document.keys() - fields.keys()]
-    for name, kind in fields.items():
-        value = document.get(name)
-        if value is None and name not in optional:
-            details.append({"field": name, "message": "is missing"})
-        elif value is not None and not isinstance(value, kind):
-            details.append({"field": name, "message": f"is not {_WORDS[kind]}"})
-    if details:
-        raise ApiError(422, "The body is wrong; see details.", details=details)
-    return document
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise ApiError(408, f"The body did not arrive within {BODY_S} s.") from None
+    except ConnectionError:
+        raise
+    except web.RequestPayloadError:
+        raise ApiError(400, "The body is not encoded as its head says.") from None
 
 
 async def pieces(request: web.Request) -> AsyncIterator[bytes]:
@@ -54,13 +42,51 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
         raise ApiError(400, "The body is not encoded as its head says.") from None
 
 
-def object_body(properties: Mapping[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the OpenAPI description of such a body."""
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": dict(properties),
-        "additionalProperties": False,
-    }
-    if required:
-        schema["required"] = list(required)
+async def read_json(request: web.Request) -> Any:
+    """Return the body's document. ValueError: it is no JSON."""
+    body = await read_body(request)
+    return await asyncio.to_thread(loads, body) if len(body) > _INLINE_BYTES else loads(body)
+
+
+def described(schema: type[Schema]) -> dict[str, Any]:
+    """Return what the OpenAPI document says of a body that a schema judges."""
     return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+async def read_document(request: web.Request, schema: type[Schema]) -> Mapping[str, Any]:
+    """Return what the schema makes of the body. ApiError 400: no JSON; 422: `details` has each field."""
+    if request.content_type != "application/json":
+        raise ApiError(415, "The body is sent as application/json.")
+    try:
+        document = await read_json(request)
+    except ValueError as error:
+        raise ApiError(400, f"The body is not JSON: {error}.") from None
+    if not isinstance(document, dict):
+        raise ApiError(422, "The body is not a JSON object.")
+    try:
+        loaded: Mapping[str, Any] = schema().load(document)
+    except ValidationError as error:
+        details = list(_details(error.normalized_messages()))
+        raise ApiError(422, _sentence(details), details=details) from None
+    return loaded
+
+
+def wrong_field(field: str, message: str) -> ApiError:
+    details = [{"field": field, "message": message}]
+    return ApiError(422, _sentence(details), details=details)
+
+
+def _sentence(details: list[dict[str, str]]) -> str:
+    first, more = details[0], len(details) - 1
+    where = f"{first['field']}: " if first["field"] else ""
+    return f"The body is wrong: {where}{first['message']}{f' (and {more} more)' if more else ''}"
+
+
+def _details(messages: Any, path: str = "") -> Iterator[dict[str, str]]:
+    if isinstance(messages, Mapping):
+        for name, inner in messages.items():
+            at = path if name == "_schema" else f"{path}.{name}" if path else str(name)
+            yield from _details(inner, at)
+    else:
+        for message in messages if isinstance(messages, list) else [messages]:
+            yield {"field": path, "message": str(message)}

@@ -7,10 +7,17 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.api.answers import json_answer
-from gateway.api.bodies import json_object, object_body
+from gateway.api.bodies import described, read_document
 from gateway.api.contracts import FilesView
 from gateway.api.errors import ApiError
-from gateway.api.file_schemas import CloudList, FileStateAnswer, ReachableAnswer, RemoteFileList
+from gateway.api.file_schemas import (
+    CloudList,
+    FileChoice,
+    FileReplacement,
+    FileStateAnswer,
+    ReachableAnswer,
+    RemoteFileList,
+)
 from gateway.api.files import file_uploads, told
 from gateway.api.keys import GATEWAY
 from gateway.api.queries import NoQuery, UploadQuery
@@ -21,7 +28,6 @@ from gateway.model import UploadProblem
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S: Final = 10.0
-_NAME: Final = {"type": "string", "minLength": 1, "maxLength": 200}
 _SENT: Final = "How the file is after an attempt, or after 10 s: `queued` says that it is still to be sent."
 
 
@@ -82,12 +88,12 @@ async def list_remote(request: web.Request) -> web.Response:
     summary="Have a file sent now",
     description=f"{_SENT} A file that is there as it is here is not sent again.",
     query=UploadQuery,
-    body=object_body({"file": _NAME}, ["file"]),
+    body=described(FileChoice),
     answers={200: FileStateAnswer},
     fails=(404, 408, 409, 413, 415, 503),
 )
 async def upload_file(request: web.Request) -> web.Response:
-    document = await json_object(request, {"file": str})
+    document = await read_document(request, FileChoice)
     return await _send(request, document["file"], "")
 
 
@@ -99,15 +105,12 @@ async def upload_file(request: web.Request) -> web.Response:
     summary="Have a file take the place of one at the target",
     description=f"`remote_id` as `/v1/cloud/files` has it, also of a file that others put there. {_SENT}",
     query=UploadQuery,
-    body=object_body({"file": _NAME, "remote_id": {"type": "string", "minLength": 1}}, ["file", "remote_id"]),
+    body=described(FileReplacement),
     answers={200: FileStateAnswer},
     fails=(404, 408, 409, 413, 415, 503),
 )
 async def update_file(request: web.Request) -> web.Response:
-    document = await json_object(request, {"file": str, "remote_id": str})
-    if not document["remote_id"]:
-        details = [{"field": "remote_id", "message": "is empty"}]
-        raise ApiError(422, "The body is wrong; see details.", details=details)
+    document = await read_document(request, FileReplacement)
     return await _send(request, document["file"], document["remote_id"])
 
 

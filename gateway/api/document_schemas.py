@@ -2,8 +2,7 @@
 
 from marshmallow import Schema, fields, validate
 
-from gateway.api.queries import Closed
-from gateway.api.schemas import text, whole
+from gateway.api.schemas import Closed, text, whole
 from gateway.logs.files import FILE
 
 
@@ -20,6 +19,11 @@ class FaultAnswer(Schema):
     line = whole("From 1.", required=True)
     column = whole("From 1.", required=True)
     message = text("A sentence.", required=True)
+
+
+class DocumentVersion(Closed):
+    filename = text("As `/v1/config` has it.", required=True)
+    backup_filename = text("An earlier version of it, as `/v1/config` has it.", required=True)
 
 
 class VersionAnswer(Schema):

@@ -3,21 +3,20 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from aiohttp import web
 
 from gateway.api.answers import found, json_answer
-from gateway.api.document_schemas import DocumentList, DocumentStoredAnswer, SensorList
+from gateway.api.bodies import described, read_document
+from gateway.api.document_schemas import DocumentList, DocumentStoredAnswer, DocumentVersion, SensorList
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
-from gateway.api.push import read_body
 from gateway.api.queries import NoQuery
 from gateway.api.routing import endpoint
 from gateway.api.tokens import Role
 from gateway.api.uploaded import FIELD, read_uploaded
-from gateway.api.values import loads
 from gateway.controls import DocumentRefused, DocumentStored
 from gateway.sensors import Sensor
 
@@ -49,19 +48,6 @@ _UPLOAD: Final[dict[str, Any]] = {
                 "properties": {FIELD: {"type": "string", "format": "binary"}},
             }
         },
-    },
-}
-_RESTORE: Final[dict[str, Any]] = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["filename", "backup_filename"],
-                "properties": {"filename": {"type": "string"}, "backup_filename": {"type": "string"}},
-                "additionalProperties": False,
-            }
-        }
     },
 }
 
@@ -134,12 +120,13 @@ async def store_document(request: web.Request) -> web.Response:
     tag="config",
     summary="Put an earlier version of a file in its place; it is judged as a new one is",
     query=NoQuery,
-    body=_RESTORE,
+    body=described(DocumentVersion),
     answers={200: DocumentStoredAnswer},
-    fails=(404, 408, 413, 422, 503),
+    fails=(404, 408, 413, 415, 422, 503),
 )
 async def restore_document(request: web.Request) -> web.Response:
-    filename, version = _named(await read_body(request))
+    wanted = await read_document(request, DocumentVersion)
+    filename, version = wanted["filename"], wanted["backup_filename"]
     found("configuration file", filename, {f"{each}.yaml": each for each in _NAMES})
     name = filename.removesuffix(".yaml")
     try:
@@ -211,21 +198,6 @@ async def judged(storing: Awaitable[DocumentStored]) -> DocumentStored:
 
 def _details(refused: DocumentRefused) -> list[dict[str, Any]]:
     return [dataclasses.asdict(fault) for fault in refused.faults]
-
-
-def _named(body: bytes) -> tuple[str, str]:
-    try:
-        document = loads(body)
-    except ValueError as error:
-        raise ApiError(400, f"The body is not JSON: {error}.") from None
-    wanted = ("filename", "backup_filename")
-    if not isinstance(document, Mapping) or document.keys() != set(wanted):
-        raise ApiError(422, 'The body is not {"filename": "...", "backup_filename": "..."}.')
-    texts = [document[name] for name in wanted]
-    if not all(isinstance(text, str) for text in texts):
-        details = [{"field": n, "message": "is no text"} for n in wanted if not isinstance(document[n], str)]
-        raise ApiError(422, "A field is wrong; see details.", details=details)
-    return texts[0], texts[1]
 
 
 def _unknown(name: str) -> ApiError:

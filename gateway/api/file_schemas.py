@@ -2,9 +2,22 @@
 
 from marshmallow import Schema, fields, validate
 
-from gateway.api.schemas import text, whole
+from gateway.api.schemas import Closed, text, whole
 
 _STATES = ["not_uploaded", "updating", "up_to_date", "outdated", "error"]
+
+
+class FileChoice(Closed):
+    file = text("Its name.", required=True, validate=validate.Length(1, 200))
+
+
+class FileReplacement(FileChoice):
+    remote_id = text("Of the file at the target.", required=True, validate=validate.Length(1))
+
+
+class MetadataChange(Closed):
+    pre = fields.Dict(allow_none=True, metadata={"description": "Null, or missing: as it was."})
+    post = fields.Dict(allow_none=True, metadata={"description": "Null, or missing: as it was."})
 
 
 class FileStateAnswer(Schema):

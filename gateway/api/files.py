@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.api.answers import json_answer, stream
-from gateway.api.bodies import json_object, object_body, pieces
+from gateway.api.bodies import described, pieces, read_document
 from gateway.api.contracts import FilesView
 from gateway.api.errors import ApiError, wrong_parameter
 from gateway.api.file_schemas import (
@@ -18,6 +18,7 @@ from gateway.api.file_schemas import (
     FileList,
     FileMetadata,
     FileTaken,
+    MetadataChange,
 )
 from gateway.api.keys import GATEWAY
 from gateway.api.queries import AnalysisQuery, FileNameQuery, NoQuery
@@ -37,7 +38,6 @@ _ANALYSIS: Final[dict[str, Any]] = {
     "(0 to 1), `statistics` (once, of all rows).",
     "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
 }
-_METADATA: Final = {"type": "object", "nullable": True, "description": "Null, or missing: as it was."}
 
 
 @contextlib.contextmanager
@@ -232,13 +232,13 @@ async def show_metadata(request: web.Request) -> web.Response:
     description="Answered once it is committed (of a measurement of this gateway; its file follows) or in "
     "the file. A picture is a parameter with `picture` in its name that holds texts by number.",
     query=NoQuery,
-    body=object_body({"pre": _METADATA, "post": _METADATA}),
+    body=described(MetadataChange),
     answers={204: {"description": "It is kept."}},
     fails=(408, 409, 413, 415, 503),
 )
 async def put_metadata(request: web.Request) -> web.Response:
     files, name = catalogue(request)
-    document = await json_object(request, {"pre": dict, "post": dict}, optional=("pre", "post"))
+    document = await read_document(request, MetadataChange)
     with told():
         await files.put_metadata(name, document.get("pre"), document.get("post"))
     _log.info('file %s: metadata by "%s"', name, request["principal"].name)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.api.answers import found, json_answer
-from gateway.api.checked_bodies import described, read_document, wrong_field
+from gateway.api.bodies import described, read_document, wrong_field
 from gateway.api.contracts import GatewayView
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY

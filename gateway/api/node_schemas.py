@@ -4,8 +4,8 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
-from gateway.api.queries import Closed, limit
-from gateway.api.schemas import Running, text, whole
+from gateway.api.queries import limit
+from gateway.api.schemas import Closed, Running, text, whole
 from gateway.controls import AdcConfiguration
 
 MAC = r"^[0-9A-Fa-f]{2}([-:][0-9A-Fa-f]{2}){5}$"
@@ -13,13 +13,10 @@ _DEVICE = "The STU, by its device; needed where several are configured."
 _LONGEST_NAME = 200
 
 
-class _Closed(Schema):
-    """A body: unknown fields are refused by name."""
+class Meta:
+    """Read by marshmallow."""
 
-    class Meta:
-        """Read by marshmallow."""
-
-        unknown = RAISE
+    unknown = RAISE
 
 
 class StuQuery(Closed):
@@ -90,7 +87,7 @@ def _choice() -> dict[str, Any]:
     }
 
 
-class NodeChoice(_Closed):
+class NodeChoice(Closed):
     """One node, by exactly one of its MAC, name and number."""
 
     mac, name, number = _choice().values()
@@ -101,7 +98,7 @@ class NodeChoice(_Closed):
             raise ValidationError("Name the node by one of mac, name and number.")
 
 
-class Rename(_Closed):
+class Rename(Closed):
     new_name = text("1 to 8 bytes.", required=True, validate=validate.Length(1, 8))
     mac = text(
         "MAC of the node; it is connected for this where none is. Without it: the connected one.",
@@ -123,7 +120,7 @@ class SupplyVoltageAnswer(Schema):
     )
 
 
-class Adc(_Closed):
+class Adc(Closed):
     prescaler = fields.Integer(required=True, strict=True, validate=validate.Range(1, 127))
     acquisition_time = fields.Integer(
         required=True,
@@ -146,7 +143,7 @@ class AdcAnswer(Adc):
     )
 
 
-class SensorMapDocument(_Closed):
+class SensorMapDocument(Closed):
     sensors = fields.List(
         fields.Integer(strict=True, validate=validate.Range(0, 255)),
         required=True,
@@ -155,7 +152,7 @@ class SensorMapDocument(_Closed):
     )
 
 
-class ChannelPlan(_Closed):
+class ChannelPlan(Closed):
     number = fields.Integer(
         required=True,
         strict=True,
@@ -169,7 +166,7 @@ class ChannelPlan(_Closed):
     )
 
 
-class IftPlan(_Closed):
+class IftPlan(Closed):
     channel = fields.Integer(required=True, strict=True, validate=validate.Range(1, 3))
     window_s = fields.Float(required=True, validate=validate.Range(0.005, 1.0))
     raw = fields.Boolean(
@@ -178,7 +175,7 @@ class IftPlan(_Closed):
     )
 
 
-class MeasurementPlan(_Closed):
+class MeasurementPlan(Closed):
     name = text(
         "Part of the file's name; without it the device's.", validate=validate.Length(max=_LONGEST_NAME)
     )
@@ -216,7 +213,7 @@ class MeasurementPlan(_Closed):
     )
 
 
-class PostMetadata(_Closed):
+class PostMetadata(Closed):
     name = text("Name of the measurement; without it the newest that waits for metadata.")
     metadata = fields.Dict(
         required=True,

@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.api.answers import json_answer
+from gateway.api.bodies import read_body
 from gateway.api.devices import device_of
 from gateway.api.errors import ApiError, wrong_parameter
 from gateway.api.line_protocol import WrongLine
@@ -20,7 +21,6 @@ from gateway.api.values import FLAG_NAMES, loads, read
 from gateway.api.windows import MAX_US, MIN_US, instant
 from gateway.controls import Push, PushedSample
 
-BODY_S: Final = 30
 _INLINE_BYTES: Final = 65_536
 _MAX_DETAILS: Final = 20
 _FIELDS: Final = frozenset({"tag", "ts", "value", "status", "type", "flags"})
@@ -122,19 +122,6 @@ def _parser(request: web.Request, push: Push) -> Callable[[bytes], list[PushedSa
             "Samples are sent as application/json, application/x-ndjson or, in line protocol, text/plain.",
         )
     return _ndjson if kind in _NDJSON else _json
-
-
-async def read_body(request: web.Request) -> bytes:
-    """Return the body; 413 beyond its limit, 408 where it does not arrive."""
-    try:
-        async with asyncio.timeout(BODY_S):
-            return await request.read()
-    except TimeoutError:
-        raise ApiError(408, f"The body did not arrive within {BODY_S} s.") from None
-    except ConnectionError:
-        raise
-    except web.RequestPayloadError:
-        raise ApiError(400, "The body is not encoded as its head says.") from None
 
 
 def _json(body: bytes) -> list[PushedSample]:

@@ -1,21 +1,12 @@
 """What `/v1` takes in a query, as marshmallow schemas: they document it and check it."""
 
-from marshmallow import RAISE, Schema, fields, validate
+from marshmallow import fields, validate
 
 from gateway.api.line_protocol import PRECISIONS
-from gateway.api.schemas import text
+from gateway.api.schemas import Closed, text
 from gateway.api.windows import CURSOR_PATTERN, Duration, Instant
 
 _ID_LIST = "Comma-separated."
-
-
-class Closed(Schema):
-    """A query: unknown parameters are refused by name."""
-
-    class Meta:
-        """Read by marshmallow."""
-
-        unknown = RAISE
 
 
 def limit(default: int, most: int) -> fields.Integer:

@@ -5,7 +5,7 @@ Samples themselves never pass through marshmallow: `values.py` writes them.
 
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import RAISE, Schema, fields, validate
 
 
 def text(help: str, **more: Any) -> fields.String:  # noqa: A002
@@ -14,6 +14,15 @@ def text(help: str, **more: Any) -> fields.String:  # noqa: A002
 
 def whole(help: str, **more: Any) -> fields.Integer:  # noqa: A002
     return fields.Integer(metadata={"description": help, "format": "int64"}, **more)
+
+
+class Closed(Schema):
+    """What a client sends, as a query or a body: unknown fields are refused by name."""
+
+    class Meta:
+        """Read by marshmallow."""
+
+        unknown = RAISE
 
 
 class Failure(Schema):
@@ -347,6 +356,10 @@ class Count(Schema):
 
 class Alive(Schema):
     status = text("alive", required=True)
+
+
+class Login(Closed):
+    token = text("As `edge-gateway token make` shows it.", required=True)
 
 
 class SessionAnswer(Schema):

@@ -6,29 +6,14 @@ from aiohttp import web
 
 from gateway.api.answers import json_answer
 from gateway.api.auth import COOKIE, SESSION_S, cookie_is_secure, unauthorized
-from gateway.api.errors import ApiError
+from gateway.api.bodies import described, read_document
 from gateway.api.keys import GUARD
-from gateway.api.push import read_body
 from gateway.api.queries import NoQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import SessionAnswer
+from gateway.api.schemas import Login, SessionAnswer
 from gateway.api.tokens import Role
-from gateway.api.values import loads
 
 _log = logging.getLogger(__name__)
-_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["token"],
-                "properties": {"token": {"type": "string"}},
-                "additionalProperties": False,
-            }
-        }
-    },
-}
 
 
 @endpoint(
@@ -52,22 +37,13 @@ async def show_session(request: web.Request) -> web.Response:
     tag="session",
     summary="Log in: exchange a token for a session cookie",
     query=NoQuery,
-    body=_BODY,
+    body=described(Login),
     answers={200: SessionAnswer},
     fails=(401, 403, 408, 413, 415, 422, 429),
 )
 async def log_in(request: web.Request) -> web.Response:
     secure = cookie_is_secure(request)
-    if request.content_type != "application/json":
-        raise ApiError(415, "The token is sent as application/json.")
-    try:
-        document = loads(await read_body(request))
-    except ValueError as error:
-        raise ApiError(400, f"The body is not JSON: {error}.") from None
-    text = document.get("token") if isinstance(document, dict) and document.keys() == {"token"} else None
-    if not isinstance(text, str):
-        details = [{"field": "token", "message": "is missing, or not a text, or not alone"}]
-        raise ApiError(422, 'The body is not {"token": "..."}.', details=details)
+    text = (await read_document(request, Login))["token"]
     guard = request.app[GUARD]
     token = await guard.login(request, text)
     _log.info('"%s" (%s) logged in from %s', token.name, token.role, request.remote)

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.api.answers import json_answer
-from gateway.api.checked_bodies import described, read_document, wrong_field
+from gateway.api.bodies import described, read_document, wrong_field
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
 from gateway.api.node_schemas import (

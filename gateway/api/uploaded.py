@@ -7,9 +7,9 @@ from typing import Final
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from gateway.api.bodies import BODY_S
 from gateway.api.errors import ApiError
 
-BODY_S: Final = 30
 FIELD: Final = "file"
 _FORM: Final = "multipart/form-data"
 _MOST_PARTS: Final = 10

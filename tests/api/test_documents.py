@@ -476,8 +476,9 @@ async def test_only_versions_of_that_file_are_restored(admin: aiohttp.ClientSess
         assert (await restore(admin, "sensors.yaml", name))[0] == 404
     for filename in ("metadata.yaml", "sensors", "../sensors.yaml", "admin-token"):
         assert (await restore(admin, filename, backup))[0] == 404
+    as_json = {"Content-Type": "application/json"}
     for body in (b"", b"[]", b"{}", b'{"filename": 1, "backup_filename": 2}', b'{"filename": "a"}'):
-        async with admin.put("/v1/config/restore", data=body) as answer:
+        async with admin.put("/v1/config/restore", data=body, headers=as_json) as answer:
             assert answer.status in (400, 422)
 
 

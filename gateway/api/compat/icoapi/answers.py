@@ -1,6 +1,5 @@
 """Failures in ICOapi's shape: `{"detail": "..."}`; of a wrong body a list of `{type, loc, msg, input}`."""
 
-import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,10 +9,9 @@ from aiohttp import web
 from marshmallow import Schema, ValidationError
 
 from gateway.api.answers import json_answer
+from gateway.api.bodies import read_json
 from gateway.api.errors import ApiError, Handler, errors
-from gateway.api.push import read_body
 from gateway.api.sensor_nodes import sentence
-from gateway.api.values import loads
 from gateway.controls import NodeBusy, NodeNotFound, NodeProblem, NotConnected, Unsupported
 from gateway.measurements import MeasurementRefused
 
@@ -66,9 +64,8 @@ async def wrong_bodies(request: web.Request, handler: Handler) -> web.StreamResp
 
 async def read_fields(request: web.Request, schema: type[Schema]) -> dict[str, Any]:
     """Return what a schema makes of the JSON body. WrongBody: `detail` has each field."""
-    body = await read_body(request)
     try:
-        document = await asyncio.to_thread(loads, body) if len(body) > _INLINE_BYTES else loads(body)
+        document = await read_json(request)
     except ValueError as error:
         raise WrongBody([_wrong("json_invalid", ["body"], f"The body is not JSON: {error}.", None)]) from None
     if not isinstance(document, dict):

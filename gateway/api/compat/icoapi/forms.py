@@ -9,8 +9,8 @@ from typing import Final
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from gateway.api.bodies import BODY_S
 from gateway.api.errors import ApiError
-from gateway.api.push import BODY_S
 
 _NO_FORM: Final = (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError)
 """What aiohttp raises over a form that is none."""

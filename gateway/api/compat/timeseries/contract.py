@@ -13,15 +13,15 @@ from aiohttp import web
 
 from gateway.api.answers import json_answer
 from gateway.api.auth import FailedLogins
+from gateway.api.bodies import read_json
 from gateway.api.compat.timeseries.answers import Form, answer, answer_list, failures
 from gateway.api.compat.timeseries.points import Points
 from gateway.api.compat.timeseries.series import Series, SeriesFile, TooManySeries
 from gateway.api.compat.timeseries.users import User, Users
 from gateway.api.contracts import GatewayView
 from gateway.api.errors import ApiError
-from gateway.api.push import read_body
 from gateway.api.settings import POINTS_DEVICE
-from gateway.api.values import loads, read
+from gateway.api.values import read
 from gateway.local_time import instant, local_iso
 from gateway.model import Value
 
@@ -192,11 +192,9 @@ async def _document(request: web.Request, *, may_be_missing: bool = False) -> Ma
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise ApiError(415, "The body is sent as application/json.")
     try:
-        body = await read_body(request)
+        document = await read_json(request)
     except web.HTTPRequestEntityTooLarge:
         raise ApiError(413, f"The body is larger than {MAX_BODY_BYTES // 1024} KiB.") from None
-    try:
-        document = loads(body)
     except ValueError as error:
         raise ApiError(400, f"The body is not JSON: {error}.") from None
     if not isinstance(document, dict):
