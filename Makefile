@@ -12,8 +12,8 @@ MACHINE_PACKAGES = systemd-container mmdebstrap debhelper python3-pip lintian $(
 	qemu-system-x86 qemu-utils qemu-user-static busybox-static kmod cpio e2fsprogs
 BUILD_PACKAGES = debhelper python3-pip
 IMAGE_PACKAGES = buildah dpkg-dev
-LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --only-binary :all: \
-	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
+	--only-binary :all: --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .PHONY: demo test lint check bench chaos deb image machine-test lock clean
 

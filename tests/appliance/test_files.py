@@ -100,6 +100,14 @@ def test_a_lock_names_hashes_and_no_host(file: str) -> None:
         assert "--hash=sha256:" in block, block.split("\n")[0]
 
 
+def test_each_library_is_of_one_version_for_every_python() -> None:
+    """`pip download --python-version` judges markers by the Python that runs it, not by that one."""
+    lock = (ROOT / "debian" / "requirements.lock").read_text()
+    names = re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)
+    assert len(names) == len(set(names)) > 20
+    assert not re.findall(r"^.*python_full_version >.*$", lock, re.MULTILINE)
+
+
 def test_every_component_stands_in_the_copyright_file_with_its_licence() -> None:
     text = (ROOT / "debian" / "copyright").read_text()
     paragraphs = [dict(re.findall(r"^(\w+): (.*)$", each, re.MULTILINE)) for each in text.split("\n\n")]

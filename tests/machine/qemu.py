@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,18 @@ _UNNEEDED = (
     "modprobe@dm_mod.service", "modprobe@efi_pstore.service", "modprobe@fuse.service",
     "modprobe@loop.service",
 )  # fmt: skip
-_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "ext4", "crc32c_generic")
+_MODULES = (
+    "virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "ext4", "crc32c_generic", "can_raw", "vcan"
+)  # fmt: skip
+VCAN = "vcan0"
+"""A CAN bus on which nobody speaks."""
 _INIT = f"""\
 #!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 while read module; do insmod /modules/$module; done < /modules/order
 while [ ! -b /dev/vda ]; do sleep 0.05; done
 ip addr add {_GUEST}/24 dev eth0; ip link set eth0 up; ip route add default via {HOST}
+ip link add {VCAN} type vcan; ip link set {VCAN} up
 mount -t ext4 /dev/vda /root
 mount --move /dev /root/dev; umount /proc /sys
 exec switch_root /root /sbin/init
@@ -57,18 +63,16 @@ def why_not() -> str:
     return ""
 
 
-def kernel(kind: str = "", modules: Sequence[str] = _MODULES, init: str = _INIT) -> tuple[Path, Path]:
-    """Return Debian's stock kernel and an initrd, made where they are not there yet.
-
-    Unless it is of another kind, the initrd mounts the disk.
-    """
+def kernel(modules: Sequence[str] = _MODULES, init: str = _INIT) -> tuple[Path, Path]:
+    """Return Debian's stock kernel and an initrd that mounts the disk, made where they are not there."""
     depends = subprocess.run(
         ["apt-cache", "depends", "linux-image-amd64"], check=True, capture_output=True, text=True
     )
     (name,) = [line.split()[1] for line in depends.stdout.splitlines() if "Depends: linux-image" in line]
-    folder = ROOTS / f"{name}{kind}"
+    name_of_both = f"{name}-{zlib.crc32(repr((modules, init)).encode()):08x}"
+    folder = ROOTS / name_of_both
     if not folder.is_dir():
-        draft = ROOTS / f".{name}{kind}"
+        draft = ROOTS / f".{name_of_both}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         subprocess.run(
@@ -117,6 +121,13 @@ def disk_of(root: Path, file: Path) -> None:
     # Nothing is left for the kernel to initialise later.
     options = "lazy_itable_init=0,lazy_journal_init=0"
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "-E", options, "-d", root, file], check=True)
+
+
+def patient(root: Path) -> None:
+    """Let the service take its time: a start takes more than a minute where others want the processor too."""
+    folder = root / "etc/systemd/system/edge-gateway.service.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "emulated.conf").write_text("[Service]\nTimeoutStartSec=300\n")
 
 
 class Refused(Exception):

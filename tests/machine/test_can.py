@@ -48,7 +48,7 @@ pytestmark = [
 
 
 def test_real_can(tmp_path: Path) -> None:
-    vmlinuz, initrd = qemu.kernel("-can", _MODULES, _INIT)
+    vmlinuz, initrd = qemu.kernel(_MODULES, _INIT)
     script = REPOSITORY / "tests" / "machine" / "can_guest.sh"
     (tmp_path / "run.sh").write_text(f"exec sh {script} {sys.executable} {REPOSITORY} /out\n")
     command = (
