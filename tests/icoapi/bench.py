@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from gateway.api.compat import icoapi
 from gateway.api.server import serve
 from gateway.api.settings import HttpSettings, IcoapiSettings
 from gateway.api.tokens import Role
-from gateway.controls import SensorNodes
+from gateway.controls import Push, PushedSample, SensorNodes
 from gateway.model import Device
 from gateway.protocols import icotronic
 from tests.api.plant import Plant, plant
@@ -149,3 +150,47 @@ async def contract(folder: Path, **settings: Any) -> AsyncIterator[Contract]:
             serving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await serving
+
+
+@contextlib.asynccontextmanager
+async def busy(ico: Contract) -> AsyncIterator[None]:
+    """Others push samples, look on at everything, and ask rightly and wrongly."""
+    push = ico.plant.devices["box"].control(Push)
+    assert push is not None
+    counts = dict.fromkeys(("stored", "asked", "wrong"), 0)
+    refusals = (409, 502)  # of what a test does to the STU: a second one, or none that answers
+
+    async def send() -> None:
+        for start in itertools.count(0, 200):
+            await push.push([PushedSample("a", n, n) for n in range(start, start + 200)])
+            counts["stored"] += 200
+            await asyncio.sleep(0.02)
+
+    async def ask() -> None:
+        while True:
+            async with ico.client.get("/api/v1/state") as answer:
+                counts["asked"] += answer.status == 200
+                assert answer.status in (200, *refusals)
+            async with ico.client.put("/api/v1/sth/write-adc", json={"prescaler": 0}) as answer:
+                counts["wrong"] += answer.status == 422
+                assert answer.status in (422, *refusals)
+            await asyncio.sleep(0.02)
+
+    async def look() -> None:
+        for path in itertools.cycle(("/measurement/stream", "/state")):
+            with contextlib.suppress(aiohttp.WSServerHandshakeError):
+                async with ico.socket(path) as socket:
+                    with contextlib.suppress(TimeoutError):
+                        await socket.receive(timeout=0.2)
+                    if path == "/state":
+                        await socket.send_str("{")
+            await asyncio.sleep(0.02)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in (send(), ask(), ask(), look(), look())]
+        try:
+            await until(lambda: all(counts.values()))
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -1,16 +1,12 @@
-"""ICOapi's contract as a whole: that every operation is there, and that it holds under load."""
+"""ICOapi's contract as a whole: that every operation is there, and what a client does with them."""
 
 import asyncio
-import contextlib
-import itertools
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 
 from gateway.api.compat.icoapi.contract import contract
 from gateway.api.settings import HttpSettings, IcoapiSettings
-from gateway.controls import Push, PushedSample
 from tests.icoapi import shapes
 from tests.icoapi.bench import Contract
 from tests.icoapi.shapes import check
@@ -52,67 +48,27 @@ async def test_all_43_operations_and_3_sockets_are_there(ico: Contract) -> None:
     assert there == {(method, f"/api/v1{path}") for method, path in wanted}
 
 
-@contextlib.asynccontextmanager
-async def busy(ico: Contract) -> AsyncIterator[None]:
-    """Others push samples, look on at everything, and ask rightly and wrongly."""
-    push = ico.plant.devices["box"].control(Push)
-    assert push is not None
-    counts = dict.fromkeys(("stored", "asked", "wrong"), 0)
-
-    async def send() -> None:
-        for start in itertools.count(0, 200):
-            await push.push([PushedSample("a", n, n) for n in range(start, start + 200)])
-            counts["stored"] += 200
-            await asyncio.sleep(0.02)
-
-    async def ask() -> None:
-        while True:
-            await ico.ask("GET", "/state")
-            counts["asked"] += 1
-            await ico.ask("PUT", "/sth/write-adc", {"prescaler": 0}, status=422)
-            counts["wrong"] += 1
-            await asyncio.sleep(0.02)
-
-    async def look() -> None:
-        for path in itertools.cycle(("/measurement/stream", "/state")):
-            async with ico.socket(path) as socket:
-                with contextlib.suppress(TimeoutError):
-                    await socket.receive(timeout=0.2)
-                if path == "/state":
-                    await socket.send_str("{")
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(each) for each in (send(), ask(), ask(), look(), look())]
-        try:
-            yield
-            assert all(counts.values()), counts
-        finally:
-            for task in tasks:
-                task.cancel()
-
-
-async def test_it_holds_under_load(ico: Contract) -> None:
-    """What a client does from the search to the file, all of it while others keep the gateway busy."""
-    async with busy(ico):
-        check(await ico.ask("GET", "/sth"), [shapes.NODE])
-        await connect(ico)
-        assert await ico.ask("PUT", "/sth/write-adc", ADC) is None
-        check(await ico.ask("GET", "/sth/read-adc"), shapes.ADC)
-        check(await ico.ask("GET", "/sth/supply-voltage"), shapes.VOLTAGE)
-        async with ico.socket("/measurement/stream") as socket:
-            begun = await ico.ask("POST", "/measurement/start", instructions(1, 2, 3, time=2))
-            check(begun, shapes.STARTED)
-            points = []
-            async with asyncio.timeout(60):
-                while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
-                    check(message.json(), [shapes.POINT])
-                    points += [point["counter"] for point in message.json() if point["counter"] is not None]
-        done = await ico.plant.measurements.finished(begun["data"]["name"])
-        assert points == [n % 256 for n in range(done.received)] and done.loss == 0 and done.received > 1000
-        check(await ico.ask("GET", "/files"), shapes.FILES)
-        check(await ico.ask("GET", f"/files/analyze/meta/{done.file}"), shapes.PARSED)
-        assert await ico.ask("PUT", "/sth/disconnect") is None
-        said = await ico.ask("PUT", "/sth/rename", {"mac_address": MAC_OF[SPINDLE], "new_name": "Mill"})
-        check(said, shapes.RENAMED)
-        assert await ico.ask("PUT", "/stu/reset") is None
-        check(await ico.ask("GET", "/config/backup"), shapes.BACKUP)
+async def test_from_the_search_to_the_file(ico: Contract) -> None:
+    """What a client does, one after the other."""
+    check(await ico.ask("GET", "/sth"), [shapes.NODE])
+    await connect(ico)
+    assert await ico.ask("PUT", "/sth/write-adc", ADC) is None
+    check(await ico.ask("GET", "/sth/read-adc"), shapes.ADC)
+    check(await ico.ask("GET", "/sth/supply-voltage"), shapes.VOLTAGE)
+    async with ico.socket("/measurement/stream") as socket:
+        begun = await ico.ask("POST", "/measurement/start", instructions(1, 2, 3, time=2))
+        check(begun, shapes.STARTED)
+        points = []
+        async with asyncio.timeout(60):
+            while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+                check(message.json(), [shapes.POINT])
+                points += [point["counter"] for point in message.json() if point["counter"] is not None]
+    done = await ico.plant.measurements.finished(begun["data"]["name"])
+    assert points == [n % 256 for n in range(done.received)] and done.loss == 0 and done.received > 1000
+    check(await ico.ask("GET", "/files"), shapes.FILES)
+    check(await ico.ask("GET", f"/files/analyze/meta/{done.file}"), shapes.PARSED)
+    assert await ico.ask("PUT", "/sth/disconnect") is None
+    said = await ico.ask("PUT", "/sth/rename", {"mac_address": MAC_OF[SPINDLE], "new_name": "Mill"})
+    check(said, shapes.RENAMED)
+    assert await ico.ask("PUT", "/stu/reset") is None
+    check(await ico.ask("GET", "/config/backup"), shapes.BACKUP)
