@@ -193,7 +193,7 @@ def test_every_type_takes_part(name: str) -> None:
 
 
 def forget() -> None:
-    for cached in (datavalues._shape, datavalues._mask, variant_module._element):
+    for cached in (datavalues._fixed, datavalues._mask, variant_module._element):
         cached.cache_clear()
 
 
@@ -206,6 +206,17 @@ def test_the_mutant_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         selftest._decoding()
     monkeypatch.undo()
     forget()
+
+
+def test_what_a_mad_server_has_kept_is_bounded() -> None:
+    """Each byte as encoding mask and as type once made 32,768 entries, 15 MB."""
+    forget()
+    for mask in range(256):
+        for kind in range(256):
+            for keyed in (False, True):
+                data = bytes(4 * keyed) + bytes((mask, kind)) + bytes(62)
+                decode_at_once(data, 0, len(data), 1, keyed=keyed)
+    assert datavalues._fixed.cache_info().currsize <= 2 * (32 * len(variant_module.FIXED) + 32)
 
 
 def test_picoseconds_as_the_standard_says() -> None:

@@ -285,5 +285,5 @@ async def test_the_mutant_holds_the_loop(
     """Without the bound on what is decoded in the loop a value holds it, and the watch sees that."""
     for module in (datavalues, variants):
         monkeypatch.setattr(module, "AT_ONCE", 10**9)
-    watch = await asked_for("small variants", 3, tmp_path, free_port, capture)
+    watch = await asked_for("diagnostics", 5, tmp_path, free_port, capture)
     assert watch.stall_s >= MOST_STALL_S

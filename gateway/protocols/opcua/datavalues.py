@@ -91,13 +91,17 @@ class _Mask(NamedTuple):
     """Status and time after a text."""
 
 
-@cache
 def _shape(mask: int, kind: int, *, keyed: bool) -> _Shape | None:
-    typed = bool(mask & _VALUE)
-    if typed and kind not in FIXED:
-        return None
-    one = "I" * keyed + "x" + ("x" + FIXED[kind] if typed else "") + _rest(mask)
-    return _Shape(typed, bool(mask & _STATUS), mask & _SOURCE or mask & _SERVER, struct.Struct("<" + one))
+    if not mask & _VALUE:
+        return _fixed(mask, None, keyed)
+    return _fixed(mask, FIXED[kind], keyed) if kind in FIXED else None
+
+
+@cache  # 800 at most: what no device sends is not asked for
+def _fixed(mask: int, form: str | None, keyed: bool) -> _Shape:  # in the key of the cache
+    one = "I" * keyed + "x" + (f"x{form}" if form else "") + _rest(mask)
+    time = mask & _SOURCE or mask & _SERVER
+    return _Shape(form is not None, bool(mask & _STATUS), time, struct.Struct("<" + one))
 
 
 @lru_cache(maxsize=32)
@@ -108,11 +112,11 @@ def _many(one: str) -> tuple[struct.Struct, ...]:
 
 @cache
 def _mask(mask: int, *, keyed: bool) -> _Mask | None:
-    shapes = [_shape(mask, kind, keyed=keyed) for kind in range(256)]
-    first = next(filter(None, shapes))
-    if not first.typed:
+    if not mask & _VALUE:
         return None
-    return _Mask(first, tuple(shape and shape.one for shape in shapes), struct.Struct("<" + _rest(mask)))
+    shapes = {kind: _fixed(mask, form, keyed) for kind, form in FIXED.items()}
+    ones = tuple(shapes[kind].one if kind in shapes else None for kind in range(256))
+    return _Mask(shapes[1], ones, struct.Struct("<" + _rest(mask)))
 
 
 def _rest(mask: int) -> str:
