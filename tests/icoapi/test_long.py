@@ -1,0 +1,61 @@
+"""Defect 13 of ICOapi through its contract: memory grew by a gigabyte an hour of measurement.
+
+The node sends four times as fast as its default. MEASURED_FRAMES=5714286 for the frames of half an hour.
+"""
+
+import asyncio
+import os
+import sys
+import time
+
+import aiohttp
+import pytest
+
+from tests.icoapi.bench import Contract, until
+from tests.icoapi.test_contract_nodes import ADC, connect, measuring
+from tests.measurements.machine import rss_mb
+
+FRAMES = int(os.environ.get("MEASURED_FRAMES", "60000"))
+FAST = ADC | {"oversampling_rate": 16}
+MOST_GROWTH_MB = 10
+
+pytestmark = [
+    pytest.mark.timeout(60 + FRAMES // 1000),
+    pytest.mark.parametrize("ico", ["bare"], indirect=True),
+]
+
+
+async def grown_mb(ico: Contract, kept: list[str] | None = None) -> float:
+    """Measure with a client at the stream; return how much memory grew over the last three quarters."""
+    await connect(ico)
+    began, points, rss = time.monotonic(), 0, [0.0]
+    async with ico.socket("/measurement/stream") as socket:
+        async with measuring(ico, adc=FAST) as name:
+            found = ico.plant.measurements.find(name)
+            assert found is not None
+            while found.received < FRAMES:
+                message = await socket.receive(timeout=30)
+                points += message.data.count('"counter"')
+                if kept is not None:
+                    kept.append(message.data)
+                if found.received >= FRAMES // 4:
+                    rss.append(await asyncio.to_thread(rss_mb))
+        while (await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+            pass
+    done = await ico.plant.measurements.finished(name)
+    grown = max(rss) - rss[1]
+    sys.stdout.write(
+        f"{done.received} frames in {time.monotonic() - began:.0f} s, {done.loss:.2%} lost, {points} points "
+        f"streamed: {rss[1]:.1f} MB after a quarter, at most {max(rss):.1f} MB\n"
+    )
+    assert done.received >= FRAMES and done.loss == 0 and points > FRAMES
+    await until(lambda: done.state == "written", 60 + FRAMES / 10_000)
+    return grown
+
+
+async def test_13_memory_is_flat_over_half_an_hour(ico: Contract) -> None:
+    assert await grown_mb(ico) < MOST_GROWTH_MB
+
+
+async def test_13_what_is_kept_is_seen(ico: Contract) -> None:
+    assert await grown_mb(ico, []) > MOST_GROWTH_MB
