@@ -16,7 +16,7 @@ from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.config import ConfigProblems, Loaded, load_or_last_good, take
-from gateway.controls import Certificates
+from gateway.controls.certificates import Certificates
 from gateway.delivered import remember_store
 from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder

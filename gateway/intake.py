@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.clock import Clock
-from gateway.controls import Channel, NotPollable
+from gateway.controls.devices import Channel, NotPollable
 from gateway.model import Batch, BatchListener, Gap, RunRecord, Sample, Ticket
 from gateway.own_time import OwnTime
 from gateway.store import Store
@@ -241,7 +241,7 @@ class DeviceSession:
         return self.store.series_of(self.id, self._configured)
 
     def control(self, contract: type[C]) -> C | None:
-        """Return what the live session offers of that contract (controls.py), or None."""
+        """Return what the live session offers of that contract (gateway.controls), or None."""
         return next((c for c in self._controls if isinstance(c, contract)), None)
 
     async def poll(self) -> tuple[int, asyncio.Future[RunRecord]]:

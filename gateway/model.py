@@ -317,7 +317,7 @@ class Link(Surroundings, Protocol):
         """Say how the device is: "running", "degraded", "waiting for trust"... with a sentence."""
 
     def offer(self, *controls: object) -> AbstractContextManager[None]:
-        """Publish, while entered, what the API may ask of the live session (see controls.py)."""
+        """Publish, while entered, what the API may ask of the live session (see gateway.controls)."""
 
 
 class ProtocolModule(Protocol):

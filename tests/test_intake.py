@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.controls import Channel, NotPollable
+from gateway.controls.devices import Channel, NotPollable
 from gateway.intake import DeviceSession
 from gateway.model import Batch, DeviceProblem, Gap, Sample
 from gateway.own_time import OwnTime

@@ -13,7 +13,7 @@ from gateway.api.queries import NoQuery, TrustQuery
 from gateway.api.routing import endpoint
 from gateway.api.schemas import CertificateList
 from gateway.api.tokens import Role
-from gateway.controls import Certificates
+from gateway.controls.certificates import Certificates
 
 _log = logging.getLogger(__name__)
 _DER: Final[dict[str, Any]] = {

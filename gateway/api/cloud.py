@@ -23,7 +23,7 @@ from gateway.api.keys import GATEWAY
 from gateway.api.queries import NoQuery, UploadQuery
 from gateway.api.routing import endpoint
 from gateway.api.tokens import Role
-from gateway.controls import RemoteFile
+from gateway.controls.files import RemoteFile
 from gateway.model import UploadProblem
 
 _log = logging.getLogger(__name__)

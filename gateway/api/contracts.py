@@ -8,7 +8,9 @@ from typing import Protocol, TypeVar
 
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
-from gateway.controls import Certificates, Documents, FileState, Reachable, RemoteFile
+from gateway.controls.certificates import Certificates
+from gateway.controls.documents import Documents
+from gateway.controls.files import FileState, Reachable, RemoteFile
 from gateway.logs import Logs
 from gateway.measurements import Catalogue, Measurements
 from gateway.model import BatchListener, Quarantined, RunRecord
@@ -48,7 +50,7 @@ class DeviceView(Protocol):
         """Since when nothing is heard (wall, microseconds) and why; no gap record yet."""
 
     def control(self, contract: type[C]) -> C | None:
-        """Return what the live session offers under this contract of controls.py, if anything now."""
+        """Return what the live session offers under this contract of gateway.controls, if anything now."""
 
     async def poll(self) -> tuple[int, "asyncio.Future[RunRecord]"]:
         """Ask for a poll, joining one that is pending or running. NotPollable where that cannot be."""

@@ -16,7 +16,17 @@ from gateway.api.routing import endpoint
 from gateway.api.schemas import DeviceDetail, DeviceList, NodeList, PollAnswer, ScanAnswer
 from gateway.api.tokens import Role
 from gateway.api.values import carry, last_row
-from gateway.controls import Browse, Channel, HeardId, Node, NotPollable, Push, Scan, TagState, TagStates
+from gateway.controls.devices import (
+    Browse,
+    Channel,
+    HeardId,
+    Node,
+    NotPollable,
+    Push,
+    Scan,
+    TagState,
+    TagStates,
+)
 from gateway.model import DeviceProblem
 from gateway.store import Store
 

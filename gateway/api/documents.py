@@ -17,7 +17,7 @@ from gateway.api.queries import NoQuery
 from gateway.api.routing import endpoint
 from gateway.api.tokens import Role
 from gateway.api.uploaded import FIELD, read_uploaded
-from gateway.controls import DocumentRefused, DocumentStored
+from gateway.controls.documents import DocumentRefused, DocumentStored
 from gateway.sensors import Sensor
 
 _log = logging.getLogger(__name__)

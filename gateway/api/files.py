@@ -25,7 +25,7 @@ from gateway.api.queries import AnalysisQuery, FileNameQuery, NoQuery
 from gateway.api.ranges import send_file
 from gateway.api.routing import endpoint
 from gateway.api.tokens import Role
-from gateway.controls import FileState
+from gateway.controls.files import FileState
 from gateway.measurements import Catalogue, FileMissing, FileUnfit, LocalFile, MeasurementRefused
 
 _log = logging.getLogger(__name__)

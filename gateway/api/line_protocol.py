@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from gateway.api.windows import MAX_US, MIN_US
-from gateway.controls import PushedSample
+from gateway.controls.devices import PushedSample
 from gateway.model import Value
 
 PRECISIONS: Final = {

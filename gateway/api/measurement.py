@@ -26,7 +26,7 @@ from gateway.api.routing import endpoint
 from gateway.api.sensor_nodes import refusals, sentence, unit_of
 from gateway.api.sth import adc_of, adc_row
 from gateway.api.tokens import Role
-from gateway.controls import DocumentRefused
+from gateway.controls.documents import DocumentRefused
 from gateway.measurements import Channel, IftRequest, Measurement, MeasurementRefused, Plan
 from gateway.measurements.plan import Channels, to_json
 from gateway.sensors import SensorLibrary

@@ -6,7 +6,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, validate, valida
 
 from gateway.api.queries import limit
 from gateway.api.schemas import Closed, Running, text, whole
-from gateway.controls import AdcConfiguration
+from gateway.controls.sensor_nodes import AdcConfiguration
 
 MAC = r"^[0-9A-Fa-f]{2}([-:][0-9A-Fa-f]{2}){5}$"
 _DEVICE = "The STU, by its device; needed where several are configured."

@@ -19,7 +19,7 @@ from gateway.api.schemas import Pushed
 from gateway.api.tokens import Role
 from gateway.api.values import FLAG_NAMES, loads, read
 from gateway.api.windows import MAX_US, MIN_US, instant
-from gateway.controls import Push, PushedSample
+from gateway.controls.devices import Push, PushedSample
 
 _INLINE_BYTES: Final = 65_536
 _MAX_DETAILS: Final = 20

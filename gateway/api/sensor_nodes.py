@@ -10,7 +10,7 @@ from gateway.api.answers import found
 from gateway.api.contracts import DeviceView, GatewayView
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
-from gateway.controls import (
+from gateway.controls.sensor_nodes import (
     NodeBusy,
     NodeNotFound,
     NodeProblem,

@@ -27,7 +27,7 @@ from gateway.api.node_schemas import (
 from gateway.api.routing import endpoint
 from gateway.api.sensor_nodes import nodes_of, refusals, refuse_while_measuring, unit_of
 from gateway.api.tokens import Role
-from gateway.controls import AdcConfiguration, ConnectedNode, SensorNodes
+from gateway.controls.sensor_nodes import AdcConfiguration, ConnectedNode, SensorNodes
 
 _FAILS = (404, 409, 502, 503)
 _BODY_FAILS = (*_FAILS, 408, 413, 415, 422)

@@ -14,7 +14,7 @@ from gateway.api.queries import NoQuery
 from gateway.api.routing import endpoint
 from gateway.api.sensor_nodes import nodes_of, refusals, refuse_while_measuring, unit_of, units
 from gateway.api.tokens import Role
-from gateway.controls import SensorNodes
+from gateway.controls.sensor_nodes import SensorNodes
 
 
 def stu_row(gateway: GatewayView, device: DeviceView) -> dict[str, Any]:

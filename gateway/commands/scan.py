@@ -15,7 +15,7 @@ from gateway.model import GatewayError, Value
 from gateway.places import CONFIG
 
 if TYPE_CHECKING:
-    from gateway.controls import HeardId
+    from gateway.controls.devices import HeardId
     from gateway.protocols.can import Settings
     from gateway.protocols.can.census import Census
     from gateway.protocols.can.database import Database, Message

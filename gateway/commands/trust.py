@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.commands.arguments import Commands, with_state
-from gateway.controls import CertificateEntry
+from gateway.controls.certificates import CertificateEntry
 from gateway.model import GatewayError
 
 

@@ -16,7 +16,7 @@ from gateway.config.quantities import scalar_type
 from gateway.config.reading import INVALID
 from gateway.config.secret_reference import resolve
 from gateway.config.yaml_source import Entry, MapNode, Node, RefusedNode, ScalarNode
-from gateway.controls import DocumentRefused
+from gateway.controls.documents import DocumentRefused
 from gateway.documents.reading import Header, Source, is_null, parse, within
 from gateway.documents.secret_files import REFERENCE
 from gateway.settings import Secret, Settings, setting

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.clock import Clock
 from gateway.config import UploadConfig
-from gateway.controls import (
+from gateway.controls.documents import (
     DocumentHeader,
     DocumentInfo,
     DocumentRefused,

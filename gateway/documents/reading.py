@@ -14,7 +14,7 @@ from gateway.config.quantities import scalar_type
 from gateway.config.reading import INVALID, At, Reader
 from gateway.config.shapes import Shape, Text, group_of
 from gateway.config.yaml_source import ListNode, MapNode, Node, ScalarNode, parse_bytes
-from gateway.controls import DocumentHeader, DocumentRefused, Fault
+from gateway.controls.documents import DocumentHeader, DocumentRefused, Fault
 from gateway.settings import Settings, setting
 
 MOST_FAULTS: Final = 100

@@ -4,7 +4,7 @@ import logging
 from typing import NamedTuple
 
 from gateway.clock import Clock
-from gateway.controls import FileState, Reachable, RemoteFile
+from gateway.controls.files import FileState, Reachable, RemoteFile
 from gateway.forward.status import FilesStatus
 from gateway.model import UploadProblem
 from gateway.store.file_queue import CHANGED, GONE, FileRow

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, TypeVar
 
-from gateway.controls import FileState, Reachable, RemoteFile, RemoteFiles
+from gateway.controls.files import FileState, Reachable, RemoteFile, RemoteFiles
 from gateway.forward.file_book import FileBook, seen
 from gateway.forward.gate import TURN_S, Gate
 from gateway.forward.local_file import hashed, look_of, opened

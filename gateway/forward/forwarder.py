@@ -100,7 +100,7 @@ class Forwarder:
         return str(getattr(self._settings, "manage_url", None) or "")
 
     def control(self, contract: type[C]) -> C | None:
-        """Return what the open target offers under this contract of controls.py, if anything now."""
+        """Return what the open target offers under this contract of gateway.controls, if anything now."""
         offered = self._outlet.controls if self._outlet else ()
         return next((control for control in offered if isinstance(control, contract)), None)
 

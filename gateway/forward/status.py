@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gateway.controls import Reachable
+from gateway.controls.files import Reachable
 
 
 @dataclass(frozen=True, slots=True)

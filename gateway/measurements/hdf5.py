@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gateway.controls import StreamFrames
+from gateway.controls.sensor_nodes import StreamFrames
 from gateway.measurements.metadata import POST, PRE, parted
 from gateway.measurements.plan import Conversion, FrameCount, columns, conversions
 from gateway.measurements.record import Measurement

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateway.controls import AdcConfiguration, StreamFrames
+from gateway.controls.sensor_nodes import AdcConfiguration, StreamFrames
 from gateway.measurements.ift import IftRequest
 from gateway.model import GatewayError
 from gateway.sensors import RAW, Sensor

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateway.controls import AdcConfiguration
+from gateway.controls.sensor_nodes import AdcConfiguration
 from gateway.measurements import plan
 from gateway.measurements.plan import Channels, loss
 

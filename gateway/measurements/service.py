@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from gateway.clock import Clock
-from gateway.controls import AdcConfiguration, NodeProblem, Recording, SensorNodes, Stream
+from gateway.controls.sensor_nodes import AdcConfiguration, NodeProblem, Recording, SensorNodes, Stream
 from gateway.measurements import metadata as meta
 from gateway.measurements import names
 from gateway.measurements.finishing import CHILD, FileProblem, Finisher

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 
 from gateway.clock import Clock
-from gateway.controls import Recording, Stream, StreamFrames
+from gateway.controls.sensor_nodes import Recording, Stream, StreamFrames
 from gateway.measurements.ift import Ift, IftRequest
 from gateway.measurements.live import Ended, IftValues, LiveFrames, Loss, Taps
 from gateway.measurements.plan import FrameCount, Plan, columns, conversions, loss

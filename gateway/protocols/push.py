@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.controls import PushedSample
+from gateway.controls.devices import PushedSample
 from gateway.model import Batch, Device, DeviceProblem, Link, Receipt, Run
 from gateway.scaling import Scaling
 from gateway.settings import Settings as Group

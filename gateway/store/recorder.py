@@ -8,7 +8,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from gateway.clock import Clock
-from gateway.controls import StreamFrames
+from gateway.controls.sensor_nodes import StreamFrames
 from gateway.store.budget import MemoryBudget
 from gateway.store.codec import BlockHeader, Kind
 from gateway.store.outbox import Transaction

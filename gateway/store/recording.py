@@ -11,7 +11,7 @@ from array import array
 from dataclasses import replace
 from typing import NamedTuple
 
-from gateway.controls import StreamFrames
+from gateway.controls.sensor_nodes import StreamFrames
 from gateway.store.codec import BlockHeader, Kind, seal, unseal
 from gateway.store.columns import CorruptBlock, Source, decode_ints, encode_times
 

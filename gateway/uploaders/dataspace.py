@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.clock import Clock
-from gateway.controls import RemoteFile
+from gateway.controls.files import RemoteFile
 from gateway.model import Encoding, OutgoingFile, Outlet, Refusal, StoredFile, Unit, UploadProblem
 from gateway.settings import Secret, setting
 from gateway.uploaders.account import Account

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
-from gateway.controls import RemoteFile
+from gateway.controls.files import RemoteFile
 from gateway.model import UploadProblem
 from gateway.uploaders.account import Account
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Role, Tokens
 from gateway.clock import SystemClock
-from gateway.controls import Node, NodePage, TagAbout, TagState
+from gateway.controls.devices import Node, NodePage, TagAbout, TagState
 from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
 from gateway.intake import DeviceSession

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from gateway.api.tokens import Role
-from gateway.controls import DocumentRefused
+from gateway.controls.documents import DocumentRefused
 from gateway.documents import Documents, dataspace, metadata, sensors
 from gateway.documents.kinds import KINDS
 from gateway.documents.reading import parse

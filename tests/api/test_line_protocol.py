@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.line_protocol import WrongLine, samples
-from gateway.controls import PushedSample
+from gateway.controls.devices import PushedSample
 from gateway.model import Flag
 from tests.api.plant import Plant
 

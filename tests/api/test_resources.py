@@ -12,7 +12,7 @@ import pytest
 
 from gateway.api.schemas import StoreAnswer
 from gateway.api.tokens import Role
-from gateway.controls import Channel
+from gateway.controls.devices import Channel
 from gateway.forward import Forwarder
 from gateway.model import Batch, Gap
 from gateway.supervise import Backoff

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.controls import PushedSample
+from gateway.controls.devices import PushedSample
 from tests.api.plant import Plant
 
 T0 = 1_763_690_000_000_000

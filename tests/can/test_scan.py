@@ -19,7 +19,7 @@ from gateway.api.settings import HttpSettings
 from gateway.api.tokens import Role
 from gateway.canbus import EXTENDED, REMOTE, Frames
 from gateway.config import load
-from gateway.controls import HeardId
+from gateway.controls.devices import HeardId
 from gateway.model import Device
 from gateway.protocols import can
 from gateway.protocols.can.census import Census

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.clock import SystemClock
-from gateway.controls import StreamFrames
+from gateway.controls.sensor_nodes import StreamFrames
 from gateway.model import Batch, Sample, Value
 from gateway.store import Store, StoreSettings
 from gateway.store.recording import decode_part, name_of

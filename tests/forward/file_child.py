@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.clock import SystemClock
-from gateway.controls import RemoteFile
+from gateway.controls.files import RemoteFile
 from gateway.forward import files
 from gateway.settings import Secret
 from gateway.store import Store, StoreSettings

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.clock import SystemClock
-from gateway.controls import FileState
+from gateway.controls.files import FileState
 from gateway.forward import FileLane, Forwarder
 from gateway.model import GatewayError
 from gateway.store import Store

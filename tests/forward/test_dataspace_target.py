@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.controls import RemoteFiles
+from gateway.controls.files import RemoteFiles
 from gateway.model import Batch, Encoding, Outlet, Sample, SeriesInfo, Unit, UploadProblem
 from gateway.settings import Secret
 from gateway.store import Store

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.controls import RemoteFile
+from gateway.controls.files import RemoteFile
 from gateway.forward import FileLane
 from gateway.forward import files as files_module
 from gateway.model import UploadProblem

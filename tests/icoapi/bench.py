@@ -16,7 +16,8 @@ from gateway.api.compat import icoapi
 from gateway.api.server import serve
 from gateway.api.settings import HttpSettings, IcoapiSettings
 from gateway.api.tokens import Role
-from gateway.controls import Push, PushedSample, SensorNodes
+from gateway.controls.devices import Push, PushedSample
+from gateway.controls.sensor_nodes import SensorNodes
 from gateway.model import Device
 from gateway.protocols import icotronic
 from tests.api.plant import Plant, plant

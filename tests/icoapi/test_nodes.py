@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.api.tokens import Role
-from gateway.controls import AdcConfiguration
+from gateway.controls.sensor_nodes import AdcConfiguration
 from gateway.protocols.icotronic import asking
 from tests.icoapi.bench import TOOLS, Bench, bench, until
 from tests.icotronic.plant import CHUCK, MAC_OF, OLD_TOOL, SPINDLE

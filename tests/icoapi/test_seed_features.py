@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from gateway.controls import AdcConfiguration
+from gateway.controls.sensor_nodes import AdcConfiguration
 from gateway.measurements.plan import Conversion
 from tests.icoapi.seed_features import PAGE, ROWS, in_page, missing
 from tests.measurements.reading import ADXL1001

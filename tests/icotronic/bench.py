@@ -29,7 +29,7 @@ from can.interfaces.socketcan import socketcan as stock_socketcan
 from gateway.canbus import link_state, socketcan
 from gateway.canbus.batched import BatchedBus
 from gateway.canbus.frames import Frames
-from gateway.controls import Recording, SensorNodes
+from gateway.controls.sensor_nodes import Recording, SensorNodes
 from gateway.demo.bus.bus import SimulatedBus
 from gateway.demo.bus.frames import Timed
 from gateway.demo.bus.socketcand import serve

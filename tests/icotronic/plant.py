@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.controls import Recording, SensorNodes, Stream, StreamFrames
+from gateway.controls.sensor_nodes import Recording, SensorNodes, Stream, StreamFrames
 from gateway.demo.bus.bus import SimulatedBus
 from gateway.demo.bus.faults import Faults
 from gateway.demo.bus.frames import Timed

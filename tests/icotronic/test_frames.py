@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.controls import StreamFrames
+from gateway.controls.sensor_nodes import StreamFrames
 from gateway.protocols.icotronic.frames import Decoder
 
 PERIOD_US = 210

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.canbus.frames import matching
-from gateway.controls import AdcConfiguration, SensorMap
+from gateway.controls.sensor_nodes import AdcConfiguration, SensorMap
 from gateway.protocols.icotronic import messages
 from gateway.protocols.icotronic.messages import bluetooth
 from tests.icotronic.library import FRAMES

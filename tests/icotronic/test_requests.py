@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.controls import (
+from gateway.controls.devices import Browse
+from gateway.controls.sensor_nodes import (
     AdcConfiguration,
-    Browse,
     ConnectedNode,
     NoAnswer,
     NodeBusy,

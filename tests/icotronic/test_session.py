@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.controls import ConnectedNode, NodeProblem, Recording, SensorNodes
+from gateway.controls.sensor_nodes import ConnectedNode, NodeProblem, Recording, SensorNodes
 from gateway.demo.bus.frames import Timed
 from gateway.demo.bus.socketcand import serve
 from gateway.model import Device, DeviceProblem, GatewayError

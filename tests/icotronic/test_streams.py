@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.controls import AdcConfiguration, NodeBusy, NodeLost, NotConnected, SensorNodes
+from gateway.controls.sensor_nodes import AdcConfiguration, NodeBusy, NodeLost, NotConnected, SensorNodes
 from gateway.model import GatewayError
 from gateway.protocols.icotronic import TagSettings
 from gateway.protocols.icotronic import stream as stream_module

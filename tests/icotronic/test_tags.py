@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.controls import AdcConfiguration, ConnectedNode, StreamFrames, TagState, TagStates
+from gateway.controls.devices import TagState, TagStates
+from gateway.controls.sensor_nodes import AdcConfiguration, ConnectedNode, StreamFrames
 from gateway.demo.bus.signals import count
 from gateway.model import Batch, Device, Flag
 from gateway.protocols.icotronic import Settings, TagSettings

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import ClassVar
 
-from gateway.controls import StreamFrames
+from gateway.controls.sensor_nodes import StreamFrames
 from tests.measurements.node import Streaming, frame_us
 
 BATCH = 160

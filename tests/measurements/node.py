@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from gateway.controls import (
+from gateway.controls.sensor_nodes import (
     AdcConfiguration,
     ConnectedNode,
     FoundNode,

@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gateway.controls import AdcConfiguration
+from gateway.controls.sensor_nodes import AdcConfiguration
 from gateway.measurements import Sensor
 from tests.measurements.node import count_of, frame_us
 

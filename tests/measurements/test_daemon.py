@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from gateway.clock import SystemClock
-from gateway.controls import SensorNodes
+from gateway.controls.sensor_nodes import SensorNodes
 from gateway.daemon import Daemon
 from gateway.measurements import Channel, Plan
 from tests.icotronic.plant import SPINDLE, plant

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from gateway.controls import AdcConfiguration
+from gateway.controls.sensor_nodes import AdcConfiguration
 from gateway.measurements import Channel, Ended, IftRequest, IftValues, Plan
 from gateway.measurements.ift import Ift, ift
 from gateway.measurements.plan import Conversion

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tables
 
-from gateway.controls import AdcConfiguration
+from gateway.controls.sensor_nodes import AdcConfiguration
 from gateway.measurements import RAW, Channel, Measurement, MeasurementRefused, Plan, Sensor
 from gateway.measurements.metadata import MOST_BYTES
 from tests.measurements.conftest import Gateway

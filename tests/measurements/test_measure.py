@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.controls import AdcConfiguration, NodeBusy
+from gateway.controls.sensor_nodes import AdcConfiguration, NodeBusy
 from gateway.measurements import (
     Channel,
     Ended,

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from gateway.controls import AdcConfiguration, NotConnected, SensorNodes, Unsupported
+from gateway.controls.sensor_nodes import AdcConfiguration, NotConnected, SensorNodes, Unsupported
 from gateway.demo.bus.signals import count
 from gateway.measurements import Channel, Ended, LiveFrames, Loss, Measurement, MeasurementRefused, Plan
 from tests.icotronic.plant import OLD_TOOL, SPINDLE, Link, Plant, collecting, nodes, plant

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.controls import Browse, Node
+from gateway.controls.devices import Browse, Node
 from gateway.protocols import opcua
 from gateway.protocols.opcua import browsing
 from tests.opcua.recording import RecordingLink, collecting

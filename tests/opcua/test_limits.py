@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.controls import TagStates
+from gateway.controls.devices import TagStates
 from gateway.protocols import opcua
 from gateway.protocols.opcua import opening, subscription
 from gateway.protocols.opcua.profiles import profile_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from gateway.controls import Channel
+from gateway.controls.devices import Channel
 from gateway.model import DeviceProblem, WaitingForTrust
 from gateway.protocols import opcua
 from gateway.protocols.opcua.pki import Pki

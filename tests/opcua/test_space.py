@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.controls import TagAbout, TagState, TagStates
+from gateway.controls.devices import TagAbout, TagState, TagStates
 from gateway.protocols import opcua
 from tests.opcua.recording import RecordingLink, collecting, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, running

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.__main__ import main
 from gateway.clock import SystemClock
-from gateway.controls import Channel
+from gateway.controls.devices import Channel
 from gateway.model import DeviceProblem, WaitingForTrust
 from gateway.protocols import opcua
 from gateway.protocols.opcua import trust_watch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.controls import Push, PushedSample
+from gateway.controls.devices import Push, PushedSample
 from gateway.model import Device, Flag, Receipt
 from gateway.protocols import push
 from tests.opcua.recording import RecordingLink

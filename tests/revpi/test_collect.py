@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.controls import Browse
+from gateway.controls.devices import Browse
 from gateway.model import Flag
 from gateway.protocols import revpi
 from gateway.protocols.revpi import image as image_module

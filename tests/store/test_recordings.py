@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.commands.backup import back_up
-from gateway.controls import StreamFrames
+from gateway.controls.sensor_nodes import StreamFrames
 from gateway.delivered import undelivered
 from gateway.model import Batch, Sample
 from gateway.store import Store, StoreProblem, StoreSettings, outbox, recordings

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.controls import Push, PushedSample
+from gateway.controls.devices import Push, PushedSample
 from tests.commands.conftest import command
 from tests.timeseries.bench import EVE, GUEST, ROBIN, SERIES, USERS, Bench
 

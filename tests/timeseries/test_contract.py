@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.controls import Push, PushedSample
+from gateway.controls.devices import Push, PushedSample
 from gateway.model import Flag, Receipt
 from tests.timeseries.bench import EVE, ROBIN, SERIES, Bench, bench, serving
 

@@ -16,7 +16,7 @@ import pytest
 from gateway.api.compat.timeseries import series as series_module
 from gateway.api.compat.timeseries import users as users_module
 from gateway.api.compat.timeseries.users import KEPT, Users
-from gateway.controls import Push
+from gateway.controls.devices import Push
 from gateway.model import GatewayError
 from tests.timeseries.bench import EVE, GUEST, ROBIN, SERIES, USERS, Bench, bench, write_users
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.controls import Push, PushedSample
+from gateway.controls.devices import Push, PushedSample
 from tests.timeseries.bench import Bench
 from tests.timeseries.seed_features import PAGE, ROWS, in_page
 

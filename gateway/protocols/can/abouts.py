@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from gateway.controls import TagAbout
+from gateway.controls.devices import TagAbout
 from gateway.protocols.can.database import Signal
 from gateway.protocols.can.generated import LONGEST_NUMBER
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from gateway.controls import Node, NodePage
+from gateway.controls.devices import Node, NodePage
 from gateway.model import Link
 from gateway.protocols.can.abouts import about, type_of
 from gateway.protocols.can.database import Database, Message, Signal

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.canbus import REMOTE, Frames
-from gateway.controls import HeardId
+from gateway.controls.devices import HeardId
 from gateway.model import Value
 from gateway.protocols.can.database import Message, id_text
 from gateway.protocols.can.generated import Bad

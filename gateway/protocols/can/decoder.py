@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.canbus import EXTENDED, Frames
 from gateway.canbus.frames import EXTENDED_BITS, REMOTE, STANDARD_BITS
-from gateway.controls import TagAbout, TagState
+from gateway.controls.devices import TagAbout, TagState
 from gateway.model import Batch, Device, Link
 from gateway.protocols.can.abouts import about
 from gateway.protocols.can.database import Database, Message, id_text

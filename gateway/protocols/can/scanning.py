@@ -8,7 +8,7 @@ from typing import Final
 from gateway import canbus
 from gateway.canbus import Frames
 from gateway.clock import Clock
-from gateway.controls import HeardId
+from gateway.controls.devices import HeardId
 from gateway.model import DeviceProblem
 from gateway.protocols.can.census import Census
 from gateway.protocols.can.matching import Matching

@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from gateway.clock import Clock
-from gateway.controls import (
+from gateway.controls.devices import TagState
+from gateway.controls.sensor_nodes import (
     AdcConfiguration,
     ConnectedNode,
     FoundNode,
@@ -14,7 +15,6 @@ from gateway.controls import (
     NotConnected,
     SensorMap,
     Stream,
-    TagState,
     UnitInformation,
 )
 from gateway.protocols.icotronic.messages import name_bytes

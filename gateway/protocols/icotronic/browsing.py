@@ -2,7 +2,8 @@
 
 from typing import get_args
 
-from gateway.controls import FoundNode, Node, NodePage
+from gateway.controls.devices import Node, NodePage
+from gateway.controls.sensor_nodes import FoundNode
 from gateway.protocols.icotronic import Signal
 from gateway.protocols.icotronic.messages import as_mac
 from gateway.protocols.icotronic.radio import Radio

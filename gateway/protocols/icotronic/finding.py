@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from gateway.clock import Clock
-from gateway.controls import ConnectedNode, FoundNode, NodeNotFound, NodeProblem
+from gateway.controls.sensor_nodes import ConnectedNode, FoundNode, NodeNotFound, NodeProblem
 from gateway.protocols.icotronic.messages import as_mac
 from gateway.protocols.icotronic.tags import is_node
 from gateway.protocols.icotronic.units import Node, Stu

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Sequence
 from itertools import compress
 
-from gateway.controls import StreamFrames
+from gateway.controls.sensor_nodes import StreamFrames
 
 _COUNTERS = 256
 _RING = bytes(range(_COUNTERS)) * 64

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.canbus import EXTENDED
-from gateway.controls import AdcConfiguration, SensorMap
+from gateway.controls.sensor_nodes import AdcConfiguration, SensorMap
 
 STH, SPU, STU = 1, 15, 17
 """Numbers of the connected sensor node, of us and of the transceiver unit."""

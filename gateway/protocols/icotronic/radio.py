@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from gateway.clock import Clock
-from gateway.controls import (
+from gateway.controls.sensor_nodes import (
     ConnectedNode,
     FoundNode,
     NoAnswer,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from gateway.controls import NoAnswer, NodeProblem, Refused
+from gateway.controls.sensor_nodes import NoAnswer, NodeProblem, Refused
 from gateway.protocols.icotronic.messages import STU, Request, error_text
 
 WAITS_S = (0.3, 0.4, 0.5, 0.6, 0.8)

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from gateway.controls import ConnectedNode, NodeProblem, TagState
+from gateway.controls.devices import TagState
+from gateway.controls.sensor_nodes import ConnectedNode, NodeProblem
 from gateway.model import Batch, Device, Link, Run
 from gateway.protocols.icotronic import CHANNELS, Settings, TagSettings
 from gateway.protocols.icotronic.radio import Radio

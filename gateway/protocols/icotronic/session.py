@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from gateway import canbus
-from gateway.controls import ConnectedNode, NoAnswer, NodeLost, NodeProblem
+from gateway.controls.sensor_nodes import ConnectedNode, NoAnswer, NodeLost, NodeProblem
 from gateway.model import Device, DeviceProblem, Link, Run
 from gateway.protocols.icotronic import Settings
 from gateway.protocols.icotronic.asking import Asking

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from gateway.clock import Clock
-from gateway.controls import AdcConfiguration, ConnectedNode, StreamFrames
+from gateway.controls.sensor_nodes import AdcConfiguration, ConnectedNode, StreamFrames
 from gateway.model import GatewayError
 from gateway.protocols.icotronic.frames import Decoder
 from gateway.protocols.icotronic.messages import stream_format

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.controls import ConnectedNode, Stream, StreamFrames
+from gateway.controls.sensor_nodes import ConnectedNode, Stream, StreamFrames
 from gateway.model import Batch, Device, Link
 from gateway.protocols.icotronic import CHANNELS, Settings, TagSettings
 from gateway.protocols.icotronic.messages import as_mac

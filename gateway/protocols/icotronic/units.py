@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from gateway.controls import (
+from gateway.controls.sensor_nodes import (
     AdcConfiguration,
     FoundNode,
     NodeProblem,

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from gateway.clock import Clock
-from gateway.controls import NoAnswer, Refused
+from gateway.controls.sensor_nodes import NoAnswer, Refused
 from gateway.protocols.icotronic.radio import LINK_BROKE, Radio
 
 LOOK_S = 0.5

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from asyncua import ua
 
-from gateway.controls import Node, NodePage
+from gateway.controls.devices import Node, NodePage
 from gateway.protocols.opcua.browsing import MOST_READS, children, description, local
 from gateway.protocols.opcua.datatypes import DataTypes
 from gateway.protocols.opcua.faults import problem

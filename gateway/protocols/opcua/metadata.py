@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from asyncua import ua
 
-from gateway.controls import TagAbout
+from gateway.controls.devices import TagAbout
 from gateway.model import Value
 from gateway.protocols.opcua.browsing import properties, read_each
 from gateway.protocols.opcua.datatypes import ENUM_TEXTS, DataTypes, enum_texts, held, text

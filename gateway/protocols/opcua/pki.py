@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from gateway.controls import CertificateEntry
+from gateway.controls.certificates import CertificateEntry
 from gateway.durable import write
 from gateway.model import DeviceProblem
 from gateway.protocols.opcua.trust import TrustLists, entry, thumbprint

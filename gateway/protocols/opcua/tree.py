@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gateway.controls import TagAbout
+from gateway.controls.devices import TagAbout
 from gateway.model import DeviceProblem, Value
 from gateway.protocols.opcua.datatypes import DataTypes
 from gateway.protocols.opcua.discovery import SERVER, path_of

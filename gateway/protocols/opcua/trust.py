@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from gateway.controls import CertificateEntry
+from gateway.controls.certificates import CertificateEntry
 from gateway.durable import write
 from gateway.model import DeviceProblem
 from gateway.protocols.opcua.validation import Lists, application_uris

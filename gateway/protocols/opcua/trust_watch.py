@@ -8,7 +8,7 @@ from typing import Final
 from asyncua import ua
 from cryptography import x509
 
-from gateway.controls import Channel
+from gateway.controls.devices import Channel
 from gateway.model import Device, Link
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.pki import Pki

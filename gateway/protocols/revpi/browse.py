@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway.controls import Node, NodePage
+from gateway.controls.devices import Node, NodePage
 from gateway.model import Value
 from gateway.protocols.revpi.decoding import Decoder
 from gateway.protocols.revpi.layout import Layout, Point

@@ -12,7 +12,7 @@ from gateway.api.answers import json_answer
 from gateway.api.bodies import read_json
 from gateway.api.errors import ApiError, Handler, errors
 from gateway.api.sensor_nodes import sentence
-from gateway.controls import NodeBusy, NodeNotFound, NodeProblem, NotConnected, Unsupported
+from gateway.controls.sensor_nodes import NodeBusy, NodeNotFound, NodeProblem, NotConnected, Unsupported
 from gateway.measurements import MeasurementRefused
 
 _INLINE_BYTES: Final = 65_536

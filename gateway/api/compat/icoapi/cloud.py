@@ -12,7 +12,7 @@ from gateway.api.contracts import FilesView
 from gateway.api.errors import ApiError
 from gateway.api.files import file_uploads, told
 from gateway.api.keys import GATEWAY
-from gateway.controls import FileState
+from gateway.controls.files import FileState
 from gateway.model import UploadProblem
 
 _OF_DOCUMENT: Final = "dataspace"

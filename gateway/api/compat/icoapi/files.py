@@ -20,7 +20,7 @@ from gateway.api.files import told
 from gateway.api.keys import GATEWAY
 from gateway.api.ranges import attachment, send_file
 from gateway.api.values import dumps
-from gateway.controls import FileState
+from gateway.controls.files import FileState
 from gateway.measurements import Catalogue
 
 _log = logging.getLogger(__name__)

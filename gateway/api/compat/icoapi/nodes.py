@@ -13,7 +13,7 @@ from gateway.api.compat.icoapi.units import STU_NAME, nodes_of, unit_of
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
 from gateway.api.node_schemas import MAC
-from gateway.controls import AdcConfiguration, SensorNodes
+from gateway.controls.sensor_nodes import AdcConfiguration, SensorNodes
 
 
 class _Body(Schema):

@@ -15,7 +15,7 @@ from gateway.api.compat.icoapi.units import capacity, nodes_of, unit_if_any, uni
 from gateway.api.keys import GATEWAY
 from gateway.api.sockets import BAD_MESSAGE, Closing, both_ways, send, serve_socket
 from gateway.api.values import dumps
-from gateway.controls import SensorNodes
+from gateway.controls.sensor_nodes import SensorNodes
 
 _LOOK_S: Final = 0.25
 

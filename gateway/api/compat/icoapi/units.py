@@ -10,7 +10,7 @@ from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
 from gateway.api.sensor_nodes import unit, units
 from gateway.api.settings import IcoapiSettings
-from gateway.controls import SensorNodes
+from gateway.controls.sensor_nodes import SensorNodes
 
 SETTINGS = web.AppKey("icoapi", IcoapiSettings)
 STU_NAME: Final = "STU 1"

@@ -11,7 +11,7 @@ from gateway.api.compat.timeseries.series import Series
 from gateway.api.contracts import GatewayView
 from gateway.api.errors import RETRY_AFTER_S, ApiError
 from gateway.api.values import carry
-from gateway.controls import Push, PushedSample
+from gateway.controls.devices import Push, PushedSample
 from gateway.model import Batch, Value
 from gateway.store import Deletion, TooManyDeletions
 from gateway.store.tombstones import FIRST_US, LAST_US
