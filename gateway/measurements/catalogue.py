@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.durable import sync
 from gateway.measurements import metadata as meta
-from gateway.measurements.incoming import Disk, Incoming, disk_of, place
+from gateway.measurements.incoming import Disk, Incoming, disk_of, hdf5, place
 from gateway.measurements.inspection import CHILD, Answer, FileMissing, Inspection
 from gateway.measurements.metadata import POST, PRE
 from gateway.measurements.names import SUFFIX
@@ -141,7 +141,7 @@ class Catalogue:
     async def take(self, name: str, pieces: AsyncIterator[bytes]) -> str:
         """Take in a file of others, under its name or, where that is taken, one with a number; return it."""
         path = self.path(name)
-        async with self._incoming.file(pieces) as draft:
+        async with self._incoming.file(hdf5(pieces)) as draft:
             await self._clients.document({"do": "about", "path": str(draft)})
             async with self._measurements.changing:
                 stored = await asyncio.to_thread(place, draft, path)

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -188,6 +189,21 @@ async def test_files_of_others_are_looked_into_and_changed(
             and quote("Nötiz.txt") in answer.headers["Content-Disposition"]
         )
     assert "no file" in (await get(admin, "/v1/files/foreign.hdf5/embedded/x", 404))["error"]["message"]
+
+
+async def test_a_hundred_megabytes_that_are_no_file_are_refused_by_their_head(
+    gateway: Plant, admin: aiohttp.ClientSession
+) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield bytes(1_000_000)
+            drafts.append(sum(draft.stat().st_size for draft in gateway.files.folder.glob("*")))
+
+    drafts: list[int] = []
+    headers, query = {"Content-Type": "application/octet-stream"}, {"name": "big.hdf5"}
+    async with admin.post("/v1/files", params=query, data=body(), headers=headers) as answer:
+        assert answer.status == 422 and "no HDF5 file" in (await answer.json())["error"]["message"]
+    assert max(drafts, default=0) == 0 and not list(gateway.files.folder.glob("*"))
 
 
 async def test_files_of_others_are_taken_in(

@@ -157,7 +157,7 @@ async def test_forms_that_are_none_and_uploads_that_stop_leave_nothing(
     going = asyncio.Event()
 
     async def stands_still() -> AsyncIterator[bytes]:
-        yield head + bytes(200_000)
+        yield head + b"\x89HDF\r\n\x1a\n" + bytes(200_000)
         await going.wait()
 
     headers = {"Content-Type": "multipart/form-data; boundary=b"}

@@ -1,4 +1,4 @@
-"""A sensor node that streams numbered frames through the contracts of gateway.controls, faster than any radio."""
+"""A sensor node that streams numbered frames through the contracts of a session, faster than any radio."""
 
 import asyncio
 import random
