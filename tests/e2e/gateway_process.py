@@ -105,14 +105,23 @@ class GatewayProcess:
 
     async def get(self, path: str, **query: str | int) -> Any:
         """GET a path of /v1 with the admin token; the answer must be 200."""
+        async with self._client().get(path, params=query) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.json()
+
+    async def ask(self, method: str, path: str, body: Any, *, status: int = 200) -> Any:
+        """Send JSON to a path of /v1 with the admin token; the answer must have that status."""
+        async with self._client().request(method, path, json=body) as answer:
+            assert answer.status == status, await answer.text()
+            return await answer.json()
+
+    def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             token = (self.state / "admin-token").read_text().strip()
             self._session = aiohttp.ClientSession(
                 f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {token}"}
             )
-        async with self._session.get(path, params=query) as answer:
-            assert answer.status == 200, await answer.text()
-            return await answer.json()
+        return self._session
 
     async def pages(self, path: str, items: str, **query: str | int) -> list[Any]:
         """GET all pages of a list."""

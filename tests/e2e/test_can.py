@@ -1,10 +1,8 @@
 """The whole gateway at a CAN bus over socketcand: a server that dies is told, and nothing spins."""
 
 import asyncio
-import contextlib
 import os
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import cantools
 import pytest
 
 from gateway.demo.bus.press import DATABASE
+from tests.e2e.bus_process import bus
 from tests.e2e.gateway_process import GatewayProcess, gateway
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
@@ -23,21 +22,6 @@ devices:
     can: {{interface: socketcand, host: 127.0.0.1, port: {port}, database: {database}}}
 """
 _SPIN_S = 2.0
-
-
-@contextlib.asynccontextmanager
-async def bus(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway.demo.bus", "--port", str(port), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        await process.stdout.readline()
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
 async def until(box: GatewayProcess, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
