@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ import aiohttp
 
 from gateway.api.compat import timeseries
 from gateway.api.settings import POINTS_DEVICE, HttpSettings, TimeseriesSettings
+from gateway.controls.devices import Push, PushedSample
 from gateway.model import Device
 from gateway.protocols import push
 from tests.api.plant import Plant, plant
 
+_JSON = {"Content-Type": "application/json"}
 ROBIN, EVE, GUEST = "robins-long-token", "eves-other-token", "guests-token"
 USERS = {
     ROBIN: {"name": "Robin", "id": 1},
@@ -116,3 +119,37 @@ async def serving(made: Plant, users: Path) -> AsyncIterator[Bench]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+@contextlib.asynccontextmanager
+async def busy(api: Bench) -> AsyncIterator[None]:
+    """Enter while others push samples to another device, and ask rightly and wrongly."""
+    push_ = api.plant.devices["box"].control(Push)
+    assert push_ is not None
+    counts = dict.fromkeys(("stored", "asked", "wrong"), 0)
+
+    async def send() -> None:
+        for start in itertools.count(0, 200):
+            await push_.push([PushedSample("a", n, n) for n in range(start, start + 200)])
+            counts["stored"] += 200
+            await asyncio.sleep(0.02)
+
+    async def ask() -> None:
+        while True:
+            status, _, _ = await api.ask("GET", "/series")
+            counts["asked"] += status == 200
+            async with api.client.put("/point/new", data=b"{", headers=_JSON) as answer:
+                assert 400 <= answer.status < 500, answer.status
+                counts["wrong"] += 1
+            await asyncio.sleep(0.02)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in (send(), ask(), ask())]
+        try:
+            async with asyncio.timeout(10):
+                while not all(counts.values()):
+                    await asyncio.sleep(0.01)
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
