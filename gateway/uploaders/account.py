@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from gateway.model import OutgoingFile, UploadProblem
-from gateway.uploaders.answers import Answer, network, read_answer
+from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, Answer, network, read_answer
 
 _PIECE_BYTES = 128 * 1024
 
@@ -70,15 +70,25 @@ class Account:
         return address
 
     async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Return the JSON that is answered. UploadProblem: anything else."""
+        """Return the JSON that is answered. UploadProblem: anything else; OverlongAnswer: above 1 MiB."""
+        return self._document(await self._asked(method, path, body, LONGEST_ANSWER_BYTES))
+
+    async def ask_long(self, path: str, most_bytes: int) -> bytes:
+        """Return the body of a GET, however it is made. UploadProblem as `ask`."""
+        answer = await self._asked("GET", path, None, most_bytes)
+        if not answer.ok:
+            raise answer.problem(self.name)
+        return answer.body
+
+    async def _asked(self, method: str, path: str, body: Mapping[str, Any] | None, most_bytes: int) -> Answer:
         tokens = self._tokens or await self._renewed(None)
-        answer = await self._request(method, path, body, tokens)
+        answer = await self._request(method, path, body, tokens, most_bytes)
         for _ in range(2):  # the token had ended: refreshed; that one is refused too: a new log-in
             if answer.status != 401:
                 break
             tokens = await self._renewed(tokens)
-            answer = await self._request(method, path, body, tokens)
-        return self._document(answer)
+            answer = await self._request(method, path, body, tokens, most_bytes)
+        return answer
 
     async def _renewed(self, old: Tokens | None) -> Tokens:
         """Return tokens other than `old`: whoever comes first asks for them, the others wait."""
@@ -114,7 +124,12 @@ class Account:
         return tokens
 
     async def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None, tokens: Tokens | None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        tokens: Tokens | None,
+        most_bytes: int = LONGEST_ANSWER_BYTES,
     ) -> Answer:
         self._check_open()
         headers = {"Authorization": f"Bearer {tokens.access}"} if tokens else {}
@@ -124,7 +139,7 @@ class Account:
                 method, self._url + path, json=body, headers=headers, allow_redirects=False
             ) as response,
         ):
-            return await read_answer(response, self.name)
+            return await read_answer(response, self.name, most_bytes)
 
     def _check_open(self) -> None:
         if self._client.closed:

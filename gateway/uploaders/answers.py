@@ -15,6 +15,12 @@ from multidict import CIMultiDictProxy
 from gateway.model import GatewayError, UploadProblem
 
 LONGEST_ANSWER_BYTES = 1 << 20
+
+
+class OverlongAnswer(UploadProblem):
+    """An answer of more bytes than are read."""
+
+
 LONGEST_WAIT_S = 3600.0
 _WORDS = 300
 
@@ -72,13 +78,17 @@ def _date(text: str) -> datetime | None:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-async def read_answer(response: aiohttp.ClientResponse, target: str) -> Answer:
-    """Read an answer to its end. UploadProblem: it is longer than 1 MiB."""
+async def read_answer(
+    response: aiohttp.ClientResponse, target: str, most_bytes: int = LONGEST_ANSWER_BYTES
+) -> Answer:
+    """Read an answer to its end. OverlongAnswer: it has more than `most_bytes`."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > LONGEST_ANSWER_BYTES:
-            raise UploadProblem(f"{target} answered {response.status} and more than 1 MiB, which is not read")
+        if len(body) > most_bytes:
+            raise OverlongAnswer(
+                f"{target} answered {response.status} and more than {most_bytes >> 20} MiB, which is not read"
+            )
     return Answer(response.status, bytes(body), response.headers)
 
 
