@@ -1,15 +1,18 @@
 """One account at a Trident dataspace: log in, ask, PUT bytes to a presigned address."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import aiohttp
+from yarl import URL
 
 from gateway.model import OutgoingFile, UploadProblem
 from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, Answer, network, read_answer
 
 _PIECE_BYTES = 128 * 1024
+_ENCODED = re.compile(r"[!-~]+")
 
 
 class Tokens(NamedTuple):
@@ -36,7 +39,7 @@ class Account:
         async with self._renewing:
             await self._login()
 
-    async def put(self, address: str, content: bytes | OutgoingFile) -> None:
+    async def put(self, address: URL, content: bytes | OutgoingFile) -> None:
         """Send bytes to a presigned address, which is as good as a secret and appears in no message.
 
         A file may take as long as it takes, while pieces of it leave.
@@ -60,12 +63,12 @@ class Account:
         if not answer.ok:
             raise answer.problem(target)
 
-    def presigned(self, document: Mapping[str, Any]) -> str:
-        """Return the address that a file is to be sent to."""
-        address = document.get("presignedUrl")
-        if not isinstance(address, str) or not address.startswith(("https://", "http://")):
-            raise UploadProblem(f"{self.name} gave no presignedUrl to send the file to")
-        if self._url.startswith("https://") and not address.startswith("https://"):
+    def presigned(self, document: Mapping[str, Any]) -> URL:
+        """Return the address that a file is to be sent to, to the letter: what is signed is its very text."""
+        address = _address(document.get("presignedUrl"))
+        if address is None:
+            raise UploadProblem(f"{self.name} gave no presignedUrl that a file can be sent to")
+        if self._url.startswith("https://") and address.scheme != "https":
             raise UploadProblem(f"{self.name} wants the file sent unencrypted; it is not")
         return address
 
@@ -152,6 +155,18 @@ class Account:
         if document is None:
             raise UploadProblem(f"{self.name} answered {answer.status} with something that is not JSON")
         return document
+
+
+def _address(text: object) -> URL | None:
+    """Return a web address with a host and a port; None: it is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        address = URL(text, encoded=bool(_ENCODED.fullmatch(text)))
+        usable = address.scheme in ("https", "http") and address.host and address.port
+    except ValueError:
+        return None
+    return address if usable else None
 
 
 def _tokens(answer: Answer) -> Tokens | None:

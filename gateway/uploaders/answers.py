@@ -1,6 +1,7 @@
 """What a target over HTTP answers, bounded: its words, its refusals, when it wants to be asked again."""
 
 import math
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class OverlongAnswer(UploadProblem):
 
 LONGEST_WAIT_S = 3600.0
 _WORDS = 300
+_ADDRESS = re.compile(r"(https?://)(?:[^/\s?#@]*@)?([^/\s?#'\")]*)[^\s'\")]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,5 +104,9 @@ async def network(target: str, timeout_s: float) -> AsyncIterator[None]:
     except TimeoutError:
         raise UploadProblem(f"{target} did not answer within {timeout_s:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise UploadProblem(f"{target} could not be reached: {words}") from None
+        raise UploadProblem(f"{target} could not be reached: {_words(error)}") from None
+
+
+def _words(error: Exception) -> str:
+    """Return what an error says, but of addresses the host alone: the rest may be as good as a password."""
+    return _ADDRESS.sub(r"\1\2", " ".join(str(error).split())) or type(error).__name__

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
+from yarl import URL
+
 from gateway.controls.files import RemoteFile
 from gateway.model import UploadProblem
 from gateway.uploaders.account import Account
@@ -42,7 +44,7 @@ class Dialect(Protocol):
     async def check(self) -> None:
         """Ask for little, as somebody who is logged in."""
 
-    async def address(self, new: NewFile, there: RemoteFile | None) -> str:
+    async def address(self, new: NewFile, there: RemoteFile | None) -> URL:
         """Return where the bytes of a file go: a new one, or over the one that is there."""
 
 
@@ -85,7 +87,7 @@ class Management:
         """Ask for one file."""
         await self._page(1, 1)
 
-    async def address(self, new: NewFile, there: RemoteFile | None) -> str:
+    async def address(self, new: NewFile, there: RemoteFile | None) -> URL:
         """Announce a new file, or ask for a new address of one that is there."""
         if there is not None:
             path = f"/management/files/{quote(there.id, safe='')}/upload-url"
@@ -158,7 +160,7 @@ class S3:
         """Ask for the names of the buckets."""
         await self._account.ask("GET", "/s3/buckets")
 
-    async def address(self, new: NewFile, there: RemoteFile | None) -> str:
+    async def address(self, new: NewFile, there: RemoteFile | None) -> URL:
         """Ask for an address of the key, the same whether something is there or not."""
         key = there.id if there is not None else new.key
         query = urlencode({"bucket": self._bucket, "key": key, "expiresInSeconds": _PRESIGNED_FOR_S})

@@ -18,6 +18,7 @@ from gateway.model import Batch, Encoding, Outlet, Sample, SeriesInfo, Unit, Upl
 from gateway.settings import Secret
 from gateway.store import Store
 from gateway.uploaders import columns, dataspace
+from gateway.uploaders.account import Account
 from gateway.uploaders.listings import entries
 from tests.forward.plant import Plant, check_ledger, dataspace_settings, delivered, forwarding, until
 from tests.peers.receiver import Receiver
@@ -203,6 +204,53 @@ async def test_presigned_addresses_never_appear_in_a_message(peer: Receiver) -> 
         with pytest.raises(UploadProblem) as caught:
             await outlet.send(unit())
     assert "/storage/" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1:{port}/b/k?X-Amz-Signature=SECRET",
+        "http://127.0.0.1:1/b/k?sig=SECRET",
+        "http://:80/b?sig=SECRET",
+        "http://[::1/b?sig=SECRET",
+        "http://host:99999/b?sig=SECRET",
+        "http://user:SECRET@127.0.0.1:{port}/b",
+        "http://127.0.0.1:0/?sig=SECRET",
+    ],
+)
+async def test_no_failure_tells_the_address_that_files_are_sent_to(address: str) -> None:
+    """Here of a storage that speaks no HTTP, of one that is not there, and of addresses that are none."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"SSH-2.0-OpenSSH_9\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    text = address.format(port=server.sockets[0].getsockname()[1])
+    async with server, aiohttp.ClientSession() as client:
+        account = Account("http://dataspace", "u", "p", client, 5)
+        with pytest.raises(UploadProblem) as caught:
+            await account.put(account.presigned({"presignedUrl": text}), b"bytes")
+    assert "SECRET" not in str(caught.value) and "/b" not in str(caught.value).removeprefix("http://")
+
+
+async def test_a_presigned_address_is_sent_to_the_letter() -> None:
+    """What is signed is its text: the usual quoting would make `%28` a bracket, and the signature void."""
+    came: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(await reader.readline())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, aiohttp.ClientSession() as client:
+        account = Account("http://dataspace", "u", "p", client, 5)
+        text = f"http://127.0.0.1:{port}/a%2Fb%28x%29?s=a%2Bb%3D%2F&c=x%20y%7E"
+        await account.put(account.presigned({"presignedUrl": text}), b"bytes")
+    assert came == [b"PUT /a%2Fb%28x%29?s=a%2Bb%3D%2F&c=x%20y%7E HTTP/1.1\r\n"]
 
 
 async def test_a_dataspace_that_hangs_is_left_after_the_deadline(peer: Receiver) -> None:
