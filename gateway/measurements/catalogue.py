@@ -134,9 +134,14 @@ class Catalogue:
         # One that is not known any more noticed by itself that the file is gone, and recorded the gap.
         return [upload for upload, due in before.items() if due and after.get(upload, True)]
 
-    def analysis(self, name: str, every: int, *, pictures: bool) -> AbstractAsyncContextManager[Answer]:
-        """Have a file read through: NDJSON with what it is, one row in `every`, progress, statistics."""
-        return self._asked(name, do="analyze", every=every, pictures=pictures)
+    def analysis(
+        self, name: str, every: int, *, pictures: bool, brief: bool = False
+    ) -> AbstractAsyncContextManager[Answer]:
+        """Have a file read through: NDJSON with what it is, one row in `every`, progress, statistics.
+
+        `brief`: only its first line is read.
+        """
+        return self._asked(name, brief=brief, do="analyze", every=every, pictures=pictures)
 
     async def take(self, name: str, pieces: AsyncIterator[bytes]) -> str:
         """Take in a file of others, under its name or, where that is taken, one with a number; return it."""
@@ -150,7 +155,7 @@ class Catalogue:
 
     async def metadata(self, name: str) -> Mapping[str, Any]:
         """Return what is known of a file before (`pre`) and after (`post`) its measurement; None each."""
-        async with self._asked(name, do="metadata") as answer:
+        async with self._asked(name, brief=True, do="metadata") as answer:
             found: dict[str, Any] = await answer.document()
         m = self._of(name)
         if m is not None and m.metadata_due:  # it is on its way into the file
@@ -180,7 +185,7 @@ class Catalogue:
 
     async def embedded(self, name: str) -> Sequence[Mapping[str, Any]]:
         """Return the files inside a file."""
-        async with self._asked(name, do="embedded") as answer:
+        async with self._asked(name, brief=True, do="embedded") as answer:
             found: Sequence[Mapping[str, Any]] = await answer.document()
             return found
 
@@ -207,9 +212,9 @@ class Catalogue:
         self._told()
 
     @asynccontextmanager
-    async def _asked(self, name: str, **job: Any) -> AsyncIterator[Answer]:
+    async def _asked(self, name: str, *, brief: bool = False, **job: Any) -> AsyncIterator[Answer]:
         await self.find(name)
-        async with self._clients.asked({"path": str(self.path(name)), **job}) as answer:
+        async with self._clients.asked({"path": str(self.path(name)), **job}, brief=brief) as answer:
             yield answer
 
     def _of(self, name: str) -> Measurement | None:
