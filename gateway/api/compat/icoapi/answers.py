@@ -62,10 +62,10 @@ async def wrong_bodies(request: web.Request, handler: Handler) -> web.StreamResp
         return json_answer({"detail": wrong.details}, 422)
 
 
-async def read_fields(request: web.Request, schema: type[Schema]) -> dict[str, Any]:
+async def read_fields(request: web.Request, schema: type[Schema], most_bytes: int = 0) -> dict[str, Any]:
     """Return what a schema makes of the JSON body. WrongBody: `detail` has each field."""
     try:
-        document = await read_json(request)
+        document = await read_json(request, most_bytes)
     except ValueError as error:
         raise WrongBody([_wrong("json_invalid", ["body"], f"The body is not JSON: {error}.", None)]) from None
     if not isinstance(document, dict):

@@ -10,6 +10,7 @@ import orjson
 from aiohttp import web
 
 from gateway.api.answers import json_answer, stream
+from gateway.api.bodies import METADATA_BYTES
 from gateway.api.compat.icoapi.answers import nothing, read_fields
 from gateway.api.compat.icoapi.cloud import dataspace, file_row
 from gateway.api.compat.icoapi.forms import parts
@@ -223,7 +224,7 @@ async def put_post(request: web.Request) -> web.Response:
 
 async def _put_metadata(request: web.Request, *, pre: bool) -> web.Response:
     files, name = _named(request)
-    given = await read_fields(request, Metadata)
+    given = await read_fields(request, Metadata, METADATA_BYTES)
     with told():
         await files.put_metadata(name, given if pre else None, None if pre else given)
     return nothing()
