@@ -190,7 +190,6 @@ def waiting(gateway: GatewayView, device: str) -> list[Measurement]:
 
 
 async def show_status(request: web.Request) -> web.Response:
-    unit_of(request)
     return json_answer(status_row(request))
 
 
