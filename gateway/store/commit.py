@@ -14,6 +14,7 @@ from gateway.store.keys import ADDED, MOVED, SAME, Resolved, resolve
 from gateway.store.newest import Newest, Struck, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.past import Damage, Past
+from gateway.store.records import storable
 from gateway.store.schema import put_meta
 from gateway.store.series import save_series
 from gateway.store.values import Checked, checked
@@ -187,7 +188,10 @@ def _runs(conn: sqlite3.Connection, runs: list[RunRecord]) -> None:
     conn.executemany(
         "INSERT OR REPLACE INTO run(id, device, kind, start_us, duration_us, samples, status, error) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [(r.id, r.device, r.kind, r.start_us, r.duration_us, r.samples, r.status, r.error) for r in runs],
+        [
+            storable(r.id, r.device, r.kind, r.start_us, r.duration_us, r.samples, r.status, r.error)
+            for r in runs
+        ],
     )
 
 
