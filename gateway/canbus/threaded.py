@@ -7,11 +7,11 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gateway.canbus.batched import BatchedBus, Opening
 from gateway.canbus.frames import EXTENDED, EXTENDED_BITS, REMOTE, STANDARD_BITS, Frames
+from gateway.canbus.own_thread import in_thread
 from gateway.canbus.problems import BusProblem
 from gateway.canbus.settings import Settings, device_nodes
 from gateway.model import Flag
@@ -58,15 +58,13 @@ class ThreadedBus(BatchedBus):
             raise BusProblem(
                 f"{bus.name}: its driver hangs: unplug the adapter and plug it in again, see dmesg", "lost"
             )
-        thread = ThreadPoolExecutor(1, f"can-{opening.device}")
-        bus._ended = bus._loop.run_in_executor(thread, bus._work)
+        bus._ended = in_thread(f"can-{opening.device}", bus._work)
         bus._ended.add_done_callback(bus._thread_ended)
         try:
             await bus._until_ready()
             yield bus
         finally:
             bus._stop.set()
-            thread.shutdown(wait=False)
             await asyncio.wait([bus._ended], timeout=_LEAVE_S)
             if not bus._ended.done():
                 cls.hanging.add(bus.name)
@@ -75,7 +73,7 @@ class ThreadedBus(BatchedBus):
     async def send(self, can_id: int, data: bytes) -> None:
         if self._problem is not None:
             raise self._problem
-        await asyncio.to_thread(self._send, can_id, data)
+        await in_thread(f"can-{self._opening.device}-send", self._send, can_id, data)
 
     async def _until_ready(self) -> None:
         done, _ = await asyncio.wait(

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import sys
 import threading
 import tty
 from collections.abc import AsyncIterator, Iterator
@@ -219,3 +220,34 @@ async def test_a_driver_that_hangs_is_given_up(
     async with asyncio.timeout(5):
         while threaded.ThreadedBus.hanging:
             await asyncio.sleep(0.01)
+
+
+_HANGS = """
+import asyncio, sys, time
+import can
+from gateway.canbus import BusProblem, Settings, opened, threaded
+from gateway.clock import SystemClock
+
+threaded._PATIENCE_S = threaded._LEAVE_S = 0.1
+can.Bus = lambda **_: time.sleep(600)
+
+async def main():
+    async with opened(Settings(interface="virtual"), device="press", clock=SystemClock()):
+        pass
+
+try:
+    asyncio.run(main())
+except BusProblem as problem:
+    sys.exit(str(problem))
+"""
+
+
+async def test_a_driver_that_hangs_does_not_hold_up_the_end_of_the_process() -> None:
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", _HANGS, stderr=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(25):
+            _, said = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+    assert child.returncode == 1 and b"has not opened within" in said
