@@ -170,12 +170,14 @@ async def test_who_is_too_slow_loses_frames_and_is_told(
 ) -> None:
     """Defect 13 of ICOapi: memory grows with what is not taken."""
     monkeypatch.setattr(stream_module, "_MOST_WAITING_S", 0.0)  # then it is 1000 frames
+    await control.set_adc(SLOW)
     async with recording(control).stream((True, True, False)) as stream:
         while stream.lost == 0:
             await asyncio.sleep(0.1)
         node = stage.node(SPINDLE)
         held = await take(stream, stream.received)
-        assert len(held) <= 1000 and held.counters == bytes(k % 256 for k in range(len(held)))
+        assert len(held) <= 1000 and 0 < held.lost <= stream.lost
+        assert held.counters == bytes((held.lost + k) % 256 for k in range(len(held)))
         assert stream.received + stream.lost <= node.counted.sent
 
 

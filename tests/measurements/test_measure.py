@@ -175,12 +175,13 @@ async def test_the_node_is_prepared_as_asked(gateway: Gateway, node: Node) -> No
         asked = Plan((Channel(4), None, Channel(3)), adc=adc, disconnect_afterwards=True, name="Fräser 7/8")
         m = await recorded(measurements, node, asked)
         assert node.asked == ["adc", "map", "disconnect"]
-        assert node.map == (4, 0, 3) and m.adc == adc
+        assert node.map == (4, 2, 3) and m.adc == adc
         assert m.name.startswith("Fraeser_7_8__gw-1__20") and m.name.endswith("Z")
         node.asked, node.connected = [], None
         again = await recorded(measurements, node, plan((False, True, True), name="Fräser 7/8"))
-        assert node.asked == [], "each channel measures its own sensor anyway"
+        assert node.asked == [], "the channels measure these sensors already"
         third = await recorded(measurements, node, plan(name="Fräser 7/8"))
+        assert node.asked == ["map"] and node.map == (1, 2, 3)
         assert len({m.file, again.file, third.file}) == 3
         assert {file.name for file in gateway.files.iterdir()} == {m.file, again.file, third.file}
 

@@ -113,7 +113,8 @@ class Samples:
             received = lost = 0
         self._counted = stream, stream.received, stream.lost
         new, gone = stream.received - received, stream.lost - lost
-        return 100 * gone / (new + gone) if new + gone else None
+        # What is dropped now may have been received before.
+        return 100 * min(gone / (new + gone), 1.0) if new + gone else None
 
     # -- how the tags are ----------------------------------------------------------------------------
 
