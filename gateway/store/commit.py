@@ -98,6 +98,16 @@ class Done:
 def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     """Write everything inside an open transaction; COMMIT is the caller's."""
     wall_us = books.clock.wall_us()
+    done, written = write(conn, work, books, wall_us)
+    done.released = books.released
+    if books.released:
+        deletions.release(conn, books.released)
+    _housekeeping(conn, books, done, written, wall_us)
+    return done
+
+
+def write(conn: sqlite3.Connection, work: Work, books: Books, wall_us: int) -> tuple[Done, int]:
+    """Write what waits; return what that changed, and the bytes of the blocks."""
     done = Done(books.next_seq, books.next_seq, books.token)
     bad = list(work.bad)
     parts: list[Checked] = []
@@ -126,11 +136,8 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
         deletions.keep(conn, work.tombstones)
     for ride in work.rides:
         books.run_job(ride, tx)
-    done.deleted, done.released = tx.deleted, books.released
-    if books.released:
-        deletions.release(conn, books.released)
-    _housekeeping(conn, books, done, written, wall_us)
-    return done
+    done.deleted = tx.deleted
+    return done, written
 
 
 def _count(done: Done, work: Work, resolved: Resolved) -> None:
