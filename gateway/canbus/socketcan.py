@@ -165,6 +165,7 @@ class SocketBus(BatchedBus):
         frames = state.traffic.frames - before.traffic.frames
         self._load.count(frames, state.traffic.data_bytes - before.traffic.data_bytes)
         self.health.traffic = (self.health.traffic or 0) + frames
+        # Most drivers send an error frame too, and some send none: each is counted here alone.
         self.health.overruns += state.traffic.overruns - before.traffic.overruns
 
     def _lost(self, error: OSError) -> BusProblem:
