@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from gateway.canbus import Bus
+from gateway.canbus.losses import Loss
 from gateway.model import Link, Run
 from gateway.protocols.can import Settings
 from gateway.protocols.can.browse import Browser
 from gateway.protocols.can.bus_tags import BusTags
 from gateway.protocols.can.decoder import Decoder
-from gateway.protocols.can.losses import Loss, Losses
+from gateway.protocols.can.losses import Losses
 from gateway.protocols.can.scanning import Scanner
 
 _LOOK_S = 1.0
