@@ -47,12 +47,12 @@ remove() {
 
 if [ -n "$uninstall" ]; then
     store=
-    if [ -L "$STATE/store" ]; then store=$(readlink -f "$STATE/store" || true); fi
+    if [ -L "$STATE/.store" ]; then store=$(readlink -f "$STATE/.store" || true); fi
     remove
     if [ -n "$delete_data" ]; then
         if [ -n "$store" ]; then
-            rm -rf "$store/hot.db" "$store"/hot.db-* "$store"/hot.db.corrupt-* "$store/history" \
-                "$store/store.lock" "$store/reserve"
+            rm -rf "$store/hot.db" "$store"/hot.db-* "$store"/hot.db.* "$store/history" "$store/store.lock" \
+                "$store/reserve" "$store/restoring" "$store"/replaced-[0-9]*
         fi
         rm -rf "$ETC" "$STATE" "$LOGS" /etc/systemd/system/edge-gateway.service.d
         say "removed, with configuration and store"
