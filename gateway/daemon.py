@@ -17,7 +17,6 @@ from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.config import ConfigProblems, Loaded, load_or_last_good, take
 from gateway.controls.certificates import Certificates
-from gateway.delivered import remember_store
 from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
@@ -30,6 +29,7 @@ from gateway.memory import return_what_is_freed
 from gateway.model import BatchListener
 from gateway.own_time import OwnTime
 from gateway.parts import STOP_UPLOADS_S, Parts, stopped
+from gateway.state_files import remember_store
 from gateway.store import Store
 from gateway.supervise import Health, Keeper, Supervisor
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
