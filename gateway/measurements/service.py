@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from gateway.clock import Clock
-from gateway.controls.sensor_nodes import AdcConfiguration, NodeProblem, Recording, SensorNodes, Stream
+from gateway.controls.sensor_nodes import (
+    AdcConfiguration,
+    NodeProblem,
+    Recording,
+    SensorNodes,
+    Stream,
+    Unsupported,
+)
 from gateway.measurements import metadata as meta
 from gateway.measurements import names
 from gateway.measurements.finishing import CHILD, FileProblem, Finisher
@@ -180,8 +187,7 @@ class Measurements:
         await self._reserve(device, plan, plan.adc or await nodes.adc())
         if plan.adc is not None:
             await nodes.set_adc(plan.adc)
-        if plan.sensor_map is not None:
-            await nodes.set_sensor_map(plan.sensor_map)
+        await _map_sensors(plan, nodes)
         session = Session(
             plan, recording, lambda stream: self._begin(device, plan, stream, taken),
             self._store, self._clock,
@@ -310,6 +316,19 @@ class Measurements:
 
 def _nobody() -> None:
     """Nobody is to be told."""
+
+
+async def _map_sensors(plan: Plan, nodes: SensorNodes) -> None:
+    """Let the channels measure what is asked for: the node keeps what was asked of it before."""
+    wanted = plan.sensor_map
+    try:
+        there = await nodes.sensor_map()
+    except Unsupported:
+        if not plan.own_sensors:
+            raise
+        return
+    if any(number not in (0, now) for number, now in zip(wanted, there, strict=True)):
+        await nodes.set_sensor_map(wanted)
 
 
 def _values(plan: Plan) -> int:

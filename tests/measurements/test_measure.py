@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,12 +175,13 @@ async def test_the_node_is_prepared_as_asked(gateway: Gateway, node: Node) -> No
         asked = Plan((Channel(4), None, Channel(3)), adc=adc, disconnect_afterwards=True, name="Fräser 7/8")
         m = await recorded(measurements, node, asked)
         assert node.asked == ["adc", "map", "disconnect"]
-        assert node.map == (4, 0, 3) and m.adc == adc
+        assert node.map == (4, 2, 3) and m.adc == adc
         assert m.name.startswith("Fraeser_7_8__gw-1__20") and m.name.endswith("Z")
         node.asked, node.connected = [], None
         again = await recorded(measurements, node, plan((False, True, True), name="Fräser 7/8"))
-        assert node.asked == [], "each channel measures its own sensor anyway"
+        assert node.asked == [], "the channels measure these sensors already"
         third = await recorded(measurements, node, plan(name="Fräser 7/8"))
+        assert node.asked == ["map"] and node.map == (1, 2, 3)
         assert len({m.file, again.file, third.file}) == 3
         assert {file.name for file in gateway.files.iterdir()} == {m.file, again.file, third.file}
 
@@ -234,7 +236,13 @@ async def test_memory_does_not_grow_with_the_length(gateway: Gateway, node: Node
         assert m.received == 1_500_000 and after - before < 25, f"{before} to {after} MB"
 
 
-def test_what_the_daemon_imports_needs_neither_numpy_nor_h5py() -> None:
-    code = "import sys, gateway.daemon, gateway.measurements; print({'numpy', 'h5py'} & set(sys.modules))"
+def test_what_the_daemon_imports_needs_neither_numpy_nor_h5py(tmp_path: Path) -> None:
+    """Nor what makes its store: sqlite_utils takes numpy along where it finds it."""
+    code = (
+        "import pathlib, sys, gateway.daemon, gateway.measurements; from gateway.store import schema\n"
+        f"path = pathlib.Path({str(tmp_path / 'hot.db')!r}); schema.migrate(schema.connect(path), path)\n"
+        "assert 'sqlite_utils' in sys.modules; print({'numpy', 'h5py'} & set(sys.modules))\n"
+        "import numpy"
+    )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "set()"
