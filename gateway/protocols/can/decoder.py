@@ -15,7 +15,7 @@ from gateway.protocols.can.matching import Matching
 from gateway.protocols.can.overdue import Overdue
 from gateway.protocols.can.reception import Reception
 from gateway.protocols.can.tags import DecodingSettings
-from gateway.protocols.can.transport import CONNECTION, DATA, Reassembly
+from gateway.protocols.can.transport import CONNECTION, DATA, Reassembly, is_packet
 from gateway.protocols.can.wanted import Wanted, Wish
 
 _EXACTLY: Final = {
@@ -31,7 +31,6 @@ _MOST_FILTERS: Final = 512
 _LONGEST_UNIT: Final = 64
 _MOST_SENTENCES: Final = 5
 _RECENT_US: Final = 60_000_000
-_TRANSPORT: Final = {CONNECTION >> 8, DATA >> 8}
 
 
 class Decoder:
@@ -209,7 +208,7 @@ class Decoder:
         """Take the packets of a batch; return the ids that the messages put together would have."""
         found = []
         for ts, can_id, payload in zip(frames.ts, frames.ids, frames.data, strict=True):
-            if can_id >> 16 & 0x3FF not in _TRANSPORT or not can_id & EXTENDED:
+            if not is_packet(can_id):
                 continue
             whole = reassembly.take(can_id, payload, ts)
             if whole is None:

@@ -9,17 +9,23 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from gateway.canbus import EXTENDED
+from gateway.canbus import EXTENDED, REMOTE
 from gateway.protocols.can.j1939 import GLOBAL, destination_of, pgn_of, source_of
 
 CONNECTION: Final = 0xEC00
 DATA: Final = 0xEB00
+_BOTH: Final = {CONNECTION >> 8, DATA >> 8}
 _RTS, _CTS, _END, _BAM, _ABORT = 16, 17, 19, 32, 255
 _LEAST, _MOST = 9, 1785
 _PACKET = 7
 _BROADCAST_US, _ASKED_US = 750_000, 1_250_000
 """How long the next packet may take: T1, and T2 and T3 (5.10.2.4)."""
 _MOST_OPEN = 256
+
+
+def is_packet(can_id: int) -> bool:
+    """Say whether an id is that of the transport protocol."""
+    return can_id >> 16 & 0x3FF in _BOTH and can_id & EXTENDED > 0 and not can_id & REMOTE
 
 
 class Assembled(NamedTuple):
