@@ -1,6 +1,13 @@
 """What is wrong with a bus, with its state in a word and the likely fix in the sentence."""
 
+from typing import Final
+
 from gateway.model import DeviceProblem
+
+GAVE_UP: Final = (
+    "the controller gave up after too many errors in sending; check the bit rate, the wiring and both "
+    "terminating resistors (60 ohms between CAN_H and CAN_L)"
+)
 
 
 class BusProblem(DeviceProblem):

@@ -2,8 +2,10 @@
 
 import secrets
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gateway.model import GatewayError
@@ -210,6 +212,19 @@ def check_integrity(conn: sqlite3.Connection) -> None:
         raise Damaged(str(found).replace("\n", ": "))
 
 
+def _sqlite_utils() -> ModuleType:
+    """Import what a first start and an upgrade need, without the 10 MB of numpy that it takes if it may."""
+    with_numpy = "numpy" in sys.modules
+    try:
+        if not with_numpy:
+            sys.modules["numpy"] = None  # type: ignore[assignment]  # it does without, where there is none
+        import sqlite_utils
+    finally:
+        if not with_numpy:
+            del sys.modules["numpy"]
+    return sqlite_utils
+
+
 def migrate(conn: sqlite3.Connection, path: Path) -> None:
     """Bring the file to this version; refuse one from a newer version."""
     version = conn.execute("PRAGMA user_version").fetchone()[0]
@@ -220,8 +235,7 @@ def migrate(conn: sqlite3.Connection, path: Path) -> None:
         )
     if version == len(MIGRATIONS):
         return
-    import sqlite_utils  # 17 MB and 141 ms, needed at the first start and after an upgrade
-
+    sqlite_utils = _sqlite_utils()
     for number in range(version, len(MIGRATIONS)):
         conn.execute("BEGIN IMMEDIATE")
         try:

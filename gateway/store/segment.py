@@ -161,6 +161,12 @@ def newest_seq(conn: sqlite3.Connection) -> int:
     return int(conn.execute("SELECT coalesce(max(to_seq), 0) FROM folded").fetchone()[0])
 
 
+def holds_up_to(conn: sqlite3.Connection, seq: int) -> bool:
+    """Say whether a fold took blocks up to this seq, or such as are not known."""
+    query = "SELECT 1 FROM fold LEFT JOIN folded ON fold = fold.id WHERE n > 0 AND coalesce(from_seq, 0) <= ?"
+    return conn.execute(f"{query} LIMIT 1", (seq,)).fetchone() is not None
+
+
 def names(path: Path) -> list[tuple[int, SeriesInfo]]:
     """Read the series of a segment whose lists are whole."""
     with closing(connect_verified(path)) as conn:

@@ -300,7 +300,13 @@ async def test_memory_does_not_grow_with_the_length(gateway: Gateway, node: Node
         assert m.received == 1_500_000 and after - before < 25, f"{before} to {after} MB"
 
 
-def test_what_the_daemon_imports_needs_neither_numpy_nor_h5py() -> None:
-    code = "import sys, gateway.daemon, gateway.measurements; print({'numpy', 'h5py'} & set(sys.modules))"
+def test_what_the_daemon_imports_needs_neither_numpy_nor_h5py(tmp_path: Path) -> None:
+    """Nor what makes its store: sqlite_utils takes numpy along where it finds it."""
+    code = (
+        "import pathlib, sys, gateway.daemon, gateway.measurements; from gateway.store import schema\n"
+        f"path = pathlib.Path({str(tmp_path / 'hot.db')!r}); schema.migrate(schema.connect(path), path)\n"
+        "assert 'sqlite_utils' in sys.modules; print({'numpy', 'h5py'} & set(sys.modules))\n"
+        "import numpy"
+    )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "set()"

@@ -20,8 +20,8 @@ class BusTags:
         """Return the sample of a state where it is another one."""
         return self._changed({"state": state})
 
-    def look(self, health: BusHealth, dropped: int) -> Batch:
-        """Return the samples of what changed."""
+    def look(self, health: BusHealth, dropped: int, overruns: int) -> Batch:
+        """Return the samples of what changed; `dropped`, `overruns`: since the session began."""
         batch = self.state(health.state)
         now_ns = self._link.clock.mono_ns()
         if self._numbers_ns is None or now_ns - self._numbers_ns >= _NUMBERS_NS:
@@ -32,6 +32,7 @@ class BusTags:
                 "receive_errors": health.receive_errors,
                 "transmit_errors": health.transmit_errors,
                 "dropped": dropped,
+                "overruns": overruns,
             }
             batch.extend(self._changed({name: n for name, n in numbers.items() if n is not None}))
         return batch

@@ -21,6 +21,7 @@ _TELL_NS = 60_000_000_000
 _ERRORS: Final = {
     "error-warning": "many transfers fail",
     "error-passive": "so many transfers fail that the controller hardly takes part any more",
+    "bus-off": "so many transfers failed that the controller takes no part any more",
 }
 _WIRING: Final = "check the bit rate, the wiring and both terminating resistors (60 ohms from CAN_H to CAN_L)"
 
@@ -46,7 +47,7 @@ class Listening:
         self._heard_us, self._heard_ns = link.clock.wall_us(), link.clock.mono_ns()
         self._traffic: int | None = None
         """Frames of all kinds on the bus when it was found silent."""
-        self._dropped = 0
+        self._dropped = self._overruns = self._returns = 0
         self._forgotten = losses.samples.total
         """So many samples were lost when the decoder was told."""
 
@@ -58,6 +59,7 @@ class Listening:
                     run.add(0)
                     await self._together(run)
         finally:
+            self._count_overruns()
             self._losses.emit(self._decoder.flush(_FOR_EVER_US))  # the last state is never lost
             self._losses.settle(at_once=True)
 
@@ -81,7 +83,9 @@ class Listening:
 
     async def _look(self, run: Run) -> None:
         while True:
-            self._losses.emit(self._tags.look(self._bus.health, self._losses.frames.total))
+            self._count_overruns()
+            losses = self._losses
+            losses.emit(self._tags.look(self._bus.health, losses.frames.total, losses.overruns.total))
             if self._losses.samples.total != self._forgotten:
                 self._forgotten = self._losses.samples.total
                 self._decoder.forget()
@@ -97,13 +101,21 @@ class Listening:
     def _heard(self) -> None:
         """Take note that frames came, and of what did not come before."""
         health, clock = self._bus.health, self._link.clock
-        if silent := self._silent():
-            self._link.gap(self._heard_us, clock.wall_us(), silent)
+        back = "the bus was bus-off, and came back" if health.returns != self._returns else ""
+        if hole := self._silent() or back:
+            self._link.gap(self._heard_us, clock.wall_us(), hole)
+        self._returns = health.returns
         if health.dropped != self._dropped:
             self._losses.frames.add(health.dropped - self._dropped, self._heard_us)
             self._dropped = health.dropped
         self._heard_us, self._heard_ns = clock.wall_us(), clock.mono_ns()
         self._traffic = None
+
+    def _count_overruns(self) -> None:
+        overruns = self._bus.health.overruns
+        if overruns != self._overruns:
+            self._losses.overruns.add(overruns - self._overruns, self._heard_us)
+            self._overruns = overruns
 
     # -- what is to be said --------------------------------------------------------------------------
 
@@ -121,7 +133,7 @@ class Listening:
             found.append(health.note)
         if silent := self._silent():
             found.append(f"{self._bus.name}: {silent}")
-        losses = (self._losses.frames, self._losses.samples)
+        losses = (self._losses.frames, self._losses.overruns, self._losses.samples)
         return [*found, *(loss.sentence for loss in losses if self._recent(loss))]
 
     def _silent(self) -> str:

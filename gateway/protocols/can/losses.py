@@ -1,11 +1,11 @@
-"""What a bus may lose: frames that were not fetched in time, samples that found no room."""
+"""What a bus may lose: frames that nobody fetched or took in time, samples that found no room."""
 
 from gateway.canbus.losses import SAMPLES_LOST, Loss
 from gateway.model import Batch, Link
 
 
 class Losses:
-    """Both kinds."""
+    """All three kinds."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -13,6 +13,11 @@ class Losses:
             link,
             "{} frames were lost, for they were not fetched in time: is the machine overloaded, or "
             "net.core.rmem_max small?",
+        )
+        self.overruns = Loss(
+            link,
+            "the memory of the CAN controller ran over {} times, and frames were lost each time: is the "
+            "machine overloaded, or the adapter too slow for this bus?",
         )
         self.samples = Loss(link, SAMPLES_LOST)
 
@@ -25,5 +30,5 @@ class Losses:
 
     def settle(self, *, at_once: bool = False) -> None:
         """Record what is to be recorded."""
-        self.frames.settle(at_once=at_once)
-        self.samples.settle(at_once=at_once)
+        for loss in (self.frames, self.overruns, self.samples):
+            loss.settle(at_once=at_once)
