@@ -43,6 +43,17 @@ async def name(request: pytest.FixtureRequest, gateway: Plant) -> str:
     return m.file
 
 
+async def test_two_readers_that_take_their_time_leave_turns_to_others(gateway: Plant, name: str) -> None:
+    async with (
+        gateway.files.analysis(name, 1, pictures=False),
+        gateway.files.analysis(name, 1, pictures=False),
+        gateway.files.analysis(name, 1, pictures=False, brief=True),
+        asyncio.timeout(15),
+    ):
+        assert (await gateway.files.metadata(name))["pre"]
+        assert await gateway.files.embedded(name) == []
+
+
 async def get(client: aiohttp.ClientSession, path: str, status: int = 200, **more: Any) -> Any:
     async with client.get(URL(path, encoded=True), **more) as answer:
         assert answer.status == status, await answer.text()
