@@ -161,7 +161,7 @@ def _channel(place: str, given: Mapping[str, Any], library: SensorLibrary) -> Ch
 
 async def stop(request: web.Request) -> web.Response:
     gateway, device = request.app[GATEWAY], unit_of(request).id
-    if gateway.measurements.running(device) is not None:
+    if gateway.measurements.busy(device):
         with refusals():
             try:
                 await stopped(gateway, device)
