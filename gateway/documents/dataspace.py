@@ -27,6 +27,7 @@ _DOMAIN: Final = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
 )
 _PATH: Final = re.compile(r"[A-Za-z0-9._~/-]*")
+_PAGE: Final = re.compile(r"[A-Za-z0-9._~/?#&=%:+,;!$'()*@-]*")
 _NEEDED: Final = ("protocol", "domain", "base_path", "username", "bucket")
 
 
@@ -38,6 +39,11 @@ def _domain(value: str) -> None:
 def _path(value: str) -> None:
     if not _PATH.fullmatch(value):
         raise ValueError("it is a path of letters, digits, - _ . and /, as in api/v1")
+
+
+def _page(value: str) -> None:
+    if not _PAGE.fullmatch(value):
+        raise ValueError("it is a path, with what may follow ? and #, as in assets?tab=files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,7 @@ class Connection(Settings):
     bucket: str | None = setting(None, help="bucket of the storage")
     bucket_folder: str | None = setting(None, help="folder in the bucket")
     gui: str | bool | None = setting(None, help="not used")
-    manage_assets_path: str | None = setting(None, help="path of the page for people", check=_path)
+    manage_assets_path: str | None = setting(None, help="path of the page for people", check=_page)
     virtual_group_root: str | None = setting(None, help="virtual group that objects are shown in")
 
     @property

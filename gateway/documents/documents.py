@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from gateway.clock import Clock
 from gateway.config import UploadConfig
@@ -36,6 +36,10 @@ class Applied(NamedTuple):
 
     changed: Sequence[str] = ()
     warnings: Sequence[str] = ()
+
+
+_Given: TypeAlias = Callable[[], tuple[bytes, list[str]]]
+"""Gives the bytes of a document, and what of an upload is not among them."""
 
 
 class DocumentsProblem(GatewayError):
@@ -133,20 +137,21 @@ class Documents:
     async def restore(self, name: str, filename: str) -> DocumentStored:
         kind = KINDS[name]
         async with self._storing:
-            return await self._put(kind, lambda: self._shelf.read_version(name, filename), filename)
+            return await self._put(kind, lambda: (self._shelf.read_version(name, filename), []), filename)
 
     # -- storing -------------------------------------------------------------------------------
 
-    async def _put(self, kind: Kind, read: Callable[[], bytes], source: str = "") -> DocumentStored:
-        header, backup = await asyncio.to_thread(self._write, kind, read, source or kind.filename)
+    async def _put(self, kind: Kind, read: _Given, name: str = "") -> DocumentStored:
+        header, backup, unused = await asyncio.to_thread(self._write, kind, read, name or kind.filename)
         changed, warnings = await self._applied()
-        return DocumentStored(header, backup, changed, warnings)
+        return DocumentStored(header, backup, changed, [*unused, *warnings])
 
-    def _write(self, kind: Kind, read: Callable[[], bytes], source: str) -> tuple[DocumentHeader, str | None]:
+    def _write(self, kind: Kind, read: _Given, name: str) -> tuple[DocumentHeader, str | None, list[str]]:
         """Judge the bytes that `read` gives as they will lie on the disk, then put them there."""
         try:
-            data = read()
-            header, content = self._read(kind, parse(data, source))
+            data, warnings = read()
+            source = parse(data, name)
+            header, content = self._read(kind, source)
             before = self._shelf.read(kind.name)
             was = self._kept[kind.name].header
             now = datetime.fromtimestamp(self._clock.wall_us() // 1_000_000, UTC)
@@ -159,12 +164,12 @@ class Documents:
         finally:
             if kind.name == dataspace.UPLOAD:
                 self._forget_passwords()
-        return header.shown(), backup
+        return header.shown(), backup, warnings + source.warnings
 
-    def _accepted(self, kind: Kind, data: bytes) -> bytes:
-        """Return what of an upload is to be kept; a password goes into a file of its own."""
+    def _accepted(self, kind: Kind, data: bytes) -> tuple[bytes, list[str]]:
+        """Return what of an upload is to be kept, and warnings; a password goes into a file of its own."""
         if kind.name != dataspace.UPLOAD:
-            return data
+            return data, []
         source = parse(data, kind.filename)
         whole, given = dataspace.given_in(source)
         now = self._kept[kind.name].content
@@ -179,7 +184,7 @@ class Documents:
                     '"password" was given for another address or user, and goes nowhere else; write it anew',
                 )
                 source.check()
-        return dataspace.written(whole, reference)
+        return dataspace.written(whole, reference), source.warnings
 
     def _reference(self, now: Any, wanted: dataspace.Connection, text: str | None) -> str:
         """Return the reference of the password in use where it is for the same account, and the same."""

@@ -110,7 +110,7 @@ def _default(source: Source, names: list[str]) -> None:
     if chosen and names and chosen not in names:
         hint = source.problems.hint(chosen, names)
         sentence = f'"default_profile_id" names {quoted(chosen)}, which is no profile here{hint}'
-        source.add(entry.node.place, sentence)
+        source.warn(entry.node.place, sentence)
 
 
 def _wants_group(source: Source, node: Node, name: str) -> None:

@@ -4,7 +4,7 @@ The machinery is that of gateway.yaml: YAML 1.2 without anchors and tags, 1 MiB,
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +12,8 @@ from typing import Any, Final
 from gateway.config.problems import Place, Problems, quoted
 from gateway.config.quantities import scalar_type
 from gateway.config.reading import INVALID, At, Reader
-from gateway.config.shapes import Shape, Text, group_of
-from gateway.config.yaml_source import ListNode, MapNode, Node, ScalarNode, parse_bytes
+from gateway.config.shapes import Group, ListOf, MapOf, Shape, Text, group_of
+from gateway.config.yaml_source import Entry, ListNode, MapNode, Node, ScalarNode, parse_bytes
 from gateway.controls.documents import DocumentHeader, DocumentRefused, Fault
 from gateway.settings import Settings, setting
 
@@ -72,10 +72,45 @@ class Source:
     problems: Problems
     name: str
     """Of the file, in sentences."""
+    warnings: list[str] = field(default_factory=list)
+    """What does not count: a sentence each."""
 
     def read(self, cls: type[Settings], root: MapNode | None = None) -> Any:
-        """Return the settings that the root (or what is given in its place) holds, or INVALID."""
-        return self._reader.read(group_of(cls), root or self.root, At(self.name, Place(self.name, 1, 1)))
+        """Return the settings that the root (or what is given in its place) holds, or INVALID.
+
+        Names beyond them are left out with a warning: other programs write some; but not misspelt ones.
+        """
+        shape = group_of(cls)
+        known = self._known(shape, root or self.root)
+        return self._reader.read(shape, known, At(self.name, Place(self.name, 1, 1)))
+
+    def warn(self, place: Place, sentence: str) -> None:
+        if len(self.warnings) < MOST_FAULTS:
+            self.warnings.append(f"{self.name}:{place.line}: {sentence}")
+
+    def _known(self, shape: Shape, node: Node) -> Node:
+        match shape, node:
+            case Group(), MapNode():
+                kept = {}
+                missing = shape.members.keys() - node.entries.keys()
+                for name, entry in node.entries.items():
+                    if name in shape.members:
+                        below = self._known(shape.members[name].shape, entry.node)
+                        kept[name] = Entry(entry.key_place, below)
+                    elif self.problems.hint(name, missing):
+                        kept[name] = entry  # misspelt, which is refused
+                    else:
+                        self.warn(entry.key_place, f"{quoted(name)} is not known, and not used")
+                return MapNode(node.place, kept)
+            case ListOf(), ListNode():
+                return ListNode(node.place, [self._known(shape.item, item) for item in node.items])
+            case MapOf(), MapNode():
+                entries = {
+                    name: Entry(entry.key_place, self._known(shape.item, entry.node))
+                    for name, entry in node.entries.items()
+                }
+                return MapNode(node.place, entries)
+        return node
 
     def header(self) -> Header | None:
         """Return the `info` block, whatever else stands there; None after its problems were noted."""

@@ -87,10 +87,11 @@ def read(source: Source) -> tuple[Header, SensorLibrary]:
     chosen = whole.default_configuration_id or None
     if chosen is not None and chosen not in ids:
         hint = source.problems.hint(chosen, ids)
-        source.add(
+        source.warn(
             within(source.root, "default_configuration_id").place,
             f'"default_configuration_id" names {quoted(chosen)}, which is no configuration here{hint}',
         )
+        chosen = None
     source.check()
     configurations = [_configuration(each, sensors) for each in whole.sensor_configurations]
     return whole.info, SensorLibrary(tuple(sensors.values()), tuple(configurations), chosen)

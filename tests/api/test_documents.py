@@ -260,7 +260,6 @@ WRONG_SENSORS = [
     ("volt_max: 2.97", "volt_mix: 2.97", "sensors.0.volt_mix", 17, 'did you mean "volt_max"'),
     ("1: {sensor_id: force_01}", "1: {sensor_id: force_02}", f"{CHANNELS}.1.sensor_id", 23, "force_01"),
     ("    6:", "    256:", f"{CHANNELS}.256", 24, "1 to 255"),
-    (DEFAULT, f"{DEFAULT[:-1]}z", "default_configuration_id", 25, 'did you mean "press"'),
     ("sensor_conf", SENSOR + "sensor_conf", "sensors.1.sensor_id", 24, "twice; the first is on line 13"),
     ("config_date: '2025-10-07T13:52:40+0200'", "config_date: yesterday", "info.config_date", 5, "ISO 8601"),
     ("config_version: 0.0.2", "config_version: 2", "info.config_version", 6, "put it in quotes"),
@@ -301,12 +300,42 @@ async def test_each_field_of_the_header_is_needed(admin: aiohttp.ClientSession, 
         assert (status, f'needs the setting "{name}"' in answer["error"]["message"]) == (422, True), name
 
 
+@pytest.mark.parametrize(
+    ("document", "before", "after", "says"),
+    [
+        (
+            "sensors",
+            "default_configuration_id: press",
+            "default_configuration_id: presz",
+            'did you mean "press"',
+        ),
+        (
+            "sensors",
+            "default_configuration_id:",
+            "made_by: x\ndefault_configuration_id:",
+            '"made_by" is not known',
+        ),
+        ("sensors", "volt_max: 2.97", "volt_max: 2.97\n  colour: red", '"colour" is not known, and not used'),
+        ("sensors", "info:\n", "info:\n  generated_at: now\n", '"generated_at" is not known'),
+        ("metadata", "default_profile_id: milling", "default_profile_id: turning", "no profile here"),
+    ],
+)
+async def test_what_does_not_count_is_taken_with_a_warning(
+    admin: aiohttp.ClientSession, document: str, before: str, after: str, says: str
+) -> None:
+    """Other programs of this format write more than it has, and their files have to do."""
+    text = {"sensors": SENSORS, "metadata": METADATA}[document]
+    assert before in text
+    warnings = (await stored(admin, document, text.replace(before, after, 1)))["warnings"]
+    assert [each for each in warnings if says in each and f"{document}.yaml:" in each], warnings
+    assert (await stored(admin, document, text))["warnings"] == []
+
+
 DATATYPES = "text text_box text_suggestions dropdown int float int_qty float_qty boolean image"
 WRONG_METADATA = [
     ("datatype: image", "datatype: picture", "deeper.pictures.datatype", "must be text"),
     ("label: Person, ", "", "person", 'needs the setting "label"'),
     ("options: [Milling, 1.2379]", "options: Milling", "process.options", "wants a list"),
-    ("default_profile_id: milling", "default_profile_id: turning", "default_profile_id", "no profile here"),
     ("      Type: {}", "      Type: 5", "pre.Type", "wants a group"),
     ("    id: milling\n", "    id: 7\n", "milling.id", "put it in quotes"),
     ("    name: Milling\n", "", "profiles.milling", 'needs the setting "name"'),
