@@ -25,6 +25,7 @@ from gateway.intake import DeviceSession
 from gateway.listeners import Listeners
 from gateway.logs import Logs
 from gateway.measurements import Catalogue, Measurements
+from gateway.memory import return_what_is_freed
 from gateway.model import BatchListener
 from gateway.own_time import OwnTime
 from gateway.parts import STOP_UPLOADS_S, Parts, stopped
@@ -111,6 +112,7 @@ class Daemon:
     async def run(self) -> None:
         """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
         sys.setswitchinterval(SWITCH_S)
+        return_what_is_freed()
         loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
         await asyncio.to_thread(self.documents.open)
         self._in_force.take(loaded)

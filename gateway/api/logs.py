@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -19,7 +19,7 @@ from gateway.api.sockets import BAD_MESSAGE, NOT_THERE, TICK_S, Closing, Watch, 
 from gateway.api.tokens import Role
 from gateway.api.values import dumps
 from gateway.logs.archive import LogArchive, NoLogFile
-from gateway.logs.feed import Follower
+from gateway.logs.feed import Follower, Heard
 from gateway.logs.files import FILE_BYTES, FILES
 
 T = TypeVar("T")
@@ -153,15 +153,20 @@ async def _write(
 ) -> None:
     watch = Watch(request, principal)
     await send(socket, dumps({"type": "log", "lines": [], "skipped": 0}).decode())  # it follows from here on
-    while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TICK_S):
-                await follower.wake.wait()
-        heard = follower.take()
+    async for heard in followed(follower):
         if heard.lines:
             message = {"type": "log", "lines": heard.lines, "skipped": heard.skipped}
             await send(socket, dumps(message).decode())
         await watch.look()
+
+
+async def followed(follower: Follower) -> AsyncIterator[Heard]:
+    """Yield what comes, and each second where nothing does."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_S):
+                await follower.wake.wait()
+        yield follower.take()
 
 
 def _archive(request: web.Request) -> LogArchive:

@@ -9,7 +9,7 @@ from gateway.model import Batch, Gap, Sample
 from gateway.store import deletions
 from gateway.store.codec import BlockHeader, Kind, decode, encode
 from gateway.store.newest import Struck
-from gateway.store.records import row_crc
+from gateway.store.records import row_crc, storable
 from gateway.store.schema import put_meta
 
 _NEVER_SENT_TO = "never_sent_to"
@@ -204,7 +204,7 @@ def record_unsent(
 
 def insert_gap(conn: sqlite3.Connection, gap: Gap, seq: int) -> None:
     """Write a gap row; `seq` is the block that it is uploaded with."""
-    row = seq, gap.device, gap.upload, gap.from_us, gap.to_us, gap.count, gap.reason
+    row = storable(seq, gap.device, gap.upload, gap.from_us, gap.to_us, gap.count, gap.reason)
     conn.execute(
         "INSERT INTO gap(seq, device, upload, from_us, to_us, count, reason, crc) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -257,6 +257,7 @@ def _quarantine(tx: Transaction, upload: str, sample: Sample, reason: str) -> No
 
 def insert_letter(conn: sqlite3.Connection, upload: str, at_us: int, reason: str, block: bytes) -> None:
     """Write a dead letter; `block` is its sample as a block of its own."""
+    upload, reason = storable(upload, reason)
     conn.execute(
         "INSERT INTO quarantine(upload, at_us, reason, block, bytes, crc) VALUES (?, ?, ?, ?, ?, ?)",
         (upload, at_us, reason, block, len(block), row_crc(upload, at_us, reason, len(block))),

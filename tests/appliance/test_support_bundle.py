@@ -120,6 +120,8 @@ def test_a_canary_would_be_found(
         ("token: {credential: cloud}", "token: {credential: cloud}"),
         ("no secret here", "no secret here"),
         ("https://u:p@host/", "https://<secret>@host/"),
+        ("http://h/b?a=1&X-Amz-Signature=0f0f&b=2", "http://h/b?a=1&X-Amz-Signature=<secret>&b=2"),
+        ("http://h/b?sv=1&sig=a%2Bb%3D'", "http://h/b?sv=1&sig=<secret>'"),
     ],
 )
 def test_what_looks_like_a_secret_goes(text: str, left: str) -> None:

@@ -182,7 +182,8 @@ async def test_adc_and_voltage(ico: Contract) -> None:
     check(said, shapes.ADC)
     assert said == wanted
     for changed in ({"prescaler": 0}, {"prescaler": 128}, {"acquisition_time": 5}, {"reference_voltage": 3.4},
-                    {"oversampling_rate": 5000}, {"prescaler": "x"}, {"prescaler": None}):  # fmt: skip
+                    {"oversampling_rate": 5000}, {"prescaler": "x"}, {"prescaler": None},
+                    {"prescaler": 2.9}):  # fmt: skip
         check(await ico.ask("PUT", "/sth/write-adc", ADC | changed, status=422), shapes.FIELDS)
     assert await ico.ask("GET", "/sth/read-adc") == wanted
     ico.stage.node(SPINDLE).supply_count = 12_600

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from aiohttp import web
-from marshmallow import Schema, ValidationError
+from marshmallow import Schema, ValidationError, fields
 
 from gateway.api.answers import json_answer
 from gateway.api.bodies import read_json
@@ -75,6 +75,15 @@ async def read_fields(request: web.Request, schema: type[Schema]) -> dict[str, A
     except ValidationError as error:
         raise WrongBody(list(_details(error.normalized_messages(), ["body"], document))) from None
     return loaded
+
+
+class Whole(fields.Integer):
+    """A whole number as ICOapi takes it: 2, 2.0 or "2", and not 2.9."""
+
+    def _validated(self, value: Any) -> int:
+        if isinstance(value, float) and not value.is_integer():
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
 
 
 def wrong_field(field: str, message: str, value: Any) -> WrongBody:

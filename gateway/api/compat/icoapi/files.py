@@ -1,11 +1,12 @@
 """ICOapi's `/files`: listed, downloaded, deleted, read through, files inside, metadata."""
 
+import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
+import orjson
 from aiohttp import web
 
 from gateway.api.answers import json_answer, stream
@@ -27,6 +28,9 @@ _log = logging.getLogger(__name__)
 _HDF5: Final = "application/x-hdf5"
 _EVERY: Final = 10
 """ICOapi's analysis gives one row in ten."""
+_INLINE_BYTES: Final = 64 * 1024
+_LONGEST_LINE_BYTES: Final = 32 << 20
+"""What a file says of itself, with its pictures."""
 _PREFIX: Final = "/api/v1/files"
 
 
@@ -93,18 +97,33 @@ async def analyze(request: web.Request) -> web.StreamResponse:
         with told():
             answer = await stack.enter_async_context(files.analysis(name, _EVERY, pictures=True))
         out = await stack.enter_async_context(stream(request, "application/json"))
-        async for document in _documents(answer.pieces()):
-            if (line := _line(name, document)) is not None:
-                await out.write(dumps(line) + b"\n")
+        async for line in _lines(answer.pieces()):
+            if written := await _translated(name, line):
+                await out.write(written)
     return out.response
 
 
-async def _documents(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    rest = b""
+async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield whole lines. ApiError 422: one is longer than can be."""
+    rest = bytearray()
     async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
+        first, *others = piece.split(b"\n")
+        rest += first
+        for begun in others:
+            yield bytes(rest)
+            rest = bytearray(begun)
+        if len(rest) > _LONGEST_LINE_BYTES:
+            raise ApiError(422, f"The file says more of itself than {_LONGEST_LINE_BYTES >> 20} MB.")
+
+
+async def _translated(name: str, line: bytes) -> bytes:
+    """Return a line of our analysis as ICOapi's; empty: it has no such line."""
+
+    def work() -> bytes:
+        row = _line(name, orjson.loads(line))
+        return b"" if row is None else dumps(row) + b"\n"
+
+    return work() if len(line) <= _INLINE_BYTES else await asyncio.to_thread(work)
 
 
 def _line(name: str, document: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -141,10 +160,10 @@ def _embedded_row(listed: Mapping[str, Any]) -> dict[str, Any]:
 async def show_metadata(request: web.Request) -> web.Response:
     files, name = _named(request)
     with told():
-        async with files.analysis(name, _EVERY, pictures=True) as answer:
-            async for document in _documents(answer.pieces()):
-                if "about" in document:
-                    return json_answer(_metadata_row(name, document["about"]))
+        async with files.analysis(name, _EVERY, pictures=True, brief=True) as answer:
+            async for line in _lines(answer.pieces()):  # the first one is what it says of itself
+                if body := await _translated(name, line):
+                    return web.Response(body=body, content_type="application/json")
     raise ApiError(422, "The file says nothing of itself.")
 
 

@@ -1,15 +1,12 @@
 """ICOapi's `/logs` and `/sensor`: those of `/v1`, but a line of the live log is a message."""
 
-import asyncio
-import contextlib
-from typing import Any
-
 from aiohttp import web
 
 from gateway.api import documents, logs
+from gateway.api.auth import Principal
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
-from gateway.api.sockets import both_ways, send, serve_socket
+from gateway.api.sockets import both_ways, hear_nothing, send, serve_socket, watched
 from gateway.api.tokens import Role
 from gateway.logs.feed import Follower
 from gateway.logs.files import FILE
@@ -54,24 +51,16 @@ async def stream(request: web.Request) -> web.StreamResponse:
     if feed is None:
         raise ApiError(404, "This gateway keeps no log.")
 
-    async def talk(socket: web.WebSocketResponse, *_: Any) -> None:
+    async def talk(socket: web.WebSocketResponse, principal: Principal, _: object) -> None:
         with feed.feed.followed() as follower:
-            await both_ways(_hear(socket), _write(socket, follower))
+            await both_ways(hear_nothing(socket), _write(socket, follower), watched(request, principal))
 
     return await serve_socket(request, talk)
 
 
-async def _hear(socket: web.WebSocketResponse) -> None:
-    async for _message in socket:
-        pass
-
-
 async def _write(socket: web.WebSocketResponse, follower: Follower) -> None:
-    while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                await follower.wake.wait()
-        for line in follower.take().lines:
+    async for heard in logs.followed(follower):
+        for line in heard.lines:
             await send(socket, line)
 
 

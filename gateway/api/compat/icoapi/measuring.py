@@ -7,7 +7,7 @@ from aiohttp import web
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from gateway.api.answers import json_answer
-from gateway.api.compat.icoapi.answers import nothing, read_fields, refusals, wrong_field
+from gateway.api.compat.icoapi.answers import Whole, nothing, read_fields, refusals, wrong_field
 from gateway.api.compat.icoapi.nodes import Adc, adc_of, adc_row
 from gateway.api.compat.icoapi.units import local_iso, unit_if_any, unit_of
 from gateway.api.contracts import GatewayView
@@ -31,7 +31,7 @@ class _Body(Schema):
 
 
 class _Channel(_Body):
-    channel_number = fields.Integer(required=True, validate=validate.Range(0, 255))
+    channel_number = Whole(required=True, validate=validate.Range(0, 255))
     sensor_id = fields.String(load_default=None, allow_none=True)
 
 
@@ -160,7 +160,7 @@ def _channel(place: str, given: Mapping[str, Any], library: SensorLibrary) -> Ch
 
 async def stop(request: web.Request) -> web.Response:
     gateway, device = request.app[GATEWAY], unit_of(request).id
-    if gateway.measurements.running(device) is not None:
+    if gateway.measurements.busy(device):
         with refusals():
             try:
                 await stopped(gateway, device)
