@@ -37,6 +37,13 @@ async def test_a_line_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch
     assert taken <= (1 << 20) + (1 << 16)
 
 
+def test_addresses_of_files_within_are_encoded() -> None:
+    row = {"dataset": "b?1", "name": "b", "mime": "text/plain", "size_bytes": 1}
+    about = {"acceleration": {}, "pictures": {}, "sensors": [], "embedded_files": [row]}
+    (embedded,) = files._metadata_row("Fr\u00e4se 1#.hdf5", about)["embedded_files"]
+    assert embedded["download_path"] == "/api/v1/files/Fr%C3%A4se%201%23.hdf5/embedded/b%3F1"
+
+
 async def test_a_long_line_leaves_turns_to_others() -> None:
     about = {"acceleration": {}, "pictures": {"p": ["A" * 200_000]}, "sensors": [], "embedded_files": []}
     turns = 0

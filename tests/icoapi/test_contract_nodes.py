@@ -379,6 +379,14 @@ async def test_several_stus(ico: Contract) -> None:
         await ico.ask("PUT", "/sth/disconnect?device=hall-2")
 
 
+async def test_without_an_stu_nothing_is_measured(tmp_path: Path) -> None:
+    async with contract(tmp_path) as ico:
+        status = await ico.ask("GET", "/measurement")
+        ico.plant.devices.pop(TOOLS)
+        assert await ico.ask("GET", "/measurement") == status and status["running"] is False
+        check(await ico.ask("GET", "/stu/connected", status=404), shapes.DETAIL)
+
+
 async def test_what_is_not_there(ico: Contract) -> None:
     check(await ico.ask("GET", "/nope", status=404), shapes.DETAIL)
     check(await ico.ask("PATCH", "/sth", status=405), shapes.DETAIL)

@@ -5,12 +5,14 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 from aiohttp import web
 
 from gateway.api.answers import json_answer, stream
-from gateway.api.compat.icoapi.answers import nothing, read_fields
+from gateway.api.bodies import METADATA_BYTES
+from gateway.api.compat.icoapi.answers import missing_field, nothing, read_fields
 from gateway.api.compat.icoapi.cloud import dataspace, file_row
 from gateway.api.compat.icoapi.forms import parts
 from gateway.api.compat.icoapi.measuring import Metadata
@@ -142,7 +144,8 @@ def _metadata_row(name: str, about: Mapping[str, Any]) -> dict[str, Any]:
         "pictures": about["pictures"],
         "sensors": about["sensors"],
         "embedded_files": [
-            _embedded_row(each) | {"download_path": f"{_PREFIX}/{name}/embedded/{each['dataset']}"}
+            _embedded_row(each)
+            | {"download_path": f"{_PREFIX}/{quote(name)}/embedded/{quote(each['dataset'])}"}
             for each in about["embedded_files"]
         ],
     }
@@ -176,7 +179,7 @@ async def take(request: web.Request) -> web.Response:
             stored = await files.take(part.name, part.pieces)
         _log.info('file %s: taken in from "%s"', stored, request["principal"].name)
         return web.Response(text=stored, content_type="text/plain")
-    raise ApiError(422, 'The form has no file in a field "file".')
+    raise missing_field("body", "file")
 
 
 async def embed(request: web.Request) -> web.Response:
@@ -187,7 +190,7 @@ async def embed(request: web.Request) -> web.Response:
             added = await files.embed(name, part.name, content_type(part.kind), part.pieces)
         rows.append(_embedded_row(added))
     if not rows:
-        raise ApiError(422, 'The form has no file in a field "files".')
+        raise missing_field("body", "files")
     return json_answer(rows)
 
 
@@ -223,7 +226,7 @@ async def put_post(request: web.Request) -> web.Response:
 
 async def _put_metadata(request: web.Request, *, pre: bool) -> web.Response:
     files, name = _named(request)
-    given = await read_fields(request, Metadata)
+    given = await read_fields(request, Metadata, METADATA_BYTES)
     with told():
         await files.put_metadata(name, given if pre else None, None if pre else given)
     return nothing()
