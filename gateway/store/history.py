@@ -30,12 +30,16 @@ _HELD_NS = 600_000_000_000
 """A reading that takes longer does not keep folded blocks from being deleted."""
 
 
+def _segment_bytes(max_bytes: int) -> int:
+    return max(_LEAST_BYTES, min(_SEGMENT_BYTES, max_bytes // 16))
+
+
 class History:
     """Writer thread only, but `segments`, `epoch`, `deleted` and `held`."""
 
     def __init__(self, folder: Path, max_bytes: int, keep_days: float, clock: Clock) -> None:
         self._folder = folder / "history"
-        self._segment_bytes = max(_LEAST_BYTES, min(_SEGMENT_BYTES, max_bytes // 16))
+        self._segment_bytes = _segment_bytes(max_bytes)
         self._keep_s = keep_days * 86_400
         self._clock = clock
         self._writing: sqlite3.Connection | None = None
@@ -90,6 +94,11 @@ class History:
                 by_number.update(fresh)
                 by_name.update({info[:2]: number for number, info in fresh})
                 self.series_unknown += fresh
+
+    def list_files(self) -> None:
+        """Take note of which segments there are, where the hot file cannot be opened; `open` begins anew."""
+        for each in segment.found(self._folder):
+            self._add(each)
 
     def _names(self, each: Segment, newest: bool, now_us: int) -> list[tuple[int, SeriesInfo]]:
         """Read a segment's series. It is opened for writing first where it may have to be rolled back.
@@ -212,6 +221,7 @@ class History:
 
         The newest one stays while it is written, or (`busy`) blocks that it has are still to be deleted.
         """
+        self._segment_bytes = _segment_bytes(max_bytes)
         while self.segments:
             over = hot_bytes + self.bytes_used > max_bytes
             if not (self.spare(busy=busy) and (over or len(self.segments) > 1)):
@@ -219,6 +229,15 @@ class History:
             if not over and not self._expired(self.segments[0], running_s):
                 return
             self._unlink(self.segments[0])
+
+    def shed(self, *, busy: bool) -> bool:
+        """Unlink the oldest segment where one may go, for a disk that is full; say whether one went."""
+        if not self.spare(busy=busy):
+            return False
+        gone = self.segments[0]
+        _log.warning("the disk is full: the oldest history segment %s is dropped for room", gone.path.name)
+        self._unlink(gone)
+        return True
 
     def spare(self, *, busy: bool) -> bool:
         """Say whether there is a segment that may go for room."""
