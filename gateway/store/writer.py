@@ -168,6 +168,7 @@ class Writer(Inbox, threading.Thread):
             return
         try:
             self.compactor.work(self._conn, self._now_running_s())
+            self.bytes_used = self._hot_bytes + self._history.bytes_used
         except Exception as error:  # noqa: BLE001  # the writer's boundary: blocks stay, samples are taken all the same
             _log.error("blocks cannot be folded into the history: %s", error, exc_info=error)
             self.compactor.abandon()
@@ -236,8 +237,7 @@ class Writer(Inbox, threading.Thread):
             self._committed(self._doubt)
             return
         self._doubt = None
-        budget = self.disk.room.budget_bytes
-        self.compactor.care(self._work, self._hot_bytes, budget, self._now_running_s())
+        self.compactor.care(self._work, self._hot_bytes, self.disk.room.budget_bytes)
         conn.execute("BEGIN IMMEDIATE")
         self._doubt = done = run_commit(conn, self._work, self._books(closing))
         conn.execute("COMMIT")
