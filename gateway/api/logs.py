@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -72,6 +73,17 @@ async def view_log(request: web.Request) -> web.Response:
     query, archive = request["querystring"], _archive(request)
     content = await _read(lambda: archive.tail(query["file"], query["limit"]))
     return json_answer({"filename": query["file"], "content": content})
+
+
+async def whole_log(request: web.Request, name: str) -> str:
+    """Return all that a log file says. ApiError 403, 404."""
+    archive = _archive(request)
+
+    def read() -> str:
+        with closing(archive.opened(name)) as file:
+            return b"".join(archive.pieces(file)).decode(errors="replace")
+
+    return await _read(read)
 
 
 @endpoint(

@@ -10,6 +10,13 @@ GAVE_UP: Final = (
 )
 
 
+def first_of(error: BaseException) -> BaseException:
+    """Return the first problem of those that ended tasks together (asyncio.TaskGroup)."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class BusProblem(DeviceProblem):
     """The bus cannot be used now. `bus_state`: absent, down, bus-off or lost."""
 

@@ -136,9 +136,14 @@ class Catalogue:
         # One that is not known any more noticed by itself that the file is gone, and recorded the gap.
         return [upload for upload, due in before.items() if due and after.get(upload, True)]
 
-    def analysis(self, name: str, every: int, *, pictures: bool) -> AbstractAsyncContextManager[Answer]:
-        """Have a file read through: NDJSON with what it is, one row in `every`, progress, statistics."""
-        return self._asked(name, do="analyze", every=every, pictures=pictures)
+    def analysis(
+        self, name: str, every: int, *, pictures: bool, brief: bool = False
+    ) -> AbstractAsyncContextManager[Answer]:
+        """Have a file read through: NDJSON with what it is, one row in `every`, progress, statistics.
+
+        `brief`: only its first line is read.
+        """
+        return self._asked(name, brief=brief, do="analyze", every=every, pictures=pictures)
 
     async def take(self, name: str, pieces: AsyncIterator[bytes]) -> str:
         """Take in a file of others, under its name or, where that is taken, one with a number; return it."""
@@ -153,7 +158,7 @@ class Catalogue:
         """Return what is known of a file before (`pre`) and after (`post`) its measurement; None each."""
         m = self._of(name)
         due = (m.metadata, m.post_metadata) if m is not None and m.metadata_due else (None, None)
-        async with self._asked(name, do="metadata") as answer:
+        async with self._asked(name, brief=True, do="metadata") as answer:
             found: dict[str, Any] = await answer.document()
         # What is on its way into the file may have come there only after it was read.
         return found | {key: new for key, new in zip((PRE, POST), due, strict=True) if new is not None}
@@ -180,7 +185,7 @@ class Catalogue:
 
     async def embedded(self, name: str) -> Sequence[Mapping[str, Any]]:
         """Return the files inside a file."""
-        async with self._asked(name, do="embedded") as answer:
+        async with self._asked(name, brief=True, do="embedded") as answer:
             found: Sequence[Mapping[str, Any]] = await answer.document()
             return found
 
@@ -213,9 +218,9 @@ class Catalogue:
             yield
 
     @asynccontextmanager
-    async def _asked(self, name: str, **job: Any) -> AsyncIterator[Answer]:
+    async def _asked(self, name: str, *, brief: bool = False, **job: Any) -> AsyncIterator[Answer]:
         await self.find(name)
-        async with self._clients.asked({"path": str(self.path(name)), **job}) as answer:
+        async with self._clients.asked({"path": str(self.path(name)), **job}, brief=brief) as answer:
             yield answer
 
     def _of(self, name: str) -> Measurement | None:

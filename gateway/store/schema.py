@@ -1,5 +1,7 @@
 """The tables of the hot file, as numbered migrations, each in its own transaction."""
 
+import contextlib
+import os
 import secrets
 import sqlite3
 import sys
@@ -36,6 +38,12 @@ def is_disk(error: BaseException) -> bool:
 def _undecodable(error: BaseException) -> bool:
     """Say whether a damaged page made unreadable text of a number: an error of the sqlite3 module alone."""
     return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
+
+
+def is_busy(error: BaseException) -> bool:
+    """Say whether another program's lock was in the way."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def is_full(error: BaseException) -> bool:
@@ -180,8 +188,18 @@ MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history, _recordings, 
 """Never edited once released: the n-th brings a file from version n-1 to n, given a sqlite_utils Database."""
 
 
+def make_private(path: Path) -> None:
+    """Have a file that is to be made read by its owner alone, as SQLite makes its log and journal then.
+
+    One that is there is not opened: to close it would give up the locks of this process on it (fcntl(2)).
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Open the one connection that writes and checkpoints."""
+    make_private(path)
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
         for pragma in (

@@ -15,7 +15,7 @@ from gateway.model import SeriesInfo
 from gateway.store import records
 from gateway.store.columns import CorruptBlock
 from gateway.store.pages import PAGE_BYTES
-from gateway.store.schema import Damaged, check_integrity, is_disk
+from gateway.store.schema import Damaged, check_integrity, is_disk, make_private
 
 VERSION = 1
 _PARTS, _SERIES = 12, 31
@@ -68,6 +68,7 @@ def series_of(chunk: int) -> int:
 
 def make(path: Path) -> None:
     """Make a segment that holds nothing, under a name that is not yet a segment's."""
+    make_private(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         for pragma in (f"page_size={PAGE_BYTES}", "journal_mode=OFF"):
             conn.execute(f"PRAGMA {pragma}").fetchall()

@@ -25,7 +25,7 @@ from gateway.store.mender import Mender
 from gateway.store.outbox import Transaction, keep_only
 from gateway.store.recovery import Mapping, Names
 from gateway.store.renew import left_unwritten, renew
-from gateway.store.schema import is_corrupt, is_disk, is_full, read_epoch
+from gateway.store.schema import is_busy, is_corrupt, is_disk, is_full, read_epoch
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
 from gateway.store.work import Ride, Work, fail, settle
@@ -133,7 +133,7 @@ class Writer(Inbox, threading.Thread):
         except sqlite3.Error as error:
             if not is_disk(error):
                 raise
-            self._unwritten = left_unwritten(error)
+            self._mark_unwritten(error)
             _log.warning("the write-ahead log cannot be brought into hot.db now: %s", error)
 
     def _mend(self) -> None:
@@ -327,14 +327,19 @@ class Writer(Inbox, threading.Thread):
             self._history.deleted = self._history.deleted.changed(added, done.released)
             self.compactor.releaser.released = []
 
+    def _mark_unwritten(self, error: Exception) -> None:
+        if left_unwritten(error):
+            self._unwritten = True
+            self._hot.distrust()
+
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
-        self._unwritten = self._unwritten or left_unwritten(error)
+        self._mark_unwritten(error)
         if not (is_full(error) or self._unwritten):  # a full disk would not let a closed file be opened again
             self._disconnect()
         if is_disk(error):
             self._corrupt_tries += is_corrupt(error)
-            sentence = f"the disk refuses the store's samples: {error}"
+            sentence = f"the disk refuses the store's samples: {self._hot.words(error)}"
         elif not self._tainted:
             _log.error("%s; what cannot be written is looked for", _why(error), exc_info=error)
             self._tainted = True
@@ -344,7 +349,8 @@ class Writer(Inbox, threading.Thread):
             sentence = _why(error)
         if sentence != self.refusing:
             _log.error("%s", sentence)
-            self._hot.give_reserve()
+            if is_disk(error) and not is_busy(error):
+                self._hot.give_reserve()
         self.refusing = sentence
 
     def _single_out(self, conn: sqlite3.Connection, books: Books) -> None:

@@ -43,6 +43,17 @@ async def name(request: pytest.FixtureRequest, gateway: Plant) -> str:
     return m.file
 
 
+async def test_two_readers_that_take_their_time_leave_turns_to_others(gateway: Plant, name: str) -> None:
+    async with (
+        gateway.files.analysis(name, 1, pictures=False),
+        gateway.files.analysis(name, 1, pictures=False),
+        gateway.files.analysis(name, 1, pictures=False, brief=True),
+        asyncio.timeout(15),
+    ):
+        assert (await gateway.files.metadata(name))["pre"]
+        assert await gateway.files.embedded(name) == []
+
+
 async def get(client: aiohttp.ClientSession, path: str, status: int = 200, **more: Any) -> Any:
     async with client.get(URL(path, encoded=True), **more) as answer:
         assert answer.status == status, await answer.text()
@@ -383,13 +394,31 @@ async def test_roles(gateway: Plant, admin: aiohttp.ClientSession, name: str) ->
 
 
 @pytest.mark.parametrize(
+    ("more", "status", "words"),
+    [
+        ({"picture_1": {"0": "A" * 10_000_000}}, 204, ""),
+        ({"picture_1": {"0": "A" * 13_000_000}}, 422, "send smaller pictures"),
+        ({"picture_1": {"0": "A" * 14_000_000}}, 413, "larger than 13 MiB"),
+        ({"list": [[]] * 3_000_000}, 413, "more than 500000 values"),
+    ],
+)
+async def test_metadata_may_be_longer_than_other_bodies_by_its_pictures(
+    admin: aiohttp.ClientSession, name: str, more: dict[str, Any], status: int, words: str
+) -> None:
+    body = io.BytesIO(json.dumps({"post": META | {"parameters": more}}).encode())
+    headers = {"Content-Type": "application/json"}
+    async with admin.put(f"/v1/files/{name}/metadata", data=body, headers=headers) as answer:
+        assert answer.status == status and words in await answer.text()
+
+
+@pytest.mark.parametrize(
     ("body", "status"),
     [
         ({"pre": []}, 422),
         ({"pre": {}, "more": {}}, 422),
         ([], 422),
         (b"{", 400),
-        ({"post": {"parameters": {"picture": {"0": "x" * 13_000_000}}}}, 413),
+        ({"post": {"parameters": {"picture": {"0": "x" * 14_000_000}}}}, 413),
     ],
 )
 async def test_wrong_metadata_changes_nothing(

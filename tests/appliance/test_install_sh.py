@@ -1,4 +1,4 @@
-"""install.sh itself, below another root: what a run that fails leaves, what one that works installs, going back.
+"""install.sh itself, below another root: what a run leaves that fails, what one installs, going back.
 
 Python's venv and pip are played, systemctl and useradd too; tests/machine has the real ones.
 """
@@ -17,7 +17,7 @@ TOOLS = {
 case "$*" in
 "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo 'exit 0' > "$3/bin/edge-gateway"
     chmod 755 "$3/bin/edge-gateway" ;;
-*pip*) exit "${PIP:-0}" ;;
+"-m pip "*) exit "${PIP:-0}" ;;
 *manual.py*) echo manual ;;
 esac""",
 }  # fmt: skip

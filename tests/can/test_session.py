@@ -195,6 +195,36 @@ async def test_a_full_memory_is_told_and_what_was_lost_comes_again(machine: Mach
         await site.until(recorded)
 
 
+async def test_the_state_of_the_bus_that_a_full_memory_lost_is_stored_later(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.plug()
+    async with plant(tmp_path, settings(tmp_path)) as site:
+        await site.until(stored_last(site, "bus:state", "error-active"))
+        budget = site.store.budget
+        room = budget.limit_bytes - budget.used_bytes
+        assert budget.try_take(room)
+        machine.send(ERROR | 0x204, bytes([0, 0x10, 0, 0, 0, 0, 3, 140]))
+        await site.until(told(site, "degraded", "memory for those that wait was full"))
+        budget.give(room)
+        await site.until(stored_last(site, "bus:state", "error-passive"))
+
+
+async def test_a_link_that_went_while_the_memory_was_full_is_stored_later(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.plug()
+    async with plant(tmp_path, settings(tmp_path)) as site:
+        await site.until(stored_last(site, "bus:state", "error-active"))
+        budget = site.store.budget
+        room = budget.limit_bytes - budget.used_bytes
+        assert budget.try_take(room)
+        machine.write("can0", flags="0x40080")
+        await site.until(told(site, "failed", "is down"))
+        budget.give(room)
+        await site.until(stored_last(site, "bus:state", "down"))
+
+
 async def test_a_silent_bus(machine: Machine, tmp_path: Path) -> None:
     machine.plug()
     async with plant(tmp_path, settings(tmp_path, silence_ms=500)) as site:

@@ -13,7 +13,7 @@ from gateway import canbus
 from gateway.canbus import EXTENDED, REMOTE, Bus, BusProblem, Frames
 from gateway.clock import SystemClock
 from gateway.model import Flag
-from tests.can.plant import plant, settings
+from tests.can.plant import plant, ram, settings
 
 
 class Server:
@@ -229,3 +229,27 @@ async def test_a_bus_off_of_another_machine_is_told_and_a_gap(tmp_path: Path) ->
             await site.until(degraded)
             server.say(f"< frame 100 {time.time():.6f} {bytes(8).hex()} >")
             await site.until(gap)
+
+
+async def test_a_change_waits_by_the_frames_clock(tmp_path: Path) -> None:
+    """The server's clock is eight seconds ahead of ours, and the second change has a minute to wait."""
+    async with serving() as (server, port):
+        device = settings(
+            tmp_path, interface="socketcand", host="127.0.0.1", port=port, keep_interval_ms=60_000
+        )
+        async with plant(tmp_path, device) as site:
+
+            async def values(tag: str) -> list[Any]:
+                return [each.value for each in await site.samples() if each.series == site.session.tags[tag]]
+
+            async def heard() -> bool:
+                return "Oil.Pressure" in site.session.tags and await values("Oil.Pressure") == [1.0]
+
+            await site.until(site.running)
+            ahead_s = time.time() + 8
+            for force in (1, 2):
+                server.say(f"< frame 100 {ahead_s + force:.6f} {ram(force).hex()} >")
+            await asyncio.sleep(2.5)  # so that it was looked at what waits
+            server.say(f"< frame 18FEF100 {time.time() + 8:.6f} {(100).to_bytes(2, 'little').hex()} >")
+            await site.until(heard)
+            assert await values("Ram.Force") == [1.0]

@@ -16,6 +16,11 @@ class BusTags:
         self._kept: dict[str, Value] = {}
         self._numbers_ns: int | None = None
 
+    def forget(self) -> None:
+        """Samples of before did not get into the store: they are stored again."""
+        self._kept.clear()
+        self._numbers_ns = None
+
     def state(self, state: str) -> Batch:
         """Return the sample of a state where it is another one."""
         return self._changed({"state": state})

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.canbus import Bus
+from gateway.canbus import Bus, first_of
 from gateway.canbus.losses import Loss
 from gateway.model import Link, Run
 from gateway.protocols.can import Settings
@@ -45,6 +45,8 @@ class Listening:
         self._scanner = Scanner(settings, decoder.matching, link.device, link.clock)
         self._silence_ns = settings.silence_ms * 1_000_000
         self._heard_us, self._heard_ns = link.clock.wall_us(), link.clock.mono_ns()
+        self._newest_us = link.stamp()[0]
+        """By the frames' clock, when the last of them came."""
         self._traffic: int | None = None
         """Frames of all kinds on the bus when it was found silent."""
         self._dropped = self._overruns = self._returns = 0
@@ -69,7 +71,7 @@ class Listening:
                 group.create_task(self._read(run))
                 group.create_task(self._look(run))
         except BaseExceptionGroup as problems:
-            first = problems.exceptions[0]
+            first = first_of(problems)
             raise first from first.__cause__
 
     async def _read(self, run: Run) -> None:
@@ -79,6 +81,7 @@ class Listening:
             samples = self._decoder.take(frames)
             run.add(len(samples))
             self._heard()
+            self._newest_us = frames.ts[-1]
             self._losses.emit(samples)
 
     async def _look(self, run: Run) -> None:
@@ -89,11 +92,12 @@ class Listening:
             if self._losses.samples.total != self._forgotten:
                 self._forgotten = self._losses.samples.total
                 self._decoder.forget()
+                self._tags.forget()
             self._losses.settle()
             detail = "; ".join(self._sentences())
             self._link.report("degraded" if detail else "running", detail)
             await self._link.clock.sleep(_LOOK_S)
-            samples = self._decoder.flush(self._link.stamp()[0])
+            samples = self._decoder.flush(self._frames_us())
             if len(samples):
                 run.add(len(samples))
                 self._losses.emit(samples)
@@ -111,6 +115,10 @@ class Listening:
         self._heard_us, self._heard_ns = clock.wall_us(), clock.mono_ns()
         self._traffic = None
 
+    def _frames_us(self) -> int:
+        """Return the time by the frames' clock, which may be that of another machine."""
+        return self._newest_us + (self._link.clock.mono_ns() - self._heard_ns) // 1000
+
     def _count_overruns(self) -> None:
         overruns = self._bus.health.overruns
         if overruns != self._overruns:
@@ -121,7 +129,7 @@ class Listening:
 
     def _sentences(self) -> list[str]:
         health = self._bus.health
-        found = [*self._told, *self._decoder.problems, *self._decoder.sentences(self._link.stamp()[0])]
+        found = [*self._told, *self._decoder.problems, *self._decoder.sentences(self._frames_us())]
         if health.state in _ERRORS:
             counted = f" (REC {health.receive_errors}, TEC {health.transmit_errors})"
             cause = health.cause or _ERRORS[health.state]
