@@ -390,7 +390,7 @@ class FlashAnswer(Schema):
 
 class StoreAnswer(Schema):
     bytes_used = whole("Of the hot file and the history.", required=True)
-    bytes_budget = whole("What it may use.", required=True)
+    bytes_budget = whole("What it may use now: `store.max`, or what the disk leaves of it.", required=True)
     history_bytes = whole("Of the history alone.", required=True)
     segments = whole("Files of the history.", required=True)
     blocks = whole("Commits in the hot file.", required=True)

@@ -68,15 +68,15 @@ class Compactor:
             self.pending = []  # what is damaged is set aside with the next commit; what cannot be read waits
         self.wants_commit = bool(self.pending)
 
-    def care(self, work: Work, hot_bytes: int, max_bytes: int, running_s: float) -> None:
-        """Before a commit: set damaged segments aside, keep the budget and the age, note what was found."""
+    def care(self, work: Work, hot_bytes: int, max_bytes: int) -> None:
+        """Before a commit: set damaged segments aside, keep the budget, note what was found."""
         history, now_us = self._history, self._clock.wall_us()
         work.bad += self.bad
         self.bad = []
         work.damage = history.set_damaged_aside(work.damage + history.past.taken_damage(), now_us)
         if history.gaps:
             self._look_again()
-        history.make_room(hot_bytes, max_bytes, running_s, busy=self.unsettled)
+        history.make_room(hot_bytes, max_bytes, busy=self.unsettled)
         work.gaps += history.gaps
         history.gaps = []
 
@@ -122,6 +122,7 @@ class Compactor:
                     self._unwritten = False
                 if self._in_doubt:
                     self.load(conn)
+                self._history.drop_expired(running_s, busy=self.unsettled)
                 seqs = [] if self.pending or self._in_doubt else self._due(conn)
                 if seqs:
                     self._history.seal_if_due(running_s)

@@ -30,12 +30,16 @@ _HELD_NS = 600_000_000_000
 """A reading that takes longer does not keep folded blocks from being deleted."""
 
 
+def _segment_bytes(max_bytes: int) -> int:
+    return max(_LEAST_BYTES, min(_SEGMENT_BYTES, max_bytes // 16))
+
+
 class History:
     """Writer thread only, but `segments`, `epoch`, `deleted` and `held`."""
 
     def __init__(self, folder: Path, max_bytes: int, keep_days: float, clock: Clock) -> None:
         self._folder = folder / "history"
-        self._segment_bytes = max(_LEAST_BYTES, min(_SEGMENT_BYTES, max_bytes // 16))
+        self._segment_bytes = _segment_bytes(max_bytes)
         self._keep_s = keep_days * 86_400
         self._clock = clock
         self._writing: sqlite3.Connection | None = None
@@ -55,7 +59,7 @@ class History:
         """Damaged files may hold what deletions cover: these hold on."""
         self.lingering = False
         """A segment that was removed may be there again at the next start: deletions hold on."""
-        self._refills = 0
+        self._refills = self._last_number = 0
         self.set_aside_any = False
         """There may be segments to be searched."""
         self.deleted = Tombstones()
@@ -91,6 +95,11 @@ class History:
                 by_name.update({info[:2]: number for number, info in fresh})
                 self.series_unknown += fresh
 
+    def list_files(self) -> None:
+        """Take note of which segments there are, where the hot file cannot be opened; `open` begins anew."""
+        for each in segment.found(self._folder):
+            self._add(each)
+
     def _names(self, each: Segment, newest: bool, now_us: int) -> list[tuple[int, SeriesInfo]]:
         """Read a segment's series. It is opened for writing first where it may have to be rolled back.
 
@@ -111,6 +120,7 @@ class History:
             return []
 
     def _add(self, each: Segment) -> None:
+        self._last_number = max(self._last_number, each.number)
         self._sizes[each] = each.path.stat().st_size
         self.segments = tuple(sorted({*self.segments, each}))
 
@@ -155,7 +165,7 @@ class History:
 
     def _free_number(self) -> int:
         taken = [int(p.name[:6]) for p in self._folder.glob("[0-9]*.db*") if p.name[:6].isdecimal()]
-        return max([*taken, *(each.number for each in self.segments)], default=0) + 1
+        return max([*taken, self._last_number]) + 1  # readers may have one open that is unlinked
 
     def _path(self, number: int) -> Segment:
         return Segment(number, self._folder / f"{number:06}.db")
@@ -207,26 +217,34 @@ class History:
         if old or self._sizes[self.segments[-1]] >= self._segment_bytes:
             self.seal()
 
-    def make_room(self, hot_bytes: int, max_bytes: int, running_s: float, *, busy: bool) -> None:
-        """Unlink the oldest segments: over the budget, or older than what is kept.
+    def make_room(self, hot_bytes: int, max_bytes: int, *, busy: bool) -> None:
+        """Unlink the oldest segments while there is more than the budget.
 
         The newest one stays while it is written, or (`busy`) blocks that it has are still to be deleted.
         """
-        while self.segments:
-            over = hot_bytes + self.bytes_used > max_bytes
-            if not (self.spare(busy=busy) and (over or len(self.segments) > 1)):
-                return
-            if not over and not self._expired(self.segments[0], running_s):
-                return
+        self._segment_bytes = _segment_bytes(max_bytes)
+        while self.spare(busy=busy) and hot_bytes + self.bytes_used > max_bytes:
             self._unlink(self.segments[0])
+
+    def drop_expired(self, running_s: float, *, busy: bool) -> None:
+        """Unlink the segments that are wholly older than what is kept; `busy`: as in `make_room`."""
+        while self._keep_s and self.spare(busy=busy) and self._expired(self.segments[0], running_s):
+            self._unlink(self.segments[0])
+
+    def shed(self, *, busy: bool) -> bool:
+        """Unlink the oldest segment where one may go, for a disk that is full; say whether one went."""
+        if not self.spare(busy=busy):
+            return False
+        gone = self.segments[0]
+        _log.warning("the disk is full: the oldest history segment %s is dropped for room", gone.path.name)
+        self._unlink(gone)
+        return True
 
     def spare(self, *, busy: bool) -> bool:
         """Say whether there is a segment that may go for room."""
         return len(self.segments) > 1 or (bool(self.segments) and not busy)
 
     def _expired(self, oldest: Segment, running_s: float) -> bool:
-        if not self._keep_s:
-            return False
         try:
             return running_s - self.past.query(oldest, segment.last_running_s) > self._keep_s
         except sqlite3.Error:

@@ -284,7 +284,7 @@ class Store(Deletes, Recorder):
         writer = self._writer
         return StoreState(
             bytes_used=writer.bytes_used,
-            bytes_budget=self._settings.max_bytes,
+            bytes_budget=writer.disk.room.budget_bytes,
             history_bytes=self._history.bytes_used,
             segments=len(self._history.segments),
             blocks=writer.blocks,

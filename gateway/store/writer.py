@@ -25,7 +25,7 @@ from gateway.store.mender import Mender
 from gateway.store.outbox import Transaction, keep_only
 from gateway.store.recovery import Mapping, Names
 from gateway.store.renew import left_unwritten, renew
-from gateway.store.schema import is_busy, is_corrupt, is_disk, is_full, read_epoch
+from gateway.store.schema import DiskRefuses, is_busy, is_corrupt, is_disk, is_full, read_epoch
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
 from gateway.store.work import Ride, Work, fail, settle
@@ -60,7 +60,6 @@ class Writer(Inbox, threading.Thread):
         self.uploads: tuple[str, ...] | None = None
         """Those configured, once that is known."""
         self._interval_ns = int(settings.commit_interval_s * 1e9)
-        self._max_bytes = settings.max_bytes
         self.disk = Disk(hot.path, settings, clock)
         self._loop = asyncio.get_running_loop()
         self._conn: sqlite3.Connection | None = None
@@ -79,7 +78,13 @@ class Writer(Inbox, threading.Thread):
 
     def load(self) -> None:
         """Open the file and rebuild the state in RAM; before `start`, on a thread that may block."""
-        self._conn, loaded = self._hot.open(self._clock.wall_us(), self._history, self._boot)
+        try:
+            self._conn, loaded = self._hot.open(self._clock.wall_us(), self._history, self._boot)
+        except DiskRefuses as error:
+            if error.__cause__ is not None and is_full(error.__cause__):
+                self._history.list_files()
+                self._shed(0, busy=True)
+            raise
         for series, info in loaded.series:
             self._series.keep(series, info)
         self._series.begin_at(loaded.series_from)
@@ -114,7 +119,7 @@ class Writer(Inbox, threading.Thread):
         """Commit where it is due, fold a little, take in a little of what is damaged."""
         due = self._due()
         self.turned_ns = now = self._clock.mono_ns()
-        if self.disk.look(self.bytes_used):
+        if self.disk.look(self._history.bytes_used):
             self._bring_log_in(self.disk.wal.look)
         if due:
             self._try_commit()
@@ -134,6 +139,8 @@ class Writer(Inbox, threading.Thread):
             if not is_disk(error):
                 raise
             self._mark_unwritten(error)
+            if is_full(error):
+                self._shed(self._hot_bytes, busy=self.compactor.unsettled)
             _log.warning("the write-ahead log cannot be brought into hot.db now: %s", error)
 
     def _mend(self) -> None:
@@ -164,6 +171,7 @@ class Writer(Inbox, threading.Thread):
             return
         try:
             self.compactor.work(self._conn, self._now_running_s())
+            self.bytes_used = self._hot_bytes + self._history.bytes_used
         except Exception as error:  # noqa: BLE001  # the writer's boundary: blocks stay, samples are taken all the same
             _log.error("blocks cannot be folded into the history: %s", error, exc_info=error)
             self.compactor.abandon()
@@ -232,7 +240,7 @@ class Writer(Inbox, threading.Thread):
             self._committed(self._doubt)
             return
         self._doubt = None
-        self.compactor.care(self._work, self._hot_bytes, self._max_bytes, self._now_running_s())
+        self.compactor.care(self._work, self._hot_bytes, self.disk.room.budget_bytes)
         books = self._books(closing)
         if self._tainted:
             self._single_out(conn, books)
@@ -249,7 +257,8 @@ class Writer(Inbox, threading.Thread):
         due = closing or now - self._running_saved_ns > _RUNNING_NS
         self._token += 1
         return Books(
-            self._clock, self._boot, self.newest, self.next_seq, self._max_bytes - self._history.bytes_used,
+            self._clock, self._boot, self.newest, self.next_seq,
+            self.disk.room.budget_bytes - self._history.bytes_used,
             self._history.spare(busy=self.compactor.unsettled),
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             self.disk.kept(self._now_running_s()) if due else [], self.disk.room.tight,
@@ -339,6 +348,8 @@ class Writer(Inbox, threading.Thread):
             self._disconnect()
         if is_disk(error):
             self._corrupt_tries += is_corrupt(error)
+            if is_full(error):
+                self._shed(self._hot_bytes, busy=self.compactor.unsettled)
             sentence = f"the disk refuses the store's samples: {self._hot.words(error)}"
         elif not self._tainted:
             _log.error("%s; what cannot be written is looked for", _why(error), exc_info=error)
@@ -352,6 +363,14 @@ class Writer(Inbox, threading.Thread):
             if is_disk(error) and not is_busy(error):
                 self._hot.give_reserve()
         self.refusing = sentence
+
+    def _shed(self, hot_bytes: int, *, busy: bool) -> None:
+        """On a full disk: drop the oldest segment before the next try. To unlink it needs no room."""
+        history, disk = self._history, self.disk
+        disk.look(history.bytes_used, at_once=True)
+        more = hot_bytes + history.bytes_used > disk.room.least_bytes
+        if disk.room.short and more and history.shed(busy=busy):
+            disk.look(history.bytes_used, at_once=True)
 
     def _single_out(self, conn: sqlite3.Connection, books: Books) -> None:
         """Give up each record that cannot be written even alone: all others are committed."""

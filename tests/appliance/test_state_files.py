@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from gateway.commands.backup import back_up
 from gateway.commands.restore import restore
+from gateway.commands.support_bundle import support_bundle
 from gateway.state_files import BACKED_UP, IN_STATE, IN_STORE, LINK, Kept, Kind, kind_of
 from tests.appliance.test_delivered import filled
 from tests.e2e.gateway_process import gateway
@@ -150,6 +152,21 @@ async def test_a_backup_has_no_secret_and_a_restore_leaves_nothing_of_the_store_
         assert not list(state.glob("hot.db.*"))
 
     await asyncio.to_thread(replaced)
+
+
+def test_a_support_bundle_has_nothing_of_a_file_that_is_a_secret(tmp_path: Path) -> None:
+    state, out = tmp_path / "state", tmp_path / "bundle.tar.gz"
+    every = names(IN_STORE, IN_STATE)
+    laid_out(state, every)
+    for number, name in enumerate(every):
+        (state / name).write_text(
+            f"canary-{number}-secret" if kind_of(name) is Kind.SECRET else "open-canary"
+        )
+    support_bundle(out, tmp_path / "gateway.yaml", state, {}, tmp_path)
+    with tarfile.open(out) as bundle:
+        parts = [bundle.extractfile(each).read().decode() for each in bundle.getmembers()]  # type: ignore[union-attr]
+    assert not [part for part in parts if "-secret" in part]
+    assert [part for part in parts if "open-canary" in part]
 
 
 EVERYTHING = """\

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.__main__ import main
 from gateway.commands.support_bundle import support_bundle
 from gateway.redaction import Redaction
 
@@ -134,3 +135,19 @@ def test_a_long_word_costs_no_more_than_its_length(word: str) -> None:
     before = time.process_time()
     assert "hunter2" not in Redaction(["nothing here"])(text)
     assert time.process_time() - before < 5  # the square of it takes minutes
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_nothing_that_is_there_is_overwritten(
+    tmp_path: Path, folders: dict[str, Path], capsys: pytest.CaptureFixture[str], link: bool
+) -> None:
+    out, theirs = tmp_path / "bundle.tar.gz", tmp_path / "theirs"
+    if link:
+        out.symlink_to(theirs)
+    else:
+        out.write_text("theirs")
+    arguments = ["support-bundle", str(out), "--state", str(folders["state"])]
+    assert main([*arguments, "--config", str(tmp_path / "gateway.yaml")]) == 1
+    assert f"{out} is there already" in capsys.readouterr().err
+    assert not theirs.exists()
+    assert link or out.read_text() == "theirs"

@@ -219,6 +219,13 @@ async def test_start_stop_and_status(ico: Contract) -> None:
     check(await ico.ask("PUT", "/sth/disconnect", status=400), shapes.DETAIL)
     assert await ico.ask("POST", "/measurement/stop") is None
     assert await ico.ask("POST", "/measurement/stop") is None
+    # One that is only about to begin is stopped too.
+    starting = asyncio.create_task(ico.ask("POST", "/measurement/start", asked))
+    while not ico.plant.measurements.busy(TOOLS):
+        await asyncio.sleep(0)
+    assert ico.plant.measurements.running(TOOLS) is None
+    assert await ico.ask("POST", "/measurement/stop") is None
+    await starting
     assert (await ico.ask("GET", "/measurement"))["running"] is False
     check(await ico.ask("POST", "/measurement/post_meta", {"version": "1", "profile": "p", "parameters": {}},
                         status=400), shapes.DETAIL)  # fmt: skip

@@ -284,6 +284,30 @@ async def test_segments_go_by_the_gateways_running_time(opened: Opener, tmp_path
         assert len(segments(tmp_path / "store")) == 2
 
 
+async def test_what_devices_that_fell_silent_left_goes_by_age_too(opened: Opener, tmp_path: Path) -> None:
+    async with opened(keep_days=1, **AT_ONCE) as store:
+        s = store.series("plc", "a")
+        await put(store, (s, NOW_US, 1))
+        await put(store, (s, NOW_US + 1, 2))
+        await folded(store)
+        assert [x.value for x in await everything(store, [s])] == [1, 2], "and a reader has the segment open"
+        (path,) = segments(tmp_path / "store")
+        store._writer._running_s = 0.9 * 86_400
+        await asyncio.sleep(0.6)
+        assert path.exists(), "younger than that"
+        store._writer._running_s = 1.1 * 86_400
+        for _ in range(1000):  # nothing is committed any more
+            if not segments(tmp_path / "store"):
+                break
+            await asyncio.sleep(0.01)
+        state = store.state()
+        assert not path.exists() and state.segments == state.history_bytes == 0 < state.bytes_used
+        await put(store, (s, NOW_US + 2, 3))
+        await put(store, (s, NOW_US + 3, 4))
+        await folded(store)
+        assert [x.value for x in await everything(store, [s])] == [2, 3, 4], "the newest block was not folded"
+
+
 async def damaged(opened: Opener, tmp_path: Path, sql: str) -> int:
     """Fold ten series' samples, a chunk each, then edit the segment; return the first series."""
     async with opened() as store:

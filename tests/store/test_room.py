@@ -26,7 +26,7 @@ def test_each_level_is_said_once_and_left_with_hysteresis(
     disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    room = Room(disk)
+    room = Room(disk, 4_000_000_000)
     steps = [(50, 0), (84, 0), (86, 85), (84, 85), (86, 85), (96, 95), (94, 95), (96, 95), (92, 85), (99, 95),
              (82, 0), (84, 0)]  # fmt: skip
     said = []
@@ -41,13 +41,27 @@ def test_each_level_is_said_once_and_left_with_hysteresis(
     assert said == [0, 0, 1, 0, 0, 1, 0, 0, 1, 1, 1, 0]
     fill(disk, 90)
     room.look(10_000_000)
-    assert "the store may still grow by 10 MB: lower store.max or make room" in room.state.warning
+    said = "the store keeps to 10 MB instead of the 4000 MB of store.max: lower store.max or make room"
+    assert said in room.state.warning
 
 
 def test_a_disk_that_is_gone_changes_nothing(tmp_path: Path) -> None:
-    room = Room(tmp_path / "gone")
+    room = Room(tmp_path / "gone", 7_000_000)
     room.look(0)
-    assert room.state.level == 0
+    assert room.state.level == 0 and room.budget_bytes == 7_000_000
+
+
+def test_the_budget_is_what_the_disk_leaves_of_max(disk: Path) -> None:
+    total = 40 * 2**20
+    plenty, much, little = Room(disk, 5_000_000), Room(disk, 4_000_000_000), Room(disk, 1)
+    for percent, there in ((20, 0), (50, 0), (50, 12_000_000), (97, 15_000_000), (97, 0)):
+        fill(disk, percent)
+        for room in (plenty, much, little):
+            room.look(there)
+        left = there + much.state.free_bytes - total // 10
+        assert much.budget_bytes == max(left, total // 10), "a tenth stays free, a tenth stays its own"
+        assert plenty.budget_bytes == min(5_000_000, max(left, 1_000_000)) and little.budget_bytes == 1
+    assert much.budget_bytes > left and plenty.budget_bytes == 1_000_000
 
 
 @pytest.mark.timeout(30)
