@@ -18,6 +18,9 @@ ETC=/etc/edge-gateway
 STATE=/var/lib/edge-gateway
 LOGS=/var/log/edge-gateway
 MARK=$OPT/installed-by-install.sh
+SYSCTL=/etc/sysctl.d/60-edge-gateway.conf
+MAN=/usr/local/share/man/man1/edge-gateway.1
+COMPLETION=/usr/local/share/bash-completion/completions/edge-gateway
 
 say() { echo "install.sh: $*"; }
 fail() { echo "install.sh: $*" >&2; exit 1; }
@@ -40,19 +43,19 @@ fi
 
 remove() {
     systemctl disable --now edge-gateway.service 2>/dev/null || true
-    rm -f "$UNIT" "$LINK"
+    rm -f "$UNIT" "$LINK" "$SYSCTL" "$MAN" "$COMPLETION"
     rm -rf "$OPT"
     systemctl daemon-reload
 }
 
 if [ -n "$uninstall" ]; then
     store=
-    if [ -L "$STATE/store" ]; then store=$(readlink -f "$STATE/store" || true); fi
+    if [ -L "$STATE/.store" ]; then store=$(readlink -f "$STATE/.store" || true); fi
     remove
     if [ -n "$delete_data" ]; then
         if [ -n "$store" ]; then
-            rm -rf "$store/hot.db" "$store"/hot.db-* "$store"/hot.db.corrupt-* "$store/history" \
-                "$store/store.lock" "$store/reserve"
+            rm -rf "$store/hot.db" "$store"/hot.db-* "$store"/hot.db.* "$store/history" "$store/store.lock" \
+                "$store/reserve" "$store/restoring" "$store"/replaced-[0-9]*
         fi
         rm -rf "$ETC" "$STATE" "$LOGS" /etc/systemd/system/edge-gateway.service.d
         say "removed, with configuration and store"
@@ -69,13 +72,25 @@ PYTHON=${PYTHON:-python3}
     fail "$PYTHON is not Python 3.11, 3.12 or 3.13; name one: PYTHON=/usr/bin/python3.12 ./install.sh"
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || fail "python's venv is missing: apt-get install python3-venv"
 
+# A newer version may have changed the store in a way that this one cannot read.
+before=$(readlink "$OPT/current" 2>/dev/null || true)
+version=$(sed -n '1s/^edge-gateway (\([^)]*\)).*/\1/p' debian/changelog)
+installed=$(cat "$before/version" 2>/dev/null || echo "$version")
+newest=$(printf '%s\n' "$installed" "$version" | sort -V | tail -n 1)
+if [ "$newest" != "$version" ] && [ -z "${EDGE_GATEWAY_ALLOW_DOWNGRADE:-}" ]; then
+    echo "edge-gateway: refusing to go back from version $installed to $version: the store may be of a form that" \
+        "$version cannot read." >&2
+    echo "Install $installed or newer. If the store was restored from a backup made by $version or older, or was" >&2
+    echo "purged, set EDGE_GATEWAY_ALLOW_DOWNGRADE=1 for this one installation." >&2
+    exit 1
+fi
+
 # A venv holds its own path, so it is made where it stays: beside the one that runs, which is kept until the new one
 # works. The link is what is exchanged.
 new=$OPT/$(date +%Y%m%d-%H%M%S)-$$
-trap 'rm -rf "$new"' EXIT
+trap 'rm -rf "$new"; rmdir "$OPT" 2>/dev/null || true' EXIT
+trap 'exit 1' HUP INT TERM
 mkdir -p "$OPT"
-: > "$MARK"
-before=$(readlink "$OPT/current" 2>/dev/null || true)
 if [ -n "$force" ] && [ -n "$before" ]; then say "making the program anew; $STATE is not touched"; fi
 "$PYTHON" -m venv "$new"
 pip() { "$new/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
@@ -90,6 +105,13 @@ cp debian/changelog "$copy/debian/"
 pip install --no-deps --no-build-isolation --no-index "$copy"
 rm -rf "$copy"
 "$new/bin/edge-gateway" settings >/dev/null || fail "the program does not start; nothing was changed"
+mkdir "$new/share"
+cp -r systemd/networkd config/gateway.schema.json "$new/share/"
+SOURCE_DATE_EPOCH=$(date +%s)
+export SOURCE_DATE_EPOCH
+"$new/bin/python" debian/manual.py man > "$new/share/edge-gateway.1"
+"$new/bin/python" debian/manual.py bash > "$new/share/completion.bash"
+echo "$version" > "$new/version"
 
 getent passwd edge-gateway >/dev/null ||
     useradd --system --user-group --home-dir "$STATE" --no-create-home --shell /usr/sbin/nologin edge-gateway
@@ -98,10 +120,18 @@ install -d -m 700 "$ETC/secrets"
 [ -e "$ETC/gateway.yaml" ] || install -m 644 config/starter.yaml "$ETC/gateway.yaml"
 cp install.sh "$OPT/install.sh"
 chmod 755 "$OPT/install.sh"
+# The package refuses by it: it is there only where there is something to remove, and what removes it.
+: > "$MARK"
 ln -sfn "$new" "$OPT/current.new"
 mv -T "$OPT/current.new" "$OPT/current"
 trap - EXIT
 ln -sfn "$OPT/current/bin/edge-gateway" "$LINK"
+mkdir -p "${MAN%/*}" "${COMPLETION%/*}" "${SYSCTL%/*}"
+ln -sfn "$OPT/current/share/edge-gateway.1" "$MAN"
+ln -sfn "$OPT/current/share/completion.bash" "$COMPLETION"
+install -m 644 systemd/sysctl.d/60-edge-gateway.conf "$SYSCTL"
+# At boot systemd does it; where the kernel's settings are not ours (a container), it is left as it is.
+[ ! -d /run/systemd/system ] || /lib/systemd/systemd-sysctl "${SYSCTL##*/}" || true
 install -m 644 systemd/edge-gateway.service "$UNIT"
 systemctl daemon-reload
 systemctl enable --quiet edge-gateway.service

@@ -17,7 +17,6 @@ from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.config import ConfigProblems, Loaded, load_or_last_good, take
 from gateway.controls.certificates import Certificates
-from gateway.delivered import remember_store
 from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
@@ -26,9 +25,11 @@ from gateway.intake import DeviceSession
 from gateway.listeners import Listeners
 from gateway.logs import Logs
 from gateway.measurements import Catalogue, Measurements
+from gateway.memory import return_what_is_freed
 from gateway.model import BatchListener
 from gateway.own_time import OwnTime
 from gateway.parts import STOP_UPLOADS_S, Parts, stopped
+from gateway.state_files import remember_store
 from gateway.store import Store
 from gateway.supervise import Health, Keeper, Supervisor
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
@@ -111,6 +112,7 @@ class Daemon:
     async def run(self) -> None:
         """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
         sys.setswitchinterval(SWITCH_S)
+        return_what_is_freed()
         loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
         await asyncio.to_thread(self.documents.open)
         self._in_force.take(loaded)

@@ -282,6 +282,10 @@ class Link(Surroundings, Protocol):
     def polls(self) -> Polls:
         """Requests of the API for a poll out of cycle."""
 
+    @property
+    def tags(self) -> Mapping[str, int]:
+        """Series by tag, of those in use and those that there are samples of."""
+
     def tag(self, name: str, *, unit: str | None = "") -> int:
         """Return the series of a tag of this device, made on first use. `unit` None: it stays as it is."""
 

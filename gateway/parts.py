@@ -135,7 +135,8 @@ class Parts:
             try:
                 await module.run(config.device, config.settings, session)
             except (OSError, GatewayError) as error:
-                if hint := refused_by_sandbox(error, config.kind, config.settings):
+                hint = await asyncio.to_thread(refused_by_sandbox, error, config.kind, config.settings)
+                if hint:
                     raise DeviceProblem(f"{describe(error)}; {hint}") from error
                 raise
 

@@ -26,6 +26,12 @@ _BLOCK: Final = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _TOKEN: Final = re.compile(r"egw_[A-Za-z0-9_-]+|(?<=[Bb]earer )\S+|(?<=[Bb]asic )[A-Za-z0-9+/=]{8,}")
+_SIGNATURE: Final = re.compile(
+    r"(?<=[?&;])((?:X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)|AWSAccessKeyId|"
+    r"signature|sig|token)=)[^&;#\s\"'<>)]+",
+    re.IGNORECASE,
+)
+"""Of an address that is as good as a password."""
 _USERINFO: Final = re.compile(r"(?<=//)[^/\s@\"']+@")
 
 
@@ -40,6 +46,7 @@ class Redaction:
     def __call__(self, text: str) -> str:
         if self._known is not None:
             text = self._known.sub(_SHOWN, text)
+        text = _SIGNATURE.sub(rf"\1{_SHOWN}", text)
         text = _BLOCK.sub(lambda found: found[0].replace(found[2], f"{found[1]}  {_SHOWN}\n"), text)
         text = _VALUE.sub(rf"\1{_SHOWN}", text)
         return _USERINFO.sub(f"{_SHOWN}@", _TOKEN.sub(_SHOWN, text))

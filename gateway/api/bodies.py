@@ -9,22 +9,42 @@ from marshmallow import Schema, ValidationError
 
 from gateway.api.errors import ApiError
 from gateway.api.values import loads
+from gateway.measurements.metadata import MOST_BYTES
 
 BODY_S: Final = 30
+METADATA_BYTES: Final = MOST_BYTES + (1 << 20)
+"""Of a body with metadata and its pictures."""
 _INLINE_BYTES: Final = 65_536
+_MOST_VALUES: Final = 500_000
 
 
-async def read_body(request: web.Request) -> bytes:
-    """Return the body; 413 beyond its limit, 408 where it does not arrive."""
+async def read_body(request: web.Request, most_bytes: int = 0) -> bytes:
+    """Return the body; 413 beyond its limit, 408 where it does not arrive.
+
+    `most_bytes` raises the limit for what is long by its texts: of many values it may not be made.
+    """
     try:
         async with asyncio.timeout(BODY_S):
-            return await request.read()
+            if most_bytes <= request.client_max_size:
+                return await request.read()
+            return await _long(request, most_bytes)
     except TimeoutError:
         raise ApiError(408, f"The body did not arrive within {BODY_S} s.") from None
     except ConnectionError:
         raise
     except web.RequestPayloadError:
         raise ApiError(400, "The body is not encoded as its head says.") from None
+
+
+async def _long(request: web.Request, most_bytes: int) -> bytes:
+    body = bytearray()
+    async for piece in pieces(request):
+        body += piece
+        if len(body) > most_bytes:
+            raise ApiError(413, f"The request body is larger than {most_bytes >> 20} MiB.")
+    if len(body) > request.client_max_size and sum(map(body.count, b",[{")) > _MOST_VALUES:
+        raise ApiError(413, f"The request body holds more than {_MOST_VALUES} values.")
+    return bytes(body)
 
 
 async def pieces(request: web.Request) -> AsyncIterator[bytes]:
@@ -42,9 +62,9 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
         raise ApiError(400, "The body is not encoded as its head says.") from None
 
 
-async def read_json(request: web.Request) -> Any:
+async def read_json(request: web.Request, most_bytes: int = 0) -> Any:
     """Return the body's document. ValueError: it is no JSON."""
-    body = await read_body(request)
+    body = await read_body(request, most_bytes)
     return await asyncio.to_thread(loads, body) if len(body) > _INLINE_BYTES else loads(body)
 
 
@@ -53,12 +73,12 @@ def described(schema: type[Schema]) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
-async def read_document(request: web.Request, schema: type[Schema]) -> Mapping[str, Any]:
+async def read_document(request: web.Request, schema: type[Schema], most_bytes: int = 0) -> Mapping[str, Any]:
     """Return what the schema makes of the body. ApiError 400: no JSON; 422: `details` has each field."""
     if request.content_type != "application/json":
         raise ApiError(415, "The body is sent as application/json.")
     try:
-        document = await read_json(request)
+        document = await read_json(request, most_bytes)
     except ValueError as error:
         raise ApiError(400, f"The body is not JSON: {error}.") from None
     if not isinstance(document, dict):

@@ -28,6 +28,8 @@ from gateway.model import UploadProblem
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S: Final = 10.0
+MOST_REMOTE: Final = 2000
+"""Files at a target that are shown: each with all that the target says of it."""
 _SENT: Final = "How the file is after an attempt, or after 10 s: `queued` says that it is still to be sent."
 
 
@@ -65,8 +67,9 @@ async def show_cloud(request: web.Request) -> web.Response:
     "/v1/cloud/files",
     role=Role.READ,
     tag="cloud",
-    summary="All files at a target",
-    description="What others changed or removed there is seen by it: see the states at `/v1/files`.",
+    summary="The files at a target",
+    description="What others changed or removed there is seen by it: see the states at `/v1/files`. At most "
+    f"{MOST_REMOTE} are shown; `note` says how many are left out.",
     query=UploadQuery,
     answers={200: RemoteFileList},
     fails=(404, 409, 503),
@@ -74,10 +77,11 @@ async def show_cloud(request: web.Request) -> web.Response:
 async def list_remote(request: web.Request) -> web.Response:
     name, files = _upload_of(request)
     try:
-        found = await files.listed()
+        found = await files.listed(MOST_REMOTE)
     except UploadProblem as problem:
         raise _unavailable(problem) from None
-    return json_answer({"upload": name, "files": [_remote_row(file) for file in found]})
+    note = f"{found.left_out} more files are at the target: see them there." if found.left_out else ""
+    return json_answer({"upload": name, "files": [_remote_row(file) for file in found.files], "note": note})
 
 
 @endpoint(

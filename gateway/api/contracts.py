@@ -10,7 +10,7 @@ from gateway.api.tokens import Tokens
 from gateway.clock import Clock
 from gateway.controls.certificates import Certificates
 from gateway.controls.documents import Documents
-from gateway.controls.files import FileState, Reachable, RemoteFile
+from gateway.controls.files import FileState, Reachable, RemoteListing
 from gateway.logs import Logs
 from gateway.measurements import Catalogue, Measurements
 from gateway.model import BatchListener, Quarantined, RunRecord
@@ -77,8 +77,8 @@ class FilesView(Protocol):
     async def send(self, name: str, replace: str, patience_s: float) -> FileState:
         """Have a file sent now, over the one with the id `replace`; return how it is then."""
 
-    async def listed(self) -> Sequence[RemoteFile]:
-        """List what the target has. UploadProblem."""
+    async def listed(self, most: int) -> RemoteListing:
+        """List what the target has, and show at most so many. UploadProblem."""
 
     async def authenticate(self) -> None:
         """Log in anew. UploadProblem."""

@@ -132,3 +132,4 @@ class RemoteFileAnswer(Schema):
 class RemoteFileList(Schema):
     upload = text("The upload.", required=True)
     files = fields.List(fields.Nested(RemoteFileAnswer), required=True)
+    note = text("How many files are left out, or empty.", required=True)

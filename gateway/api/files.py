@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.api.answers import json_answer, stream
-from gateway.api.bodies import described, pieces, read_document
+from gateway.api.bodies import METADATA_BYTES, described, pieces, read_document
 from gateway.api.contracts import FilesView
 from gateway.api.errors import ApiError, wrong_parameter
 from gateway.api.file_schemas import (
@@ -238,7 +238,7 @@ async def show_metadata(request: web.Request) -> web.Response:
 )
 async def put_metadata(request: web.Request) -> web.Response:
     files, name = catalogue(request)
-    document = await read_document(request, MetadataChange)
+    document = await read_document(request, MetadataChange, METADATA_BYTES)
     with told():
         await files.put_metadata(name, document.get("pre"), document.get("post"))
     _log.info('file %s: metadata by "%s"', name, request["principal"].name)

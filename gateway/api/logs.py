@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -19,7 +20,7 @@ from gateway.api.sockets import BAD_MESSAGE, NOT_THERE, TICK_S, Closing, Watch, 
 from gateway.api.tokens import Role
 from gateway.api.values import dumps
 from gateway.logs.archive import LogArchive, NoLogFile
-from gateway.logs.feed import Follower
+from gateway.logs.feed import Follower, Heard
 from gateway.logs.files import FILE_BYTES, FILES
 
 T = TypeVar("T")
@@ -72,6 +73,17 @@ async def view_log(request: web.Request) -> web.Response:
     query, archive = request["querystring"], _archive(request)
     content = await _read(lambda: archive.tail(query["file"], query["limit"]))
     return json_answer({"filename": query["file"], "content": content})
+
+
+async def whole_log(request: web.Request, name: str) -> str:
+    """Return all that a log file says. ApiError 403, 404."""
+    archive = _archive(request)
+
+    def read() -> str:
+        with closing(archive.opened(name)) as file:
+            return b"".join(archive.pieces(file)).decode(errors="replace")
+
+    return await _read(read)
 
 
 @endpoint(
@@ -153,15 +165,20 @@ async def _write(
 ) -> None:
     watch = Watch(request, principal)
     await send(socket, dumps({"type": "log", "lines": [], "skipped": 0}).decode())  # it follows from here on
-    while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TICK_S):
-                await follower.wake.wait()
-        heard = follower.take()
+    async for heard in followed(follower):
         if heard.lines:
             message = {"type": "log", "lines": heard.lines, "skipped": heard.skipped}
             await send(socket, dumps(message).decode())
         await watch.look()
+
+
+async def followed(follower: Follower) -> AsyncIterator[Heard]:
+    """Yield what comes, and each second where nothing does."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_S):
+                await follower.wake.wait()
+        yield follower.take()
 
 
 def _archive(request: web.Request) -> LogArchive:

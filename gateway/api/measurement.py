@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.api.answers import found, json_answer
-from gateway.api.bodies import described, read_document, wrong_field
+from gateway.api.bodies import METADATA_BYTES, described, read_document, wrong_field
 from gateway.api.contracts import GatewayView
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
@@ -142,7 +142,8 @@ async def show_measurement(request: web.Request) -> web.Response:
 )
 async def start_measurement(request: web.Request) -> web.Response:
     gateway, device = request.app[GATEWAY], unit_of(request)
-    plan = _plan(await read_document(request, MeasurementPlan), sensor_library(gateway))
+    given = await read_document(request, MeasurementPlan, METADATA_BYTES)
+    plan = _plan(given, sensor_library(gateway))
     with measuring():
         try:
             m = await gateway.measurements.start(device.id, plan)
@@ -194,7 +195,7 @@ async def stopped(gateway: GatewayView, device: str) -> Measurement:
 )
 async def add_metadata(request: web.Request) -> web.Response:
     measurements = request.app[GATEWAY].measurements
-    given = await read_document(request, PostMetadata)
+    given = await read_document(request, PostMetadata, METADATA_BYTES)
     name = given.get("name")
     if name is None:
         name = _waiting(request).name

@@ -100,15 +100,22 @@ async def _hear_all(socket: web.WebSocketResponse, hear: Callable[[dict[str, Any
         hear(document)
 
 
-async def both_ways(hearing: Coroutine[Any, Any, None], writing: Coroutine[Any, Any, None]) -> None:
-    """Write until the hearing ends. Closing: of either."""
+async def hear_nothing(socket: web.WebSocketResponse) -> None:
+    """Let a client say whatever it likes until it leaves."""
+    async for _message in socket:
+        pass
+
+
+async def both_ways(hearing: Coroutine[Any, Any, None], *writing: Coroutine[Any, Any, None]) -> None:
+    """Write until the hearing ends. Closing: of any."""
     try:
         async with asyncio.TaskGroup() as group:
-            written = group.create_task(writing)
+            written = [group.create_task(each) for each in writing]
             try:
                 await hearing
             finally:
-                written.cancel()
+                for each in written:
+                    each.cancel()
     except ExceptionGroup as failed:  # an error raised within `except*` is a group before Python 3.11.4
         closings, others = failed.split(Closing)
         if closings is not None:
@@ -132,6 +139,14 @@ class Watch:
         if not await self._guard.still(self._principal):
             raise Closing(LOGIN_FAILED, "the token was revoked")
         return True
+
+
+async def watched(request: web.Request, principal: Principal) -> None:
+    """Watch beside a conversation that takes its own time. Closing: the token was revoked."""
+    watch = Watch(request, principal)
+    while True:
+        await asyncio.sleep(TICK_S / 4)
+        await watch.look()
 
 
 async def send(socket: web.WebSocketResponse, text: str) -> None:

@@ -17,6 +17,10 @@ _NO_FORM: Final = (ValueError, AssertionError, RuntimeError, LookupError, HttpPr
 """What aiohttp raises over a form that is none."""
 
 
+class NoFile(ApiError):
+    """The form has no file."""
+
+
 async def read_uploaded(request: web.Request, kinds: Collection[str], most_bytes: int) -> bytes:
     """Return the file. ApiError: 400 no form, 408 too late, 413 too large, 415 not one of these media types.
 
@@ -46,7 +50,7 @@ async def _from_form(request: web.Request, kinds: Collection[str], most_bytes: i
                 return await _bounded(_chunks(part), most_bytes)
     except _NO_FORM:
         raise ApiError(400, "The body is no form as its head says.") from None
-    raise ApiError(400, f'The form has no field "{FIELD}".')
+    raise NoFile(400, f'The form has no field "{FIELD}".')
 
 
 async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from gateway.canbus.batched import Opening
 from gateway.canbus.frames import EXTENDED, REMOTE, BusHealth, Frames
-from gateway.canbus.problems import BusProblem
+from gateway.canbus.problems import BusProblem, first_of
 from gateway.canbus.settings import Settings, device_nodes
 from gateway.canbus.socketcan import SocketBus
 from gateway.canbus.socketcand import SocketcandBus
@@ -31,6 +31,7 @@ __all__ = [
     "Frames",
     "Settings",
     "device_nodes",
+    "first_of",
     "opened",
 ]
 

@@ -46,26 +46,31 @@ class BatchedBus(ABC):
         self._arrived = asyncio.Event()
         """Set from elsewhere when there is something to fetch."""
         self._problem: BusProblem | None = None
-        """Why there will be no more frames; raised once those that are there were fetched."""
+        """Why the bus is lost; raised once the frames that are there were fetched."""
+        self._over = False
+        """They were."""
         self._fetched_ns = 0
         self._tended_ns = opening.clock.mono_ns()
 
     async def receive(self) -> Frames:
         """Wait for frames and return all that are there. BusProblem: the bus is lost."""
-        while True:
+        while not self._over:
             wait_s = self._batch_s - (self._clock.mono_ns() - self._fetched_ns) / 1e9
             if wait_s > 0:
                 await self._clock.sleep(wait_s)
-            await self._tended()
+            self._tended()
             frames = self._fetch()
             if frames:
                 self._fetched_ns = self._clock.mono_ns()
                 self.health.frames += len(frames)
                 self._load.seen(frames)
+                self._over = self._problem is not None  # a busy bus always has more
                 return frames
-            if self._problem is not None:
-                raise self._problem
-            await self._wait(_TEND_NS / 1e9)
+            self._over = self._problem is not None
+            if not self._over:
+                await self._wait(_TEND_NS / 1e9)
+        assert self._problem is not None
+        raise self._problem
 
     @abstractmethod
     async def send(self, can_id: int, data: bytes) -> None:
@@ -83,16 +88,13 @@ class BatchedBus(ABC):
             handle.cancel()
         self._arrived.clear()
 
-    async def _tended(self) -> None:
+    def _tended(self) -> None:
         now_ns = self._clock.mono_ns()
         elapsed_ns = now_ns - self._tended_ns
         if elapsed_ns >= _TEND_NS:
             self._tended_ns = now_ns
-            try:
-                await self._tend()
-            except BusProblem as problem:
-                self._problem = self._problem or problem
+            self._tend()
             self.health.load_percent = self._load.percent(elapsed_ns / 1e9)
 
-    async def _tend(self) -> None:  # noqa: B027  # not every bus has something to look after
-        """Look after the bus, twice a second. BusProblem: it is lost."""
+    def _tend(self) -> None:  # noqa: B027  # not every bus has something to look after
+        """Begin to look after the bus, twice a second; what takes longer sets `_arrived` when it is done."""

@@ -23,6 +23,7 @@ _ACTIVE = 0x40
 def take(health: BusHealth, can_id: int, data: bytes) -> None:
     """Note an error frame in the health of its bus."""
     health.error_frames += 1
+    data = data.ljust(8, b"\0")  # socketcand may leave it away
     controller = data[1] if can_id & _CONTROLLER else 0
     if can_id & BUS_OFF:
         health.state = "bus-off"
@@ -32,8 +33,6 @@ def take(health: BusHealth, can_id: int, data: bytes) -> None:
         health.state = "error-warning"
     elif can_id & _RESTARTED or controller & _ACTIVE:
         health.state = "error-active"
-    if controller & _OVERFLOW:
-        health.overruns += 1
     # Drivers before Linux 6.0 give the counters without saying so.
     if can_id & _COUNTERS or (can_id & (_CONTROLLER | _DAMAGED) and any(data[6:8])):
         health.transmit_errors, health.receive_errors = data[6], data[7]
@@ -41,3 +40,8 @@ def take(health: BusHealth, can_id: int, data: bytes) -> None:
         health.cause = "nothing acknowledges what is sent"
     elif can_id & _DAMAGED:
         health.cause = "frames arrive damaged"
+
+
+def overran(can_id: int, data: bytes) -> bool:
+    """Say whether an error frame tells that the controller had no room for a frame."""
+    return bool(can_id & _CONTROLLER and data[1:2] and data[1] & _OVERFLOW)

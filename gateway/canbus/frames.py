@@ -72,3 +72,5 @@ class BusHealth:
     """Frames lost, for they were not fetched in time."""
     overruns: int = 0
     """How often the controller lost frames before the system fetched them."""
+    returns: int = 0
+    """How often it was bus-off and came back, open all the time."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.canbus.problems import BusProblem
+from gateway.canbus.problems import GAVE_UP, BusProblem
 
 NET = Path("/sys/class/net")
 _CAN = 280  # ARPHRD_CAN
@@ -75,9 +75,8 @@ def up_command(channel: str, bitrate: int | None) -> str:
 def bus_off(channel: str) -> str:
     """Return what is to be done about a controller that took itself off the bus."""
     return (
-        "the controller gave up after too many errors in sending; check the bit rate, the wiring and both "
-        f"terminating resistors (60 ohms between CAN_H and CAN_L), then `sudo ip link set {channel} type can "
-        "restart`; with `restart-ms 100` it comes back by itself"
+        f"{GAVE_UP}, then `sudo ip link set {channel} type can restart`; with `restart-ms 100` it comes back "
+        "by itself"
     )
 
 

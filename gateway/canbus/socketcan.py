@@ -12,8 +12,10 @@ from gateway.canbus import error_frames, link_state
 from gateway.canbus.batched import BatchedBus, Opening
 from gateway.canbus.frames import Frames
 from gateway.canbus.link_state import LinkState
+from gateway.canbus.own_thread import in_thread
 from gateway.canbus.problems import BusProblem
 from gateway.canbus.records import Records
+from gateway.canbus.settings import Settings
 
 _SOL_CAN_RAW = 101
 _CAN_RAW_FILTER, _CAN_RAW_ERR_FILTER, _CAN_RAW_FD_FRAMES = 1, 2, 5
@@ -64,6 +66,7 @@ class SocketBus(BatchedBus):
             )
         self._socket = sock
         self._state = state
+        self._looking: asyncio.Future[LinkState] | None = None
         room = _enlarge(sock) / _FRAME_MEMORY_BYTES
         self._batch_s = min(self._batch_s, room / 2 / _FULL_BUS_HZ)
         self._records = Records(sock)
@@ -74,7 +77,7 @@ class SocketBus(BatchedBus):
     async def opened(cls, opening: Opening) -> AsyncIterator["SocketBus"]:
         """Open the interface. BusProblem: it is not there, not up, or bus-off."""
         settings = opening.settings
-        state = await asyncio.to_thread(link_state.look, opening.device, settings.channel, settings.bitrate)
+        state = await _look(opening.device, settings)
         try:
             sock = raw_socket(settings.channel, opening.filters, fd=state.fd)
         except OSError as error:
@@ -142,15 +145,27 @@ class SocketBus(BatchedBus):
         finally:
             loop.remove_reader(descriptor)
 
-    async def _tend(self) -> None:
-        settings, before = self._settings, self._state
-        state = await asyncio.to_thread(link_state.look, self._device, settings.channel, settings.bitrate)
+    def _tend(self) -> None:
+        if self._looking is None:  # frames do not wait for it: the system may be slow to tell
+            self._looking = _look(self._device, self._settings)
+            self._looking.add_done_callback(self._looked)
+
+    def _looked(self, looking: "asyncio.Future[LinkState]") -> None:
+        self._looking = None
+        try:
+            self._take_over(looking.result())
+        except BusProblem as problem:
+            self._problem = self._problem or problem
+            self._arrived.set()
+
+    def _take_over(self, state: LinkState) -> None:
+        before, self._state = self._state, state
         if state.index != before.index:
             raise BusProblem(f"{self.name} was removed and made anew", "absent")
-        self._state = state
         frames = state.traffic.frames - before.traffic.frames
         self._load.count(frames, state.traffic.data_bytes - before.traffic.data_bytes)
         self.health.traffic = (self.health.traffic or 0) + frames
+        # Most drivers send an error frame too, and some send none: each is counted here alone.
         self.health.overruns += state.traffic.overruns - before.traffic.overruns
 
     def _lost(self, error: OSError) -> BusProblem:
@@ -161,6 +176,10 @@ class SocketBus(BatchedBus):
         if error.errno in (errno.ENODEV, errno.ENXIO):
             return BusProblem(f"{self.name} was removed: is the adapter still plugged in?", "absent")
         return BusProblem(f"{self.name} failed: {error.strerror}", "down")
+
+
+def _look(device: str, settings: Settings) -> "asyncio.Future[LinkState]":
+    return in_thread(f"can-{device}-link", link_state.look, device, settings.channel, settings.bitrate)
 
 
 def _enlarge(sock: socket.socket) -> int:

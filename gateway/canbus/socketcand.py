@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Final
 
+from gateway.canbus import error_frames
 from gateway.canbus.batched import BatchedBus, Opening
 from gateway.canbus.frames import EXTENDED, EXTENDED_BITS, REMOTE, STANDARD_BITS, Frames, matching
 from gateway.canbus.problems import BusProblem
@@ -143,8 +144,10 @@ class SocketcandBus(BatchedBus, asyncio.Protocol):
         for kind, number, seconds, octets in _FRAME.findall(messages):
             can_id = int(number, 16) | (EXTENDED if len(number) == 8 else 0)
             if kind == b"error":
-                self.health.error_frames += 1
+                self._error(int(number, 16), bytes.fromhex(octets.decode()))
                 continue
+            if self.health.state == "bus-off":
+                self._is_back("up")
             if passes is not None and not passes(can_id):
                 continue
             frames.ids.append(can_id)
@@ -154,6 +157,18 @@ class SocketcandBus(BatchedBus, asyncio.Protocol):
         self._frames.extend(frames)
         if len(self._frames) > _MOST_FRAMES and self._transport is not None:
             self._transport.pause_reading()
+
+    def _error(self, classes: int, data: bytes) -> None:
+        """Take an error frame. Whether the other machine's bus comes back is not ours to see to."""
+        before = self.health.state
+        error_frames.take(self.health, classes, data)
+        self.health.overruns += error_frames.overran(classes, data)
+        if before == "bus-off" and self.health.state != "bus-off":
+            self._is_back(self.health.state)
+
+    def _is_back(self, state: str) -> None:
+        self.health.state = state
+        self.health.returns += 1
 
     def _fetch(self) -> Frames:
         frames, self._frames = self._frames, Frames()

@@ -6,13 +6,14 @@ import importlib
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gateway.canbus import error_frames
 from gateway.canbus.batched import BatchedBus, Opening
 from gateway.canbus.frames import EXTENDED, EXTENDED_BITS, REMOTE, STANDARD_BITS, Frames
-from gateway.canbus.problems import BusProblem
+from gateway.canbus.own_thread import in_thread
+from gateway.canbus.problems import GAVE_UP, BusProblem
 from gateway.canbus.settings import Settings, device_nodes
 from gateway.model import Flag
 
@@ -45,9 +46,12 @@ class ThreadedBus(BatchedBus):
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None]
         self._bus: can.BusABC | None = None
-        self._errors = 0
+        self._error_frames: list[tuple[int, bytes]] = []
+        """(id, data) of those that the thread has gathered."""
         self._damaged = 0
         """Messages in a row that were none."""
+        self._state = self.health.state
+        """As the driver told it last."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -58,15 +62,13 @@ class ThreadedBus(BatchedBus):
             raise BusProblem(
                 f"{bus.name}: its driver hangs: unplug the adapter and plug it in again, see dmesg", "lost"
             )
-        thread = ThreadPoolExecutor(1, f"can-{opening.device}")
-        bus._ended = bus._loop.run_in_executor(thread, bus._work)
+        bus._ended = in_thread(f"can-{opening.device}", bus._work)
         bus._ended.add_done_callback(bus._thread_ended)
         try:
             await bus._until_ready()
             yield bus
         finally:
             bus._stop.set()
-            thread.shutdown(wait=False)
             await asyncio.wait([bus._ended], timeout=_LEAVE_S)
             if not bus._ended.done():
                 cls.hanging.add(bus.name)
@@ -75,7 +77,7 @@ class ThreadedBus(BatchedBus):
     async def send(self, can_id: int, data: bytes) -> None:
         if self._problem is not None:
             raise self._problem
-        await asyncio.to_thread(self._send, can_id, data)
+        await in_thread(f"can-{self._opening.device}-send", self._send, can_id, data)
 
     async def _until_ready(self) -> None:
         done, _ = await asyncio.wait(
@@ -94,14 +96,21 @@ class ThreadedBus(BatchedBus):
             self._problem.__cause__ = error
         self._arrived.set()
 
-    def _arrive(self, frames: Frames, state: str, error_frames: int) -> None:
+    def _arrive(self, frames: Frames, errors: Sequence[tuple[int, bytes]], state: str) -> None:
         """Take over what the thread has gathered."""
         room = max(0, _MOST_FRAMES - len(self._frames))
         self.health.dropped += max(0, len(frames) - room)
         self._frames.extend(Frames(frames.ts[:room], frames.ids[:room], frames.data[:room]))
         self._load.count(len(frames), sum(map(len, frames.data)))
-        self.health.state = state
-        self.health.error_frames = error_frames
+        if state != self._state:
+            self._state = self.health.state = state
+        for can_id, data in errors:
+            error_frames.take(self.health, can_id, data)
+            self.health.overruns += error_frames.overran(can_id, data)
+        if state == "bus-off" or any(can_id & error_frames.BUS_OFF for can_id, _ in errors):
+            self._problem = self._problem or BusProblem(
+                f"{self.name} is bus-off: {GAVE_UP}; it is opened anew, which starts it again", "bus-off"
+            )
         self._arrived.set()
 
     def _fetch(self) -> Frames:
@@ -126,8 +135,15 @@ class ThreadedBus(BatchedBus):
                 try:
                     self._gather(bus, frames)
                 finally:
-                    state = _STATES[bus.state.name]
-                    self._loop.call_soon_threadsafe(self._arrive, frames, state, self._errors)
+                    errors, self._error_frames = self._error_frames, []
+                    self._loop.call_soon_threadsafe(self._arrive, frames, errors, self._told(bus))
+
+    def _told(self, bus: "can.BusABC") -> str:
+        """Return the state that the driver tells; what python-can calls so is the mode that was asked for."""
+        if self._opening.settings.interface != "pcan":
+            return "up"
+        status: int = bus.status()  # type: ignore[attr-defined]  # of pcan alone
+        return next((state for bits, state in _PCAN_STATES if status & bits), "error-active")
 
     def _gather(self, bus: "can.BusABC", frames: Frames) -> None:
         """Take in the frames of a batch, none where the bus is silent."""
@@ -137,7 +153,7 @@ class ThreadedBus(BatchedBus):
                 message = bus.recv(min(left_s, _LOOK_S))
             except (ValueError, LookupError):
                 self._damaged += 1
-                self._errors += 1
+                self._error_frames.append(_UNKNOWN)
                 if self._damaged > _MOST_DAMAGED:
                     raise
                 continue
@@ -145,7 +161,9 @@ class ThreadedBus(BatchedBus):
                 continue
             self._damaged = 0
             if message.is_error_frame:
-                self._errors += 1
+                linux = self._opening.settings.interface in _AS_LINUX
+                told = (message.arbitration_id, bytes(message.data)) if linux else _UNKNOWN
+                self._error_frames.append(told)
                 continue
             if not frames:
                 end_s = time.monotonic() + self._batch_s
@@ -173,7 +191,12 @@ class ThreadedBus(BatchedBus):
             raise BusProblem(f"{self.name}: a frame cannot be sent: {_words(error)}", "lost") from error
 
 
-_STATES = {"ACTIVE": "up", "PASSIVE": "error-passive", "ERROR": "bus-off"}
+_AS_LINUX = ("gs_usb", "udp_multicast", "virtual")
+"""Interfaces that give error frames as linux/can/error.h has them; others have bits of their own."""
+_UNKNOWN = (0, b"")
+"""An error frame that says nothing."""
+_PCAN_STATES = ((0x10, "bus-off"), (0x40000, "error-passive"), (0x0C, "error-warning"))
+"""PCAN-Basic: PCAN_ERROR_BUSOFF, BUSPASSIVE, BUSWARNING with BUSLIGHT."""
 
 _BY_KERNEL = ("gs_usb", "pcan", "kvaser")
 

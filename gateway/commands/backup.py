@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from gateway.documents.dataspace import is_ours
 from gateway.durable import sync
 from gateway.identity import version
 from gateway.model import GatewayError
+from gateway.state_files import BACKED_UP, IN_STATE
 from gateway.store.copying import copy_history, copy_hot
 from gateway.store.read_only import hot_file, roll_back_if_idle
 from gateway.store.schema import connect_reader, read_epoch
@@ -31,17 +31,8 @@ from gateway.store.verify import Counted, Finding, verify_store
 
 MANIFEST: Final = "backup.json"
 _FORMAT: Final = 1
-_STATE_FILES: Final = (
-    *("gateway-id", "config/*.yaml", "pki/trusted/*", "pki/secured/*"),
-    *("timeseries-series.json", "documents/*.yaml", "documents/backup/*.yaml"),
-)
-"""Of the state directory: a device that was reached securely once is never asked without again."""
 _WITH_PASSWORD: Final = ("documents/dataspace", "documents/backup/dataspace")
 """What may hold one, unless the gateway itself wrote it."""
-_ALLOWED: Final = re.compile(
-    r"hot\.db|history/[0-9]{6,12}\.db|gateway-id|timeseries-series\.json|config/[0-9a-f]{16}\.yaml|pki/(trusted|secured)/[^/\x00]+"
-    r"|documents/[a-z]+\.yaml|documents/backup/[a-z]+__[0-9]{8}T[0-9]{6}Z(_[0-9]+)?\.yaml"
-)
 
 
 class BackupProblem(GatewayError):
@@ -115,17 +106,26 @@ def _check_room(store: Path, target: Path) -> None:
 
 def _copy_state(state: Path, draft: Path) -> list[str]:
     notes = []
-    for file in (file for pattern in _STATE_FILES for file in sorted(state.glob(pattern)) if file.is_file()):
-        data = file.read_bytes()
-        name = str(file.relative_to(state))
+    for name in _of_state(state):
+        data = (state / name).read_bytes()
         if b"PRIVATE KEY" in data:
             notes.append(f"{name} holds a private key and was left out: no secret goes into a backup")
         elif name.startswith(_WITH_PASSWORD) and not is_ours(data):
             notes.append(f"{name} was not written by the gateway and may hold a password; it was left out")
-        elif _ALLOWED.fullmatch(name):
+        else:
             (draft / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(draft / name, data)
     return notes
+
+
+def _of_state(state: Path) -> Iterator[str]:
+    """Yield the files to take; a device that was reached securely once is never asked without again."""
+    for kept in IN_STATE:
+        path = state / kept.pattern
+        if kept.backed_up:
+            files = [path, *sorted(path.rglob("*"))]
+            names = (str(file.relative_to(state)) for file in files if file.is_file())
+            yield from (name for name in names if BACKED_UP.fullmatch(name))
 
 
 def _describe(draft: Path, newest_seq: int, now_us: int) -> Manifest:
@@ -145,7 +145,7 @@ def read_manifest(folder: Path) -> Manifest:
         said: Any = json.loads((folder / MANIFEST).read_bytes())
         manifest = Manifest(**said)
         whole = manifest.format == _FORMAT and all(
-            _ALLOWED.fullmatch(name) and ".." not in Path(name).parts and isinstance(digest, str)
+            BACKED_UP.fullmatch(name) and ".." not in Path(name).parts and isinstance(digest, str)
             for name, digest in manifest.files.items()
         )
     except FileNotFoundError:

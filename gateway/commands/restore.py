@@ -10,11 +10,12 @@ from pathlib import Path
 
 from gateway.commands.backup import BackupProblem, Manifest, read_manifest, verify
 from gateway.durable import sync
+from gateway.state_files import IN_STORE
 from gateway.store.anew import begin_anew
 from gateway.store.hotfile import HotFile
 from gateway.store.verify import Counted, Finding
 
-_STORE = ("hot.db", "hot.db-wal", "hot.db-shm", "hot.db-journal", "history")
+_STORE = [each.pattern for each in IN_STORE if each.pattern.startswith(("hot.db", "history"))]
 
 
 class Damaged(BackupProblem):
@@ -78,11 +79,10 @@ def _make(folder: Path) -> None:
 
 
 def _in_the_way(source: Path, manifest: Manifest, state: Path, store: Path) -> Iterator[Path]:
-    for name in _STORE:
-        path = store / name
+    for path in [path for pattern in _STORE for path in sorted(store.glob(pattern))]:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-        elif path.exists():
+        else:
             yield path
     for name in _of_state(manifest):
         path = state / name
@@ -113,6 +113,7 @@ def _move_aside(in_the_way: list[Path], store: Path) -> list[Path]:
     while (folder := store / f"replaced-{number}").exists():
         number += 1
     folder.mkdir(mode=0o700)
+    _own(folder, store)
     moved: list[Path] = []
     for path in in_the_way:
         target = folder / path.name

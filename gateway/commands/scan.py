@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from gateway.protocols.can.census import Census
     from gateway.protocols.can.database import Database, Message
 
+_ALWAYS = ("interface", "channel")
+"""Settings that are written first, also where they are as by default."""
+_LAST_SOURCE = 253
+"""J1939: the addresses behind it are null and global."""
+
 
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
     """Add the command."""
@@ -93,9 +98,10 @@ def _target(arguments: argparse.Namespace) -> "tuple[str, Settings]":
     try:
         if configured is not None:
             return arguments.target, replace(configured, **given)
-        # What no database knows is what a scan is for.
         channel = arguments.target
-        return Path(channel).name, Settings(channel=channel, raw_frames="unknown", **given)
+        if not arguments.database:
+            given["raw_frames"] = "unknown"  # what no database knows is what a scan is for
+        return Path(channel).name, Settings(channel=channel, **given)
     except ValueError as error:
         raise GatewayError(str(error)) from None
 
@@ -156,9 +162,8 @@ def _summary(
     if not heard:
         yield f"nothing came in {seconds:g} s: bit rate, wiring, and is anything switched on?"
         return
-    frames = sum(each.frames for each in heard)
-    unknown = sum(not each.message for each in heard)
-    yield f"{len(heard)} ids, {frames} frames in {seconds:g} s; {unknown} ids that no database knows"
+    unknown = sum(not each.message and each.kind == "data" for each in heard)
+    yield f"{len(heard)} ids, {census.frames} frames in {seconds:g} s; {unknown} ids that no database knows"
     matched = census.matched()
     silent = [message.name for message in database.messages if message.name not in matched]
     if silent:
@@ -171,40 +176,69 @@ def _summary(
 def _yaml(name: str, settings: "Settings", database: "Database", heard: "Sequence[HeardId]") -> Iterator[str]:
     """Return a device with what was heard as tags."""
     yield f"  {quoted(name)}:"
-    yield f"    can: {{{', '.join(f'{key}: {value}' for key, value in _settings(settings).items())}}}"
+    yield f"    can: {_flow(settings)}"
     yield "    tags:"
     messages = {message.name: message for message in database.messages}
-    seen: set[str] = set()
+    senders: dict[str, list[int | None]] = {}
     for each in heard:
-        if each.message and each.message not in seen:
-            seen.add(each.message)
-            yield from _tags(each, messages[each.message])
-        elif not each.message:
-            rate = "once" if each.rate_hz is None else f"{_rounded(each.rate_hz)}/s"
-            what = "; ".join((rate, *map(printable, each.hints)))
-            yield f"      {quoted(f'{each.id}.raw')}: {quoted(f'{each.id}.raw')}  # {what}"
+        known = senders.setdefault(each.message, [])
+        if each.source not in known:
+            known.append(each.source)
+    seen: set[tuple[str, int | None]] = set()
+    for each in heard:
+        if not each.message:
+            yield _raw(each)
+        elif (each.message, each.source) not in seen:  # once, whatever its priority and destination
+            seen.add((each.message, each.source))
+            yield from _tags(each, messages[each.message], senders[each.message])
 
 
-def _tags(each: "HeardId", message: "Message") -> Iterator[str]:
+def _raw(each: "HeardId") -> str:
+    rate = "once" if each.rate_hz is None else f"{_rounded(each.rate_hz)}/s"
+    what = "; ".join((rate, *map(printable, each.hints)))
+    if each.kind != "data":
+        return f"      # {each.id}: {what}"
+    return f"      {quoted(f'{each.id}.raw')}: {quoted(f'{each.id}.raw')}  # {what}"
+
+
+def _tags(each: "HeardId", message: "Message", senders: "Sequence[int | None]") -> Iterator[str]:
+    """Yield the signals of a message; where it has several senders each tag says whose it is."""
+    if len(senders) > 1 and each.source is not None and each.source > _LAST_SOURCE:
+        yield f"      # {message.name} of source address 0x{each.source:02X}, which is that of no device"
+        return
     for signal in message.signals:
-        tag = f"{message.name}.{signal.name}"
+        wanted = quoted(f"{message.name}.{signal.name}")
+        tag = wanted
+        if len(senders) > 1:
+            sender = "" if each.source == senders[0] else f"@0x{each.source:02X}"
+            tag = quoted(f"{message.name}{sender}.{signal.name}")
+            wanted = f"{{signal: {wanted}, source: {each.source}}}"
         value = each.values.get(signal.name)
         shown = _text(value) if signal.name in each.values else "did not come"
         text = signal.texts.get(value) if isinstance(value, int) and signal.scale == 1 else None
         what = " ".join(filter(None, (shown, printable(signal.unit), f"({printable(text)})" if text else "")))
-        yield f"      {quoted(tag)}: {quoted(tag)}  # {what}"
+        yield f"      {tag}: {wanted}  # {what}"
 
 
-def _settings(settings: "Settings") -> Mapping[str, str]:
-    """Return what of the settings has to be in the YAML."""
-    found = {"interface": settings.interface, "channel": quoted(settings.channel)}
-    for name in ("bitrate", "host", "port", "fd", "j1939"):
-        value = getattr(settings, name)
-        if value not in (None, False):
-            found[name] = "true" if value is True else quoted(str(value)) if name == "host" else str(value)
-    files = [quoted(str(path)) for path in settings.databases]
-    if files:
-        found["database"] = files[0] if len(files) == 1 else f"[{', '.join(files)}]"
-    if not files and not settings.canopen:
-        found["raw_frames"] = settings.raw_frames
-    return found
+def _flow(value: Any, unit: str = "") -> str:
+    """Return a setting's value, or a group of settings without what is as by default, in YAML on one line."""
+    from gateway.config.shapes import UNITS, group_of
+    from gateway.settings import Settings as Group
+
+    if isinstance(value, Group):
+        members = sorted(group_of(type(value)).members.items(), key=lambda each: each[0] not in _ALWAYS)
+        units = {member.field: next((u for end, u in UNITS.items() if member.field.endswith(end)), "")
+                 for _, member in members}  # fmt: skip
+        found = {
+            name: _flow(getattr(value, member.field), units[member.field])
+            for name, member in members
+            if name in _ALWAYS or getattr(value, member.field) != member.default
+        }
+        return f"{{{', '.join(f'{name}: {text}' for name, text in found.items())}}}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{quoted(name)}: {_flow(each)}' for name, each in value.items())}}}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value}{unit}" if isinstance(value, int | float) else quoted(str(value))

@@ -69,6 +69,10 @@ def _support_bundle(arguments: argparse.Namespace) -> int:
     )
     try:
         names = support_bundle(out, arguments.config, arguments.state, with_secrets(arguments.config))
+    except FileExistsError:
+        raise GatewayError(
+            f"{out} is there already: a bundle overwrites nothing, name another file"
+        ) from None
     except OSError as error:
         raise GatewayError(f"{out} cannot be written: {error.strerror}") from error
     print(f"wrote {out}: {', '.join(names)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from gateway import control_socket
 from gateway.clock import SystemClock
 from gateway.commands.arguments import Command, Commands, with_state
+from gateway.state_files import store_folder
 
 
 def add(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -16,7 +17,7 @@ def add(commands: "Commands[argparse.ArgumentParser]") -> None:
 
     def with_store(parser: argparse.ArgumentParser, command: Command) -> None:
         parser.add_argument(
-            "--store", type=Path, metavar="DIR", help="folder of the store, where `store.path` names another"
+            "--store", type=Path, metavar="DIR", help="folder of the store (default: that of this box)"
         )
         with_state(parser, command)
 
@@ -80,13 +81,13 @@ def _instant(text: str) -> int:
 
 
 def _store_of(arguments: argparse.Namespace) -> Path:
-    """Return the folder of the store: as given, as the running daemon says, else the state directory."""
+    """Return the folder of the store: as given, as the daemon says, else where the last one left it."""
     if arguments.store is not None:
         return Path(arguments.store)
     try:
         status = asyncio.run(control_socket.ask(arguments.state, {"command": "status"}))
     except control_socket.NotRunning:
-        return Path(arguments.state)
+        return store_folder(arguments.state)
     return Path(str(status.get("store") or arguments.state))
 
 
@@ -104,7 +105,7 @@ def _backup(arguments: argparse.Namespace) -> int:
 def _restore(arguments: argparse.Namespace) -> int:
     from gateway.commands.restore import Damaged, restore
 
-    store = arguments.store or arguments.state
+    store = arguments.store or store_folder(arguments.state)
     try:
         made, aside = restore(
             arguments.source, arguments.state, store, SystemClock().wall_us(),

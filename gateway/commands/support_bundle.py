@@ -48,18 +48,26 @@ _COMMANDS: Final = {
 def support_bundle(
     out: Path, file: Path, state: Path, environ: Mapping[str, str], logs: Path = _LOGS
 ) -> list[str]:
-    """Write the bundle, for its owner only; return the names of its parts. Blocks. OSError: it cannot be."""
+    """Write the bundle to a new file, for its owner only; return the names of its parts. Blocks.
+
+    OSError: it cannot be. Root writes it where others may write too: no file and no link that is there is
+    followed or overwritten.
+    """
     redact = Redaction(_known_secrets(file, state, environ))
     names = []
     stamp = int(time.time())
-    descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as handle, tarfile.open(fileobj=handle, mode="w:gz") as bundle:
-        for name, text in _parts(file, state, environ, logs):
-            data = redact(text)[-_MOST_BYTES:].encode("utf-8", "replace")
-            entry = tarfile.TarInfo(f"{out.name.removesuffix('.tar.gz')}/{name}")
-            entry.size, entry.mtime, entry.mode = len(data), stamp, 0o600
-            bundle.addfile(entry, io.BytesIO(data))
-            names.append(name)
+    descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as handle, tarfile.open(fileobj=handle, mode="w:gz") as bundle:
+            for name, text in _parts(file, state, environ, logs):
+                data = redact(text)[-_MOST_BYTES:].encode("utf-8", "replace")
+                entry = tarfile.TarInfo(f"{out.name.removesuffix('.tar.gz')}/{name}")
+                entry.size, entry.mtime, entry.mode = len(data), stamp, 0o600
+                bundle.addfile(entry, io.BytesIO(data))
+                names.append(name)
+    except BaseException:
+        out.unlink(missing_ok=True)
+        raise
     return names
 
 

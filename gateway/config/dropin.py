@@ -19,37 +19,66 @@ from gateway.places import STATE
 from gateway.protocols import device_nodes
 
 DROPIN: Final = Path("/etc/systemd/system/edge-gateway.service.d/50-from-yaml.conf")
-COMMANDS: Final = "sudo edge-gateway systemd-dropin && sudo systemctl restart edge-gateway"
+_RESTART: Final = "sudo systemctl restart edge-gateway"
+COMMANDS: Final = f"sudo edge-gateway systemd-dropin && {_RESTART}"
 _UNITS: Final = tuple(
     Path(folder) / "edge-gateway.service"
     for folder in ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 )
 _HOST: Final = "# allowed: "
+_USB_SERIAL: Final = re.compile(r"/dev/(ttyACM|ttyUSB)[0-9]+")
+_MODULES: Final = {"ttyACM": "cdc_acm", "ttyUSB": "usbserial"}
+"""The kinds of USB serial ports as /proc/devices calls them, and the kernel modules that bring them."""
 _RESOLV: Final = Path("/etc/resolv.conf")
 
 
 def needed(config: Config) -> list[str]:
-    """Return the directives that this configuration needs of the sandbox; [] where the unit will do."""
+    """Return the directives that this configuration needs of the unit; [] where it will do as it is."""
     lines = []
     nodes = sorted(
         {node for each in config.devices.values() for node in device_nodes(each.kind, each.settings)}
     )
     if nodes:
-        lines += [
-            "PrivateDevices=no",
-            *(f"DeviceAllow={node if ' ' in node else f'{node} rw'}" for node in nodes),
-        ]
+        kinds = sorted({kind for node in nodes for kind in _plugged(node)})
+        for module in sorted({_MODULES[kind] for kind in kinds}):
+            lines += [f"Wants=modprobe@{module}.service", f"After=modprobe@{module}.service"]
+        lines += ["PrivateDevices=no", *_allowed(nodes)]
         if groups := sorted({*filter(None, (_group(node.partition(" ")[0]) for node in nodes))}):
             lines.append(f"SupplementaryGroups={' '.join(groups)}")
     for folder in (config.store.path, config.measurements.path):
         if folder and not Path(folder).is_relative_to(STATE):
-            lines.append(f"ReadWritePaths=-{folder}")
+            lines.append(f"ReadWritePaths={_quoted(f'-{folder}')}")
     listeners = [config.http.listen, *config.http.compat.listens().values()]
     if any(0 < split_address(listen)[1] < 1024 for listen in listeners):
         # A capability counts for the host's network only outside a user namespace.
         lines += ["AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE"]
         lines.append("PrivateUsers=no")
     return lines
+
+
+def _allowed(nodes: Sequence[str]) -> list[str]:
+    """Return the DeviceAllow lines of device nodes.
+
+    A path is looked up when the unit starts and stands for one node: what is plugged in later, or again
+    under another number, is let in by the kind of its driver (systemd.resource-control(5), DeviceAllow=).
+    That wants the driver's module at the start: hence modprobe@.service.
+    """
+    specifiers = {each for node in nodes for each in map("char-{}".format, _plugged(node))}
+    specifiers |= {node for node in nodes if not _plugged(node)}
+    return [f"DeviceAllow={each if ' ' in each else f'{each} rw'}" for each in sorted(specifiers)]
+
+
+def _plugged(node: str) -> list[str]:
+    """Return the kinds of USB serial ports that a path may stand for, by its name alone; [] where of none."""
+    if found := _USB_SERIAL.fullmatch(node):
+        return [found[1]]
+    return sorted(_MODULES) if node.startswith("/dev/serial/") else []
+
+
+def _quoted(path: str) -> str:
+    """Write a path as systemd.syntax(7) reads it back: blanks end a word, % begins a specifier."""
+    text = path.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
+    return text if text == path and not re.search(r"[\s']", text) else f'"{text}"'
 
 
 def dropin(config: Config, file: Path, networks: Sequence[str] = ()) -> str:
@@ -64,7 +93,9 @@ def dropin(config: Config, file: Path, networks: Sequence[str] = ()) -> str:
     if not lines:
         return ""
     head = f"# Written by `edge-gateway systemd-dropin` from {file}; after an edit there, write it again."
-    return "\n".join([head, "[Service]", *lines]) + "\n"
+    of_unit = [line for line in lines if line.startswith(("Wants=", "After="))]
+    of_service = [line for line in lines if line not in of_unit]
+    return "\n".join([head, *(["[Unit]", *of_unit] if of_unit else []), "[Service]", *of_service]) + "\n"
 
 
 def write(text: str, path: Path = DROPIN) -> None:
@@ -161,14 +192,15 @@ def _group(node: str) -> str:
     try:
         found = Path(node).stat()
     except OSError:
-        return "dialout" if "/tty" in node else ""  # not plugged in now; Debian's rule for serial ports
+        # Not plugged in now; Debian's rule for serial ports.
+        return "dialout" if "/tty" in node or _plugged(node) else ""
     if found.st_gid == 0 or not found.st_mode & stat.S_IRGRP or found.st_mode & stat.S_IWOTH:
         return ""
     return grp.getgrgid(found.st_gid).gr_name
 
 
-def refused_by_sandbox(error: BaseException, kind: str, settings: Any) -> str:
-    """Return what to do where the unit's sandbox may be what refused a device node, or ""."""
+def refused_by_sandbox(error: BaseException, kind: str, settings: Any, path: Path = DROPIN) -> str:
+    """Return what to do where the unit's sandbox may be what refused a device node, or "". Blocks."""
     nodes = device_nodes(kind, settings)
     if not nodes or "INVOCATION_ID" not in os.environ:
         return ""
@@ -178,4 +210,14 @@ def refused_by_sandbox(error: BaseException, kind: str, settings: Any) -> str:
     if at is None:
         return ""
     verb = "may not open" if isinstance(at, PermissionError) else "does not see"
-    return f"if {', '.join(nodes)} is there, the service {verb} it until its drop-in says so: {COMMANDS}"
+    there = f"if {', '.join(nodes)} is there, the service {verb} it until"
+    if {*_allowed(nodes)} <= {*_written(path)}:
+        return f"{there} it is started again, as its drop-in allows it: {_RESTART}"
+    return f"{there} its drop-in says so: {COMMANDS}"
+
+
+def _written(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

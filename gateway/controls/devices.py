@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from gateway.model import GatewayError, Receipt, Value
 
@@ -140,6 +140,8 @@ class HeardId:
     """What it looks like where no database knows it, and what does not fit where one does."""
     values: Mapping[str, Value]
     """The newest of each signal; None where it stands for no value."""
+    kind: Literal["data", "remote", "packets"] = "data"
+    """Remote frames ask for those of data. Packets (SAE J1939-21) bring messages, which are heard apart."""
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """What may be asked of an upload that takes files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 class RemoteFiles(Protocol):
     """The files at a target that takes files. All raise UploadProblem, with a sentence."""
 
-    async def list(self) -> "Sequence[RemoteFile]":
-        """List what is there."""
+    def files(self) -> "AsyncGenerator[RemoteFile]":
+        """Yield what is there, as it is read: there may be more than memory has room for."""
 
     async def authenticate(self) -> None:
         """Log in anew."""
@@ -36,6 +36,15 @@ class RemoteFile:
     metadata: Mapping[str, Any]
     listed: Mapping[str, Any]
     """All that the target says of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteListing:
+    """What a target has, as far as it is shown."""
+
+    files: Sequence[RemoteFile]
+    left_out: int
+    """Files there beyond those shown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ class StreamFrames:
     """Raw ADC counts, `values_per_frame` for each frame: three consecutive samples of one channel,
     or a sample of each active channel, the lowest first."""
     lost: int = 0
-    """Frames that are missing before or among these, by their counters."""
+    """Frames that are missing before or among these: by their counters, or as nobody took them in time."""
 
     def __len__(self) -> int:
         return len(self.ts)

@@ -15,7 +15,7 @@ from gateway.demo.faults import Faults
 from gateway.demo.ledger import File, Ledger
 
 T = TypeVar("T")
-_PAGE_FILES = 50
+_PAGE_FILES = 500
 _BUCKET = "demo"
 
 

@@ -104,9 +104,14 @@ def _opener(kind: str) -> Opener:
     try:
         from gateway.export.parquet import ParquetSink
     except ImportError:
+        # The package's launcher (-S) imports nothing that is installed beside it.
+        remedy = (
+            "which the package does not have: export a backup by an edge-gateway that pip installed"
+            if sys.flags.no_site
+            else "which is not installed here: `pip install pyarrow`"
+        )
         raise ExportProblem(
-            "Parquet needs the library pyarrow, which is not installed here: `pip install pyarrow`, or "
-            "choose --format csv or ndjson"
+            f"Parquet needs the library pyarrow, {remedy}; or choose --format csv or ndjson"
         ) from None
     return ParquetSink
 

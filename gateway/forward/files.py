@@ -6,9 +6,10 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace as changed
 from typing import Any, BinaryIO, TypeVar
 
-from gateway.controls.files import FileState, Reachable, RemoteFile, RemoteFiles
+from gateway.controls.files import FileState, Reachable, RemoteFile, RemoteFiles, RemoteListing
 from gateway.forward.file_book import FileBook, seen
 from gateway.forward.gate import TURN_S, Gate
 from gateway.forward.local_file import hashed, look_of, opened
@@ -95,16 +96,23 @@ class FileLane:
                     del self._waiting[name]
         return (await self.states()).get(name, FileState("not_uploaded"))
 
-    async def listed(self) -> Sequence[RemoteFile]:
+    async def listed(self, most: int) -> RemoteListing:
         """List what the target has, and take note of what others did there to files of ours."""
-        rows, found = await self._rows(), await self._remote().list()
+        rows = await self._rows()
+        ours, there = {row.remote_id for row in rows}, dict[str, RemoteFile]()
+        shown, count = dict[str, RemoteFile](), 0
+        async for each in self._remote().files():
+            count += each.id not in shown
+            if len(shown) < most:
+                shown[each.id] = each
+            if each.id in ours:
+                there[each.id] = changed(each, metadata={}, listed={})
         self._book.answered()
-        there = {each.id: each for each in found}
         for row in rows:
             if row.md5 and not row.due and (now := seen(row, there.get(row.remote_id))) != row.remote:
                 mark = functools.partial(file_queue.mark, upload=self._upload.upload, row=row, remote=now)
                 await self._store.ride(mark)
-        return found
+        return RemoteListing(list(shown.values()), count - len(shown))
 
     async def authenticate(self) -> None:
         """Log in anew. UploadProblem: the target refuses, or is not reached."""

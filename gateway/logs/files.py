@@ -16,7 +16,7 @@ FILES: Final = 5
 FILE_BYTES: Final = 5 * 1024 * 1024
 _BATCH_BYTES: Final = 64 * 1024
 _PENDING_BYTES: Final = 1024 * 1024
-_EVERY_S: Final = 10.0
+BATCH_EVERY_S: Final = 10.0
 
 
 class JsonLines(logging.Formatter):
@@ -42,7 +42,7 @@ class LogFiles(logging.Handler):
     room, or meets a disk that refuses, is counted as `dropped`, and the journal has it.
     """
 
-    def __init__(self, folder: Path, *, every_s: float = _EVERY_S, file_bytes: int = FILE_BYTES) -> None:
+    def __init__(self, folder: Path, *, every_s: float = BATCH_EVERY_S, file_bytes: int = FILE_BYTES) -> None:
         super().__init__()
         self.folder = folder
         self.bytes_written = 0

@@ -13,17 +13,16 @@ from typing import Any
 
 from gateway.durable import sync
 from gateway.measurements import metadata as meta
-from gateway.measurements.incoming import Disk, Incoming, disk_of, hdf5, place
+from gateway.measurements.incoming import Disk, Incoming, check_room, disk_of, hdf5, place
 from gateway.measurements.inspection import CHILD, Answer, FileMissing, Inspection
 from gateway.measurements.metadata import POST, PRE
-from gateway.measurements.names import SUFFIX
+from gateway.measurements.names import LONGEST_BYTES, SUFFIX
 from gateway.measurements.record import WRITTEN, Measurement
 from gateway.measurements.service import Measurements
 from gateway.store import Store, file_queue
 
 _log = logging.getLogger(__name__)
 _DELETED = "the file was deleted before this upload had it"
-_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,12 @@ class Catalogue:
 
     def path(self, name: str) -> Path:
         """Return where a file is. ValueError: it is no name of a file, with a sentence."""
-        long = len(name.encode(errors="replace")) > _LONGEST_NAME
+        long = len(name.encode(errors="replace")) > LONGEST_BYTES
         if not name.endswith(SUFFIX) or name.startswith(".") or long:
-            raise ValueError(f"the name of a measurement's file ends in {SUFFIX} and begins with no dot")
+            raise ValueError(
+                f"the name of a measurement's file ends in {SUFFIX}, begins with no dot and has at most "
+                f"{LONGEST_BYTES} bytes"
+            )
         if not name.isprintable() or any(character in name for character in "/\\"):
             raise ValueError("the name of a file has no slash, no backslash and nothing that is not printed")
         return self.folder / name
@@ -123,7 +125,7 @@ class Catalogue:
     async def delete(self, name: str) -> Sequence[str]:
         """Delete a file; return the uploads that never got it, of each of which a gap record says so."""
         path = self.path(name)
-        async with self._measurements.changing:
+        async with self._measurements.changing(name):
             await self.find(name)
             before = await self._store.read(lambda conn: file_queue.uploads_of(conn, name))
             await asyncio.to_thread(_unlink, path)
@@ -134,29 +136,32 @@ class Catalogue:
         # One that is not known any more noticed by itself that the file is gone, and recorded the gap.
         return [upload for upload, due in before.items() if due and after.get(upload, True)]
 
-    def analysis(self, name: str, every: int, *, pictures: bool) -> AbstractAsyncContextManager[Answer]:
-        """Have a file read through: NDJSON with what it is, one row in `every`, progress, statistics."""
-        return self._asked(name, do="analyze", every=every, pictures=pictures)
+    def analysis(
+        self, name: str, every: int, *, pictures: bool, brief: bool = False
+    ) -> AbstractAsyncContextManager[Answer]:
+        """Have a file read through: NDJSON with what it is, one row in `every`, progress, statistics.
+
+        `brief`: only its first line is read.
+        """
+        return self._asked(name, brief=brief, do="analyze", every=every, pictures=pictures)
 
     async def take(self, name: str, pieces: AsyncIterator[bytes]) -> str:
         """Take in a file of others, under its name or, where that is taken, one with a number; return it."""
         path = self.path(name)
         async with self._incoming.file(hdf5(pieces)) as draft:
             await self._clients.document({"do": "about", "path": str(draft)})
-            async with self._measurements.changing:
-                stored = await asyncio.to_thread(place, draft, path)
+            stored = await asyncio.to_thread(place, draft, path)
         self._told()
         return stored
 
     async def metadata(self, name: str) -> Mapping[str, Any]:
         """Return what is known of a file before (`pre`) and after (`post`) its measurement; None each."""
-        async with self._asked(name, do="metadata") as answer:
-            found: dict[str, Any] = await answer.document()
         m = self._of(name)
-        if m is not None and m.metadata_due:  # it is on its way into the file
-            found[PRE] = m.metadata if m.metadata is not None else found[PRE]
-            found[POST] = m.post_metadata if m.post_metadata is not None else found[POST]
-        return found
+        due = (m.metadata, m.post_metadata) if m is not None and m.metadata_due else (None, None)
+        async with self._asked(name, brief=True, do="metadata") as answer:
+            found: dict[str, Any] = await answer.document()
+        # What is on its way into the file may have come there only after it was read.
+        return found | {key: new for key, new in zip((PRE, POST), due, strict=True) if new is not None}
 
     async def put_metadata(
         self, name: str, pre: Mapping[str, Any] | None, post: Mapping[str, Any] | None
@@ -172,7 +177,7 @@ class Catalogue:
         if (m := self._of(name)) is not None:
             await self._measurements.put_metadata(m.name, pre, post)
             return
-        async with self._measurements.changing:
+        async with self._rewriting(name):
             await self._clients.document(
                 {"do": "put_metadata", "path": str(self.path(name)), PRE: pre, POST: post}
             )
@@ -180,7 +185,7 @@ class Catalogue:
 
     async def embedded(self, name: str) -> Sequence[Mapping[str, Any]]:
         """Return the files inside a file."""
-        async with self._asked(name, do="embedded") as answer:
+        async with self._asked(name, brief=True, do="embedded") as answer:
             found: Sequence[Mapping[str, Any]] = await answer.document()
             return found
 
@@ -193,7 +198,7 @@ class Catalogue:
     ) -> Mapping[str, Any]:
         """Put a file, called `inside`, into a file; return how it is listed."""
         await self.find(name)
-        async with self._incoming.file(pieces) as draft, self._measurements.changing:
+        async with self._incoming.file(pieces) as draft, self._rewriting(name):
             job = {"do": "embed", "path": str(self.path(name)), "source": str(draft), "name": inside}
             added: Mapping[str, Any] = await self._clients.document({**job, "mime": mime})
         self._told()
@@ -201,15 +206,21 @@ class Catalogue:
 
     async def remove_embedded(self, name: str, dataset: str) -> None:
         """Remove a file inside a file."""
-        await self.find(name)
-        async with self._measurements.changing:
+        async with self._rewriting(name):
             await self._clients.document({"do": "remove", "path": str(self.path(name)), "dataset": dataset})
         self._told()
 
     @asynccontextmanager
-    async def _asked(self, name: str, **job: Any) -> AsyncIterator[Answer]:
+    async def _rewriting(self, name: str) -> AsyncIterator[None]:
+        """Have a file for oneself, and room for the copy that takes its place. FileFailed: there is none."""
+        async with self._measurements.changing(name):
+            await check_room(self.folder, (await self.find(name)).size_bytes)
+            yield
+
+    @asynccontextmanager
+    async def _asked(self, name: str, *, brief: bool = False, **job: Any) -> AsyncIterator[Answer]:
         await self.find(name)
-        async with self._clients.asked({"path": str(self.path(name)), **job}) as answer:
+        async with self._clients.asked({"path": str(self.path(name)), **job}, brief=brief) as answer:
             yield answer
 
     def _of(self, name: str) -> Measurement | None:

@@ -11,10 +11,11 @@ from typing import BinaryIO
 
 from gateway.durable import sync
 from gateway.measurements.inspection import FileFailed, FileUnfit
+from gateway.measurements.names import numbered
 
 _INCOMING = ".incoming"
-_KEPT_SHARE = 0.1
-"""Of the disk."""
+_KEPT_SHARE, _OWN_SHARE = 0.1, 0.01
+"""Of the disk, left free by what others bring, and by the copy of a file of a measurement."""
 _CHECK_BYTES = 16 * 1024 * 1024
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HEAD_BYTES = 65_536
@@ -30,7 +31,8 @@ class Disk:
 
 def disk_of(folder: Path) -> Disk:
     """Look at the disk of a folder, which need not be there yet. Blocks."""
-    found = os.statvfs(folder if folder.exists() else folder.parent)
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    found = os.statvfs(there)
     return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
 
@@ -52,6 +54,18 @@ async def hdf5(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
+async def check_room(folder: Path, needed_bytes: int = 0, *, own: bool = False) -> None:
+    """Raise FileFailed where that many more bytes, of others unless `own`, would take what is kept free."""
+    disk = await asyncio.to_thread(disk_of, folder)
+    kept = int(disk.total_bytes * (_OWN_SHARE if own else _KEPT_SHARE))
+    if disk.free_bytes - needed_bytes < kept:
+        needed = f"{needed_bytes / 1e6:.0f} MB would be needed for a while, " if needed_bytes else ""
+        raise FileFailed(
+            f"the disk has {disk.free_bytes / 1e6:.0f} MB left, {needed}and {kept / 1e6:.0f} MB are kept for "
+            f"samples and measurements: delete files first"
+        )
+
+
 class Incoming:
     """Drafts in one folder."""
 
@@ -68,7 +82,7 @@ class Incoming:
                 async for piece in pieces:
                     unchecked += len(piece)
                     if unchecked >= _CHECK_BYTES:
-                        await self._check_room()
+                        await check_room(self._folder)
                         unchecked = 0
                     await asyncio.to_thread(file.write, piece)
                 await asyncio.to_thread(_synced, file)
@@ -77,16 +91,6 @@ class Incoming:
             raise FileFailed(f"the file cannot be kept: {error.strerror}") from None
         finally:
             await asyncio.shield(asyncio.to_thread(draft.unlink, missing_ok=True))
-
-    async def _check_room(self) -> None:
-        """Raise where a file of others would take what is kept for our own."""
-        disk = await asyncio.to_thread(disk_of, self._folder)
-        kept = int(disk.total_bytes * _KEPT_SHARE)
-        if disk.free_bytes < kept:
-            raise FileFailed(
-                f"the disk has {disk.free_bytes / 1e6:.0f} MB left, and {kept / 1e6:.0f} MB are kept for "
-                f"samples and measurements: delete files first"
-            )
 
     async def clear(self) -> None:
         """Remove what an earlier run left in the middle of taking it in."""
@@ -118,7 +122,7 @@ def place(draft: Path, path: Path) -> str:
             final.hardlink_to(draft)
         except FileExistsError:
             number += 1
-            final = path.with_name(f"{path.stem}__{number}{path.suffix}")
+            final = path.with_name(numbered(path.name, number))
         else:
             sync(path.parent)
             return final.name

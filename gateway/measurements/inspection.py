@@ -67,14 +67,19 @@ class Inspection:
 
     def __init__(self, child: Sequence[str] = CHILD) -> None:
         self._child = child
-        self._turns = asyncio.Semaphore(_PARALLEL)
+        self._long, self._brief = asyncio.Semaphore(_PARALLEL), asyncio.Semaphore(_PARALLEL)
 
     @asynccontextmanager
-    async def asked(self, job: Mapping[str, Any]) -> AsyncIterator[Answer]:
-        """Have a job done. FileMissing, FileUnfit, FileFailed."""
+    async def asked(self, job: Mapping[str, Any], *, brief: bool = False) -> AsyncIterator[Answer]:
+        """Have a job done. FileMissing, FileUnfit, FileFailed.
+
+        `brief`: no client is waited for meanwhile. Such jobs have turns of their own, which a client that
+        reads slowly cannot hold.
+        """
+        turns = self._brief if brief else self._long
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await self._turns.acquire()
+                await turns.acquire()
         except TimeoutError:
             raise FileFailed("too many files are being looked into: try again") from None
         try:
@@ -82,11 +87,11 @@ class Inspection:
                 reader = await process.begin(job)
                 yield Answer(await self._head(reader, process), reader, process)
         finally:
-            self._turns.release()
+            turns.release()
 
     async def document(self, job: Mapping[str, Any]) -> Any:
         """Have a job done whose answer is JSON. As `asked`."""
-        async with self.asked(job) as answer:
+        async with self.asked(job, brief=True) as answer:
             return await answer.document()
 
     async def _head(self, reader: asyncio.StreamReader, process: "_Process") -> Mapping[str, Any]:

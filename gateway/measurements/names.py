@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 SUFFIX, DRAFT = ".hdf5", ".part"
 """Endings of a file, and of one that is not finished, whose name begins with a dot."""
+LONGEST_BYTES = 200
+"""Of the name of a file, so that its drafts' names fit a file system too."""
 _SPELT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 _MOST_CHARACTERS = 80
 
@@ -29,3 +31,10 @@ def unique(name: str, gateway: str, started_us: int, taken: Callable[[str], bool
         number += 1
         found = f"{stem}_{number}"
     return found
+
+
+def numbered(file: str, number: int) -> str:
+    """Return the name of a file with a number behind it, cut where it becomes too long."""
+    end = f"__{number}{SUFFIX}"
+    stem = file.removesuffix(SUFFIX).encode()[: LONGEST_BYTES - len(end)].decode(errors="ignore")
+    return stem + end

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateway.controls.sensor_nodes import AdcConfiguration, StreamFrames
+from gateway.controls.sensor_nodes import AdcConfiguration, SensorMap, StreamFrames
 from gateway.measurements.ift import IftRequest
 from gateway.model import GatewayError
 from gateway.sensors import RAW, Sensor
@@ -63,12 +63,15 @@ class Plan:
         return first, second, third
 
     @property
-    def sensor_map(self) -> tuple[int, int, int] | None:
-        """Return what has to be written to the node; None: each channel measures its own sensor anyway."""
-        numbers = [channel.number if channel else 0 for channel in self.channels]
-        if all(number in (0, place) for place, number in enumerate(numbers, 1)):
-            return None
-        return numbers[0], numbers[1], numbers[2]
+    def sensor_map(self) -> SensorMap:
+        """Return which sensor each channel has to measure; 0 where it is not active."""
+        first, second, third = (channel.number if channel else 0 for channel in self.channels)
+        return first, second, third
+
+    @property
+    def own_sensors(self) -> bool:
+        """Each channel measures the sensor of its own number, as firmware does that knows no map."""
+        return all(number in (0, place) for place, number in enumerate(self.sensor_map, 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,28 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from gateway.clock import Clock
-from gateway.controls.sensor_nodes import AdcConfiguration, NodeProblem, Recording, SensorNodes, Stream
+from gateway.controls.sensor_nodes import (
+    AdcConfiguration,
+    Recording,
+    SensorNodes,
+    Stream,
+    Unsupported,
+)
 from gateway.measurements import metadata as meta
 from gateway.measurements import names
 from gateway.measurements.finishing import CHILD, FileProblem, Finisher
+from gateway.measurements.incoming import check_room
+from gateway.measurements.inspection import FileFailed
 from gateway.measurements.kept import understood
 from gateway.measurements.live import Tap, Taps
 from gateway.measurements.plan import MeasurementRefused, Plan
 from gateway.measurements.record import EMPTY, RECORDED, RECORDING, WRITTEN, Measurement
 from gateway.measurements.room import Room
 from gateway.measurements.session import Session
-from gateway.model import NotStored
+from gateway.model import GatewayError, NotStored
 from gateway.store import Store, StoreProblem, recordings
 from gateway.supervise import Backoff, Keeper, Supervisor
 
@@ -49,15 +58,15 @@ class Measurements:
         self._finisher, self._room = Finisher(store, folder, child), Room(store, folder)
         self._known: dict[str, Measurement] = {}
         self._sessions: dict[str, Session] = {}
-        self._starting: set[str] = set()
+        self._starting: dict[str, asyncio.Event] = {}
+        """Set once the start has ended, well or not."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._taps: dict[str, Taps] = {}
         self._due = asyncio.Event()
         self._written: dict[str, asyncio.Event] = {}
         self.keeper: Keeper | None = None
         """Of what writes the files."""
-        self.changing = asyncio.Lock()
-        """Held while a file that is there is changed or deleted."""
+        self._changing = WeakValueDictionary[str, asyncio.Lock]()
         self.on_written: Callable[[], None] = _nobody
         """Called when a file was written or changed."""
 
@@ -93,19 +102,23 @@ class Measurements:
 
         MeasurementRefused: one runs already, there is no node or no room. NodeProblem: what the node says.
         """
-        if device in self._starting or device in self._sessions:
+        if self.busy(device):
             raise MeasurementRefused(f"{device} is measuring already: stop that measurement first")
-        self._starting.add(device)
+        started = self._starting[device] = asyncio.Event()
         try:
             return await self._start(device, plan)
         finally:
-            self._starting.discard(device)
+            del self._starting[device]
+            started.set()
             if device not in self._sessions:
                 self._room.release(device)
 
     async def stop(self, device: str) -> Measurement:
-        """End the running measurement; returns once all that came is committed. Its file follows."""
+        """End what runs or starts; returns once all that came is committed. Its file follows."""
         session = self._sessions.get(device)
+        if session is None and (starting := self._starting.get(device)) is not None:
+            await starting.wait()
+            session = self._sessions.get(device)
         if session is None:
             raise MeasurementRefused(f"{device} is not measuring")
         session.stop()
@@ -113,6 +126,10 @@ class Measurements:
         if not session.began:
             raise MeasurementRefused(f"the measurement of {device} did not begin")
         return session.measurement
+
+    def busy(self, device: str) -> bool:
+        """Say whether a measurement runs, starts or ends."""
+        return device in self._starting or device in self._sessions
 
     def running(self, device: str) -> Measurement | None:
         """Return the measurement that runs."""
@@ -162,6 +179,10 @@ class Measurements:
             await self._written.setdefault(name, asyncio.Event()).wait()
         return m
 
+    def changing(self, file: str) -> asyncio.Lock:
+        """Return what is held while a file that is there is changed or deleted."""
+        return self._changing.setdefault(file, asyncio.Lock())
+
     def watch(self, device: str) -> AbstractContextManager[Tap]:
         """Look on at the measurements of a device while entered."""
         return self._taps.setdefault(device, Taps()).opened()
@@ -180,8 +201,7 @@ class Measurements:
         await self._reserve(device, plan, plan.adc or await nodes.adc())
         if plan.adc is not None:
             await nodes.set_adc(plan.adc)
-        if plan.sensor_map is not None:
-            await nodes.set_sensor_map(plan.sensor_map)
+        await _map_sensors(plan, nodes)
         session = Session(
             plan, recording, lambda stream: self._begin(device, plan, stream, taken),
             self._store, self._clock,
@@ -231,7 +251,7 @@ class Measurements:
                 return
             if plan.disconnect_afterwards:
                 await nodes.disconnect()
-        except NodeProblem as error:
+        except GatewayError as error:
             _log.warning("%s: the node could not be disconnected: %s", device, error)
         finally:
             del self._sessions[device]
@@ -289,9 +309,11 @@ class Measurements:
             if m.state == RECORDED:
                 await self._finisher.write(m)
             else:
-                async with self.changing:
+                async with self.changing(m.file):
+                    size = await asyncio.to_thread(_size, self.folder / m.file)
+                    await check_room(self.folder, size, own=True)
                     await self._finisher.change(m)
-        except (FileProblem, OSError, NotStored) as error:
+        except (FileProblem, FileFailed, OSError, NotStored) as error:
             m.problem = f"{m.name}: {error}"
             return m.problem
         _log.info("measurement %s: %s", m.name, f"{m.file} is written" if m.file else "it had no frames")
@@ -310,6 +332,23 @@ class Measurements:
 
 def _nobody() -> None:
     """Nobody is to be told."""
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+async def _map_sensors(plan: Plan, nodes: SensorNodes) -> None:
+    """Let the channels measure what is asked for: the node keeps what was asked of it before."""
+    wanted = plan.sensor_map
+    try:
+        there = await nodes.sensor_map()
+    except Unsupported:
+        if not plan.own_sensors:
+            raise
+        return
+    if any(number not in (0, now) for number, now in zip(wanted, there, strict=True)):
+        await nodes.set_sensor_map(wanted)
 
 
 def _values(plan: Plan) -> int:

@@ -67,7 +67,7 @@ class Session:
     def stop(self) -> None:
         """End it as if its time were over."""
         self._stopping = True
-        if self._limit is not None:
+        if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(0)
 
     async def run(self) -> Measurement | None:
@@ -195,7 +195,8 @@ class Session:
         """Hand over what there is; the store commits it as it closes."""
         if not self.opened.done():
             return
-        self._note("the gateway was stopped", interrupted=True)
+        if not self._complete:
+            self._note("the gateway was stopped", interrupted=True)
         while len(self._pending):
             part = _first(self._pending, _PART_FRAMES)
             stored = self._store.try_record(self._row, self._head, self._part, part)

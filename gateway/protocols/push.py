@@ -14,6 +14,8 @@ from gateway.settings import setting
 _PATIENCE_S = 10.0
 """How long a push may take for room in the memory budget and COMMIT together."""
 _NAME_LENGTH = 200
+_SLICE = 1000
+"""Samples between two turns of the event loop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,12 @@ class Settings(Group):
 
     max_batch: int = setting(
         100_000, help="The most samples taken in one request.", low=1, high=10_000_000, example="10000"
+    )
+    max_tags: int = setting(
+        10_000,
+        help="The most tags the device may have, where none is listed; what brings more is refused.",
+        low=1,
+        high=1_000_000,
     )
 
 
@@ -45,6 +53,8 @@ class Pusher:
         self._link = link
         self._run = run
         self._known: dict[str, tuple[int, Scaling]] = {}
+        self._names = set(link.tags)
+        """Of all tags that the device has, or is just getting."""
 
     async def push(self, samples: Sequence[PushedSample]) -> Receipt:
         """Store them; returns after COMMIT. ValueError: a sample is refused, and then all of them."""
@@ -53,7 +63,7 @@ class Pusher:
                 f"{len(samples)} samples in one request: device {self._device.id} takes at most "
                 f"{self._settings.max_batch} (max_batch)"
             )
-        batch = self._batch(samples)
+        batch = await self._batch(samples)
         if not len(batch):
             return Receipt(0, 0, 0)
         async with asyncio.timeout(_PATIENCE_S):
@@ -65,16 +75,32 @@ class Pusher:
         """Return our own (ts, flags)."""
         return self._link.stamp()
 
-    def _batch(self, samples: Sequence[PushedSample]) -> Batch:
+    async def _batch(self, samples: Sequence[PushedSample]) -> Batch:
         # Every name is judged before the first tag is made: a refused request leaves nothing behind.
-        for name in {sample.tag for sample in samples} - self._known.keys():
-            self._judge(name)
+        new = list({sample.tag for sample in samples} - self._known.keys())
+        for start in range(0, len(new), _SLICE):
+            for name in new[start : start + _SLICE]:
+                self._judge(name)
+            await asyncio.sleep(0)
+        self._make_room(new)
         batch = Batch()
-        for sample in samples:
-            series, scaling = self._tag(sample.tag)
-            ts, flags = self._link.stamp() if sample.ts is None else (sample.ts, sample.flags)
-            batch.add(series, ts, scaling(sample.value), sample.status, flags)
+        for start in range(0, len(samples), _SLICE):
+            for sample in samples[start : start + _SLICE]:
+                series, scaling = self._tag(sample.tag)
+                ts, flags = self._link.stamp() if sample.ts is None else (sample.ts, sample.flags)
+                batch.add(series, ts, scaling(sample.value), sample.status, flags)
+            await asyncio.sleep(0)
         return batch
+
+    def _make_room(self, names: Sequence[str]) -> None:
+        """Take these among the device's tags. ValueError: they are too many."""
+        fresh = set(names) - self._names
+        if not self._device.tags and len(self._names) + len(fresh) > self._settings.max_tags:
+            raise ValueError(
+                f"device {self._device.id} takes at most {self._settings.max_tags} tags (max_tags), has "
+                f"{len(self._names)}, and {min(fresh)!r} is none of them"
+            )
+        self._names |= fresh
 
     def _judge(self, name: str) -> None:
         if not 1 <= len(name) <= _NAME_LENGTH:

@@ -14,6 +14,7 @@ from gateway.store.keys import ADDED, MOVED, SAME, Resolved, resolve
 from gateway.store.newest import Newest, Struck, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.past import Damage, Past
+from gateway.store.records import storable
 from gateway.store.schema import put_meta
 from gateway.store.series import save_series
 from gateway.store.values import Checked, checked
@@ -97,6 +98,16 @@ class Done:
 def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
     """Write everything inside an open transaction; COMMIT is the caller's."""
     wall_us = books.clock.wall_us()
+    done, written = write(conn, work, books, wall_us)
+    done.released = books.released
+    if books.released:
+        deletions.release(conn, books.released)
+    _housekeeping(conn, books, done, written, wall_us)
+    return done
+
+
+def write(conn: sqlite3.Connection, work: Work, books: Books, wall_us: int) -> tuple[Done, int]:
+    """Write what waits; return what that changed, and the bytes of the blocks."""
     done = Done(books.next_seq, books.next_seq, books.token)
     bad = list(work.bad)
     parts: list[Checked] = []
@@ -125,11 +136,8 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
         deletions.keep(conn, work.tombstones)
     for ride in work.rides:
         books.run_job(ride, tx)
-    done.deleted, done.released = tx.deleted, books.released
-    if books.released:
-        deletions.release(conn, books.released)
-    _housekeeping(conn, books, done, written, wall_us)
-    return done
+    done.deleted = tx.deleted
+    return done, written
 
 
 def _count(done: Done, work: Work, resolved: Resolved) -> None:
@@ -187,7 +195,10 @@ def _runs(conn: sqlite3.Connection, runs: list[RunRecord]) -> None:
     conn.executemany(
         "INSERT OR REPLACE INTO run(id, device, kind, start_us, duration_us, samples, status, error) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [(r.id, r.device, r.kind, r.start_us, r.duration_us, r.samples, r.status, r.error) for r in runs],
+        [
+            storable(r.id, r.device, r.kind, r.start_us, r.duration_us, r.samples, r.status, r.error)
+            for r in runs
+        ],
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.model import Gap
 from gateway.store import tombstones
 from gateway.store.codec import CorruptBlock, Kind, Packed
+from gateway.store.records import storable
 from gateway.store.tombstones import Tombstone, Tombstones
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def insert(
     """Write a tombstone and its record; `names` are device and tag."""
     whole = (tombstone.from_us, tombstone.to_us) == (tombstones.FIRST_US, tombstones.LAST_US)
     start_us, end_us = (None, None) if whole else (tombstone.from_us, tombstone.to_us)
-    row = (tombstone.id, tombstone.at_us, by, *names, start_us, end_us, count)
+    row = storable(tombstone.id, tombstone.at_us, by, *names, start_us, end_us, count)
     conn.execute(
         "INSERT INTO deletion(id, at_us, by, device, tag, from_us, to_us, count) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

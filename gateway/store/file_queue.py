@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gateway.model import Gap
 from gateway.store.outbox import Transaction, insert_gap
-from gateway.store.records import row_crc
+from gateway.store.records import row_crc, storable
 
 GONE, CHANGED = "gone", "changed"
 """What became of a file at the target by others' doing."""
@@ -61,8 +61,9 @@ def find(conn: sqlite3.Connection, upload: str, name: str) -> FileRow | None:
 
 
 def _put(tx: Transaction, upload: str, row: FileRow) -> FileRow:
-    tx.conn.execute(_INSERT, (upload, *row, row_crc(upload, *row)))
-    return row
+    kept = FileRow(*storable(*row))
+    tx.conn.execute(_INSERT, (upload, *kept, row_crc(upload, *kept)))
+    return kept
 
 
 def enqueue(tx: Transaction, upload: str, name: str, replace: str = "") -> FileRow:

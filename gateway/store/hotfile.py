@@ -15,13 +15,14 @@ from gateway.store import deletions
 from gateway.store.examine import AT_START_BYTES, look_over
 from gateway.store.history import CORRUPT, SALVAGED, History
 from gateway.store.newest import Newest, load_newest
-from gateway.store.renew import clear_drafts, take_place
+from gateway.store.renew import clear_drafts, left_unwritten, renew, take_place
 from gateway.store.retention import used_bytes
 from gateway.store.schema import (
     Damaged,
     DiskRefuses,
     StoreProblem,
     connect,
+    is_busy,
     is_corrupt,
     is_disk,
     is_full,
@@ -29,6 +30,7 @@ from gateway.store.schema import (
     put_meta,
 )
 from gateway.store.series import load_series
+from gateway.store.wal import begin_anew
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +94,8 @@ class HotFile:
         """Holes to record: files set aside."""
         self._folder = folder
         self._reserve = folder / "reserve"
+        self._distrusted = folder / "hot.db.distrusted"
+        self._boot = b""
         self._lock: int | None = None
         self._lineage = 0
         self.look_later = False
@@ -132,6 +136,7 @@ class HotFile:
 
         DiskRefuses: it is neither; nothing was lost, and it may be tried again.
         """
+        self._boot = boot
         for _ in range(3):
             try:
                 opened = self._open(now_us, history, same_boot=any(boot) and self._last_boot() == boot)
@@ -154,6 +159,8 @@ class HotFile:
 
     def _make_way(self, error: Exception, now_us: int) -> None:
         """Do what may let the file be opened at the next try."""
+        if left_unwritten(error):
+            self.distrust()
         try:
             if is_corrupt(error):
                 self.set_aside(f"{error}", now_us)
@@ -162,8 +169,8 @@ class HotFile:
             error = refused
         if not is_disk(error):
             raise StoreProblem(f"the store {self.path} cannot be opened: {error}") from error
-        if not self.give_reserve():
-            raise DiskRefuses(f"the store {self.path} cannot be opened: {error}") from error
+        if is_busy(error) or not self.give_reserve():
+            raise DiskRefuses(f"the store {self.path} cannot be opened: {self.words(error)}") from error
 
     def _open(self, now_us: int, history: History, *, same_boot: bool) -> tuple[sqlite3.Connection, Loaded]:
         clear_drafts(self._folder)
@@ -207,17 +214,49 @@ class HotFile:
         _log.warning("the disk is full: the store uses its reserve")
         return True
 
+    def words(self, error: Exception) -> str:
+        """Say what the disk refuses, and where another program is in the way, how to end it."""
+        if is_busy(error):
+            return f"another program keeps {self.path} locked ({error}): end it (fuser -v {self.path})"
+        return f"{error}"
+
+    def distrust(self) -> None:
+        """Note, for a start in this boot, that the disk may lack what is read of the file."""
+        with contextlib.suppress(OSError):
+            self._distrusted.write_bytes(self._boot)
+
+    def _is_distrusted(self) -> bool:
+        try:
+            return self._distrusted.read_bytes() == self._boot
+        except OSError:
+            return False
+
     def connect(self) -> sqlite3.Connection:
         """Open the writing connection to a file of this version."""
         take_place(self.path)
-        conn = connect(self.path)
+        conn = self._connect()
         try:
-            migrate(conn, self.path)
-            _settle_log(conn)
+            settled = _settle_log(conn)
+            if not settled and self._is_distrusted():
+                renew(self.path, conn, lambda: None)
+                conn = self._connect()
+                settled = _settle_log(conn)
+            if settled:
+                with contextlib.suppress(OSError):
+                    self._distrusted.unlink(missing_ok=True)
             if self._lineage:
                 put_meta(conn, "series_from", self._lineage << _SERIES_BITS)
                 put_meta(conn, "seq_floor", self._lineage << _SEQ_BITS)
                 self._lineage = 0
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    def _connect(self) -> sqlite3.Connection:
+        conn = connect(self.path)
+        try:
+            migrate(conn, self.path)
         except BaseException:
             conn.close()
             raise
@@ -278,19 +317,16 @@ class HotFile:
         )  # fmt: skip
 
 
-def _settle_log(conn: sqlite3.Connection) -> None:
-    """Bring what the log holds into the file, and sync that.
+def _settle_log(conn: sqlite3.Connection) -> bool:
+    """Bring what the log holds into the file, and sync that; say whether nothing of it is left out.
 
     A sync may have failed before: Linux takes what it could not write for written, and shows it. It reads as
-    committed, and the next sync would not make it last.
+    committed, and the next sync would not make it last. Where none has, a reader that keeps a part of the log
+    out of the file does no harm.
     """
     try:
-        busy = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return begin_anew(conn)[0]
     except sqlite3.Error as error:
         if is_full(error):  # nothing is acknowledged either; what there is can be read
-            return
+            return False
         raise
-    if busy:
-        refused = sqlite3.OperationalError("readers keep the log from being brought into the file")
-        refused.sqlite_errorcode = sqlite3.SQLITE_BUSY
-        raise refused

@@ -17,7 +17,7 @@ class Inbox:
         self._pending = Work()
         self._work = Work()
         """What the commit under way takes along: the writer thread's own."""
-        self._hurry = self._halving = self._ended = False
+        self._hurry = self._ended = False
         self._stop_by_ns: int | None = None
 
     def submit(self, add: Callable[[Work], None]) -> None:

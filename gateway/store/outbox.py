@@ -9,7 +9,10 @@ from gateway.model import Batch, Gap, Sample
 from gateway.store import deletions
 from gateway.store.codec import BlockHeader, Kind, decode, encode
 from gateway.store.newest import Struck
-from gateway.store.records import row_crc
+from gateway.store.records import row_crc, storable
+from gateway.store.schema import put_meta
+
+_NEVER_SENT_TO = "never_sent_to"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +143,39 @@ def forget(tx: Transaction, upload: str) -> None:
 
 def keep_only(tx: Transaction, known: Sequence[str]) -> None:
     """Make the configured uploads known, and forget the others after a gap record each."""
+    if known and not uploads(tx.conn):
+        _note_never_sent(tx.conn, _released_to(tx))
     for upload in known:
         register(tx, upload)
     for upload in uploads(tx.conn):
         if upload in known:
             continue
         for start, end in unacked(acked(tx.conn, upload), 0, tx.newest_seq):
-            record_unsent(
-                tx.conn, upload, start, end, tx.newest_seq, "the upload was removed from the configuration"
-            )
+            reason = "the upload was removed from the configuration"
+            if record_unsent(tx.conn, upload, start, end, tx.newest_seq, reason) and not known:
+                _note_never_sent(tx.conn, end)
         _forget_files(tx, upload, "the upload was removed from the configuration before it had this file")
         forget(tx, upload)
+
+
+def never_sent_to(conn: sqlite3.Connection) -> int:
+    """Return the newest seq of which no upload will ever get something that may be held still; 0: none."""
+    row = conn.execute("SELECT value FROM meta WHERE key = ?", (_NEVER_SENT_TO,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _note_never_sent(conn: sqlite3.Connection, to_seq: int) -> None:
+    if to_seq > never_sent_to(conn):
+        put_meta(conn, _NEVER_SENT_TO, to_seq)
+
+
+def _released_to(tx: Transaction) -> int:
+    """Return the newest seq whose block is there no more, or never was in this file."""
+    row = tx.conn.execute(
+        "SELECT max(seq) - 1 FROM block AS one WHERE NOT EXISTS (SELECT 1 FROM block WHERE seq = one.seq - 1)"
+    ).fetchone()
+    newest = tx.conn.execute("SELECT max(seq) FROM block").fetchone()[0]
+    return int(row[0]) if newest == tx.newest_seq else tx.newest_seq
 
 
 def _forget_files(tx: Transaction, upload: str, reason: str) -> None:
@@ -179,7 +204,7 @@ def record_unsent(
 
 def insert_gap(conn: sqlite3.Connection, gap: Gap, seq: int) -> None:
     """Write a gap row; `seq` is the block that it is uploaded with."""
-    row = seq, gap.device, gap.upload, gap.from_us, gap.to_us, gap.count, gap.reason
+    row = storable(seq, gap.device, gap.upload, gap.from_us, gap.to_us, gap.count, gap.reason)
     conn.execute(
         "INSERT INTO gap(seq, device, upload, from_us, to_us, count, reason, crc) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -232,6 +257,7 @@ def _quarantine(tx: Transaction, upload: str, sample: Sample, reason: str) -> No
 
 def insert_letter(conn: sqlite3.Connection, upload: str, at_us: int, reason: str, block: bytes) -> None:
     """Write a dead letter; `block` is its sample as a block of its own."""
+    upload, reason = storable(upload, reason)
     conn.execute(
         "INSERT INTO quarantine(upload, at_us, reason, block, bytes, crc) VALUES (?, ?, ?, ?, ?, ?)",
         (upload, at_us, reason, block, len(block), row_crc(upload, at_us, reason, len(block))),

@@ -26,6 +26,17 @@ def row_crc(*fields: object) -> int:
     return zlib.crc32(repr(fields).encode("utf-8", "surrogatepass"))
 
 
+def storable(*fields: Any) -> tuple[Any, ...]:
+    """Return a row's fields with every text as one that SQLite takes: what no UTF-8 can hold is escaped.
+
+    Decoders that pass over what they do not understand make such texts: "\\udcb0C" of a Latin-1 "°C".
+    """
+    return tuple(
+        each.encode("utf-8", "backslashreplace").decode() if isinstance(each, str) else each
+        for each in fields
+    )
+
+
 def pack(kind: int, *fields: object) -> bytes:
     """Pack fields that JSON can hold."""
     body = json.dumps(fields, separators=(",", ":")).encode()

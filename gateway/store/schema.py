@@ -1,9 +1,13 @@
 """The tables of the hot file, as numbered migrations, each in its own transaction."""
 
+import contextlib
+import os
 import secrets
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gateway.model import GatewayError
@@ -34,6 +38,12 @@ def is_disk(error: BaseException) -> bool:
 def _undecodable(error: BaseException) -> bool:
     """Say whether a damaged page made unreadable text of a number: an error of the sqlite3 module alone."""
     return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
+
+
+def is_busy(error: BaseException) -> bool:
+    """Say whether another program's lock was in the way."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def is_full(error: BaseException) -> bool:
@@ -178,8 +188,18 @@ MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history, _recordings, 
 """Never edited once released: the n-th brings a file from version n-1 to n, given a sqlite_utils Database."""
 
 
+def make_private(path: Path) -> None:
+    """Have a file that is to be made read by its owner alone, as SQLite makes its log and journal then.
+
+    One that is there is not opened: to close it would give up the locks of this process on it (fcntl(2)).
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Open the one connection that writes and checkpoints."""
+    make_private(path)
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
         for pragma in (
@@ -210,6 +230,19 @@ def check_integrity(conn: sqlite3.Connection) -> None:
         raise Damaged(str(found).replace("\n", ": "))
 
 
+def _sqlite_utils() -> ModuleType:
+    """Import what a first start and an upgrade need, without the 10 MB of numpy that it takes if it may."""
+    with_numpy = "numpy" in sys.modules
+    try:
+        if not with_numpy:
+            sys.modules["numpy"] = None  # type: ignore[assignment]  # it does without, where there is none
+        import sqlite_utils
+    finally:
+        if not with_numpy:
+            del sys.modules["numpy"]
+    return sqlite_utils
+
+
 def migrate(conn: sqlite3.Connection, path: Path) -> None:
     """Bring the file to this version; refuse one from a newer version."""
     version = conn.execute("PRAGMA user_version").fetchone()[0]
@@ -220,8 +253,7 @@ def migrate(conn: sqlite3.Connection, path: Path) -> None:
         )
     if version == len(MIGRATIONS):
         return
-    import sqlite_utils  # 17 MB and 141 ms, needed at the first start and after an upgrade
-
+    sqlite_utils = _sqlite_utils()
     for number in range(version, len(MIGRATIONS)):
         conn.execute("BEGIN IMMEDIATE")
         try:

@@ -15,7 +15,7 @@ from gateway.model import SeriesInfo
 from gateway.store import records
 from gateway.store.columns import CorruptBlock
 from gateway.store.pages import PAGE_BYTES
-from gateway.store.schema import Damaged, check_integrity, is_disk
+from gateway.store.schema import Damaged, check_integrity, is_disk, make_private
 
 VERSION = 1
 _PARTS, _SERIES = 12, 31
@@ -68,6 +68,7 @@ def series_of(chunk: int) -> int:
 
 def make(path: Path) -> None:
     """Make a segment that holds nothing, under a name that is not yet a segment's."""
+    make_private(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         for pragma in (f"page_size={PAGE_BYTES}", "journal_mode=OFF"):
             conn.execute(f"PRAGMA {pragma}").fetchall()
@@ -159,6 +160,12 @@ def folded(conn: sqlite3.Connection, epoch: str) -> list[tuple[int, int]]:
 def newest_seq(conn: sqlite3.Connection) -> int:
     """Return the newest block that any fold took."""
     return int(conn.execute("SELECT coalesce(max(to_seq), 0) FROM folded").fetchone()[0])
+
+
+def holds_up_to(conn: sqlite3.Connection, seq: int) -> bool:
+    """Say whether a fold took blocks up to this seq, or such as are not known."""
+    query = "SELECT 1 FROM fold LEFT JOIN folded ON fold = fold.id WHERE n > 0 AND coalesce(from_seq, 0) <= ?"
+    return conn.execute(f"{query} LIMIT 1", (seq,)).fetchone() is not None
 
 
 def names(path: Path) -> list[tuple[int, SeriesInfo]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from gateway.model import SeriesInfo
 from gateway.store.columns import CorruptBlock
-from gateway.store.records import SERIES, pack, row_crc, unpack
+from gateway.store.records import SERIES, pack, row_crc, storable, unpack
 from gateway.store.schema import read_epoch
 
 
@@ -31,6 +31,9 @@ class SeriesTable:
     def get(self, device: str, tag: str, unit: str | None) -> int:
         """Return the series, made on first use; a new unit counts from the next commit on."""
         series = self._ids.get((device, tag))
+        if series is None or (unit is not None and unit != self._infos[series].unit):
+            device, tag, unit = storable(device, tag, unit)
+            series = self._ids.get((device, tag))
         new = series is None
         if series is None:
             series = self._next
@@ -58,7 +61,7 @@ class SeriesTable:
         return mapping
 
     def find(self, device: str, tag: str) -> int | None:
-        return self._ids.get((device, tag))
+        return self._ids.get(storable(device, tag))
 
     def of(self, device: str) -> dict[str, int]:
         return dict(self._by_device.get(device, {}))

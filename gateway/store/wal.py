@@ -28,6 +28,19 @@ _FRAME_BYTES = 24 + PAGE_BYTES
 """Of the log: sqlite.org/fileformat2.html, 4.1."""
 
 
+def begin_anew(conn: sqlite3.Connection) -> tuple[bool, bool]:
+    """Bring the log into the file and begin it anew; readers under way are waited for, not for long.
+
+    Returns whether all of it is in the file, synced, and whether it was begun anew. sqlite3.Error.
+    """
+    conn.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
+    try:
+        kept, frames, brought_in = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        conn.execute(f"PRAGMA busy_timeout={_USUAL_MS}")
+    return not kept or frames == brought_in >= 0, not kept
+
+
 class WriteAheadLog:
     """Writer thread only."""
 
@@ -45,7 +58,7 @@ class WriteAheadLog:
 
     def empty(self, conn: sqlite3.Connection) -> None:
         """Bring all of it into the file. sqlite3.Error."""
-        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        begin_anew(conn)
 
     def _frames(self) -> int:
         """Count the frames of this round; those of an earlier one stand behind, with other salts.
@@ -81,11 +94,7 @@ class WriteAheadLog:
         if self.bytes_used <= WAL_BYTES or self._rest:
             self._warned = self._warned and self.bytes_used > WAL_BYTES
             return
-        conn.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
-        try:
-            kept = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        finally:
-            conn.execute(f"PRAGMA busy_timeout={_USUAL_MS}")
+        kept = not begin_anew(conn)[1]
         self._rest = _REST if kept else 0
         if kept and self.bytes_used > _MUCH * WAL_BYTES and not self._warned:
             self._warned = True

@@ -15,6 +15,11 @@ from gateway.store.values import Checked
 
 _log = logging.getLogger(__name__)
 
+_RECORDS = ("intakes", "rides", "gaps", "runs", "series", "bad", "damage", "tombstones")
+"""What `Work` has lists of."""
+_MOST_SHOWN = 500
+"""Characters of a record that was given up."""
+
 Job = Callable[[Transaction], Any]
 
 
@@ -104,18 +109,34 @@ class Work:
             self.refused[key] = known[0], end, known[2] + count
         other.refused = {}
 
-    def halve(self) -> list[Intake]:
-        """Give back the later half of the batches."""
-        middle = (len(self.intakes) + 1) // 2
-        rest = self.intakes[middle:]
-        del self.intakes[middle:]
+    def take_out(self, why_not: Callable[["Work"], Exception | None]) -> list[tuple["Work", Exception]]:
+        """Remove each record that cannot be written even alone; return it, as work of its own, and why."""
+        fit: dict[str, list[Any]] = {name: [] for name in _RECORDS}
+        out = []
+        for name in _RECORDS:
+            for each in getattr(self, name):
+                alone = Work()
+                getattr(alone, name).append(each)
+                if (error := why_not(alone)) is None:
+                    fit[name].append(each)
+                else:
+                    out.append((alone, error))
+        salvaged = Work(salvaged=self.salvaged)
+        if salvaged and (error := why_not(salvaged)) is not None:
+            out.append((salvaged, error))
+            self.salvaged = Batch()
+        for name, records in fit.items():
+            setattr(self, name, records)
         self.samples = sum(len(intake.batch) for intake in self.intakes)
-        return rest
+        return out
 
-    def put_back(self, intakes: list[Intake]) -> None:
-        """Take batches before those that are here."""
-        self.intakes[:0] = intakes
-        self.samples += sum(len(intake.batch) for intake in intakes)
+    def given_up(self, reason: str, now_us: int) -> Gap:
+        """Return what tells that a record, which is all that is here, was given up."""
+        stamps = [ts for intake in self.intakes for ts in intake.batch.ts] or self.salvaged.ts
+        if stamps:
+            return Gap(min(stamps), max(stamps), f"given up: {reason}", count=len(stamps))
+        record = next(getattr(self, name)[0] for name in _RECORDS if getattr(self, name))
+        return Gap(now_us, now_us, f"given up: {record!r:.{_MOST_SHOWN}}: {reason}")
 
 
 def settle(work: Work, receipts: list[Receipt], budget: MemoryBudget) -> None:

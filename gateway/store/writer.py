@@ -10,11 +10,12 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from gateway.clock import Clock
-from gateway.model import Batch, Gap, NotStored
+from gateway.model import NotStored
 from gateway.store.budget import MemoryBudget
-from gateway.store.commit import Books, Counters, Done, run_commit, was_committed
+from gateway.store.commit import Books, Counters, Done, run_commit, was_committed, write
 from gateway.store.compact import Compactor
 from gateway.store.disk import Disk
 from gateway.store.history import History
@@ -24,7 +25,7 @@ from gateway.store.mender import Mender
 from gateway.store.outbox import Transaction, keep_only
 from gateway.store.recovery import Mapping, Names
 from gateway.store.renew import left_unwritten, renew
-from gateway.store.schema import DiskRefuses, is_corrupt, is_disk, is_full, read_epoch
+from gateway.store.schema import DiskRefuses, is_busy, is_corrupt, is_disk, is_full, read_epoch
 from gateway.store.series import SeriesTable
 from gateway.store.settings import StoreSettings
 from gateway.store.work import Ride, Work, fail, settle
@@ -65,6 +66,8 @@ class Writer(Inbox, threading.Thread):
         self._doubt: Done | None = None
         self._corrupt_tries = 0
         self._unwritten = False
+        self._tainted = False
+        """Something in the work cannot be written, and that is not the disk's doing."""
         self._token = 0
         self._next_ns = 0
         self.turned_ns = clock.mono_ns()
@@ -135,7 +138,7 @@ class Writer(Inbox, threading.Thread):
         except sqlite3.Error as error:
             if not is_disk(error):
                 raise
-            self._unwritten = left_unwritten(error)
+            self._mark_unwritten(error)
             if is_full(error):
                 self._shed(self._hot_bytes, busy=self.compactor.unsettled)
             _log.warning("the write-ahead log cannot be brought into hot.db now: %s", error)
@@ -197,7 +200,7 @@ class Writer(Inbox, threading.Thread):
             due = self._stop_by_ns is not None or (tick and busy)
             if due:
                 self._hurry = False
-                if not self._work or not (self.refusing or self._halving):
+                if not self._work or not self.refusing:
                     self._work.absorb(self._pending, _COMMIT_SAMPLES)
             return due
 
@@ -238,8 +241,11 @@ class Writer(Inbox, threading.Thread):
             return
         self._doubt = None
         self.compactor.care(self._work, self._hot_bytes, self.disk.room.budget_bytes)
+        books = self._books(closing)
+        if self._tainted:
+            self._single_out(conn, books)
         conn.execute("BEGIN IMMEDIATE")
-        self._doubt = done = run_commit(conn, self._work, self._books(closing))
+        self._doubt = done = run_commit(conn, self._work, books)
         conn.execute("COMMIT")
         self._committed(done)
 
@@ -299,7 +305,7 @@ class Writer(Inbox, threading.Thread):
     def _committed(self, done: Done) -> None:
         self._doubt = None
         self._corrupt_tries = 0
-        self._halving = False
+        self._tainted = False
         now = self._clock.mono_ns()
         self.newest.merge(done.change)
         self._deleted(done)
@@ -330,23 +336,32 @@ class Writer(Inbox, threading.Thread):
             self._history.deleted = self._history.deleted.changed(added, done.released)
             self.compactor.releaser.released = []
 
+    def _mark_unwritten(self, error: Exception) -> None:
+        if left_unwritten(error):
+            self._unwritten = True
+            self._hot.distrust()
+
     def _refused(self, error: Exception) -> None:
         """Close the connection, say so once, and leave the work for the next try."""
-        self._unwritten = self._unwritten or left_unwritten(error)
+        self._mark_unwritten(error)
         if not (is_full(error) or self._unwritten):  # a full disk would not let a closed file be opened again
             self._disconnect()
-        if not is_disk(error):
-            sentence = f"the store could not write a commit: {type(error).__name__}: {error}"
-            _log.error("%s", sentence, exc_info=error)
-            self._single_out(sentence)
+        if is_disk(error):
+            self._corrupt_tries += is_corrupt(error)
+            if is_full(error):
+                self._shed(self._hot_bytes, busy=self.compactor.unsettled)
+            sentence = f"the disk refuses the store's samples: {self._hot.words(error)}"
+        elif not self._tainted:
+            _log.error("%s; what cannot be written is looked for", _why(error), exc_info=error)
+            self._tainted = True
+            self.hurry()
             return
-        self._corrupt_tries += is_corrupt(error)
-        if is_full(error):
-            self._shed(self._hot_bytes, busy=self.compactor.unsettled)
-        sentence = f"the disk refuses the store's samples: {error}"
+        else:  # it is no record's fault: nothing is given up
+            sentence = _why(error)
         if sentence != self.refusing:
             _log.error("%s", sentence)
-            self._hot.give_reserve()
+            if is_disk(error) and not is_busy(error):
+                self._hot.give_reserve()
         self.refusing = sentence
 
     def _shed(self, hot_bytes: int, *, busy: bool) -> None:
@@ -357,32 +372,38 @@ class Writer(Inbox, threading.Thread):
         if disk.room.short and more and history.shed(busy=busy):
             disk.look(history.bytes_used, at_once=True)
 
-    def _single_out(self, sentence: str) -> None:
-        """Find what cannot be written: halve the batches until one is alone, and give that up."""
-        if len(salvaged := self._work.salvaged):
-            self._work.salvaged = Batch()
-            self._work.gaps.append(Gap(min(salvaged.ts), max(salvaged.ts), sentence, count=len(salvaged)))
-            return
-        if len(self._work.intakes) <= 1:
-            self._give_up(sentence, all_pending=False)
-            return
-        rest = self._work.halve()
-        with self._changed:
-            self._pending.put_back(rest)
-            self._halving = self._hurry = True
+    def _single_out(self, conn: sqlite3.Connection, books: Books) -> None:
+        """Give up each record that cannot be written even alone: all others are committed."""
 
-    def _give_up(self, reason: str, *, all_pending: bool = True) -> None:
+        def why_not(part: Work) -> Exception | None:
+            self._turned()
+            conn.execute("BEGIN IMMEDIATE")
+            try:
+                write(conn, part, books, self._clock.wall_us())
+            except Exception as error:  # the writer's boundary
+                if is_disk(error):
+                    raise
+                return error
+            finally:
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
+            return None
+
+        for part, error in self._work.take_out(why_not):
+            reason = _why(error)
+            gap = part.given_up(reason, self._clock.wall_us())
+            _log.error("%s", gap.reason)
+            self.counters.lost += gap.count or 0
+            self._work.gaps.append(gap)
+            self._tell(partial(fail, part, NotStored(reason), self._budget))
+
+    def _give_up(self, reason: str) -> None:
         with self._changed:
-            if all_pending:
-                self._work.absorb(self._pending, 2**62)
-            work, self._work = self._work, Work(series=self._work.series, tombstones=self._work.tombstones)
-            self._halving = False
+            self._work.absorb(self._pending, 2**62)
+            work, self._work = self._work, Work()
         lost = sum(len(intake.batch) for intake in work.intakes)
         _log.error("%d samples and %d other records were given up: %s", lost, work.others, reason)
         self.counters.lost += lost
-        if lost and not all_pending:
-            stamps = [ts for intake in work.intakes for ts in intake.batch.ts]
-            self._work.gaps.append(Gap(min(stamps), max(stamps), f"given up: {reason}", count=lost))
         self._tell(lambda: fail(work, NotStored(reason), self._budget))
 
     def _disconnect(self) -> None:
@@ -403,3 +424,7 @@ class Writer(Inbox, threading.Thread):
     def _tell(self, call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to be told
             self._loop.call_soon_threadsafe(call)
+
+
+def _why(error: Exception) -> str:
+    return f"the store could not write a commit: {type(error).__name__}: {error}"

@@ -1,15 +1,18 @@
 """One account at a Trident dataspace: log in, ask, PUT bytes to a presigned address."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import aiohttp
+from yarl import URL
 
 from gateway.model import OutgoingFile, UploadProblem
-from gateway.uploaders.answers import Answer, network, read_answer
+from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, Answer, network, read_answer
 
 _PIECE_BYTES = 128 * 1024
+_ENCODED = re.compile(r"[!-~]+")
 
 
 class Tokens(NamedTuple):
@@ -36,7 +39,7 @@ class Account:
         async with self._renewing:
             await self._login()
 
-    async def put(self, address: str, content: bytes | OutgoingFile) -> None:
+    async def put(self, address: URL, content: bytes | OutgoingFile) -> None:
         """Send bytes to a presigned address, which is as good as a secret and appears in no message.
 
         A file may take as long as it takes, while pieces of it leave.
@@ -60,25 +63,35 @@ class Account:
         if not answer.ok:
             raise answer.problem(target)
 
-    def presigned(self, document: Mapping[str, Any]) -> str:
-        """Return the address that a file is to be sent to."""
-        address = document.get("presignedUrl")
-        if not isinstance(address, str) or not address.startswith(("https://", "http://")):
-            raise UploadProblem(f"{self.name} gave no presignedUrl to send the file to")
-        if self._url.startswith("https://") and not address.startswith("https://"):
+    def presigned(self, document: Mapping[str, Any]) -> URL:
+        """Return the address that a file is to be sent to, to the letter: what is signed is its very text."""
+        address = _address(document.get("presignedUrl"))
+        if address is None:
+            raise UploadProblem(f"{self.name} gave no presignedUrl that a file can be sent to")
+        if self._url.startswith("https://") and address.scheme != "https":
             raise UploadProblem(f"{self.name} wants the file sent unencrypted; it is not")
         return address
 
     async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Return the JSON that is answered. UploadProblem: anything else."""
+        """Return the JSON that is answered. UploadProblem: anything else; OverlongAnswer: above 1 MiB."""
+        return self._document(await self._asked(method, path, body, LONGEST_ANSWER_BYTES))
+
+    async def ask_long(self, path: str, most_bytes: int) -> bytes:
+        """Return the body of a GET, however it is made. UploadProblem as `ask`."""
+        answer = await self._asked("GET", path, None, most_bytes)
+        if not answer.ok:
+            raise answer.problem(self.name)
+        return answer.body
+
+    async def _asked(self, method: str, path: str, body: Mapping[str, Any] | None, most_bytes: int) -> Answer:
         tokens = self._tokens or await self._renewed(None)
-        answer = await self._request(method, path, body, tokens)
+        answer = await self._request(method, path, body, tokens, most_bytes)
         for _ in range(2):  # the token had ended: refreshed; that one is refused too: a new log-in
             if answer.status != 401:
                 break
             tokens = await self._renewed(tokens)
-            answer = await self._request(method, path, body, tokens)
-        return self._document(answer)
+            answer = await self._request(method, path, body, tokens, most_bytes)
+        return answer
 
     async def _renewed(self, old: Tokens | None) -> Tokens:
         """Return tokens other than `old`: whoever comes first asks for them, the others wait."""
@@ -114,7 +127,12 @@ class Account:
         return tokens
 
     async def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None, tokens: Tokens | None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        tokens: Tokens | None,
+        most_bytes: int = LONGEST_ANSWER_BYTES,
     ) -> Answer:
         self._check_open()
         headers = {"Authorization": f"Bearer {tokens.access}"} if tokens else {}
@@ -124,7 +142,7 @@ class Account:
                 method, self._url + path, json=body, headers=headers, allow_redirects=False
             ) as response,
         ):
-            return await read_answer(response, self.name)
+            return await read_answer(response, self.name, most_bytes)
 
     def _check_open(self) -> None:
         if self._client.closed:
@@ -137,6 +155,18 @@ class Account:
         if document is None:
             raise UploadProblem(f"{self.name} answered {answer.status} with something that is not JSON")
         return document
+
+
+def _address(text: object) -> URL | None:
+    """Return a web address with a host and a port; None: it is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        address = URL(text, encoded=bool(_ENCODED.fullmatch(text)))
+        usable = address.scheme in ("https", "http") and address.host and address.port
+    except ValueError:
+        return None
+    return address if usable else None
 
 
 def _tokens(answer: Answer) -> Tokens | None:

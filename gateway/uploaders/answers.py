@@ -1,6 +1,7 @@
 """What a target over HTTP answers, bounded: its words, its refusals, when it wants to be asked again."""
 
 import math
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,8 +16,15 @@ from multidict import CIMultiDictProxy
 from gateway.model import GatewayError, UploadProblem
 
 LONGEST_ANSWER_BYTES = 1 << 20
+
+
+class OverlongAnswer(UploadProblem):
+    """An answer of more bytes than are read."""
+
+
 LONGEST_WAIT_S = 3600.0
 _WORDS = 300
+_ADDRESS = re.compile(r"(https?://)(?:[^/\s?#@]*@)?([^/\s?#'\")]*)[^\s'\")]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +80,17 @@ def _date(text: str) -> datetime | None:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-async def read_answer(response: aiohttp.ClientResponse, target: str) -> Answer:
-    """Read an answer to its end. UploadProblem: it is longer than 1 MiB."""
+async def read_answer(
+    response: aiohttp.ClientResponse, target: str, most_bytes: int = LONGEST_ANSWER_BYTES
+) -> Answer:
+    """Read an answer to its end. OverlongAnswer: it has more than `most_bytes`."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > LONGEST_ANSWER_BYTES:
-            raise UploadProblem(f"{target} answered {response.status} and more than 1 MiB, which is not read")
+        if len(body) > most_bytes:
+            raise OverlongAnswer(
+                f"{target} answered {response.status} and more than {most_bytes >> 20} MiB, which is not read"
+            )
     return Answer(response.status, bytes(body), response.headers)
 
 
@@ -92,5 +104,9 @@ async def network(target: str, timeout_s: float) -> AsyncIterator[None]:
     except TimeoutError:
         raise UploadProblem(f"{target} did not answer within {timeout_s:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise UploadProblem(f"{target} could not be reached: {words}") from None
+        raise UploadProblem(f"{target} could not be reached: {_words(error)}") from None
+
+
+def _words(error: Exception) -> str:
+    """Return what an error says, but of addresses the host alone: the rest may be as good as a password."""
+    return _ADDRESS.sub(r"\1\2", " ".join(str(error).split())) or type(error).__name__

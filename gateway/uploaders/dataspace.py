@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -131,9 +131,9 @@ class Target:
             raise UploadProblem(f"{self._name} does not show {file.name} as it was sent; it is sent again")
         return StoredFile(there.id, there.etag)
 
-    async def list(self) -> Sequence[RemoteFile]:
-        """List what is there."""
-        return await self._dialect.files()
+    def files(self) -> AsyncGenerator[RemoteFile]:
+        """Yield what is there."""
+        return self._dialect.files()
 
     async def authenticate(self) -> None:
         """Log in anew."""
@@ -176,11 +176,15 @@ class Target:
         return f"{root}/{profile}" if root and profile else self._settings.virtual_group
 
     async def _named(self, name: str) -> RemoteFile | None:
-        return next((each for each in await self.list() if each.name == name), None)
+        async with aclosing(self.files()) as listed:
+            async for each in listed:
+                if each.name == name:
+                    return each
+        return None
 
     async def _there(self, file: OutgoingFile) -> RemoteFile | None:
         """Return the file that this one is, or takes the place of."""
-        found = [each for each in await self.list() if each.name == file.name or each.id in file.replaces]
+        found = await self._candidates(file)
         chosen = [each for each in found if each.id in file.replaces] or found
         if len(chosen) > 1:
             chosen = [each for each in chosen if is_same(each, file.md5, file.size)]
@@ -190,6 +194,19 @@ class Target:
                     f"remove them there"
                 )
         return chosen[0] if chosen else None
+
+    async def _candidates(self, file: OutgoingFile) -> Sequence[RemoteFile]:
+        """Return files of its name or said to be replaced, as many as it takes to know which one is meant."""
+        found: dict[str, RemoteFile] = {}
+        async with aclosing(self.files()) as listed:
+            async for each in listed:
+                if each.name != file.name and each.id not in file.replaces:
+                    continue
+                found[each.id] = each
+                sent = not file.replaces and each.stored and each.etag == file.md5
+                if sent or each.id in file.replaces:
+                    break
+        return list(found.values())
 
     def _refuse_foreign(self, there: RemoteFile | None, file: OutgoingFile) -> None:
         """Raise where a file is there that was not put there by us, nor said to be replaced."""

@@ -1,17 +1,22 @@
 """The two ways in which Trident dataspaces have files listed, announced and replaced."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
+from yarl import URL
+
 from gateway.controls.files import RemoteFile
 from gateway.model import UploadProblem
 from gateway.uploaders.account import Account
+from gateway.uploaders.answers import OverlongAnswer
+from gateway.uploaders.listings import entries
 
 _PAGE_FILES = 500
 _MOST_PAGES = 10_000
+_LONGEST_LIST_BYTES = 64 << 20
 _PRESIGNED_FOR_S = 600
 _GONE = "deleted"
 _ANNOUNCED = "created"
@@ -33,13 +38,13 @@ class NewFile:
 class Dialect(Protocol):
     """Files at a dataspace. All raise UploadProblem."""
 
-    async def files(self) -> Sequence[RemoteFile]:
-        """List all files, but those deleted."""
+    def files(self) -> AsyncGenerator[RemoteFile]:
+        """Yield all files but those deleted, as they are read; one may come twice."""
 
     async def check(self) -> None:
         """Ask for little, as somebody who is logged in."""
 
-    async def address(self, new: NewFile, there: RemoteFile | None) -> str:
+    async def address(self, new: NewFile, there: RemoteFile | None) -> URL:
         """Return where the bytes of a file go: a new one, or over the one that is there."""
 
 
@@ -48,25 +53,41 @@ class Management:
 
     def __init__(self, account: Account) -> None:
         self._account = account
+        self._page_files = _PAGE_FILES
+        """As many as this target's answers have room for."""
 
-    async def files(self) -> Sequence[RemoteFile]:
-        """List page by page; a target that ignores the page number gives each file once."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for page in range(1, _MOST_PAGES):
-            document = await self._page(page, _PAGE_FILES)
-            listed = [item for item in _list(document.get("files")) if isinstance(item, dict)]
-            fresh = {str(item.get("id")): item for item in listed if str(item.get("id")) not in found}
-            found.update(fresh)
+    async def files(self) -> AsyncGenerator[RemoteFile]:
+        """Yield page by page; a target that ignores the page number gives each file once."""
+        size, first, count = self._page_files, 0, 0
+        before: set[str] = set()
+        for _ in range(_MOST_PAGES):
+            try:
+                document = await self._page(first // size + 1, size)
+            except OverlongAnswer:
+                if size == 1:
+                    raise
+                size = self._page_files = size // 2
+                continue
+            listed = _list(document.get("files"))
+            page = {str(item.get("id")): item for item in listed if isinstance(item, dict)}
+            fresh = [item for number, item in page.items() if number not in before]
+            for item in fresh:
+                if item.get("last_status") != _GONE:
+                    yield self._remote(item)
+            count += len(fresh)
             total = document.get("total")
-            if not fresh or (isinstance(total, int) and len(found) >= total):
-                break
-        return [self._remote(item) for item in found.values() if item.get("last_status") != _GONE]
+            if not fresh or (isinstance(total, int) and count >= total):
+                return
+            first = first // size * size + len(listed)
+            size = min(size, len(listed))  # fewer than asked for: pages are that short there
+            before = set(page)
+        raise UploadProblem(f"{self._account.name} lists files without an end")
 
     async def check(self) -> None:
         """Ask for one file."""
         await self._page(1, 1)
 
-    async def address(self, new: NewFile, there: RemoteFile | None) -> str:
+    async def address(self, new: NewFile, there: RemoteFile | None) -> URL:
         """Announce a new file, or ask for a new address of one that is there."""
         if there is not None:
             path = f"/management/files/{quote(there.id, safe='')}/upload-url"
@@ -106,11 +127,18 @@ class S3:
     def __init__(self, account: Account, bucket: str, folder: str) -> None:
         self._account, self._bucket, self._folder = account, bucket, folder
 
-    async def files(self) -> Sequence[RemoteFile]:
-        """List the bucket, as far as it is in our folder."""
-        document = await self._account.ask("GET", f"/s3/list?{urlencode({'bucket': self._bucket})}")
-        listed = _object(document)
-        return list(self._ours(_list(document) or _list(listed.get("files") or listed.get("Contents"))))
+    async def files(self) -> AsyncGenerator[RemoteFile]:
+        """List the bucket, as far as it is in our folder: this dialect has no pages."""
+        path = f"/s3/list?{urlencode({'bucket': self._bucket})}"
+        body = await self._account.ask_long(path, _LONGEST_LIST_BYTES)
+        try:
+            async for some in entries(body):
+                for file in self._ours(some):
+                    yield file
+        except (ValueError, IndexError, RecursionError):
+            raise UploadProblem(
+                f"{self._account.name} lists the bucket with something that is not JSON"
+            ) from None
 
     def _ours(self, listed: Sequence[Any]) -> Iterator[RemoteFile]:
         start = f"{self._folder}/" if self._folder else ""
@@ -132,7 +160,7 @@ class S3:
         """Ask for the names of the buckets."""
         await self._account.ask("GET", "/s3/buckets")
 
-    async def address(self, new: NewFile, there: RemoteFile | None) -> str:
+    async def address(self, new: NewFile, there: RemoteFile | None) -> URL:
         """Ask for an address of the key, the same whether something is there or not."""
         key = there.id if there is not None else new.key
         query = urlencode({"bucket": self._bucket, "key": key, "expiresInSeconds": _PRESIGNED_FOR_S})

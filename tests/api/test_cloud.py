@@ -174,7 +174,7 @@ async def test_which_upload_is_meant(gateway: Plant, admin: aiohttp.ClientSessio
     add_upload(gateway, "two", file_settings(peer, "s3"))
     refused = await get(admin, "/v1/cloud/files", 409)
     assert "one of one, two" in refused["error"]["message"]
-    await until(lambda: _listed(admin, "two"), "open", 20)
+    await until(lambda: _listed(admin, "one"), "open", 20)
     assert (await post(admin, "/v1/cloud/authenticate?upload=one"))["healthy"]
 
 

@@ -43,6 +43,17 @@ async def name(request: pytest.FixtureRequest, gateway: Plant) -> str:
     return m.file
 
 
+async def test_two_readers_that_take_their_time_leave_turns_to_others(gateway: Plant, name: str) -> None:
+    async with (
+        gateway.files.analysis(name, 1, pictures=False),
+        gateway.files.analysis(name, 1, pictures=False),
+        gateway.files.analysis(name, 1, pictures=False, brief=True),
+        asyncio.timeout(15),
+    ):
+        assert (await gateway.files.metadata(name))["pre"]
+        assert await gateway.files.embedded(name) == []
+
+
 async def get(client: aiohttp.ClientSession, path: str, status: int = 200, **more: Any) -> Any:
     async with client.get(URL(path, encoded=True), **more) as answer:
         assert answer.status == status, await answer.text()
@@ -221,7 +232,15 @@ async def test_files_of_others_are_taken_in(
     assert await take("lab 1.hdf5", content) == (201, {"name": "lab 1__1.hdf5"})
     async with admin.get("/v1/files/lab 1__1.hdf5") as answer:
         assert await answer.read() == content
+    longest = "y" * 195 + ".hdf5"
+    assert await take(longest, content) == (201, {"name": longest})
+    again = "y" * 192 + "__1.hdf5"
+    assert await take(longest, content) == (201, {"name": again})
+    for each in (longest, again):
+        async with admin.delete(f"/v1/files/{each}") as answer:
+            assert answer.status == 200
     for name, data, kind, status in (
+        ("y" * 196 + ".hdf5", content, "application/x-hdf5", 422),
         ("../evil.hdf5", content, "application/x-hdf5", 422),
         ("evil.yaml", content, "application/x-hdf5", 422),
         ("", content, "application/x-hdf5", 422),
@@ -238,6 +257,32 @@ async def test_files_of_others_are_taken_in(
     (gateway.files.folder / ".x.incoming").touch()
     await gateway.files.clear()
     assert sorted(file.name for file in gateway.files.folder.iterdir()) == names
+
+
+def test_the_disk_of_a_folder_that_is_yet_to_be_made_is_that_of_its_parents(tmp_path: Path) -> None:
+    assert incoming.disk_of(tmp_path / "a" / "b" / "c").total_bytes == incoming.disk_of(tmp_path).total_bytes
+
+
+async def test_a_file_is_changed_where_there_is_room_for_its_copy(
+    gateway: Plant, admin: aiohttp.ClientSession, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(foreign, gateway.files.folder / "lab.hdf5")
+    added = "/v1/files/lab.hdf5/embedded"
+    async with admin.post(added, params={"name": "x"}, data=io.BytesIO(b"x")) as answer:
+        row = await answer.json()
+    with monkeypatch.context() as full:
+        full.setattr(incoming, "_KEPT_SHARE", 1.0)
+        async with admin.delete(f"{added}/{row['dataset']}") as answer:
+            assert answer.status == 503
+            assert "MB would be needed for a while" in (await answer.json())["error"]["message"]
+        async with admin.put("/v1/files/lab.hdf5/metadata", json={"pre": META}) as answer:
+            assert answer.status == 503
+    async with (
+        gateway.measurements.changing(name),  # another file, so that this one waits for nothing
+        asyncio.timeout(20),
+        admin.delete(f"{added}/{row['dataset']}") as answer,
+    ):
+        assert answer.status == 204
 
 
 async def test_a_file_is_put_into_a_file_and_removed(
@@ -349,13 +394,31 @@ async def test_roles(gateway: Plant, admin: aiohttp.ClientSession, name: str) ->
 
 
 @pytest.mark.parametrize(
+    ("more", "status", "words"),
+    [
+        ({"picture_1": {"0": "A" * 10_000_000}}, 204, ""),
+        ({"picture_1": {"0": "A" * 13_000_000}}, 422, "send smaller pictures"),
+        ({"picture_1": {"0": "A" * 14_000_000}}, 413, "larger than 13 MiB"),
+        ({"list": [[]] * 3_000_000}, 413, "more than 500000 values"),
+    ],
+)
+async def test_metadata_may_be_longer_than_other_bodies_by_its_pictures(
+    admin: aiohttp.ClientSession, name: str, more: dict[str, Any], status: int, words: str
+) -> None:
+    body = io.BytesIO(json.dumps({"post": META | {"parameters": more}}).encode())
+    headers = {"Content-Type": "application/json"}
+    async with admin.put(f"/v1/files/{name}/metadata", data=body, headers=headers) as answer:
+        assert answer.status == status and words in await answer.text()
+
+
+@pytest.mark.parametrize(
     ("body", "status"),
     [
         ({"pre": []}, 422),
         ({"pre": {}, "more": {}}, 422),
         ([], 422),
         (b"{", 400),
-        ({"post": {"parameters": {"picture": {"0": "x" * 13_000_000}}}}, 413),
+        ({"post": {"parameters": {"picture": {"0": "x" * 14_000_000}}}}, 413),
     ],
 )
 async def test_wrong_metadata_changes_nothing(

@@ -1,6 +1,8 @@
 """What the unit's drop-in says of a configuration, and who notices that it is stale."""
 
+import shutil
 import stat
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -56,6 +58,47 @@ def test_exactly_the_named_nodes_are_allowed(read: Read, with_nodes: Callable[..
         "DeviceAllow=/dev/ttyNONE7 rw",
         "SupplementaryGroups=dialout",
     ]
+
+
+def test_a_usb_serial_port_is_allowed_by_its_kind_whether_it_is_there_or_not(
+    read: Read, with_nodes: Callable[..., None]
+) -> None:
+    with_nodes("/dev/ttyACM0", "/dev/serial/by-id/usb-nobody-has-this", "/dev/ttyAMA0")
+    assert dropin(read(DEVICES), Path("f")).splitlines()[1:] == [
+        "[Unit]",
+        "Wants=modprobe@cdc_acm.service",
+        "After=modprobe@cdc_acm.service",
+        "Wants=modprobe@usbserial.service",
+        "After=modprobe@usbserial.service",
+        "[Service]",
+        "PrivateDevices=no",
+        "DeviceAllow=/dev/ttyAMA0 rw",
+        "DeviceAllow=char-ttyACM rw",
+        "DeviceAllow=char-ttyUSB rw",
+        "SupplementaryGroups=dialout",
+    ]
+    with_nodes("/dev/ttyUSB3")
+    lines = needed(read(DEVICES))
+    assert "DeviceAllow=char-ttyUSB rw" in lines
+    assert not any("/dev/" in line or "ACM" in line for line in lines)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("control", [False, True])
+def test_systemd_reads_the_path_of_a_store_as_it_was_written(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, control: bool
+) -> None:
+    if control:  # the paths as they are: systemd complains
+        monkeypatch.setattr(module, "_quoted", lambda path: path)
+    unit = tmp_path / "one.service"
+    text = dropin(read("""store: '/data/my "store" 100%x/o''clock'\n"""), Path("f"))
+    unit.write_text(text + "ExecStart=/bin/true\n")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert ("one.service" in done.stderr) is control, done.stderr
+    assert control or r'ReadWritePaths="-/data/my \"store\" 100%%x/o\'clock"'.replace("\\'", "'") in text
 
 
 def test_the_group_of_a_node_is_that_which_may_open_it(
@@ -132,7 +175,12 @@ def test_an_allow_list_is_stale_when_a_host_is_new(
     [(PermissionError(1, "no"), True), (FileNotFoundError(2, "no"), True), (OSError(5, "io"), False)],
 )
 def test_a_refusal_names_the_drop_in(
-    error: OSError, named: bool, with_nodes: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    error: OSError,
+    named: bool,
+    read: Read,
+    with_nodes: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wrapped = GatewayError("it cannot be opened")
     wrapped.__cause__ = error
@@ -141,6 +189,11 @@ def test_a_refusal_names_the_drop_in(
     assert refused_by_sandbox(wrapped, "push", settings) == ""
     with_nodes("/dev/ttyNONE7")
     assert ("systemd-dropin" in refused_by_sandbox(wrapped, "push", settings)) is named
+    current = tmp_path / "50.conf"
+    current.write_text(dropin(read(DEVICES), Path("f")))
+    said = refused_by_sandbox(wrapped, "push", settings, current)
+    assert ("sudo systemctl restart" in said) is named
+    assert "systemd-dropin" not in said
     monkeypatch.delenv("INVOCATION_ID")
     assert refused_by_sandbox(wrapped, "push", settings) == ""
 

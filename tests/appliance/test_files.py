@@ -57,9 +57,14 @@ def test_a_weaker_unit_is_found(tmp_path: Path) -> None:
 
 @analyze
 def test_with_device_nodes_it_is_exposed_no_more_than_2(tmp_path: Path) -> None:
-    with_nodes = tmp_path / UNIT.name
-    nodes = "DeviceAllow=/dev/piControl0 r\nDeviceAllow=/dev/ttyACM0 rw\n"
-    added = f"PrivateDevices=no\n{nodes}SupplementaryGroups=dialout\n"
+    with_nodes, file = tmp_path / UNIT.name, tmp_path / "gateway.yaml"
+    bus = "{{can: {{interface: slcan, channel: {}, raw_frames: all}}}}"
+    named = ("/dev/ttyACM0", "/dev/serial/by-id/usb-x", "/dev/ttyAMA0")
+    buses = "".join(f"  bus-{number}: {bus.format(node)}\n" for number, node in enumerate(named))
+    file.write_text(f"devices:\n  box: {{revpi: {{}}}}\n{buses}")
+    text = dropin(load(file, {}), file)
+    added = text.split("[Service]")[1]
+    assert all(f"DeviceAllow={each}" in added for each in ("/dev/piControl0 r", "char-ttyACM", "char-ttyUSB"))
     with_nodes.write_text(UNIT.read_text().replace("\n[Install]", added + "\n[Install]"))
     done = exposure(with_nodes, 20)
     assert done.returncode == 0, done.stdout[-200:]

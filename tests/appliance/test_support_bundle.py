@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.__main__ import main
 from gateway.commands.support_bundle import support_bundle
 from gateway.redaction import Redaction
 
@@ -119,6 +120,8 @@ def test_a_canary_would_be_found(
         ("token: {credential: cloud}", "token: {credential: cloud}"),
         ("no secret here", "no secret here"),
         ("https://u:p@host/", "https://<secret>@host/"),
+        ("http://h/b?a=1&X-Amz-Signature=0f0f&b=2", "http://h/b?a=1&X-Amz-Signature=<secret>&b=2"),
+        ("http://h/b?sv=1&sig=a%2Bb%3D'", "http://h/b?sv=1&sig=<secret>'"),
     ],
 )
 def test_what_looks_like_a_secret_goes(text: str, left: str) -> None:
@@ -132,3 +135,19 @@ def test_a_long_word_costs_no_more_than_its_length(word: str) -> None:
     before = time.process_time()
     assert "hunter2" not in Redaction(["nothing here"])(text)
     assert time.process_time() - before < 5  # the square of it takes minutes
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_nothing_that_is_there_is_overwritten(
+    tmp_path: Path, folders: dict[str, Path], capsys: pytest.CaptureFixture[str], link: bool
+) -> None:
+    out, theirs = tmp_path / "bundle.tar.gz", tmp_path / "theirs"
+    if link:
+        out.symlink_to(theirs)
+    else:
+        out.write_text("theirs")
+    arguments = ["support-bundle", str(out), "--state", str(folders["state"])]
+    assert main([*arguments, "--config", str(tmp_path / "gateway.yaml")]) == 1
+    assert f"{out} is there already" in capsys.readouterr().err
+    assert not theirs.exists()
+    assert link or out.read_text() == "theirs"

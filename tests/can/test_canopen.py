@@ -75,6 +75,91 @@ def test_a_dcf_says_what_was_set() -> None:
     assert read(text).messages[0].can_id == 0x1C0
 
 
+RPDOS = """
+[1400]
+ParameterName=RPDO1 communication
+ObjectType=0x9
+SubNumber=4
+[1400sub0]
+ParameterName=Highest sub-index
+ObjectType=0x7
+DataType=0x0005
+AccessType=ro
+DefaultValue=5
+[1400sub1]
+ParameterName=COB-ID
+ObjectType=0x7
+DataType=0x0007
+AccessType=rw
+DefaultValue=$NODEID+0x200
+[1400sub2]
+ParameterName=Transmission type
+ObjectType=0x7
+DataType=0x0005
+AccessType=rw
+DefaultValue=255
+[1400sub5]
+ParameterName=Event timer
+ObjectType=0x7
+DataType=0x0006
+AccessType=rw
+DefaultValue=100
+[1600]
+ParameterName=RPDO1 mapping
+ObjectType=0x9
+SubNumber=3
+[1600sub0]
+ParameterName=Mapped objects
+ObjectType=0x7
+DataType=0x0005
+AccessType=rw
+DefaultValue=2
+[1600sub1]
+ParameterName=1st
+ObjectType=0x7
+DataType=0x0007
+AccessType=rw
+DefaultValue=0x60400010
+[1600sub2]
+ParameterName=2nd
+ObjectType=0x7
+DataType=0x0007
+AccessType=rw
+DefaultValue=0x60770010
+[6040]
+ParameterName=Controlword
+ObjectType=0x7
+DataType=0x0006
+AccessType=rww
+PDOMapping=1
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "can_id"), [(0, "", 0x205), (0, "0x2A0", 0x2A0), (3, "0x500", 0x505)]
+)
+def test_what_a_node_is_told_is_process_data_too(
+    tmp_path: Path, place: int, number: str, can_id: int
+) -> None:
+    """Of a predefined id, of one of its own, and of one that a tool left without its node."""
+    more = RPDOS.replace("[1400", f"[140{place}").replace("[1600", f"[160{place}")
+    more = more.replace("$NODEID+0x200", number or "$NODEID+0x200")
+    file = tmp_path / "axis.eds"
+    file.write_text(EDS.read_text() + more)
+    database = read(file.read_text())
+    assert not database.notes
+    found = {each.name: each for each in database.messages}[f"axis.RPDO{place + 1}"]
+    assert (found.can_id, found.length, found.cycle_ms) == (can_id, 4, None)
+    node = canopen.RemoteNode(NODE, str(file))
+    canopen.Network().add_node(node)
+    pdo = node.rpdo.map[place + 1]
+    pdo.read(from_od=True)
+    payload = bytes.fromhex("0f00 9cff")
+    pdo.on_message(pdo.cob_id, bytearray(payload), 1)
+    theirs = [(f"axis.RPDO{place + 1}.{variable.name}", 1, variable.raw, 0) for variable in pdo.map]
+    assert Bench(database).take((1, can_id, payload)) == theirs
+
+
 def test_what_a_frame_cannot_hold_is_not_used() -> None:
     text = EDS.read_text().replace("DefaultValue=0x60640020", "DefaultValue=0x606400FF").replace(
         "DefaultValue=0x60770010", "DefaultValue=0x607700FF")  # fmt: skip

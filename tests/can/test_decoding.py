@@ -15,7 +15,7 @@ from cantools.database.conversion import BaseConversion
 
 from gateway.protocols.can import from_cantools
 from gateway.protocols.can.checking import disagreeing, same, without_statuses
-from gateway.protocols.can.database import Database, Signal
+from gateway.protocols.can.database import Database, Message, Signal
 from gateway.protocols.can.loading import load
 from gateway.protocols.can.tags import DecodingSettings
 from tests.can.decoding import CORPUS, Bench, expected, id_of, judge, payloads, read
@@ -222,3 +222,14 @@ def test_values_stay_numbers_and_their_texts_are_told_beside_them() -> None:
 def test_a_message_of_nothing_and_remote_frames_give_nothing() -> None:
     bench = Bench(read("plain.dbc"))
     assert not bench.take((0, 258, b""), (1, 259, bytes(8)), (2, 256 | 0x40000000, b""), (3, 0x7FF, b"\x01"))
+
+
+def test_of_many_sentences_the_first_are_told_and_how_many_more_there_are() -> None:
+    """Twelve messages come too short."""
+    messages = tuple(Message(f"M{n:02}", n, 8, (Signal("A", 0, 8),)) for n in range(12))
+    bench = Bench(Database(messages))
+    for count, told in ((5, 5), (12, 6)):
+        bench.take(*((1, n, b"x") for n in range(count)))
+        said = bench.decoder.sentences(2)
+        assert len(said) == told and said[0].startswith("M00 (0x000): ")
+    assert said[-1] == "and 7 more like these"

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.can.decoding import Bench, Names, read
 EXTENDED = 0x80000000
 EVERY = DecodingSettings(keep_interval_ms=0)
 SPEED = bytes([0xF0, 0xFF, 125, 0x80, 0x3E, 0, 0b0001, 0])  # 2000 rpm, 0 %
+ANY = range(1 << 18)
 UNAVAILABLE, FAILED = 0x809E0000, 0x808C0000
 
 
@@ -183,7 +185,7 @@ def fed(
 
 @pytest.mark.parametrize("size", [9, 14, 15, 20, 1785])
 def test_a_broadcast_is_put_together(size: int) -> None:
-    payload, reassembly = random.Random(size).randbytes(size), Reassembly()
+    payload, reassembly = random.Random(size).randbytes(size), Reassembly(ANY)
     assert fed(reassembly, broadcast(0xFEEC, payload)) == [Assembled(0xFEEC, 5, payload)]
     assert not reassembly.lost
 
@@ -195,7 +197,7 @@ def test_senders_may_be_interleaved() -> None:
         for source, payload in payloads.items()
         for place, each in enumerate(broadcast(0xFEEC, payload))
     ]
-    reassembly, found = Reassembly(), {}
+    reassembly, found = Reassembly(ANY), {}
     for place, source, (pgn, payload) in sorted(frames, key=lambda each: each[:2]):
         whole = reassembly.take(frame(pgn, source), payload, place * 100_000)
         if whole is not None:
@@ -207,7 +209,7 @@ def test_senders_may_be_interleaved() -> None:
 def test_a_packet_that_is_missing_loses_the_message_and_is_counted(missing: int) -> None:
     frames = list(broadcast(0xFEEC, bytes(20)))
     del frames[missing]
-    reassembly = Reassembly()
+    reassembly = Reassembly(ANY)
     assert not fed(reassembly, frames)
     reassembly.expire(10_000_000)
     assert reassembly.lost == {0xFEEC: 1}
@@ -217,20 +219,20 @@ def test_a_packet_that_is_missing_loses_the_message_and_is_counted(missing: int)
 def test_a_broadcast_comes_in_order() -> None:
     frames = list(broadcast(0xFEEC, bytes(23)))
     for wrong in ([0, 2, 1, 3, 4], [0, 1, 1, 2, 3, 4]):
-        reassembly = Reassembly()
+        reassembly = Reassembly(ANY)
         assert not fed(reassembly, [frames[place] for place in wrong])
         assert reassembly.lost == {0xFEEC: 1}
 
 
 def test_a_message_under_way_is_given_up_after_its_time() -> None:
-    reassembly = Reassembly()
+    reassembly = Reassembly(ANY)
     assert not fed(reassembly, broadcast(0xFEEC, bytes(20)), step_us=751_000)
     assert reassembly.lost == {0xFEEC: 1}
     assert fed(reassembly, broadcast(0xFEEC, bytes(20)), step_us=749_000, at_us=10_000_000)
 
 
 def test_a_new_announcement_ends_the_one_before() -> None:
-    reassembly = Reassembly()
+    reassembly = Reassembly(ANY)
     frames = [*list(broadcast(0xFEEC, bytes(20)))[:2], *broadcast(0xFEE3, b"\x01" * 9)]
     assert fed(reassembly, frames) == [Assembled(0xFEE3, 5, b"\x01" * 9)]
     assert reassembly.lost == {0xFEEC: 1}
@@ -239,7 +241,7 @@ def test_a_new_announcement_ends_the_one_before() -> None:
 def test_packets_that_a_receiver_asks_for_again() -> None:
     payload = bytes(range(23))
     packets = list(data(payload))
-    reassembly, to = Reassembly(), {"destination": 0x20}
+    reassembly, to = Reassembly(ANY), {"destination": 0x20}
     assert not fed(reassembly, [control(16, 23, 0xFEEC)], **to)
     answer = frame(0xEC00, 0x20, destination=5)
     reassembly.take(answer, control(17, 23, 0xFEEC, 4, 1, 0xFF, 0xFF)[1], 60_000)
@@ -252,7 +254,7 @@ def test_packets_that_a_receiver_asks_for_again() -> None:
 
 @pytest.mark.parametrize("from_receiver", [True, False])
 def test_an_abort_ends_a_message(from_receiver: bool) -> None:
-    reassembly, to = Reassembly(), {"destination": 0x20}
+    reassembly, to = Reassembly(ANY), {"destination": 0x20}
     fed(reassembly, [control(16, 20, 0xFEEC), *list(data(bytes(20)))[:1]], **to)
     ids = frame(0xEC00, 0x20, destination=5), frame(0xEC00, 5, destination=0x20)
     reassembly.take(ids[not from_receiver], control(255, 0, 0xFEEC, 1, 0xFF, 0xFF, 0xFF)[1], 100_000)
@@ -261,7 +263,7 @@ def test_an_abort_ends_a_message(from_receiver: bool) -> None:
 
 
 def test_nonsense_announces_nothing() -> None:
-    reassembly = Reassembly()
+    reassembly = Reassembly(ANY)
     for size, packets in ((8, 2), (1786, 255), (20, 4), (0, 0)):
         body = bytes([32, *size.to_bytes(2, "little"), packets, 0xFF, 0xEC, 0xFE, 0])
         fed(reassembly, [(0xEC00, body), *data(bytes(20))])
@@ -288,6 +290,33 @@ def test_what_is_put_together_is_decoded_and_its_losses_are_told() -> None:
     assert bench.decoder.sentences(5_000_000) == [
         "PGN 65260: 1 messages of the transport protocol came without all their packets"
     ]
+
+
+def test_what_nobody_wants_is_no_loss() -> None:
+    """A foreign parameter group, and one of the database of which no tag is listed."""
+    for pgn, tags in ((0xFECA, None), (0xFEEC, {"speed": TagSettings(signal="EEC1.EngineSpeed")})):
+        bench = Bench(read("j1939.dbc"), tags=tags)
+        frames = enumerate(list(broadcast(pgn, bytes(20)))[:-1])  # its last packet does not come
+        bench.take(*((n, frame(each, 3), payload) for n, (each, payload) in frames))
+        bench.flush(5_000_000)
+        assert not bench.decoder.sentences(5_000_000)
+
+
+def test_what_is_put_together_is_overdue_too() -> None:
+    database = read("j1939.dbc")
+    messages = tuple(
+        replace(each, cycle_ms=1000 if each.name == "VIN" else None) for each in database.messages
+    )
+    names = Names()
+    bench = Bench(replace(database, messages=messages), DecodingSettings(), names=names)
+    frames = list(enumerate(broadcast(0xFEEC, b"WDB9634031L123456*\x00\x00")))
+    for _ in range(3):
+        bench.take(*((n, frame(pgn, 3), each) for n, (pgn, each) in frames))
+        names.clock.us += 4_000_000
+        assert not bench.flush(names.clock.us)
+    names.clock.us += 2_000_000
+    assert bench.flush(names.clock.us) == [("VIN.Text", names.clock.us, None, 0x80310000)]
+    assert "VIN" in bench.decoder.sentences(0)[0] and "6 s" in bench.decoder.sentences(0)[0]
 
 
 def test_the_kernel_is_asked_for_groups_and_packets() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.protocols.can.losses import Loss
+from gateway.canbus.losses import Loss
 
 Gaps = list[tuple[int, int, str, int | None]]
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import aiohttp
 import can as python_can
@@ -31,6 +32,7 @@ from tests.can.decoding import DATABASES, Bench, read
 from tests.can.standin import Machine
 
 pytestmark = pytest.mark.timeout(30)  # child processes on a busy machine
+Pasted: TypeAlias = tuple[can.Settings, dict[str, can.TagSettings], str]
 PLAIN = DATABASES / "plain.dbc"
 
 
@@ -158,6 +160,91 @@ async def test_yaml_to_paste_is_a_configuration(machine: Machine, tmp_path: Path
     assert {"EngineData.Speed", "EngineData.Oil", "0x5A5.raw", "0x18FEF111.raw"} <= device.device.tags.keys()
     rows = bench.take((0, 256, bytes(8)), (1, 0x5A5, b"\x01"))
     assert ("EngineData.Oil", 0, -40.0, 0) in rows and ("0x5A5.raw", 1, b"\x01", 0) in rows
+
+
+async def pasted(machine: Machine, file: Path, device: str, *frames: tuple[int, bytes]) -> Pasted:
+    """Scan a device of a configuration while frames come; return what the YAML to paste is read as."""
+
+    async def talk() -> None:
+        while True:
+            for can_id, data in frames:
+                with contextlib.suppress(OSError):
+                    machine.send(can_id, data)
+            await asyncio.sleep(0.05)
+
+    file.write_text(f"devices:\n  press:\n    can: {device}\n")
+    before = (await asyncio.to_thread(load, file)).devices["press"].settings
+    async with asyncio.TaskGroup() as group:
+        talking = group.create_task(talk())
+        code, out, err = await scan("press", "--seconds", "0.5", "--yaml", "--config", str(file))
+        talking.cancel()
+    assert code == 0, err
+    file.write_text(f"devices:\n{out}")
+    found = (await asyncio.to_thread(load, file)).devices["press"]
+    assert found.settings == before
+    return found.settings, found.device.tags, err
+
+
+async def test_remote_frames_give_no_tag_beside_that_of_the_data(machine: Machine, tmp_path: Path) -> None:
+    machine.plug()
+    frames = (0x705 | REMOTE, b""), (0x705, b"\x05"), (0x123 | REMOTE, b"")
+    _, tags, err = await pasted(
+        machine, tmp_path / "gateway.yaml", "{channel: can0, raw_frames: unknown}", *frames
+    )
+    assert list(tags) == ["0x705.raw"]
+    assert "1 ids that no database knows" in err
+
+
+async def test_every_setting_of_a_scanned_device_is_kept(machine: Machine, tmp_path: Path) -> None:
+    machine.plug("can7")
+    eds = Path(__file__).parent / "axis.eds"
+    device = (
+        f"{{channel: can7, canopen: {{axis: {{node: 5, eds: {eds}}}}}, fd: true, data_bitrate: 2000000, "
+        "bitrate: 500000, encoding: cp1252, keep_interval: 250ms, silence: 0s, raw_frames: all}"
+    )
+    _, tags, _ = await pasted(machine, tmp_path / "gateway.yaml", device, (0x705, b"\x05"))
+    assert list(tags) == ["axis.Heartbeat.State"]
+    bare = f"{{channel: can7, canopen: {{axis: {{node: 5, eds: {eds}}}}}}}"
+    await pasted(machine, tmp_path / "gateway.yaml", bare, (0x705, b"\x05"))
+
+
+def test_options_are_kept() -> None:
+    from gateway.commands.scan import _flow
+
+    settings = can.Settings(
+        interface="slcan",
+        channel="/dev/ttyACM0",
+        raw_frames="all",
+        options={"tty_baudrate": 115200, "a": "b"},
+    )
+    assert _flow(settings) == (
+        '{interface: "slcan", channel: "/dev/ttyACM0", raw_frames: "all", '
+        'options: {"tty_baudrate": 115200, "a": "b"}}'
+    )
+
+
+async def test_senders_and_messages_in_packets_of_j1939(machine: Machine, tmp_path: Path) -> None:
+    machine.plug()
+    database = DATABASES / "j1939.dbc"
+    speed = [bytes([0xF0, 0xFF, 125, 0x80, high, 0, 0, 0]) for high in (0x3E, 0x1F)]
+    vin = b"WDB9634031L123456*\x00\x00"
+    packets = [bytes([n + 1]) + vin[7 * n : 7 * n + 7].ljust(7, b"\xff") for n in range(3)]
+    frames = [
+        (0x8CF00411, speed[0]), (0x8CF00400, speed[1]), (0x90F00400, speed[1]),
+        (0x9CECFF10, bytes([32, 20, 0, 3, 0xFF, 0xEC, 0xFE, 0])), *((0x9CEBFF10, each) for each in packets),
+    ]  # fmt: skip
+    settings, tags, err = await pasted(
+        machine, tmp_path / "gateway.yaml", f"{{channel: can0, database: {database}}}", *frames
+    )
+    assert "3 messages of the databases did not come: Request, Hours, Config" in err
+    assert "0 ids that no database knows" in err
+    assert not [tag for tag in tags if "raw" in tag]
+    bench = Bench(read("j1939.dbc"), settings, tags)
+    rows = bench.take(*((n, can_id, data) for n, (can_id, data) in enumerate(frames)))
+    found = {tag: value for tag, _, value, _ in rows}
+    assert (found["EEC1.EngineSpeed"], found["EEC1@0x11.EngineSpeed"]) == (1008.0, 2000.0)
+    assert found["VIN.Text"] == vin
+    assert not bench.decoder.sentences(0)
 
 
 async def test_a_device_of_the_configuration_is_scanned_by_its_name(machine: Machine, tmp_path: Path) -> None:

@@ -75,7 +75,9 @@ async def test_listed_tags_only(machine: Machine, tmp_path: Path) -> None:
         await site.until(told(site, "degraded", "Ram.No"))
         machine.send(RAM, ram(20))
         await site.until(stored(site, "force", 2.0))
-        assert {name for name, _ts, _value in await rows(site)} <= {"force", "bus:state", "bus:dropped"}
+        assert {name for name, _ts, _value in await rows(site)} <= {
+            "force", "bus:state", "bus:dropped", "bus:overruns",
+        }  # fmt: skip
 
 
 async def test_a_bus_that_goes_and_comes(machine: Machine, tmp_path: Path) -> None:
@@ -153,6 +155,22 @@ async def test_every_frame_is_received_or_counted_in_a_gap(
         assert len(await site.gaps()) < 5  # those that follow each other are one
 
 
+async def test_a_controller_that_runs_over_is_told_and_recorded(machine: Machine, tmp_path: Path) -> None:
+    machine.plug()
+    async with plant(tmp_path, settings(tmp_path)) as site:
+        await running(site)
+        machine.send(RAM, ram(1))
+        await site.until(stored(site, "Ram.Force", 1.0))
+        machine.send(ERROR | 0x204, bytes([0, 1, 0, 0, 0, 0, 0, 0]))
+        machine.count(overruns=3)
+        await site.until(told(site, "degraded", "the memory of the CAN controller ran over 3 times"))
+
+        async def recorded() -> bool:
+            return [gap.count for gap in await site.gaps() if "ran over 3 times" in gap.reason] == [3]
+
+        await site.until(recorded)
+
+
 async def test_a_full_memory_is_told_and_what_was_lost_comes_again(machine: Machine, tmp_path: Path) -> None:
     machine.plug()
     async with plant(tmp_path, settings(tmp_path)) as site:
@@ -175,6 +193,36 @@ async def test_a_full_memory_is_told_and_what_was_lost_comes_again(machine: Mach
             return any("memory" in gap.reason and gap.count for gap in await site.gaps())
 
         await site.until(recorded)
+
+
+async def test_the_state_of_the_bus_that_a_full_memory_lost_is_stored_later(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.plug()
+    async with plant(tmp_path, settings(tmp_path)) as site:
+        await site.until(stored_last(site, "bus:state", "error-active"))
+        budget = site.store.budget
+        room = budget.limit_bytes - budget.used_bytes
+        assert budget.try_take(room)
+        machine.send(ERROR | 0x204, bytes([0, 0x10, 0, 0, 0, 0, 3, 140]))
+        await site.until(told(site, "degraded", "memory for those that wait was full"))
+        budget.give(room)
+        await site.until(stored_last(site, "bus:state", "error-passive"))
+
+
+async def test_a_link_that_went_while_the_memory_was_full_is_stored_later(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.plug()
+    async with plant(tmp_path, settings(tmp_path)) as site:
+        await site.until(stored_last(site, "bus:state", "error-active"))
+        budget = site.store.budget
+        room = budget.limit_bytes - budget.used_bytes
+        assert budget.try_take(room)
+        machine.write("can0", flags="0x40080")
+        await site.until(told(site, "failed", "is down"))
+        budget.give(room)
+        await site.until(stored_last(site, "bus:state", "down"))
 
 
 async def test_a_silent_bus(machine: Machine, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def test_how_much_listed_tags_can_give() -> None:
     assert settings.most_samples_per_s({}) is None
     every = can.TagSettings(signal="A.B", keep_interval_ms=0)
     assert settings.most_samples_per_s({"slow": slow, "every": every}) is None
+    raw = can.Settings(database=Path("a.dbc"), raw_frames="all")
+    assert raw.most_samples_per_s({"slow": slow}) is None  # every payload is kept beside
 
 
 @pytest.mark.parametrize(

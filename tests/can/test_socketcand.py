@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from gateway import canbus
 from gateway.canbus import EXTENDED, REMOTE, Bus, BusProblem, Frames
 from gateway.clock import SystemClock
 from gateway.model import Flag
+from tests.can.plant import plant, ram, settings
 
 
 class Server:
@@ -187,3 +189,67 @@ async def test_a_flood_waits_in_the_server(monkeypatch: pytest.MonkeyPatch) -> N
         first = await bus.receive()
         assert len(first) < 20_000
         assert len(first) + len(await receive(bus, 50_000 - len(first))) == 50_000
+
+
+async def test_the_other_machines_bus_goes_off_and_comes_back() -> None:
+    async with serving() as (server, port), opened(port, batch_ms=1) as bus:
+        health, seen = bus.health, []
+        for said in ["error 204 {} 00200000000082FF", "error 040 {}", "error 100 {}", "error 040 {}"]:
+            errors = health.error_frames
+            server.say(f"< {said.format(f'{time.time():.6f}')} >")
+            receiving = asyncio.create_task(bus.receive())
+            async with asyncio.timeout(5):
+                while health.error_frames == errors:
+                    await asyncio.sleep(0.005)
+            receiving.cancel()
+            await asyncio.wait([receiving])
+            seen.append((health.state, health.transmit_errors, health.receive_errors, health.returns))
+        assert seen == [
+            ("error-passive", 0x82, 0xFF, 0), ("bus-off", 0x82, 0xFF, 0), ("error-active", 0x82, 0xFF, 1),
+            ("bus-off", 0x82, 0xFF, 1),
+        ]  # fmt: skip
+        server.say(f"< frame 001 {time.time():.6f} 00 >")
+        await receive(bus, 1)
+        assert (health.state, health.returns) == ("up", 2)
+
+
+async def test_a_bus_off_of_another_machine_is_told_and_a_gap(tmp_path: Path) -> None:
+    async with serving() as (server, port):
+        device = settings(tmp_path, interface="socketcand", host="127.0.0.1", port=port)
+        async with plant(tmp_path, device) as site:
+
+            async def degraded() -> bool:
+                return "can0 on 127.0.0.1" in (said := site.keeper.health.detail) and "is bus-off" in said
+
+            async def gap() -> bool:
+                return ["came back" in gap.reason for gap in await site.gaps()] == [True]
+
+            await site.until(site.running)
+            server.say(f"< error 040 {time.time():.6f} >")
+            await site.until(degraded)
+            server.say(f"< frame 100 {time.time():.6f} {bytes(8).hex()} >")
+            await site.until(gap)
+
+
+async def test_a_change_waits_by_the_frames_clock(tmp_path: Path) -> None:
+    """The server's clock is eight seconds ahead of ours, and the second change has a minute to wait."""
+    async with serving() as (server, port):
+        device = settings(
+            tmp_path, interface="socketcand", host="127.0.0.1", port=port, keep_interval_ms=60_000
+        )
+        async with plant(tmp_path, device) as site:
+
+            async def values(tag: str) -> list[Any]:
+                return [each.value for each in await site.samples() if each.series == site.session.tags[tag]]
+
+            async def heard() -> bool:
+                return "Oil.Pressure" in site.session.tags and await values("Oil.Pressure") == [1.0]
+
+            await site.until(site.running)
+            ahead_s = time.time() + 8
+            for force in (1, 2):
+                server.say(f"< frame 100 {ahead_s + force:.6f} {ram(force).hex()} >")
+            await asyncio.sleep(2.5)  # so that it was looked at what waits
+            server.say(f"< frame 18FEF100 {time.time() + 8:.6f} {(100).to_bytes(2, 'little').hex()} >")
+            await site.until(heard)
+            assert await values("Ram.Force") == [1.0]

@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import os
+import sys
 import threading
+import time
 import tty
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -219,3 +221,103 @@ async def test_a_driver_that_hangs_is_given_up(
     async with asyncio.timeout(5):
         while threaded.ThreadedBus.hanging:
             await asyncio.sleep(0.01)
+
+
+_HANGS = """
+import asyncio, sys, time
+import can
+from gateway.canbus import BusProblem, Settings, opened, threaded
+from gateway.clock import SystemClock
+
+threaded._PATIENCE_S = threaded._LEAVE_S = 0.1
+can.Bus = lambda **_: time.sleep(600)
+
+async def main():
+    async with opened(Settings(interface="virtual"), device="press", clock=SystemClock()):
+        pass
+
+try:
+    asyncio.run(main())
+except BusProblem as problem:
+    sys.exit(str(problem))
+"""
+
+
+async def test_a_driver_that_hangs_does_not_hold_up_the_end_of_the_process() -> None:
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", _HANGS, stderr=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(25):
+            _, said = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+    assert child.returncode == 1 and b"has not opened within" in said
+
+
+class Interface(can.BusABC):
+    """An interface of python-can that gives what it was told to, and a PCAN's status."""
+
+    def __init__(self, *messages: can.Message) -> None:
+        super().__init__(None)
+        self.messages = list(messages)
+        self.pcan_status = 0
+
+    def send(self, msg: can.Message, timeout: float | None = None) -> None:
+        pass
+
+    def _recv_internal(self, timeout: float | None) -> tuple[can.Message | None, bool]:
+        if self.messages:
+            return self.messages.pop(0), True
+        time.sleep(min(timeout or 0, 0.01))
+        return None, True
+
+    def status(self) -> int:
+        return self.pcan_status
+
+
+def error(can_id: int, *data: int) -> can.Message:
+    return can.Message(arbitration_id=can_id, is_extended_id=False, is_error_frame=True, data=data)
+
+
+def frame() -> can.Message:
+    return can.Message(timestamp=time.time(), arbitration_id=1, is_extended_id=False)
+
+
+async def test_error_frames_of_gs_usb_become_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Interface(error(0x204, 0, 0x20, 0, 0, 0, 0, 130, 5), error(0x004, 0, 0x01), frame())
+    monkeypatch.setattr(can, "Bus", lambda **_: made)
+    async with asyncio.timeout(10), opened(interface="gs_usb", channel="0", batch_ms=1) as bus:
+        await bus.receive()
+        health = bus.health
+        assert (health.state, health.transmit_errors, health.receive_errors) == ("error-passive", 130, 5)
+        assert (health.error_frames, health.overruns) == (2, 1)
+        made.messages.append(frame())
+        await bus.receive()
+        assert health.state == "error-passive"
+        made.messages += [error(0x040), frame()]
+        with pytest.raises(BusProblem, match=r"gs_usb 0 is bus-off: .*terminating resistors") as problem:
+            while True:
+                await bus.receive()
+    assert problem.value.bus_state == "bus-off"
+
+
+async def test_error_frames_of_others_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Interface(error(0x004, 0, 0x20, 100, 100), error(0x040), frame())  # stuff errors, say
+    monkeypatch.setattr(can, "Bus", lambda **_: made)
+    async with asyncio.timeout(10), opened(interface="kvaser", channel="0", batch_ms=1) as bus:
+        await bus.receive()
+        assert (bus.health.state, bus.health.error_frames) == ("up", 2)
+
+
+async def test_a_pcan_tells_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Interface()
+    monkeypatch.setattr(can, "Bus", lambda **_: made)
+    async with asyncio.timeout(20), opened(interface="pcan", channel="PCAN_USBBUS1", batch_ms=1) as bus:
+        for status, state in [(0, "error-active"), (0x08, "error-warning"), (0x40008, "error-passive")]:
+            made.pcan_status = status
+            while bus.health.state != state:
+                made.messages.append(frame())
+                await bus.receive()
+        made.pcan_status = 0x10
+        with pytest.raises(BusProblem, match="is bus-off"):
+            await bus.receive()

@@ -201,15 +201,20 @@ async def test_what_cannot_be_read_is_named_and_the_rest_is_written(tmp_path: Pa
     assert len(said.out.splitlines()) == 1 + ALL - 250
 
 
-async def test_without_pyarrow_it_says_what_to_install(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("site", "remedy"), [([], "`pip install pyarrow`"), (["-I", "-S"], "the package does not have")]
+)
+async def test_without_pyarrow_it_says_what_to_do(tmp_path: Path, site: list[str], remedy: str) -> None:
     async with filled(tmp_path):
         pass
-    program = "import sys; sys.modules['pyarrow'] = None; from gateway.__main__ import main; sys.exit(main())"
-    line = [sys.executable, "-c", program, "export", "--state", tmp_path, "--format", "parquet"]
-    done = await asyncio.to_thread(subprocess.run, line, capture_output=True, text=True)
-    assert (
-        done.returncode == 1 and "needs the library pyarrow" in done.stderr and "Traceback" not in done.stderr
+    program = (
+        f"import sys; sys.path[:0] = {sys.path!r}; sys.modules['pyarrow'] = None; "
+        "from gateway.__main__ import main; sys.exit(main())"
     )
+    line = [sys.executable, *site, "-c", program, "export", "--state", tmp_path, "--format", "parquet"]
+    done = await asyncio.to_thread(subprocess.run, line, capture_output=True, text=True)
+    assert done.returncode == 1 and "needs the library pyarrow" in done.stderr, done.stderr
+    assert remedy in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["csv", "ndjson"])

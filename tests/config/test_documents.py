@@ -154,7 +154,7 @@ def test_check_shows_warnings_and_counts(tmp_path: Path) -> None:
     assert checked.lines == (
         f'{file}:3:3: "b" and "a" are the same opcua device, opc.tcp://plc:4840 (a warning)',
         f"{file}: OK, 2 devices (2 opcua), 1 listed tag, 1 upload (1 http)",
-        f"{file}: flash: at most 2 samples/s, about 1.73 GB a day, 37.9 years of its 24 TB; not known of b",
+        f"{file}: flash: at most 2 samples/s, about 1.80 GB a day, 36.5 years of its 24 TB; not known of b",
     )
 
 

@@ -49,7 +49,7 @@ def _between(steps: Steps, what: str, call: Callable[..., Awaitable[T]]) -> Call
 
 async def _blind(self: dataspace.Target, file: Any) -> RemoteFile | None:
     """The mutant: it looks only at what it has stored just now."""
-    found = [each for each in await self.list() if each.name == file.name and each.stored]
+    found = [each async for each in self.files() if each.name == file.name and each.stored]
     return found[-1] if getattr(self, "sent", False) and found else setattr(self, "sent", True)
 
 

@@ -1,7 +1,9 @@
 """The uploader dataspace against a real server of the Trident dialect."""
 
 import asyncio
+import contextlib
 import gzip
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,11 +13,13 @@ import aiohttp
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.controls.files import RemoteFiles
+from gateway.controls.files import RemoteFile, RemoteFiles
 from gateway.model import Batch, Encoding, Outlet, Sample, SeriesInfo, Unit, UploadProblem
 from gateway.settings import Secret
 from gateway.store import Store
 from gateway.uploaders import columns, dataspace
+from gateway.uploaders.account import Account
+from gateway.uploaders.listings import entries
 from tests.forward.plant import Plant, check_ledger, dataspace_settings, delivered, forwarding, until
 from tests.peers.receiver import Receiver
 
@@ -39,6 +43,10 @@ def remote(outlet: Outlet) -> RemoteFiles:
     return control
 
 
+async def there(outlet: Outlet) -> list[RemoteFile]:
+    return [file async for file in remote(outlet).files()]
+
+
 async def asked(peer: Receiver, path: str) -> int:
     return sum(request["path"].startswith(path) for request in await peer.requests())
 
@@ -47,7 +55,7 @@ async def test_an_object_is_named_by_its_key_and_holds_the_unit(peer: Receiver) 
     made = unit()
     async with opened(peer, folder="hall", virtual_group="root/default") as outlet:
         await outlet.send(made)
-        (file,) = await remote(outlet).list()
+        (file,) = await there(outlet)
     body = columns.encode(made)
     assert file.name == dataspace.object_name(made.key)
     assert file.name.startswith("hall_3_e_cloud_1-1.")
@@ -66,16 +74,60 @@ async def test_a_repeat_is_recognised_by_its_name_on_any_page(peer: Receiver) ->
         for number in range(1, 6):
             await outlet.send(replace(unit(number), repeat=True))
         assert await asked(peer, "/storage") == before, "a repeat was stored again"
-        assert len(await remote(outlet).list()) == 5
+        assert len(await there(outlet)) == 5
     assert (await peer.counts())["repeated"] == 0
 
 
 async def test_all_pages_are_read(peer: Receiver) -> None:
     async with opened(peer) as outlet:
         await asyncio.gather(*(outlet.send(unit(number)) for number in range(1, 103)))
-        assert len(await remote(outlet).list()) == 102
+        assert len(await there(outlet)) == 102
         await outlet.send(replace(unit(102), repeat=True))
     assert (await peer.counts())["repeated"] == 0
+
+
+async def test_a_page_that_is_too_long_is_read_in_halves_and_the_size_is_remembered(peer: Receiver) -> None:
+    peer.fill(150, {"note": "x" * 40_000})
+    async with opened(peer) as outlet:
+        assert {file.id for file in await there(outlet)} == {f"f{n}" for n in range(150)}
+        before = await asked(peer, "/management/files")
+        await there(outlet)
+        assert await asked(peer, "/management/files") - before <= 10
+
+
+async def test_a_listing_ends_where_the_file_is_found(peer: Receiver) -> None:
+    async with opened(peer) as outlet:
+        await outlet.send(unit())
+        peer.fill(3, {"note": "x" * 700_000})  # one page each
+        name = dataspace.object_name(unit().key)
+        with contextlib.closing(sqlite3.connect(peer.folder / "ledger.db")) as conn, conn:
+            conn.execute("UPDATE file SET created = '2000' WHERE name = ?", (name,))
+        await there(outlet)
+        before = await asked(peer, "/management/files")
+        await outlet.send(replace(unit(), repeat=True))
+        assert await asked(peer, "/management/files") - before == 1
+    assert (await peer.counts())["repeated"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[]", []),
+        (' [{"Key": "a"} ,\n{"Key": "b"}] ', ["a", "b"]),
+        ('{"count": 2, "files": [{"Key": "a"}]}', ["a"]),
+        ('{"Contents": [{"Key": "[]"}], "more": [1]}', ["[]"]),
+        ('{"none": 1}', []),
+        ('[{"Key": "a"}', None),
+        ("<html>", None),
+    ],
+)
+async def test_a_long_listing_is_read_by_entries(text: str, found: list[str] | None) -> None:
+    keys: list[str] = []
+    if found is None:
+        with pytest.raises((ValueError, IndexError)):
+            [keys.append(entry) async for some in entries(text.encode()) for entry in some]
+    else:
+        assert [entry["Key"] async for some in entries(text.encode()) for entry in some] == found
 
 
 async def test_an_object_that_was_announced_and_not_stored_is_stored_by_the_repeat(peer: Receiver) -> None:
@@ -83,9 +135,9 @@ async def test_an_object_that_was_announced_and_not_stored_is_stored_by_the_repe
     async with opened(peer) as outlet:
         with pytest.raises(UploadProblem, match="503"):
             await outlet.send(unit())
-        assert (await remote(outlet).list())[0].listed["last_status"] == "created"
+        assert (await there(outlet))[0].listed["last_status"] == "created"
         await outlet.send(replace(unit(), repeat=True))
-        assert (await remote(outlet).list())[0].listed["last_status"] == "available"
+        assert (await there(outlet))[0].listed["last_status"] == "available"
     assert (await peer.counts())["samples"] == 4
 
 
@@ -154,6 +206,53 @@ async def test_presigned_addresses_never_appear_in_a_message(peer: Receiver) -> 
     assert "/storage/" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1:{port}/b/k?X-Amz-Signature=SECRET",
+        "http://127.0.0.1:1/b/k?sig=SECRET",
+        "http://:80/b?sig=SECRET",
+        "http://[::1/b?sig=SECRET",
+        "http://host:99999/b?sig=SECRET",
+        "http://user:SECRET@127.0.0.1:{port}/b",
+        "http://127.0.0.1:0/?sig=SECRET",
+    ],
+)
+async def test_no_failure_tells_the_address_that_files_are_sent_to(address: str) -> None:
+    """Here of a storage that speaks no HTTP, of one that is not there, and of addresses that are none."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"SSH-2.0-OpenSSH_9\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    text = address.format(port=server.sockets[0].getsockname()[1])
+    async with server, aiohttp.ClientSession() as client:
+        account = Account("http://dataspace", "u", "p", client, 5)
+        with pytest.raises(UploadProblem) as caught:
+            await account.put(account.presigned({"presignedUrl": text}), b"bytes")
+    assert "SECRET" not in str(caught.value) and "/b" not in str(caught.value).removeprefix("http://")
+
+
+async def test_a_presigned_address_is_sent_to_the_letter() -> None:
+    """What is signed is its text: the usual quoting would make `%28` a bracket, and the signature void."""
+    came: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(await reader.readline())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, aiohttp.ClientSession() as client:
+        account = Account("http://dataspace", "u", "p", client, 5)
+        text = f"http://127.0.0.1:{port}/a%2Fb%28x%29?s=a%2Bb%3D%2F&c=x%20y%7E"
+        await account.put(account.presigned({"presignedUrl": text}), b"bytes")
+    assert came == [b"PUT /a%2Fb%28x%29?s=a%2Bb%3D%2F&c=x%20y%7E HTTP/1.1\r\n"]
+
+
 async def test_a_dataspace_that_hangs_is_left_after_the_deadline(peer: Receiver) -> None:
     await peer.faults(hang=1)
     async with opened(peer, timeout_s=1.0) as outlet:
@@ -166,7 +265,7 @@ async def test_samples_are_objects_of_the_older_dialect_as_well(peer: Receiver) 
         await outlet.send(unit(1))
         await outlet.send(replace(unit(1), repeat=True))
         await outlet.send(unit(2))
-        names = [file.name for file in await remote(outlet).list()]
+        names = [file.name for file in await there(outlet)]
         await remote(outlet).check()
     assert names == [dataspace.object_name(unit(number).key) for number in (1, 2)]
     assert [file["objectname"] for file in await peer.files()] == [f"hall/{name}" for name in names]

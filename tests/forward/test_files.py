@@ -51,7 +51,7 @@ async def test_a_file_that_is_written_arrives_and_what_is_changed_takes_its_plac
         await until(lambda: _has(peer, changed), "the changed file", 20)
         await until_state(lane, NAME, "up_to_date")
         await the_only_object(peer, NAME, changed)
-        (there,) = await lane.listed()
+        (there,) = (await lane.listed(10)).files
         assert there.name == NAME and there.size == 300_000
         if dialect == "management":
             assert there.metadata["pre_metadata"] == {"profile": "turning"}
@@ -130,7 +130,7 @@ async def test_the_promise_is_broken_by_an_uploader_that_does_not_look(
     """The control: each attempt makes a file anew, at a dataspace that lets it."""
 
     async def blind(self: dataspace.Target, file: Any) -> RemoteFile | None:
-        found = [each for each in await self.list() if each.name == file.name and each.stored]
+        found = [each async for each in self.files() if each.name == file.name and each.stored]
         return found[-1] if len(found) > 1 else None
 
     monkeypatch.setattr(dataspace.Target, "_there", blind)
@@ -162,10 +162,28 @@ async def test_a_failure_is_told_and_a_bad_file_holds_up_no_other(
         await the_only_object(peer, NAME, md5)
         status = forwarder.status()
         assert status.files is not None and (status.files.waiting, status.files.failing) == (1, 1)
-        there = {each.name: each for each in await lane.listed()}
+        there = {each.name: each for each in (await lane.listed(10)).files}
         replaced = await lane.send("notes.hdf5", there["notes.hdf5"].id, patience_s=20)
         assert (replaced.state, replaced.remote_id) == ("up_to_date", there["notes.hdf5"].id)
         assert len(await peer.files()) == 2
+
+
+@pytest.mark.parametrize(("dialect", "files"), [("management", 600), ("s3", 8000)])
+async def test_a_target_that_lists_more_than_one_answer_holds_still_takes_files(
+    store: Store, peer: Receiver, folder: Folder, dialect: str, files: int
+) -> None:
+    """600 with metadata in pages, 8,000 in the one answer of the older dialect: each is more than 1 MiB."""
+    peer.fill(files, {"pre_metadata": {"parameters": {f"parameter_{n}": "x" * 50 for n in range(40)}}})
+    md5 = folder.write(NAME)
+    async with uploading(store, folder, file_settings(peer, dialect)) as (lane, _):
+        state = await until_state(lane, NAME, "up_to_date")
+        await the_only_object(peer, NAME, md5)
+        listing = await lane.listed(files + 1)
+        assert {each.name for each in listing.files} == {NAME} | {f"f{n}.hdf5" for n in range(files)}
+        assert (len(listing.files), listing.left_out) == (files + 1, 0)
+        bounded = await lane.listed(100)
+        assert (len(bounded.files), bounded.left_out) == (100, files - 99)
+        assert (await state_of(lane, NAME)).remote_id == state.remote_id, "seen, though it is not shown"
 
 
 async def test_what_others_do_at_the_target_is_told_and_left_to_a_person(
@@ -175,13 +193,13 @@ async def test_what_others_do_at_the_target_is_told_and_left_to_a_person(
     async with uploading(store, folder, file_settings(peer, dialect)) as (lane, _):
         await until_state(lane, NAME, "up_to_date")
         peer.spoil(NAME, etag="0" * 32)
-        assert (await lane.listed())[0].name == NAME
+        assert (await lane.listed(10)).files[0].name == NAME
         assert "other bytes" in (await state_of(lane, NAME)).detail
         assert (await state_of(lane, NAME)).state == "outdated"
         assert (await lane.send(NAME, patience_s=20)).state == "up_to_date"
         await the_only_object(peer, NAME, md5)
         peer.spoil(NAME)
-        await lane.listed()
+        await lane.listed(10)
         gone = await state_of(lane, NAME)
         assert gone.state == "not_uploaded" and "no more" in gone.detail and not gone.remote_id
         assert (await lane.send(NAME, patience_s=20)).state == "up_to_date"
@@ -250,7 +268,7 @@ async def test_a_dead_dataspace_delays_no_live_samples_elsewhere_and_comes_back_
             await until(lambda: lane.reachable.healthy is False, "told to be down", 20)
             assert "could not be reached" in lane.reachable.detail
             with pytest.raises(UploadProblem):
-                await lane.listed()
+                await lane.listed(10)
             await peer.start()
             await until_state(lane, NAME, "up_to_date")
             await until(lambda: lane.reachable.healthy is True, "told to be up", 20)

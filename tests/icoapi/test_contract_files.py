@@ -131,12 +131,17 @@ async def test_a_file_of_others_is_taken_in_once_more_under_another_name(ico: Co
             stored.append(await answer.text())
     assert stored[0] == "foreign.hdf5" and stored[1] not in (stored[0], "") and stored[1].endswith(".hdf5")
     assert len(await lines(ico, f"/files/analyze/{stored[1]}")) > 2
-    for sent, status in (
-        (form("file", b"no HDF5", "x.hdf5", "application/octet-stream"), 422),
-        (form("other", data, "x.hdf5", "application/octet-stream"), 422),
-    ):  # fmt: skip
-        check(await ico.ask("POST", "/files/analyze", data=sent, status=status), shapes.DETAIL)
-    check(await ico.ask("POST", "/files/analyze", {"file": "x"}, status=422), shapes.DETAIL)
+    sent = form("file", b"no HDF5", "x.hdf5", "application/octet-stream")
+    check(await ico.ask("POST", "/files/analyze", data=sent, status=422), shapes.DETAIL)
+    for path, field in (("files/analyze", "file"), (f"files/{name}/embedded", "files"),
+                        ("config/sensors", "file"), ("config/env", "file")):  # fmt: skip
+        sent = form("other", data, "x.hdf5", "application/octet-stream")
+        for said in (
+            await ico.ask("POST", f"/{path}", data=sent, status=422),
+            await ico.ask("POST", f"/{path}", {"file": "x"}, status=422),
+        ):
+            check(said, shapes.FIELDS)
+            assert (said["detail"][0]["type"], said["detail"][0]["loc"]) == ("missing", ["body", field])
     assert len((await ico.ask("GET", "/files"))["files"]) == 3
 
 
@@ -152,7 +157,7 @@ async def test_forms_that_are_none_and_uploads_that_stop_leave_nothing(
             "/api/v1/files/analyze", data=body, headers={"Content-Type": kind}
         ) as answer:
             assert answer.status in (400, 422), body
-            check(await answer.json(), shapes.DETAIL)
+            check(await answer.json(), shapes.DETAIL if answer.status == 400 else shapes.FIELDS)
     monkeypatch.setattr(forms, "BODY_S", 0.3)
     going = asyncio.Event()
 
@@ -337,15 +342,20 @@ async def test_logs(logged: Contract) -> None:
     name = listed["files"][0]["name"]
     said = await logged.ask("GET", f"/logs/view?file={name}&limit=1")
     assert said.keys() == {"filename", "content"} and said["filename"] == name
-    assert "the spindle turns" in (await logged.ask("GET", "/logs/view"))["content"]
     assert len(said["content"].splitlines()) == 1
+    whole = await logged.ask("GET", f"/logs/view?file={name}&limit=0")
+    assert "the spindle turns" in whole["content"] and whole["filename"] == name
+    for query, field in (("", "file"), (f"?file={name}&limit=x", "limit")):
+        said = await logged.ask("GET", f"/logs/view{query}", status=422)
+        check(said, shapes.FIELDS)
+        assert said["detail"][0]["loc"] == ["query", field]
     async with logged.client.get(f"/api/v1/logs/download/{name}") as answer:
         assert answer.status == 200 and "the spindle turns" in await answer.text()
     async with logged.client.get("/api/v1/logs/all") as answer:
         assert answer.content_type == "application/zip" and (await answer.read())[:2] == b"PK"
         assert "logs.zip" in answer.headers["Content-Disposition"]
     for path, status in (
-        ("view?file=../../etc/passwd", 403), ("view?limit=x", 422), ("view?file=edge-gateway.log.3", 404),
+        ("view?file=../../etc/passwd", 403), ("view?file=edge-gateway.log.3", 404),
         ("download/passwd", 403),
     ):  # fmt: skip
         check(await logged.ask("GET", f"/logs/{path}", status=status), shapes.DETAIL)

@@ -182,7 +182,8 @@ async def test_adc_and_voltage(ico: Contract) -> None:
     check(said, shapes.ADC)
     assert said == wanted
     for changed in ({"prescaler": 0}, {"prescaler": 128}, {"acquisition_time": 5}, {"reference_voltage": 3.4},
-                    {"oversampling_rate": 5000}, {"prescaler": "x"}, {"prescaler": None}):  # fmt: skip
+                    {"oversampling_rate": 5000}, {"prescaler": "x"}, {"prescaler": None},
+                    {"prescaler": 2.9}):  # fmt: skip
         check(await ico.ask("PUT", "/sth/write-adc", ADC | changed, status=422), shapes.FIELDS)
     assert await ico.ask("GET", "/sth/read-adc") == wanted
     ico.stage.node(SPINDLE).supply_count = 12_600
@@ -218,6 +219,13 @@ async def test_start_stop_and_status(ico: Contract) -> None:
     check(await ico.ask("PUT", "/sth/disconnect", status=400), shapes.DETAIL)
     assert await ico.ask("POST", "/measurement/stop") is None
     assert await ico.ask("POST", "/measurement/stop") is None
+    # One that is only about to begin is stopped too.
+    starting = asyncio.create_task(ico.ask("POST", "/measurement/start", asked))
+    while not ico.plant.measurements.busy(TOOLS):
+        await asyncio.sleep(0)
+    assert ico.plant.measurements.running(TOOLS) is None
+    assert await ico.ask("POST", "/measurement/stop") is None
+    await starting
     assert (await ico.ask("GET", "/measurement"))["running"] is False
     check(await ico.ask("POST", "/measurement/post_meta", {"version": "1", "profile": "p", "parameters": {}},
                         status=400), shapes.DETAIL)  # fmt: skip
@@ -369,6 +377,14 @@ async def test_several_stus(ico: Contract) -> None:
         assert await ico.ask("GET", "/stu/connected?device=hall-2") is True
         assert await ico.ask("GET", "/stu/connected?device=tools") is False
         await ico.ask("PUT", "/sth/disconnect?device=hall-2")
+
+
+async def test_without_an_stu_nothing_is_measured(tmp_path: Path) -> None:
+    async with contract(tmp_path) as ico:
+        status = await ico.ask("GET", "/measurement")
+        ico.plant.devices.pop(TOOLS)
+        assert await ico.ask("GET", "/measurement") == status and status["running"] is False
+        check(await ico.ask("GET", "/stu/connected", status=404), shapes.DETAIL)
 
 
 async def test_what_is_not_there(ico: Contract) -> None:

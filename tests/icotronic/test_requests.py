@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from gateway.controls.sensor_nodes import (
     SensorNodes,
     Unsupported,
 )
-from gateway.protocols.icotronic import messages
+from gateway.protocols.icotronic import finding, messages
 from gateway.protocols.icotronic.requests import Requester
 from gateway.protocols.icotronic.units import Node
 from tests.icotronic.plant import (
@@ -153,6 +154,46 @@ async def test_a_node_that_is_not_connected_is_connected_to_rename_it(
     old = stage.node(OLD_TOOL)
     assert await control.rename("NewTool", MAC_OF[OLD_TOOL]) == ConnectedNode(OLD_TOOL, MAC_OF[OLD_TOOL])
     assert old.name == b"NewTool" and stage.stu.connected is None and control.connected is None
+
+
+async def test_what_others_ask_waits_until_a_node_is_renamed(stage: Plant, control: SensorNodes) -> None:
+    """It is connected, renamed and let go in one turn: nobody's link is cut, and no other node renamed."""
+    old = stage.node(OLD_TOOL)
+    renaming = asyncio.create_task(control.rename("NewTool", MAC_OF[OLD_TOOL]))
+    connecting = asyncio.create_task(control.connect(MAC_OF[OLD_TOOL]))
+    await asyncio.gather(renaming, connecting)
+    assert connecting.result().name == "NewTool" == old.name.decode()
+    assert control.connected == connecting.result() and stage.stu.connected is old
+    assert await control.rssi_dbm() == -72
+    await control.disconnect()
+
+    async def swap() -> None:
+        while stage.stu.connected is None:
+            await asyncio.sleep(0)
+        with suppress(NotConnected):
+            await control.disconnect()
+        await control.connect(CHUCK)
+
+    await asyncio.gather(control.rename("OldTool", MAC_OF[OLD_TOOL]), swap())
+    assert (old.name, stage.stu.connected) == (b"OldTool", stage.node(CHUCK))
+
+
+async def test_a_search_ends_also_where_nodes_come_and_go(
+    stage: Plant, control: SensorNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.protocols.icotronic.finding._LONGEST_S", 1.0)
+    activate, rounds = finding.Stu.activate, 0
+
+    async def look(stu: finding.Stu) -> None:
+        nonlocal rounds
+        rounds += 1
+        node = stage.node(CHUCK)
+        node.product = replace(node.product, mac=bytes((8, 0x6B, 0xD7, 1, 0xDE, rounds)))
+        await activate(stu)
+
+    monkeypatch.setattr(finding.Stu, "activate", look)
+    assert [node.name for node in await control.search()] == [SPINDLE, CHUCK, OLD_TOOL]
+    assert rounds > 1
 
 
 async def test_every_adc_configuration_is_taken_as_it_was_given(stage: Plant, control: SensorNodes) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from gateway.controls.sensor_nodes import AdcConfiguration, NodeBusy, NodeLost, NotConnected, SensorNodes
+from gateway.controls.sensor_nodes import (
+    AdcConfiguration,
+    NoAnswer,
+    NodeBusy,
+    NodeLost,
+    NodeProblem,
+    NotConnected,
+    SensorNodes,
+)
 from gateway.model import GatewayError
 from gateway.protocols.icotronic import TagSettings
 from gateway.protocols.icotronic import stream as stream_module
@@ -170,12 +178,14 @@ async def test_who_is_too_slow_loses_frames_and_is_told(
 ) -> None:
     """Defect 13 of ICOapi: memory grows with what is not taken."""
     monkeypatch.setattr(stream_module, "_MOST_WAITING_S", 0.0)  # then it is 1000 frames
+    await control.set_adc(SLOW)
     async with recording(control).stream((True, True, False)) as stream:
         while stream.lost == 0:
             await asyncio.sleep(0.1)
         node = stage.node(SPINDLE)
         held = await take(stream, stream.received)
-        assert len(held) <= 1000 and held.counters == bytes(k % 256 for k in range(len(held)))
+        assert len(held) <= 1000 and 0 < held.lost <= stream.lost
+        assert held.counters == bytes((held.lost + k) % 256 for k in range(len(held)))
         assert stream.received + stream.lost <= node.counted.sent
 
 
@@ -226,6 +236,46 @@ async def test_a_node_lost_while_it_is_idle_is_noticed_within_6_s(
     await link.until(lambda: link.reports[-1][0] == "degraded" and why in link.reports[-1][1])
     # The STU may still hold the link to a node that hangs: it is ended, or nobody could connect again.
     await link.until(lambda: stage.stu.connected is None)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_a_lost_node_is_noticed_within_6_s_however_many_ask(
+    stage: Plant, link: Link, control: SensorNodes, streams: bool
+) -> None:
+    await control.set_adc(SLOW)
+    told: list[NodeProblem] = []
+
+    async def ask() -> None:
+        try:
+            while True:
+                await control.supply_voltage_v()
+                await asyncio.sleep(0.05)
+        except NodeProblem as problem:
+            told.append(problem)
+
+    async with Stopwatch() as watch, asyncio.TaskGroup() as clients:
+        for _ in range(4):
+            clients.create_task(ask())
+        if streams:
+            with pytest.raises(NodeLost, match="Spindle"):
+                async with recording(control).stream((True, False, False)) as stream:
+                    await take(stream, 100)
+                    stage.stu.faults.hang, watch.seconds = True, 0
+                    await take(stream, 1_000_000)
+        else:
+            stage.stu.faults.hang, watch.seconds = True, 0
+            while control.connected is not None:
+                await asyncio.sleep(0.02)
+        assert watch.seconds < 6
+        while len(told) < 4:
+            await asyncio.sleep(0.02)
+        assert watch.seconds < 6, "they need not find out one after the other"
+    assert {type(problem) for problem in told} <= {NodeLost, NoAnswer, NotConnected}
+    # Nobody wants it back: there is nothing to look after any more.
+    await link.until(lambda: link.reports[-1][0] == "degraded")
+    with pytest.raises(NotConnected, match="was lost"):
+        await control.disconnect()
+    await link.until(lambda: link.reports[-1] == ("running", "no sensor node is connected"))
 
 
 async def test_a_node_that_the_stu_knows_to_be_gone_is_lost_without_asking_it(
@@ -305,6 +355,16 @@ async def test_the_end_of_the_session_is_told_to_who_records(stage: Plant, link:
                 session.cancel()
                 await take(stream, 1_000_000)
     assert stage.streaming == [] and stage.stu.connected is None
+
+
+async def test_a_stream_is_left_without_an_error_while_the_session_ends(
+    stage: Plant, control: SensorNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with asyncio.TaskGroup() as over:
+        pass
+    async with recording(control).stream((True, False, False)) as stream:
+        await take(stream, 10)
+        monkeypatch.setattr(control._radio, "_group", over)  # type: ignore[attr-defined]
 
 
 async def test_the_end_of_a_stream_that_nobody_confirms_ends_the_link(

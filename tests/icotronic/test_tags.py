@@ -257,8 +257,25 @@ async def test_a_full_budget_drops_samples_with_a_gap(stage: Plant, link: Link) 
         link.full.set()
         await link.until(lambda: link.gaps)
         ((from_us, to_us, reason, count),) = link.gaps
-        assert from_us < to_us and "memory budget" in reason and count is not None and count > 1000
+        assert (
+            from_us < to_us
+            and "the memory for those that wait was full" in reason
+            and count is not None
+            and count > 1000
+        )
         await link.until(lambda: len(link.emitted) > before)
+
+
+async def test_a_budget_that_stays_full_leaves_a_gap_too(stage: Plant, link: Link) -> None:
+    tags = {"x": TagSettings(signal="channel_1", keep_interval_ms=0)}
+    async with collecting(link, stage.settings(node=SPINDLE, stream=True), tags):
+        await link.until(lambda: link.emitted)
+        link.full.clear()
+        node = stage.node(SPINDLE)
+        sent = node.counted.sent
+        await link.until(lambda: node.counted.sent > sent + 200)
+    ((from_us, to_us, reason, count),) = link.gaps
+    assert from_us < to_us and f"{count} samples were lost" in reason and count is not None and count >= 300
 
 
 async def test_a_poll_on_request_takes_the_condition(stage: Plant, link: Link) -> None:

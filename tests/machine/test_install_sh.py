@@ -34,6 +34,12 @@ def source(boot: Callable[[str], Machine], files: Path) -> Machine:
     return made
 
 
+def test_a_first_run_that_fails_leaves_the_box_to_the_package(source: Machine) -> None:
+    source.sh(f"cd {SOURCE}; ! PIP_NO_INDEX=1 PIP_FIND_LINKS=/nowhere ./install.sh", timeout_s=120)
+    source.install("edge-gateway-deb12.deb")
+    source.until("active", 5, "systemctl is-active --quiet edge-gateway")
+
+
 def test_it_installs_twice_refuses_beside_the_package_and_keeps_the_store(
     source: Machine,
 ) -> None:
@@ -42,6 +48,15 @@ def test_it_installs_twice_refuses_beside_the_package_and_keeps_the_store(
         source.sh(f"cd {SOURCE}; {environ} ./install.sh {arguments}", timeout_s=280)
         source.until("active", 5, "systemctl is-active --quiet edge-gateway")
         assert len(source.sh("ls -d /opt/edge-gateway/[0-9]*").split()) == 1
+    assert "80-can0.network" in source.sh("ls /opt/edge-gateway/current/share/networkd")
+    assert source.sh("cat /usr/local/share/man/man1/edge-gateway.1").startswith(".TH EDGE-GATEWAY")
+    assert "edge-gateway" in source.sh("cat /usr/local/share/bash-completion/completions/edge-gateway")
+    assert "rmem_max" in source.sh("cat /etc/sysctl.d/60-edge-gateway.conf")
+    back = source.sh(
+        f"cp -r {SOURCE} /root/older; cd /root/older; sed -i '1s/([^)]*)/(0.0.1)/' debian/changelog; "
+        "./install.sh 2>&1 || true"
+    )
+    assert "refusing to go back" in back
     token = source.token()
     assert source.get("/v1/state")["version"]
     assert source.sh("systemd-analyze verify edge-gateway.service") == ""

@@ -137,7 +137,7 @@ def test_a_purge_keeps_what_was_not_delivered_for_root_only(box: Machine, tmp_pa
     assert box.sh(f"find {kept} ! -user root").split() == []
     names = set(box.sh(f"ls -A {kept}").split())
     assert "hot.db" in names
-    assert not names & {"admin-token", "tokens.json", "tls", "pki", "config"}
+    assert names <= {"hot.db", "hot.db-wal", "hot.db-shm", "history", "gateway-id", "measurements"}
     assert not (box.root / "etc/edge-gateway").exists()
     code = (
         f"import sqlite3; c = sqlite3.connect('{kept}/hot.db'); "
@@ -159,6 +159,18 @@ def test_a_purge_takes_a_store_that_was_delivered(box: Machine, tmp_path: Path) 
     said = box.sh("apt-get remove -y edge-gateway; apt-get purge -y edge-gateway")
     assert "was kept" not in said
     assert box.sh("ls /var/lib").find("edge-gateway") == -1
+
+
+def test_a_purge_keeps_what_a_restore_moved_aside(box: Machine, tmp_path: Path) -> None:
+    configure(box, PUSHING)
+    box.sh("systemctl reload edge-gateway")
+    push_for(box, tmp_path / "acknowledged", 2)
+    box.sh("edge-gateway backup /root/backup && systemctl stop edge-gateway")
+    box.sh("edge-gateway restore /root/backup --force && rm -r /var/lib/edge-gateway/hot.db")
+    said = box.sh("apt-get purge -y edge-gateway")
+    (kept,) = box.sh("ls -d /var/lib/edge-gateway*").split()
+    assert f"it was kept, for root only: {kept}" in said
+    assert "hot.db" in box.sh(f"ls -A {kept}/replaced-1").split()
 
 
 def test_a_store_elsewhere_is_purged_without_its_neighbours(box: Machine, tmp_path: Path) -> None:

@@ -155,6 +155,17 @@ def test_networkd_understands_the_examples_for_can(box: Machine) -> None:
     assert "/etc/systemd/network/80-can0.network" in box.journal("systemd-networkd")
 
 
+def test_a_usb_serial_port_that_is_not_plugged_in_is_allowed_by_its_kind(box: Machine) -> None:
+    configure(box, "devices: {bus: {can: {interface: slcan, channel: /dev/ttyACM0, raw_frames: all}}}\n")
+    box.sh("edge-gateway systemd-dropin; systemctl restart edge-gateway")
+    assert "char-ttyACM rw" in box.sh("systemctl show -P DeviceAllow edge-gateway")
+    assert "modprobe@cdc_acm.service" in box.sh("systemctl show -P Wants edge-gateway")
+    assert box.sh("systemd-analyze verify edge-gateway.service") == ""
+    box.sh("systemd-analyze security --no-pager --threshold=20 edge-gateway.service")
+    assert "stale" not in box.sh("edge-gateway check /etc/edge-gateway/gateway.yaml")
+    box.until("active", 5, "systemctl is-active --quiet edge-gateway")
+
+
 def test_a_device_node_is_opened_after_the_drop_in_alone(box: Machine) -> None:
     # The device of FUSE, which each kernel has, stands for a serial port: the sandbox refuses both alike.
     with (box.root / "usr/lib/edge-gateway/gateway/protocols/push.py").open("a") as module:

@@ -4,6 +4,7 @@ import random
 import time
 from pathlib import Path
 
+from gateway.store import schema
 from tests.machine.conftest import variant
 from tests.machine.nspawn import Machine
 from tests.machine.test_package import (
@@ -15,6 +16,7 @@ from tests.machine.test_package import (
 )
 
 KILLS_IN_EACH = 4
+NEXT = len(schema.MIGRATIONS) + 2
 BLOCKS = 40
 CONFIG = UPLOADING + "store: {commit_interval: 50ms}\n"
 STATE = "var/lib/edge-gateway"
@@ -35,24 +37,24 @@ def _may_be_killed(step, row):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _fourth(db):
+def _first_of_next(db):
     db["digest"].create({"seq": int, "sha256": bytes}, pk="seq")
     for row, (seq, data) in enumerate(db.execute("SELECT seq, data FROM block").fetchall()):
         db.execute("INSERT INTO digest VALUES (?, ?)", (seq, hashlib.sha256(data).digest()))
-        _may_be_killed(3, row)
+        _may_be_killed(1, row)
 
 
-def _fifth(db):
-    _may_be_killed(4, "begin")
+def _second_of_next(db):
+    _may_be_killed(2, "begin")
     db["digest_of_block"].create({"seq": int, "hex": str}, pk="seq")
     for row, (seq, digest) in enumerate(db.execute("SELECT seq, sha256 FROM digest").fetchall()):
         db.execute("INSERT INTO digest_of_block VALUES (?, ?)", (seq, digest.hex()))
-        _may_be_killed(4, row)
+        _may_be_killed(2, row)
     db["digest"].drop()
-    _may_be_killed(4, "end")
+    _may_be_killed(2, "end")
 
 
-MIGRATIONS += (_fourth, _fifth)
+MIGRATIONS += (_first_of_next, _second_of_next)
 """
 LOOK = """
 import hashlib, sqlite3
@@ -91,8 +93,8 @@ def test_an_upgrade_killed_in_its_migrations_loses_nothing_and_there_is_no_way_b
     box.sh("systemctl restart edge-gateway")
     push(box, tmp_path / "before", BLOCKS)
     chance = random.Random(4)
-    rows = {(step, row) for step in (3, 4) for row in chance.sample(range(BLOCKS), KILLS_IN_EACH)}
-    kills = rows | {(4, "begin"), (4, "end")}
+    rows = {(step, row) for step in (1, 2) for row in chance.sample(range(BLOCKS), KILLS_IN_EACH)}
+    kills = rows | {(2, "begin"), (2, "end")}
     for step, row in kills:
         (box.root / STATE / f"kill-at-{step}-{row}").touch()
     box.install("next-deb12.deb")  # the first kill is while apt waits for the service
@@ -101,7 +103,7 @@ def test_an_upgrade_killed_in_its_migrations_loses_nothing_and_there_is_no_way_b
     assert box.sh("dpkg --audit") == ""
     assert int(box.property("NRestarts")) >= len(kills) - 1
     version, digests = map(int, box.sh(f"python3 -c '{LOOK}'").split())
-    assert version == 5
+    assert version == NEXT
     assert digests >= BLOCKS
     assert "damaged" not in box.journal()
     assert not any("damaged" in gap["reason"] for gap in box.get("/v1/gaps")["gaps"])
@@ -112,7 +114,9 @@ def test_an_upgrade_killed_in_its_migrations_loses_nothing_and_there_is_no_way_b
     box.sh(
         "EDGE_GATEWAY_ALLOW_DOWNGRADE=1 dpkg -i --force-downgrade /packages/edge-gateway-deb12.deb || true"
     )
-    box.until("said", 20, "journalctl -u edge-gateway | grep -q 'version 5, made by a newer edge-gateway'")
+    box.until(
+        "said", 20, f"journalctl -u edge-gateway | grep -q 'version {NEXT}, made by a newer edge-gateway'"
+    )
     box.install("next-deb12.deb")
     box.until("active", 60, "systemctl is-active --quiet edge-gateway")
 

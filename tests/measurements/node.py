@@ -137,7 +137,8 @@ class Node:
         self.asked.append("adc")
 
     async def set_sensor_map(self, sensors: SensorMap) -> None:
-        self.map = sensors
+        first, second, third = (new or old for new, old in zip(sensors, self.map, strict=True))
+        self.map = first, second, third
         self.asked.append("map")
 
     async def disconnect(self) -> None:

@@ -61,6 +61,27 @@ async def test_a_gateway_that_is_stopped_finishes_it_at_its_next_start(
     assert any("was interrupted: the gateway was stopped" in gap for gap in gaps)
 
 
+async def test_a_gateway_that_is_stopped_behind_the_end_of_it_does_not_interrupt_it(
+    gateway: Gateway, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway.opened() as (measurements, store):
+        m = await measurements.start(DEVICE, plan(MASK))
+        assert node.streaming is not None
+        await node.streaming.drained.wait()
+        committing = asyncio.Event()
+
+        async def refused(_job: object) -> None:  # as while the disk refuses
+            committing.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(store, "ride", refused)
+        stopping = asyncio.create_task(measurements.stop(DEVICE))
+        await committing.wait()
+    assert (await stopping).name == m.name
+    again, gaps = await finished(gateway, m.name)
+    assert (again.interrupted, again.ending, again.received, gaps) == (False, "", node.frames, [])
+
+
 async def test_a_lost_row_costs_the_metadata_alone(gateway: Gateway, node: Node, tmp_path: Path) -> None:
     before = await interrupted(gateway, node)
     async with gateway.opened_store() as store:  # as salvage leaves it, where the row cannot be read

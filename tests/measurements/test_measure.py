@@ -4,11 +4,13 @@ import asyncio
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gateway.canbus import BusProblem
 from gateway.controls.sensor_nodes import AdcConfiguration, NodeBusy
 from gateway.measurements import (
     Channel,
@@ -21,6 +23,7 @@ from gateway.measurements import (
     Measurements,
     Plan,
 )
+from gateway.measurements.room import Disk, Room
 from gateway.store import Store, recordings
 from gateway.store.recording import decode_part
 from tests.measurements.conftest import Gateway
@@ -174,12 +177,13 @@ async def test_the_node_is_prepared_as_asked(gateway: Gateway, node: Node) -> No
         asked = Plan((Channel(4), None, Channel(3)), adc=adc, disconnect_afterwards=True, name="Fräser 7/8")
         m = await recorded(measurements, node, asked)
         assert node.asked == ["adc", "map", "disconnect"]
-        assert node.map == (4, 0, 3) and m.adc == adc
+        assert node.map == (4, 2, 3) and m.adc == adc
         assert m.name.startswith("Fraeser_7_8__gw-1__20") and m.name.endswith("Z")
         node.asked, node.connected = [], None
         again = await recorded(measurements, node, plan((False, True, True), name="Fräser 7/8"))
-        assert node.asked == [], "each channel measures its own sensor anyway"
+        assert node.asked == [], "the channels measure these sensors already"
         third = await recorded(measurements, node, plan(name="Fräser 7/8"))
+        assert node.asked == ["map"] and node.map == (1, 2, 3)
         assert len({m.file, again.file, third.file}) == 3
         assert {file.name for file in gateway.files.iterdir()} == {m.file, again.file, third.file}
 
@@ -190,11 +194,73 @@ async def test_what_the_budget_cannot_hold_is_refused(gateway: Gateway, node: No
             MeasurementRefused, match=r"about 114\.\d MB of the store, where 2\.0 MB are left"
         ):
             await measurements.start(DEVICE, plan(duration_s=3600))
-        with pytest.raises(MeasurementRefused, match="MB of the disk"):
+        with pytest.raises(MeasurementRefused, match=r"MB of the disk of .*measurements until"):
             measurements._store._settings = gateway.settings.__class__(max_bytes=10**18)  # type: ignore[attr-defined]
             await measurements.start(DEVICE, plan(duration_s=10**7))
         await measurements.start(DEVICE, plan(duration_s=30))
         await measurements.stop(DEVICE)
+
+
+async def test_two_that_begin_at_once_do_not_take_the_same_room(gateway: Gateway) -> None:
+    gateway.files.mkdir()
+    async with gateway.opened_store(max_bytes=4_000_000) as store:
+        room, frames = Room(store, gateway.files), 120_000
+        found = await asyncio.gather(
+            room.reserve("a", frames, 3), room.reserve("b", frames, 3), return_exceptions=True
+        )
+        assert found[0] is None and "where 0.8 MB are left" in str(found[1])
+        room.release("a")
+        await room.reserve("b", frames, 3)
+
+
+async def test_the_room_is_looked_for_on_each_disk(gateway: Gateway, tmp_path: Path) -> None:
+    async with gateway.opened_store() as store:
+        room = Room(store, Path("/proc"))  # a disk of its own, which has no room
+        with pytest.raises(MeasurementRefused, match=r"about 0\.0 MB of the disk of /proc"):
+            await room.reserve("a", 100, 3)
+        mb = 1_000_000
+        disks = [
+            Disk(tmp_path / "store", 164 * mb, of_store=True, of_files=False),
+            Disk(tmp_path / "files", 264 * mb, of_store=False, of_files=True),
+        ]
+        room.check_disks(disks, blocks=90 * mb, file=190 * mb)
+        with pytest.raises(MeasurementRefused, match=r"about 110\.0 MB of the disk of .*/store"):
+            room.check_disks(disks, blocks=110 * mb, file=10 * mb)
+        with pytest.raises(MeasurementRefused, match=r"about 210\.0 MB of the disk of .*/files"):
+            room.check_disks(disks, blocks=10 * mb, file=210 * mb)
+
+
+async def test_it_may_be_stopped_by_many_and_at_any_moment(gateway: Gateway, node: Node) -> None:
+    async with gateway.opened() as (measurements, _):
+        m = await measurements.start(DEVICE, plan())
+        stops = []
+        for _turn in range(8):
+            stops.append(asyncio.create_task(measurements.stop(DEVICE)))
+            await asyncio.sleep(0)
+        assert all(each is m for each in await asyncio.gather(*stops))
+        await measurements.finished(m.name)
+        for turns in range(12):
+            while measurements.busy(DEVICE):
+                await asyncio.sleep(0.01)
+            starting = asyncio.create_task(measurements.start(DEVICE, plan()))
+            for _turn in range(turns + 1):
+                await asyncio.sleep(0)
+            assert measurements.busy(DEVICE)
+            assert await measurements.stop(DEVICE) is await starting
+            assert measurements.running(DEVICE) is None
+
+
+async def test_a_bus_that_goes_before_the_node_is_disconnected_is_told(
+    gateway: Gateway, node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def gone() -> None:
+        raise BusProblem("device tools: the bus is down", "down")
+
+    monkeypatch.setattr(node, "disconnect", gone)
+    async with gateway.opened() as (measurements, _):
+        await recorded(measurements, node, plan(disconnect_afterwards=True))
+    (told,) = (record.getMessage() for record in caplog.records if "the bus is down" in record.getMessage())
+    assert told == "tools: the node could not be disconnected: device tools: the bus is down"
 
 
 async def test_an_endless_one_ends_where_the_budget_does(gateway: Gateway, node: Node) -> None:
@@ -234,7 +300,13 @@ async def test_memory_does_not_grow_with_the_length(gateway: Gateway, node: Node
         assert m.received == 1_500_000 and after - before < 25, f"{before} to {after} MB"
 
 
-def test_what_the_daemon_imports_needs_neither_numpy_nor_h5py() -> None:
-    code = "import sys, gateway.daemon, gateway.measurements; print({'numpy', 'h5py'} & set(sys.modules))"
+def test_what_the_daemon_imports_needs_neither_numpy_nor_h5py(tmp_path: Path) -> None:
+    """Nor what makes its store: sqlite_utils takes numpy along where it finds it."""
+    code = (
+        "import pathlib, sys, gateway.daemon, gateway.measurements; from gateway.store import schema\n"
+        f"path = pathlib.Path({str(tmp_path / 'hot.db')!r}); schema.migrate(schema.connect(path), path)\n"
+        "assert 'sqlite_utils' in sys.modules; print({'numpy', 'h5py'} & set(sys.modules))\n"
+        "import numpy"
+    )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "set()"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -109,6 +109,14 @@ async def test_live_and_file_agree_with_the_formulas(simulated: Simulated, mask:
     ]
 
 
+async def test_the_sensors_of_an_earlier_measurement_do_not_stay(simulated: Simulated) -> None:
+    for number in (5, 1):
+        m, _, _ = await measured(simulated, Plan((Channel(number, SENSORS[0]), None, None)), 30)
+        rows = table(simulated.files / m.file)
+        want = [physical(count(number, n), SENSORS[0], 3.3) for n in range(len(rows))]
+        assert np.array_equal(rows["x"], np.array(want, dtype="<f4")), f"sensor {number}"
+
+
 @pytest.mark.parametrize("percent", [1, 10, 50])
 async def test_the_loss_that_is_told_is_the_loss_that_was(simulated: Simulated, percent: int) -> None:
     simulated.stage.stu.faults.frame_loss = percent / 100
@@ -123,6 +131,40 @@ async def test_the_loss_that_is_told_is_the_loss_that_was(simulated: Simulated, 
     rows = table(simulated.files / m.file)
     want = [physical(count(3, n), SENSORS[0], 3.3) for n in numbers]
     assert np.array_equal(rows["x"], np.array(want, dtype="<f4"))
+
+
+async def test_frames_that_were_not_taken_in_time_are_counted_and_leave_a_gap(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.protocols.icotronic.stream._MOST_WAITING_S", 0.0)  # then it is 1000 frames
+    async with simulated.opened() as (measurements, store):
+        record, node = store.record, simulated.stage.node(SPINDLE)
+
+        async def late(*part: Any) -> Any:
+            before = node.counted.sent
+            while part[2] == 0 and node.counted.sent < before + 2000:  # as while the store's memory is full
+                await asyncio.sleep(0.05)
+            return await record(*part)
+
+        monkeypatch.setattr(store, "record", late)
+        m = await measurements.start(DEVICE, asked((True, True, True)))
+        while not m.lost or m.received < 2500:
+            await asyncio.sleep(0.05)
+        await measurements.stop(DEVICE)
+        await measurements.finished(m.name)
+        (gap,) = [gap for _, gap in await store.gaps()]
+        assert gap.count == m.lost > 0 and m.name in gap.reason
+    there = attributes(simulated.files / m.file)
+    assert (int(there["frames_received"]), int(there["frames_lost"])) == (m.received, m.lost)
+    rows = table(simulated.files / m.file)
+    numbers = [n for n in range(m.received + m.lost) if n < (first := gap_after(rows)) or n >= first + m.lost]
+    want = [physical(count(3, n), SENSORS[0], 3.3) for n in numbers]
+    assert np.array_equal(rows["x"], np.array(want, dtype="<f4"))
+
+
+def gap_after(rows: "np.ndarray[Any, Any]") -> int:
+    """Return after how many rows the times make their longest step."""
+    return int(np.argmax(np.diff(rows["timestamp"].astype("i8")))) + 1
 
 
 async def test_a_node_that_hangs_ends_it_with_a_sentence(simulated: Simulated) -> None:

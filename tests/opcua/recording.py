@@ -65,6 +65,10 @@ class RecordingLink:
         self.full.set()
         self._changed = asyncio.Condition()
 
+    @property
+    def tags(self) -> dict[str, int]:
+        return dict(self.names)
+
     def tag(self, name: str, *, unit: str | None = "") -> int:
         self.units[name] = self.units.get(name, "") if unit is None else unit
         return self.names.setdefault(name, len(self.names) + 1)

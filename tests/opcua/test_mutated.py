@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from asyncua import Client, ua
 
+from gateway.memory import return_what_is_freed
 from gateway.model import Batch, Device, DeviceProblem
 from gateway.protocols import opcua
 from gateway.protocols.opcua import browsing, datavalues, notifications, reads, selftest, variants
@@ -163,7 +164,8 @@ async def capture(tmp_path_factory: pytest.TempPathFactory, free_port: Port) -> 
 
 
 @pytest.fixture(autouse=True)
-def silent() -> Iterator[None]:
+def as_in_the_daemon() -> Iterator[None]:
+    return_what_is_freed()
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from gateway.model import Flag
 from gateway.protocols import PROTOCOLS, load, opcua
+from gateway.protocols.opcua.datatypes import text
 from gateway.protocols.opcua.discovery import _element, unique_names
+from gateway.protocols.opcua.faults import sentence
 from gateway.protocols.opcua.greeting import with_port
 from gateway.protocols.opcua.nodes import BadNode, node_id, path, spelled
 from gateway.protocols.opcua.patterns import Pattern, is_pattern, plain, split
@@ -214,3 +216,10 @@ def test_the_settings_do_not_import_asyncua() -> None:
 
     code = "import gateway.protocols.opcua, sys; sys.exit('asyncua' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_texts_of_a_server_that_knows_no_utf_8_can_be_read() -> None:
+    """As asyncua decodes a Latin-1 degree sign; a server whose texts are UTF-8 keeps its own."""
+    latin1 = b"\xb0C".decode("utf-8", "surrogateescape")
+    assert text(ua.LocalizedText(latin1)) == "°C" == text(ua.LocalizedText("°C"))
+    assert sentence(ValueError(f"node {latin1}")) == "node °C"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.controls.devices import Push, PushedSample
-from gateway.model import Device, Flag, Receipt
+from gateway.model import Batch, Device, Flag, Receipt
 from gateway.protocols import push
 from tests.opcua.recording import RecordingLink
 
@@ -52,6 +52,50 @@ async def test_listed_tags_are_scaled_and_others_refused(tmp_path: Path) -> None
         with pytest.raises(ValueError, match=r"device box has no tag 'c'.*gateway\.yaml:3"):
             await control.push([PushedSample("a", 3, 2), PushedSample("c", 3, 2)])
         assert len(link.committed) == 1
+
+
+async def test_more_tags_than_allowed_are_refused_and_nothing_is_half_stored(tmp_path: Path) -> None:
+    link = RecordingLink("box", tmp_path)
+    link.tag("of_before")
+    async with pushing(link, max_tags=3) as control:
+        await control.push([PushedSample("a", 1, 1)])
+        refused = [PushedSample("a", 2, 2), PushedSample("b", 2, 2), PushedSample("c", 2, 2)]
+        with pytest.raises(
+            ValueError, match=r"box takes at most 3 tags \(max_tags\), has 2, and 'b' is none"
+        ):
+            await control.push(refused)
+        assert link.rows() == {("a", 1, 1)} and set(link.tags) == {"of_before", "a"}
+        await control.push([*refused[:2], PushedSample("of_before", 2, 2)])
+        with pytest.raises(ValueError, match="max_tags"):
+            await control.push(refused[2:])
+    assert set(link.tags) == {"of_before", "a", "b"}
+
+
+async def test_listed_tags_are_no_more_than_they_are(tmp_path: Path) -> None:
+    listed = {name: push.TagSettings() for name in "abc"}
+    async with pushing(RecordingLink("box", tmp_path), listed, max_tags=1) as control:
+        await control.push([PushedSample(name, 1, 1) for name in "abc"])
+
+
+async def test_a_large_push_leaves_turns_to_others(tmp_path: Path) -> None:
+    link, turns = RecordingLink("box", tmp_path), 0
+    emit = link.emit
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def emitted(batch: Batch) -> object:
+        other.cancel()  # what counts is the turns before there is anything to wait for
+        return await emit(batch)
+
+    link.emit = emitted  # type: ignore[method-assign, assignment]
+    async with pushing(link, max_tags=20_000) as control:
+        other = asyncio.create_task(others())
+        await control.push([PushedSample(f"t{n}", 1.0, n) for n in range(20_000)])
+    assert turns >= 40
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "a\0", "\x9f", "a\ud800"])

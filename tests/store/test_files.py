@@ -1,6 +1,7 @@
 """The file: its lock, its version, damage, the snapshot."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +15,7 @@ from gateway.store.codec import MAGIC, decode
 from gateway.store.schema import APPLICATION_ID
 from tests.store.conftest import NOW_US, Opener
 from tests.store.damaging import edit, no_database, truncate, zero_pages
+from tests.store.folding import AT_ONCE, eager, folded
 from tests.store.reading import everything, put
 from tests.store.searching import searched
 
@@ -182,3 +184,30 @@ async def test_the_gateways_running_time_is_kept(opened: Opener, tmp_path: Path)
     with closing(sqlite3.connect(tmp_path / "store" / "hot.db")) as conn:
         (running_s,) = conn.execute("SELECT value FROM meta WHERE key = 'running_s'").fetchone()
     assert 0 < running_s < 60
+
+
+async def test_nobody_but_the_owner_can_read_what_is_kept(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the usual umask, also a file written anew, and the write-ahead log with it."""
+    eager(monkeypatch)
+    folder = tmp_path / "store"
+
+    def seen() -> dict[str, int]:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {path.name: path.stat().st_mode & 0o777 for path in files}
+
+    before = os.umask(0o022)
+    try:
+        async with opened(**AT_ONCE) as store:
+            for n in range(3):
+                await put(store, (store.series("plc", "a"), NOW_US + n * 1_000_000, n))
+            await folded(store)
+            modes = await asyncio.to_thread(seen)
+            store._writer._unwritten = True
+            await put(store, (1, NOW_US + 9_000_000, 9))
+            modes |= {f"renewed {name}": mode for name, mode in (await asyncio.to_thread(seen)).items()}
+    finally:
+        os.umask(before)
+    assert {"hot.db", "hot.db-wal", "hot.db-shm", "000001.db", "renewed hot.db-wal"} <= set(modes)
+    assert {name for name, mode in modes.items() if mode != 0o600} == set()

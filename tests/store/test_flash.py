@@ -131,3 +131,12 @@ def test_the_budget_of_the_design_is_held(tmp_path: Path) -> None:
     )
     projected = project(load(file))
     assert projected.samples_per_s == 500 and projected.years_left is not None and projected.years_left > 10
+
+
+def test_the_log_files_are_in_the_projection(tmp_path: Path) -> None:
+    """A batch each 10 s for a day, beside one sample an hour."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "devices:\n  plc:\n    opcua: {url: 'opc.tcp://plc', publishing_interval: 1h}\n    tags: {t: i=1}\n"
+    )
+    assert 8640 * 4096 < project(load(file)).bytes_per_day < 8640 * 32_768

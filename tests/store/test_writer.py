@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import Batch, NotStored, Sample
-from gateway.store import Store, hotfile
+from gateway.model import Batch, Gap, NotStored, RunRecord, Sample
+from gateway.store import Store, commit, hotfile, outbox
+from gateway.store.compact import delete_folded
 from gateway.store.schema import connect
 from tests.store.conftest import NOW_US, MovableClock, Opener
 from tests.store.reading import everything, put
@@ -289,3 +290,71 @@ async def test_own_stamps_are_known_again_after_a_restart(opened: Opener, clock:
         assert store.newest_own_us == NOW_US + 3
     async with opened() as store:
         assert store.newest_own_us == NOW_US + 3
+
+
+TOO_LARGE = 2**70
+
+
+def _poison(store: Store, kind: str) -> None:
+    if kind == "gap":
+        store.gap(Gap(1, TOO_LARGE, "poison", device="plc"))
+    elif kind == "run":
+        store.run_ended(RunRecord(TOO_LARGE, "plc", "poison", 1, 1, 1, "ok"))
+    elif kind == "series":
+        store._writer.submit(lambda work: work.series.append((TOO_LARGE, "plc", "poison", "", True)))
+    elif kind == "job":
+        store.post(lambda tx: tx.conn.execute("ROLLBACK"))
+
+
+@pytest.mark.parametrize("kind", ["gap", "run", "series", "job"])
+async def test_a_record_that_cannot_be_written_harms_no_other(
+    opened: Opener, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(commit_interval_s=0.3) as store:
+        s = store.series("plc", "a", "mm")
+        tickets = [await store.put(batch(s, n * 10, 10)) for n in range(4)]
+        store.gap(Gap(1, 2, "innocent", device="plc", count=3))
+        store.run_ended(RunRecord(1, "plc", "innocent", 1, 1, 1, "ok"))
+        ride = store.riding(lambda tx: outbox.register(tx, "innocent"))
+        _poison(store, kind)
+        assert [await ticket for ticket in tickets] == [(10, 0, 0)] * 4
+        await ride
+        await store.flush()
+        reasons = sorted(gap.reason for _, gap in await store.gaps())
+        assert len(reasons) == 2 and "innocent" in reasons[1]
+        assert ("poison" in reasons[0] or kind == "job") and "could not write a commit" in reasons[0]
+        assert reasons[0] in caplog.text
+        found = await store.read(
+            lambda conn: conn.execute("SELECT (SELECT kind FROM run), (SELECT id FROM upload)").fetchall()
+        )
+        assert found == [("innocent", "innocent")]
+        assert len(await everything(store, [s])) == 40
+        assert store.state().counters["lost"] == 0 and not store.state().refusing
+    async with opened() as store:
+        assert store.info(s) == ("plc", "a", "mm")
+
+
+async def test_where_no_record_is_at_fault_nothing_is_given_up(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the program in what keeps house: it is told as a disk's refusal is, and tried again."""
+    faults = [ZeroDivisionError("simulated")] * 3
+
+    def failing(*args: object) -> tuple[int, object]:
+        if faults:
+            raise faults.pop()
+        return delete_folded(*args)  # type: ignore[arg-type]
+
+    async with opened() as store:
+        s = store.series("plc", "a")
+        await store.flush()
+        monkeypatch.setattr(commit, "delete_folded", failing)
+        ticket = await store.put(batch(s, 0, 10))
+        store.gap(Gap(1, 2, "innocent"))
+        for _ in range(200):
+            if store.state().refusing:
+                break
+            await asyncio.sleep(0.01)
+        assert "ZeroDivisionError: simulated" in store.state().refusing and not ticket.done
+        assert await ticket == (10, 0, 0)
+        assert not faults and [gap.reason for _, gap in await store.gaps()] == ["innocent"]

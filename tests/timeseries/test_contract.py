@@ -3,16 +3,17 @@
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.api.compat.timeseries import points as points_module
 from gateway.controls.devices import Push, PushedSample
-from gateway.model import Flag, Receipt
-from tests.timeseries.bench import EVE, ROBIN, SERIES, Bench, bench, serving
+from gateway.model import Batch, Flag, Receipt
+from tests.timeseries.bench import EVE, POINTS_DEVICE, ROBIN, SERIES, Bench, bench, serving
 
 
 def now_iso(**before: float) -> str:
@@ -154,6 +155,51 @@ async def test_a_series_longer_than_an_answer_that_is_held_in_memory(api: Bench)
     assert text.startswith("f([") and text.endswith("])")
     points = json.loads(text[2:-1])
     assert [point["fields"]["n"] for point in points] == [*range(20_000), -1]
+
+
+async def test_a_count_that_failed_is_made_anew(api: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = await api.register()
+    for n in range(3):
+        await api.add(series, a=n)
+    async with serving(api.plant, api.users) as again:
+        with monkeypatch.context() as broken:
+            broken.setattr(api.plant.store, "samples", _unreadable)
+            assert (await again.ask("GET", "/points/count"))[0] >= 500
+        assert (await again.ask("GET", "/points/count"))[:2] == (200, 3)
+
+
+async def _unreadable(*_: object) -> AsyncIterator[Batch]:
+    raise OSError("the disk cannot be read")
+    yield Batch()
+
+
+async def test_an_old_count_holds_as_long_as_the_oldest_point_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks after an hour has not all history read again, unless retention took something."""
+    monkeypatch.setattr(points_module, "_COUNT_NS", 0)
+    async with bench(tmp_path) as api:
+        series, store, batches = await api.register(), api.plant.store, 0
+        push = api.plant.devices[POINTS_DEVICE].control(Push)
+        assert push is not None
+        await push.push([PushedSample(f"{series}/a", n, n) for n in range(30_000)])
+        await api.add(series, a=1)
+        read = store.samples
+
+        async def counted(*window: Any) -> AsyncIterator[Batch]:
+            nonlocal batches
+            async for batch in read(*window):
+                batches += 1
+                yield batch
+
+        monkeypatch.setattr(store, "samples", counted)
+        assert (await api.ask("GET", "/points/count"))[:2] == (200, 30_001)
+        once, batches = batches, 0
+        assert (await api.ask("GET", "/points/count"))[:2] == (200, 30_001)
+        assert once > 2 and batches == 1
+        (number,) = store.series_of(POINTS_DEVICE).values()
+        await store.delete(number, "retention", 0, 9_999)
+        assert (await api.ask("GET", "/points/count"))[:2] == (200, 20_001)
 
 
 async def test_counts(api: Bench) -> None:

@@ -5,7 +5,6 @@ Only the settings live here, so that a configuration is checked without importin
 
 import asyncio
 import importlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +37,6 @@ class Settings(canbus.Settings, DecodingSettings):
                 "nothing says what the frames mean: add `database`, as press.dbc, or `canopen`, "
                 "or `raw_frames: all` to store them as they come"
             )
-
-    def most_samples_per_s(self, tags: Mapping[str, TagSettings]) -> float | None:
-        """Return how many samples the listed tags can give; None without, or where one keeps each frame."""
-        asked = [tag.keep_interval_ms for tag in tags.values()]
-        intervals_ms = [self.keep_interval_ms if each is None else each for each in asked]
-        return sum(1000 / each for each in intervals_ms) if intervals_ms and all(intervals_ms) else None
 
     def files(self) -> list[Path]:
         """Return the databases and EDS files."""

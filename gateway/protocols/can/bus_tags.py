@@ -16,12 +16,17 @@ class BusTags:
         self._kept: dict[str, Value] = {}
         self._numbers_ns: int | None = None
 
+    def forget(self) -> None:
+        """Samples of before did not get into the store: they are stored again."""
+        self._kept.clear()
+        self._numbers_ns = None
+
     def state(self, state: str) -> Batch:
         """Return the sample of a state where it is another one."""
         return self._changed({"state": state})
 
-    def look(self, health: BusHealth, dropped: int) -> Batch:
-        """Return the samples of what changed."""
+    def look(self, health: BusHealth, dropped: int, overruns: int) -> Batch:
+        """Return the samples of what changed; `dropped`, `overruns`: since the session began."""
         batch = self.state(health.state)
         now_ns = self._link.clock.mono_ns()
         if self._numbers_ns is None or now_ns - self._numbers_ns >= _NUMBERS_NS:
@@ -32,6 +37,7 @@ class BusTags:
                 "receive_errors": health.receive_errors,
                 "transmit_errors": health.transmit_errors,
                 "dropped": dropped,
+                "overruns": overruns,
             }
             batch.extend(self._changed({name: n for name, n in numbers.items() if n is not None}))
         return batch

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from gateway.canbus import REMOTE, Frames
 from gateway.controls.devices import HeardId
@@ -12,6 +13,7 @@ from gateway.protocols.can.generated import Bad
 from gateway.protocols.can.hints import canopen_nodes, of_id, of_payloads
 from gateway.protocols.can.layout import decoded, layout
 from gateway.protocols.can.matching import Matching
+from gateway.protocols.can.transport import Reassembly, is_packet
 
 _REMEMBERED = 256
 _MOST_IDS = 4096
@@ -35,24 +37,34 @@ class Census:
     def __init__(self, matching: Matching) -> None:
         self.not_counted = 0
         """Frames of ids beyond those that are counted."""
+        self.frames = 0
         self._matching = matching
         self._heard: dict[int, _Heard] = {}
+        self._reassembly = Reassembly(matching.groups)
 
     def take(self, frames: Frames) -> None:
-        heard = self._heard
+        reassembly = self._reassembly if self._matching.groups else None
+        self.frames += len(frames)
         for ts, can_id, payload in zip(frames.ts, frames.ids, frames.data, strict=True):
-            found = heard.get(can_id)
-            if found is None:
-                if len(heard) >= _MOST_IDS:
-                    self.not_counted += 1
-                    continue
-                found = heard[can_id] = _Heard(ts)
-            elif found.payloads[-1] != payload:
-                found.changes += 1
-            found.last_us = ts
-            found.frames += 1
-            found.lengths.add(len(payload))
-            found.payloads.append(payload)
+            self._count(ts, can_id, payload)
+            if reassembly is not None and is_packet(can_id):
+                whole = reassembly.take(can_id, payload, ts)
+                if whole is not None:
+                    self._count(ts, whole.can_id, whole.payload)
+
+    def _count(self, ts: int, can_id: int, payload: bytes) -> None:
+        found = self._heard.get(can_id)
+        if found is None:
+            if len(self._heard) >= _MOST_IDS:
+                self.not_counted += 1
+                return
+            found = self._heard[can_id] = _Heard(ts)
+        elif found.payloads[-1] != payload:
+            found.changes += 1
+        found.last_us = ts
+        found.frames += 1
+        found.lengths.add(len(payload))
+        found.payloads.append(payload)
 
     def heard(self) -> list[HeardId]:
         """Return what was heard by its id, those of 11 bits first."""
@@ -78,7 +90,13 @@ class Census:
             payload=heard.payloads[-1],
             hints=tuple(_hints(can_id, heard, message, nodes)),
             values=_values(message, heard.payloads) if message is not None else {},
+            kind=self._kind(can_id),
         )
+
+    def _kind(self, can_id: int) -> Literal["data", "remote", "packets"]:
+        if can_id & REMOTE:
+            return "remote"
+        return "packets" if self._matching.groups and is_packet(can_id) else "data"
 
 
 def _hints(can_id: int, heard: _Heard, message: Message | None, nodes: set[int]) -> list[str]:

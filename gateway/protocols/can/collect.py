@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from gateway import canbus
-from gateway.canbus import BusProblem
+from gateway.canbus import BusProblem, first_of
 from gateway.model import Device, DeviceProblem, Link
 from gateway.protocols.can import Settings
 from gateway.protocols.can.bus_tags import BusTags
@@ -41,7 +41,7 @@ async def collect(device: Device, settings: Settings, link: Link) -> None:
                 collecting.cancel()
                 deaf_since_us = link.clock.wall_us()
         except BaseExceptionGroup as problems:
-            first = problems.exceptions[0]
+            first = first_of(problems)
             raise first from first.__cause__
         _log.info("%s: a database has changed and is taken", device.id)
 
@@ -100,5 +100,6 @@ async def collect_from(
                 await listening.run()
         except BusProblem as problem:
             link.report(problem.state, str(problem))
-            losses.emit(tags.state(problem.bus_state))
+            if not losses.emit(tags.state(problem.bus_state)):
+                tags.forget()
         await link.clock.sleep(_AGAIN_S)

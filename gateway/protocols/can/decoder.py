@@ -15,7 +15,7 @@ from gateway.protocols.can.matching import Matching
 from gateway.protocols.can.overdue import Overdue
 from gateway.protocols.can.reception import Reception
 from gateway.protocols.can.tags import DecodingSettings
-from gateway.protocols.can.transport import CONNECTION, DATA, Reassembly
+from gateway.protocols.can.transport import CONNECTION, DATA, Reassembly, is_packet
 from gateway.protocols.can.wanted import Wanted, Wish
 
 _EXACTLY: Final = {
@@ -29,8 +29,8 @@ _MOST_SOURCES: Final = 32
 _MOST_FILTERS: Final = 512
 """CAN_RAW_FILTER_MAX of the kernel."""
 _LONGEST_UNIT: Final = 64
+_MOST_SENTENCES: Final = 5
 _RECENT_US: Final = 60_000_000
-_TRANSPORT: Final = {CONNECTION >> 8, DATA >> 8}
 
 
 class Decoder:
@@ -45,7 +45,11 @@ class Decoder:
         """Sentences on listed tags that the databases do not have."""
         self.database = database
         self.matching = Matching(database)
-        self._reassembly = Reassembly() if self.matching.groups else None
+        self._groups = frozenset(
+            pgn for pgn, all_of in self.matching.groups.items() if any(map(self._wanted.wants, all_of))
+        )
+        """Parameter groups of which anything is wanted."""
+        self._reassembly = Reassembly(self._groups) if self._groups else None
         self._mains: dict[str, int] = link.memory.setdefault("can sources", {})
         """Whose frames of a J1939 message have the plain names: the first sender that was heard."""
         self._sources: dict[str, int] = {}
@@ -77,13 +81,14 @@ class Decoder:
                 touched.append(reception)
             reception.ts.append(ts)
             reception.payloads.append(payload)
+        whole: list[int] = []
         if self._reassembly is not None:
-            self._reassemble(self._reassembly, frames)
+            whole = self._reassemble(self._reassembly, frames)
         batch = Batch()
         for reception in touched:
             reception.take(frames.flags, batch)
         touched.clear()
-        self._watch.heard(frames.ids)
+        self._watch.heard([*frames.ids, *whole] if whole else frames.ids)
         return batch
 
     def forget(self) -> None:
@@ -112,25 +117,26 @@ class Decoder:
         exact = [each for each, message in matching.by_id.items() if self._wanted.wants(message)]
         exact += self._wanted.ids
         found = [(each, _EXACTLY[bool(each & EXTENDED)]) for each in exact]
-        groups = [pgn for pgn, all_of in matching.groups.items() if any(map(self._wanted.wants, all_of))]
-        for pgn in (*groups, *([CONNECTION, DATA] if groups else ())):
+        for pgn in (*self._groups, *([CONNECTION, DATA] if self._groups else ())):
             number, mask = pgn_filter(pgn)
             found.append((number, mask | EXTENDED | REMOTE))
         return found if len(found) <= _MOST_FILTERS else []
 
     def sentences(self, now_us: int) -> list[str]:
         """Say what of the last minute did not fit the databases, with counts since the session began."""
-        said = []
+        misfits: list[str] = []
         for reception in self._senders.values():
             if reception is not None and now_us - reception.trouble_us < _RECENT_US:
-                said += _misfits(reception)
-        packets = self._reassembly
+                misfits += _misfits(reception)
+        said, packets = _few(misfits), self._reassembly
         if packets is not None and now_us - packets.lost_us < _RECENT_US:
-            said += [
-                f"PGN {pgn}: {count} messages of the transport protocol came without all their packets"
-                for pgn, count in packets.lost.items()
-            ]
-        return [*said, *self._watch.sentences(), *self._crowd]
+            said += _few(
+                [
+                    f"PGN {pgn}: {count} messages of the transport protocol came without all their packets"
+                    for pgn, count in packets.lost.items()
+                ]
+            )
+        return [*said, *_few(self._watch.sentences()), *_few(self._crowd)]
 
     def tag_states(self) -> Mapping[str, TagState]:
         """Return the state of every tag that was listed or heard (controls.TagStates)."""
@@ -198,19 +204,26 @@ class Decoder:
         found = self._senders[key] = Reception(Message(name, can_id, 0), wishes, self._keeper)
         return found
 
-    def _reassemble(self, reassembly: Reassembly, frames: Frames) -> None:
+    def _reassemble(self, reassembly: Reassembly, frames: Frames) -> list[int]:
+        """Take the packets of a batch; return the ids that the messages put together would have."""
+        found = []
         for ts, can_id, payload in zip(frames.ts, frames.ids, frames.data, strict=True):
-            if can_id >> 16 & 0x3FF not in _TRANSPORT or not can_id & EXTENDED:
+            if not is_packet(can_id):
                 continue
             whole = reassembly.take(can_id, payload, ts)
-            if whole is None or whole.pgn not in self.matching.groups:
+            if whole is None:
                 continue
-            reception = self._met(EXTENDED | 6 << 26 | whole.pgn << 8 | whole.source)
+            found.append(whole.can_id)
+            try:
+                reception = self._receptions[whole.can_id]
+            except KeyError:
+                reception = self._met(whole.can_id)
             if reception is not None:
                 if not reception.ts:
                     self._touched.append(reception)
                 reception.ts.append(ts)
                 reception.payloads.append(whole.payload)
+        return found
 
     def _keeper(self, wish: Wish) -> Keeper:
         """Return the tag of what is wanted, made on first use."""
@@ -225,6 +238,13 @@ class Decoder:
         keeper = Keeper(series, keep_ms * 1000, own.deadband, self._waiting)
         self._keepers[wish.tag] = wish, keeper
         return keeper
+
+
+def _few(sentences: list[str]) -> list[str]:
+    """Return sentences of one kind, and of many the first and how many more there are."""
+    if len(sentences) <= _MOST_SENTENCES:
+        return sentences
+    return [*sentences[:_MOST_SENTENCES], f"and {len(sentences) - _MOST_SENTENCES} more like these"]
 
 
 def _misfits(reception: Reception) -> list[str]:

@@ -1,6 +1,7 @@
 """From a CANopen EDS or DCF to the messages of a node's process data. Only the child process imports this.
 
-CiA 301, 7.5.2.35 (1800h: communication of a TPDO) and 7.5.2.37 (1A00h: its mapping); CiA 306 is the EDS.
+CiA 301, 7.5.2.33 to 7.5.2.38: communication of an RPDO (1400h) and of a TPDO (1800h), their mappings (1600h
+and 1A00h); 7.3.3 for the ids that are predefined. CiA 306 is the EDS.
 """
 
 import configparser
@@ -8,6 +9,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from canopen import ObjectDictionary
 from canopen.objectdictionary import FLOAT_TYPES, SIGNED_TYPES, ODVariable, eds
@@ -17,14 +19,28 @@ from gateway.protocols.can.database import Message, Signal, Unreadable
 from gateway.protocols.can.generated import usable
 
 _STATES = {0: "boot-up", 4: "stopped", 5: "operational", 127: "pre-operational"}
-_COMMUNICATION, _MAPPING = 0x1800, 0x1A00
 _MOST_PDOS = 512
 _NOT_VALID, _EXTENDED_FRAME = 1 << 31, 1 << 29
-_PREDEFINED = 0x180, 0x280, 0x380, 0x480
+_PREDEFINED = 4
+"""So many PDOs of each direction have an id of their own, 0x100 apart."""
+
+
+class _Direction(NamedTuple):
+    """The PDOs that a node sends, or those that it takes."""
+
+    name: str
+    communication: int
+    mapping: int
+    first_id: int
+    """Of node 0."""
+
+
+_SENT: Final = _Direction("TPDO", 0x1800, 0x1A00, 0x180)
+_TAKEN: Final = _Direction("RPDO", 0x1400, 0x1600, 0x200)
 
 
 def read(path: Path, data: bytes, name: str, node: int) -> tuple[list[Message], list[str]]:
-    """Return a node's messages, NAME.TPDO1..., and those of every node, NAME.Heartbeat and NAME.Emergency.
+    """Return a node's messages, NAME.TPDO1..., NAME.RPDO1..., NAME.Heartbeat and NAME.Emergency.
 
     The sentences say what is not used. Unreadable: nothing of the file is.
     """
@@ -41,27 +57,40 @@ def read(path: Path, data: bytes, name: str, node: int) -> tuple[list[Message], 
         said = " ".join(error.message.splitlines()[0].replace("'<???>'", "").split())
         raise Unreadable(f"{path}:{line}: {said}: is it an EDS file?") from error
     messages, notes = [], []
-    for number in range(_MOST_PDOS):
-        if _COMMUNICATION + number in dictionary and _MAPPING + number in dictionary:
-            message = _pdo(dictionary, name, node, number, path.name)
-            if message is None:
-                continue
-            why = {signal.name: usable(signal, message) for signal in message.signals}
-            if any(why.values()) or message.length > 64:
-                notes.append(f"{path.name}: TPDO{number + 1} is not used: it maps more than a frame holds")
-                continue
+    for message in (
+        each for way in (_SENT, _TAKEN) for each in _pdos(dictionary, way, name, node, path.name)
+    ):
+        if any(usable(signal, message) for signal in message.signals) or message.length > 64:
+            pdo = message.name.removeprefix(f"{name}.")
+            notes.append(f"{path.name}: {pdo} is not used: it maps more than a frame holds")
+        else:
             messages.append(message)
     if not messages:
-        notes.append(f"{path.name}: it maps no process data (1800h and 1A00h, with a COB-ID that is valid)")
+        notes.append(
+            f"{path.name}: it maps no process data (1800h and 1A00h, 1400h and 1600h, with a COB-ID that is "
+            "valid)"
+        )
     return messages + _always(name, node, path.name), notes
 
 
-def _pdo(dictionary: ObjectDictionary, name: str, node: int, number: int, file: str) -> Message | None:
-    """Return the message of a transmit PDO; None where it is switched off or maps nothing."""
-    communication, mapping = dictionary[_COMMUNICATION + number], dictionary[_MAPPING + number]
+def _pdos(
+    dictionary: ObjectDictionary, way: _Direction, name: str, node: int, file: str
+) -> Iterator[Message]:
+    for number in range(_MOST_PDOS):
+        if way.communication + number in dictionary and way.mapping + number in dictionary:
+            message = _pdo(dictionary, way, name, node, number, file)
+            if message is not None:
+                yield message
+
+
+def _pdo(
+    dictionary: ObjectDictionary, way: _Direction, name: str, node: int, number: int, file: str
+) -> Message | None:
+    """Return the message of a PDO; None where it is switched off or maps nothing."""
+    communication, mapping = dictionary[way.communication + number], dictionary[way.mapping + number]
     cob_id = _value(communication, 1)
-    if number < len(_PREDEFINED) and (cob_id is None or not cob_id & 0x7F):
-        cob_id = _PREDEFINED[number] + node | (cob_id or 0) & _NOT_VALID
+    if number < _PREDEFINED and (cob_id is None or not cob_id & 0x7F):
+        cob_id = way.first_id + 0x100 * number + node | (cob_id or 0) & _NOT_VALID
     if cob_id is None or cob_id & _NOT_VALID:
         return None
     entries = [_value(mapping, place + 1) or 0 for place in range(min(_value(mapping, 0) or 0, 64))]
@@ -70,11 +99,11 @@ def _pdo(dictionary: ObjectDictionary, name: str, node: int, number: int, file: 
         return None
     extended = cob_id & _EXTENDED_FRAME or cob_id & 0x1FFFFFFF > 0x7FF
     return Message(
-        f"{name}.TPDO{number + 1}",
+        f"{name}.{way.name}{number + 1}",
         cob_id & 0x1FFFFFFF | (EXTENDED if extended else 0),
         (sum(entry & 0xFF for entry in entries) + 7) // 8,
         signals,
-        cycle_ms=_value(communication, 5) or None,
+        cycle_ms=_value(communication, 5) or None if way is _SENT else None,  # else it is a deadline
         file=file,
     )
 

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.canbus import Bus
+from gateway.canbus import Bus, first_of
+from gateway.canbus.losses import Loss
 from gateway.model import Link, Run
 from gateway.protocols.can import Settings
 from gateway.protocols.can.browse import Browser
 from gateway.protocols.can.bus_tags import BusTags
 from gateway.protocols.can.decoder import Decoder
-from gateway.protocols.can.losses import Loss, Losses
+from gateway.protocols.can.losses import Losses
 from gateway.protocols.can.scanning import Scanner
 
 _LOOK_S = 1.0
@@ -20,6 +21,7 @@ _TELL_NS = 60_000_000_000
 _ERRORS: Final = {
     "error-warning": "many transfers fail",
     "error-passive": "so many transfers fail that the controller hardly takes part any more",
+    "bus-off": "so many transfers failed that the controller takes no part any more",
 }
 _WIRING: Final = "check the bit rate, the wiring and both terminating resistors (60 ohms from CAN_H to CAN_L)"
 
@@ -43,9 +45,11 @@ class Listening:
         self._scanner = Scanner(settings, decoder.matching, link.device, link.clock)
         self._silence_ns = settings.silence_ms * 1_000_000
         self._heard_us, self._heard_ns = link.clock.wall_us(), link.clock.mono_ns()
+        self._newest_us = link.stamp()[0]
+        """By the frames' clock, when the last of them came."""
         self._traffic: int | None = None
         """Frames of all kinds on the bus when it was found silent."""
-        self._dropped = 0
+        self._dropped = self._overruns = self._returns = 0
         self._forgotten = losses.samples.total
         """So many samples were lost when the decoder was told."""
 
@@ -57,6 +61,7 @@ class Listening:
                     run.add(0)
                     await self._together(run)
         finally:
+            self._count_overruns()
             self._losses.emit(self._decoder.flush(_FOR_EVER_US))  # the last state is never lost
             self._losses.settle(at_once=True)
 
@@ -66,7 +71,7 @@ class Listening:
                 group.create_task(self._read(run))
                 group.create_task(self._look(run))
         except BaseExceptionGroup as problems:
-            first = problems.exceptions[0]
+            first = first_of(problems)
             raise first from first.__cause__
 
     async def _read(self, run: Run) -> None:
@@ -76,19 +81,23 @@ class Listening:
             samples = self._decoder.take(frames)
             run.add(len(samples))
             self._heard()
+            self._newest_us = frames.ts[-1]
             self._losses.emit(samples)
 
     async def _look(self, run: Run) -> None:
         while True:
-            self._losses.emit(self._tags.look(self._bus.health, self._losses.frames.total))
+            self._count_overruns()
+            losses = self._losses
+            losses.emit(self._tags.look(self._bus.health, losses.frames.total, losses.overruns.total))
             if self._losses.samples.total != self._forgotten:
                 self._forgotten = self._losses.samples.total
                 self._decoder.forget()
+                self._tags.forget()
             self._losses.settle()
             detail = "; ".join(self._sentences())
             self._link.report("degraded" if detail else "running", detail)
             await self._link.clock.sleep(_LOOK_S)
-            samples = self._decoder.flush(self._link.stamp()[0])
+            samples = self._decoder.flush(self._frames_us())
             if len(samples):
                 run.add(len(samples))
                 self._losses.emit(samples)
@@ -96,19 +105,31 @@ class Listening:
     def _heard(self) -> None:
         """Take note that frames came, and of what did not come before."""
         health, clock = self._bus.health, self._link.clock
-        if silent := self._silent():
-            self._link.gap(self._heard_us, clock.wall_us(), silent)
+        back = "the bus was bus-off, and came back" if health.returns != self._returns else ""
+        if hole := self._silent() or back:
+            self._link.gap(self._heard_us, clock.wall_us(), hole)
+        self._returns = health.returns
         if health.dropped != self._dropped:
             self._losses.frames.add(health.dropped - self._dropped, self._heard_us)
             self._dropped = health.dropped
         self._heard_us, self._heard_ns = clock.wall_us(), clock.mono_ns()
         self._traffic = None
 
+    def _frames_us(self) -> int:
+        """Return the time by the frames' clock, which may be that of another machine."""
+        return self._newest_us + (self._link.clock.mono_ns() - self._heard_ns) // 1000
+
+    def _count_overruns(self) -> None:
+        overruns = self._bus.health.overruns
+        if overruns != self._overruns:
+            self._losses.overruns.add(overruns - self._overruns, self._heard_us)
+            self._overruns = overruns
+
     # -- what is to be said --------------------------------------------------------------------------
 
     def _sentences(self) -> list[str]:
         health = self._bus.health
-        found = [*self._told, *self._decoder.problems, *self._decoder.sentences(self._link.stamp()[0])]
+        found = [*self._told, *self._decoder.problems, *self._decoder.sentences(self._frames_us())]
         if health.state in _ERRORS:
             counted = f" (REC {health.receive_errors}, TEC {health.transmit_errors})"
             cause = health.cause or _ERRORS[health.state]
@@ -120,7 +141,7 @@ class Listening:
             found.append(health.note)
         if silent := self._silent():
             found.append(f"{self._bus.name}: {silent}")
-        losses = (self._losses.frames, self._losses.samples)
+        losses = (self._losses.frames, self._losses.overruns, self._losses.samples)
         return [*found, *(loss.sentence for loss in losses if self._recent(loss))]
 
     def _silent(self) -> str:

@@ -1,49 +1,11 @@
-"""What a bus loses, counted and recorded as gaps: one for losses that follow each other closely."""
+"""What a bus may lose: frames that nobody fetched or took in time, samples that found no room."""
 
+from gateway.canbus.losses import SAMPLES_LOST, Loss
 from gateway.model import Batch, Link
-
-_CALM_NS = 1_000_000_000
-_LONGEST_NS = 60_000_000_000
-
-
-class Loss:
-    """Losses of one kind."""
-
-    def __init__(self, link: Link, reason: str) -> None:
-        """`reason`: a sentence in which {} stands for the count."""
-        self.total = 0
-        self.last_ns: int | None = None
-        """When the last one was noticed, in monotonic time."""
-        self._link = link
-        self._reason = reason
-        self._count = 0
-        self._from_us = self._to_us = self._began_ns = 0
-
-    @property
-    def sentence(self) -> str:
-        """Say how many there were in all."""
-        return self._reason.format(self.total)
-
-    def add(self, count: int, since_us: int) -> None:
-        """Count what was lost since then (wall time)."""
-        self.last_ns, self._to_us = self._link.clock.mono_ns(), self._link.clock.wall_us()
-        if not self._count:
-            self._from_us, self._began_ns = since_us, self.last_ns
-        self._count += count
-        self.total += count
-
-    def settle(self, *, at_once: bool = False) -> None:
-        """Record what was lost once it is over, or goes on for a minute."""
-        if not self._count or self.last_ns is None:
-            return
-        now_ns = self._link.clock.mono_ns()
-        if at_once or now_ns - self.last_ns >= _CALM_NS or now_ns - self._began_ns >= _LONGEST_NS:
-            self._link.gap(self._from_us, self._to_us, self._reason.format(self._count), self._count)
-            self._count = 0
 
 
 class Losses:
-    """What a bus may lose: frames that were not fetched in time, samples that found no room."""
+    """All three kinds."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -52,9 +14,12 @@ class Losses:
             "{} frames were lost, for they were not fetched in time: is the machine overloaded, or "
             "net.core.rmem_max small?",
         )
-        self.samples = Loss(
-            link, "{} samples were lost, for the memory for those that wait was full: the store takes none"
+        self.overruns = Loss(
+            link,
+            "the memory of the CAN controller ran over {} times, and frames were lost each time: is the "
+            "machine overloaded, or the adapter too slow for this bus?",
         )
+        self.samples = Loss(link, SAMPLES_LOST)
 
     def emit(self, batch: Batch) -> bool:
         """Hand samples over, or count them as lost: a bus cannot wait. Say whether they were taken."""
@@ -65,5 +30,5 @@ class Losses:
 
     def settle(self, *, at_once: bool = False) -> None:
         """Record what is to be recorded."""
-        self.frames.settle(at_once=at_once)
-        self.samples.settle(at_once=at_once)
+        for loss in (self.frames, self.overruns, self.samples):
+            loss.settle(at_once=at_once)

@@ -5,13 +5,16 @@ A broadcast (BAM) comes once and in order; where a receiver asks (RTS/CTS) packe
 """
 
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from gateway.canbus import EXTENDED, REMOTE
 from gateway.protocols.can.j1939 import GLOBAL, destination_of, pgn_of, source_of
 
 CONNECTION: Final = 0xEC00
 DATA: Final = 0xEB00
+_BOTH: Final = {CONNECTION >> 8, DATA >> 8}
 _RTS, _CTS, _END, _BAM, _ABORT = 16, 17, 19, 32, 255
 _LEAST, _MOST = 9, 1785
 _PACKET = 7
@@ -20,12 +23,22 @@ _BROADCAST_US, _ASKED_US = 750_000, 1_250_000
 _MOST_OPEN = 256
 
 
+def is_packet(can_id: int) -> bool:
+    """Say whether an id is that of the transport protocol."""
+    return can_id >> 16 & 0x3FF in _BOTH and can_id & EXTENDED > 0 and not can_id & REMOTE
+
+
 class Assembled(NamedTuple):
     """A whole message."""
 
     pgn: int
     source: int
     payload: bytes
+
+    @property
+    def can_id(self) -> int:
+        """The id that it would have in one frame."""
+        return EXTENDED | 6 << 26 | self.pgn << 8 | self.source
 
 
 @dataclass(slots=True)
@@ -42,7 +55,9 @@ class _Open:
 class Reassembly:
     """Messages of all senders, under way at the same time; one from each sender to each destination."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Container[int]) -> None:
+        """`wanted`: the parameter groups that are put together; others are nobody's loss."""
+        self._wanted = wanted
         self._open: dict[tuple[int, int], _Open] = {}
         self.lost: Counter[int] = Counter()
         """How many messages were not whole, by PGN."""
@@ -82,6 +97,8 @@ class Reassembly:
     def _begin(self, key: tuple[int, int], pgn: int, payload: bytes, ts: int) -> None:
         if key in self._open:
             self._lose(key, ts)
+        if pgn not in self._wanted:
+            return
         size, packets = int.from_bytes(payload[1:3], "little"), payload[3]
         if not _LEAST <= size <= _MOST or packets != (size + _PACKET - 1) // _PACKET:
             self._count(pgn, ts)

@@ -10,7 +10,6 @@ from gateway.controls.sensor_nodes import (
     ConnectedNode,
     FoundNode,
     NoAnswer,
-    NodeBusy,
     NodeLost,
     NotConnected,
     SensorMap,
@@ -20,7 +19,6 @@ from gateway.controls.sensor_nodes import (
 from gateway.protocols.icotronic.messages import name_bytes
 from gateway.protocols.icotronic.radio import Radio
 from gateway.protocols.icotronic.samples import Samples
-from gateway.protocols.icotronic.tags import is_node
 
 CONNECT_S = 20.0
 _RESTART_S = 5.0
@@ -57,40 +55,32 @@ class Asking:
         return await self._radio.search()
 
     async def connect(self, node: str | int) -> ConnectedNode:
-        connected = await self._radio.connect(node, within_s=CONNECT_S)
+        async with self._radio.my_turn():
+            connected = await self._radio.connect(node, within_s=CONNECT_S)
         self._took(connected)
         return connected
 
     async def disconnect(self) -> None:
-        self._let_go(self._radio.need())
-        await self._radio.disconnect()
+        async with self._radio.my_turn():
+            if self._radio.connected is not None:
+                self._let_go(self._radio.connected)
+            await self._radio.disconnect()
 
     async def rename(self, name: str, node: str | int | None = None) -> ConnectedNode:
         name_bytes(name)
         radio = self._radio
-        before = radio.connected
-        if before is None and node is None:
-            radio.need()
-        if before is not None and node is not None and not (isinstance(node, str) and is_node(node, before)):
-            raise NodeBusy(
-                f"device {self._device}: {before.name} ({before.mac}) is connected: disconnect it first"
-            )
-        if before is not None:
-            return await self._renamed(name)
-        assert node is not None
-        await radio.connect(node, within_s=CONNECT_S)
-        try:
-            return await self._renamed(name)
-        finally:
-            with contextlib.suppress(NotConnected):
-                await radio.disconnect()
-
-    async def _renamed(self, name: str) -> ConnectedNode:
-        async with self._radio.my_turn():
-            before = self._radio.need()
-            await self._radio.node.rename(name)
-            self._radio.connected = ConnectedNode(name.strip(), before.mac)
-            self._radio.news.set()
+        async with radio.my_turn():
+            own = radio.connected is None
+            before = radio.need() if node is None else await radio.connect(node, within_s=CONNECT_S)
+            try:
+                await radio.node.rename(name)
+                if radio.connected is not None:  # else the link broke
+                    radio.connected = ConnectedNode(name.strip(), before.mac)
+                    radio.news.set()
+            finally:
+                if own:
+                    with contextlib.suppress(NotConnected):
+                        await radio.disconnect()
         return before
 
     async def rssi_dbm(self) -> int:

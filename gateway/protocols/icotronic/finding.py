@@ -12,6 +12,8 @@ from gateway.protocols.icotronic.units import Node, Stu
 
 _SEARCH_S = 5.0
 """For the first node to be found."""
+_LONGEST_S = 10.0
+"""For the nodes that are found to stay the same."""
 _ROUND_S = 0.5
 _LINK_S = 3.0
 """For a link that the STU begins."""
@@ -32,7 +34,10 @@ class Finder:
         self._node = node
 
     async def search(self) -> Sequence[FoundNode]:
-        """Return the nodes that are found until two looks in a row find no more, in their order."""
+        """Return the nodes that are found until two looks in a row find no more, in their order.
+
+        Where nodes come and go all the time, those that are there after a while.
+        """
         found: dict[str, FoundNode] = {}
         start_ns = self._clock.mono_ns()
         while True:
@@ -40,7 +45,8 @@ class Finder:
             seen = {node.mac: node for node in await self._stu.nodes()}
             settled = seen.keys() == found.keys()
             found = seen
-            if settled and (found or self._clock.mono_ns() - start_ns > _SEARCH_S * 1e9):
+            took_s = (self._clock.mono_ns() - start_ns) / 1e9
+            if (settled and (found or took_s > _SEARCH_S)) or took_s > _LONGEST_S:
                 return sorted(found.values(), key=lambda node: node.number)
             await self._clock.sleep(_ROUND_S)
 

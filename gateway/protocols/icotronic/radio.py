@@ -59,6 +59,8 @@ class Radio:
         """Set with each change of the above."""
         self.turn = asyncio.Lock()
         """Held by what changes the link or the stream."""
+        self._link = 0
+        """Counts the links that have ended: a request belongs to the one that it was meant for."""
         self._waiting = 0
         self._heard_ns = 0
         """When the node last answered."""
@@ -82,16 +84,21 @@ class Radio:
             self._waiting -= 1
 
     async def ask(self, request: Request) -> bytes:
-        """Ask; a connected node that does not answer is lost."""
-        node = self.connected
-        try:
-            answer = await self._requester.ask(request)
-        except NoAnswer as error:
-            if request.receiver == STH and node is not None and not self._streams():
-                reason = self._less_device(error) if await self.stu.connected() else LINK_BROKE
-                if self.connected is node:
-                    self.lose(reason)
-            raise
+        """Ask; a connected node that does not answer is lost, and others that wait to ask it ask no more."""
+        link, requester = self._link, self._requester
+        linked = request.receiver == STH and self.connected is not None
+        async with requester.turn:
+            if linked and link != self._link:
+                raise NodeLost(f"device {self._device}: {self.problem or 'the link to the node has ended'}")
+            try:
+                answer = await requester.ask_in_turn(request)
+            except NoAnswer as error:
+                if linked and link == self._link and not self._streams():
+                    # Whether the link is there is asked before all that others want.
+                    held = await Stu(self._device, requester.ask_in_turn).connected()
+                    if link == self._link:
+                        self.lose(self._less_device(error) if held else LINK_BROKE)
+                raise
         if request.receiver == STH:
             self._heard_ns = self._clock.mono_ns()
         return answer
@@ -135,16 +142,13 @@ class Radio:
             return await self._finder.search()
 
     async def connect(self, wanted: str | int, *, within_s: float) -> ConnectedNode:
-        """Connect a node by its name, MAC or number."""
-        async with self.my_turn():
-            node = self.connected
-            if node is None:
-                return await self._connect(wanted, within_s, lambda: True)
-            if isinstance(wanted, str) and is_node(wanted, node):
-                return node
-            raise NodeBusy(
-                f"device {self._device}: {node.name} ({node.mac}) is connected: disconnect it first"
-            )
+        """Connect a node by its name, MAC or number; `turn` is held."""
+        node = self.connected
+        if node is None:
+            return await self._connect(wanted, within_s, lambda: True)
+        if isinstance(wanted, str) and is_node(wanted, node):
+            return node
+        raise NodeBusy(f"device {self._device}: {node.name} ({node.mac}) is connected: disconnect it first")
 
     async def keep_connected(self, wanted: str, *, within_s: float) -> None:
         """Connect a node unless one is connected. GaveWay: somebody else asked for something."""
@@ -162,15 +166,17 @@ class Radio:
         return node
 
     async def disconnect(self) -> None:
-        """End the stream and the link."""
-        async with self.my_turn():
+        """End the stream and the link; `turn` is held. NotConnected: nobody wants the node that was lost."""
+        try:
             node = self.need()
-            self._end(NodeLost(f"device {self._device}: {node.name} was disconnected"))
-            self._link_is_stray()
+        finally:
             self.problem = ""
-            with contextlib.suppress(NodeProblem):  # ending the link ends the stream too
-                await self.node.stop_stream()
-            await self._end_stray_link()
+            self.news.set()
+        self._end(NodeLost(f"device {self._device}: {node.name} was disconnected"))
+        self._link_is_stray()
+        with contextlib.suppress(NodeProblem):  # ending the link ends the stream too
+            await self.node.stop_stream()
+        await self._end_stray_link()
 
     def lose(self, reason: str) -> None:
         """Take note that the connected node is gone."""
@@ -194,6 +200,7 @@ class Radio:
 
     def forget(self, error: GatewayError) -> None:
         """Take note that the link has ended because it was to, as by a restart."""
+        self.problem = ""
         self._end(error)
         self._link_is_stray()
 
@@ -203,6 +210,7 @@ class Radio:
 
     def _end(self, error: GatewayError) -> None:
         self.connected = None
+        self._link += 1
         stream = self._forget_stream()
         if stream is not None:
             stream.fail(error)
@@ -275,7 +283,18 @@ class Radio:
             return None
         self._forget_stream()
         stream.fail(GatewayError(f"device {self._device}: the stream was ended"))
-        return self._group.create_task(self._stop_in_turn()) if self._group is not None else None
+        return self._stopping()
+
+    def _stopping(self) -> "asyncio.Task[None] | None":
+        """Begin to end the stream at the node; a session that ends does so itself as it hangs up."""
+        if self._group is None:
+            return None
+        ending = self._stop_in_turn()
+        try:
+            return self._group.create_task(ending)
+        except RuntimeError:  # the group is ending already, and does not say so otherwise
+            ending.close()
+            return None
 
     async def _stop_in_turn(self) -> None:
         async with self.turn:

@@ -43,7 +43,7 @@ class Requester:
     def __init__(self, device: str, send: Callable[[int, bytes], Awaitable[None]]) -> None:
         self._device = device
         self._send = send
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self._asked: _Asked | None = None
         self._quiet_until: dict[object, float] = {}
         """By the id of the acknowledgement, or the kind of request; in time of the loop."""
@@ -67,25 +67,31 @@ class Requester:
 
         `last`: it is asked also after the end.
         """
-        async with self._turn:
-            if not last:
-                await self._settle(request)
-                if self._ended is not None:
-                    raise self._ended
-            loop = asyncio.get_running_loop()
-            asked = self._asked = _Asked(request, loop.create_future(), loop.time())
-            try:
-                for wait_s in waits_s:
-                    asked.attempts, asked.last_s = asked.attempts + 1, loop.time()
-                    await self._send(request.can_id, request.data)
-                    await asyncio.wait([asked.answer], timeout=request.takes_s + wait_s)
-                    if asked.answer.done():
-                        return asked.answer.result()
-            finally:
-                self._asked = None
-                which, until = asked.quiet(loop.time())
-                self._quiet_until[which] = until
-                asked.answer.cancel()
+        async with self.turn:
+            return await self.ask_in_turn(request, waits_s=waits_s, last=last)
+
+    async def ask_in_turn(
+        self, request: Request, *, waits_s: tuple[float, ...] = WAITS_S, last: bool = False
+    ) -> bytes:
+        """Ask as `ask` does, by who holds the turn: before all that wait for it."""
+        if not last:
+            await self._settle(request)
+            if self._ended is not None:
+                raise self._ended
+        loop = asyncio.get_running_loop()
+        asked = self._asked = _Asked(request, loop.create_future(), loop.time())
+        try:
+            for wait_s in waits_s:
+                asked.attempts, asked.last_s = asked.attempts + 1, loop.time()
+                await self._send(request.can_id, request.data)
+                await asyncio.wait([asked.answer], timeout=request.takes_s + wait_s)
+                if asked.answer.done():
+                    return asked.answer.result()
+        finally:
+            self._asked = None
+            which, until = asked.quiet(loop.time())
+            self._quiet_until[which] = until
+            asked.answer.cancel()
         raise NoAnswer(
             f"device {self._device}: {self._whom(request)} was asked to {request.what} and has not answered "
             f"({len(waits_s)} attempts in {sum(waits_s) + len(waits_s) * request.takes_s:.1f} s)"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from gateway.canbus.losses import SAMPLES_LOST, Loss
 from gateway.controls.devices import TagState
 from gateway.controls.sensor_nodes import ConnectedNode, NodeProblem
 from gateway.model import Batch, Device, Link, Run
@@ -31,8 +32,8 @@ class Samples:
         """The stream, and its frames received and lost, when data loss was last taken."""
         self._came: set[int] = set()
         """Series of which samples came."""
-        self._full: tuple[int, int] | None = None
-        """Since when the memory budget is full, and how many samples that cost."""
+        self._lost = Loss(link, SAMPLES_LOST)
+        """Samples for which the memory budget had no room."""
 
     # -- of a stream -------------------------------------------------------------------------------
 
@@ -41,6 +42,7 @@ class Samples:
 
     def take(self, stream: NodeStream, ts: list[int], data: list[bytes], flags: int) -> None:
         """Take frames of the stream that runs; `flags` are those of their times."""
+        self._lost.settle()
         frames = stream.take(ts, data)
         if frames and self._decimator is not None:
             self._give(self._decimator.take(frames, flags))
@@ -50,6 +52,7 @@ class Samples:
         if decimator is not None:
             self._give(decimator.rest())
             self._record_missed(decimator)
+        self._lost.settle(at_once=True)
 
     def _give(self, batch: Batch) -> None:
         """Emit without waiting: what comes from the bus does not wait either."""
@@ -57,15 +60,9 @@ class Samples:
             return
         self._came.update(batch.series)
         if self._link.try_emit(batch) is None:
-            since_us, count = self._full or (batch.ts[0], 0)
-            self._full = since_us, count + len(batch)
-            return
-        if self.run is not None:
+            self._lost.add(len(batch), batch.ts[0])
+        elif self.run is not None:
             self.run.add(len(batch))
-        if self._full is not None:
-            since_us, count = self._full
-            self._full = None
-            self._link.gap(since_us, batch.ts[0], "the memory budget was full: samples were dropped", count)
 
     def _record_missed(self, decimator: Decimator) -> None:
         missed = decimator.take_missed()
@@ -113,7 +110,8 @@ class Samples:
             received = lost = 0
         self._counted = stream, stream.received, stream.lost
         new, gone = stream.received - received, stream.lost - lost
-        return 100 * gone / (new + gone) if new + gone else None
+        # What is dropped now may have been received before.
+        return 100 * min(gone / (new + gone), 1.0) if new + gone else None
 
     # -- how the tags are ----------------------------------------------------------------------------
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import sys
 
 from gateway import canbus
 from gateway.controls.sensor_nodes import ConnectedNode, NoAnswer, NodeLost, NodeProblem
-from gateway.model import Device, DeviceProblem, Link, Run
+from gateway.model import Device, DeviceProblem, GatewayError, Link, Run
 from gateway.protocols.icotronic import Settings
 from gateway.protocols.icotronic.asking import Asking
 from gateway.protocols.icotronic.browsing import Browser
@@ -76,11 +77,21 @@ class _Session:
                 async with self._link.run("subscription") as self._samples.run:
                     await self._live(self._samples.run)
             finally:
-                self._radio.end(NodeLost(f"device {self._device.id}: the session with the STU has ended"))
+                self._radio.end(self._end_of_session(receiving))
                 self._close_hole()
                 if not receiving.done():
                     await self._hang_up()
                     receiving.cancel()
+
+    def _end_of_session(self, receiving: "asyncio.Task[None]") -> NodeLost:
+        """Return what is told to who records: the cause, where something failed."""
+        cause = sys.exception()
+        if receiving.done() and not receiving.cancelled():
+            cause = receiving.exception()
+        why = "the session with the STU has ended"
+        if cause is not None and isinstance(first := _first(cause), GatewayError):
+            why += f": {str(first).removeprefix(f'device {self._device.id}: ')}"
+        return NodeLost(f"device {self._device.id}: {why}")
 
     async def _hang_up(self) -> None:
         """Leave no stream and no link behind, also for who cancels again and again."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from gateway.clock import Clock
 from gateway.controls.sensor_nodes import AdcConfiguration, ConnectedNode, StreamFrames
@@ -11,7 +12,7 @@ from gateway.protocols.icotronic.frames import Decoder
 from gateway.protocols.icotronic.messages import stream_format
 
 _MOST_WAITING_S = 20.0
-"""So much of a stream waits for who takes it; what comes beyond is dropped and counted as lost."""
+"""So much of a stream waits for who takes it; what is older is dropped and counted as lost."""
 
 
 class NodeStream:
@@ -89,11 +90,17 @@ class NodeStream:
         return frames
 
     def _queue(self, frames: StreamFrames) -> None:
-        if self._waiting_frames + len(frames) > self._most_waiting:
-            self.received -= len(frames)
-            self.lost += len(frames)
-            self.dropped += len(frames)
-            return
         self._waiting.append(frames)
         self._waiting_frames += len(frames)
+        while self._waiting_frames > self._most_waiting and len(self._waiting) > 1:
+            self._drop(self._waiting.popleft())
         self._news.set()
+
+    def _drop(self, frames: StreamFrames) -> None:
+        """Count the oldest frames as missing before those that follow, which may be the tags' too."""
+        count, following = len(frames), self._waiting[0]
+        self._waiting[0] = replace(following, lost=following.lost + frames.lost + count)
+        self._waiting_frames -= count
+        self.received -= count
+        self.lost += count
+        self.dropped += count

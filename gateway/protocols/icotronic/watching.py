@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from gateway.clock import Clock
-from gateway.controls.sensor_nodes import NoAnswer, Refused
+from gateway.controls.sensor_nodes import NoAnswer, NodeLost, Refused
 from gateway.protocols.icotronic.radio import LINK_BROKE, Radio
 
 LOOK_S = 0.5
@@ -60,7 +60,7 @@ class Watch:
         if connected is None:
             await radio.stu.state()
         elif await radio.stu.connected():
-            with contextlib.suppress(NoAnswer):  # the radio has taken note of the loss
+            with contextlib.suppress(NoAnswer, NodeLost):  # the radio has taken note of the loss
                 await radio.node.state()
         elif radio.connected is connected:
             radio.lose(LINK_BROKE)

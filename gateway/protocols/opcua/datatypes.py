@@ -11,6 +11,7 @@ from typing import Any
 from asyncua import ua
 
 from gateway.protocols.opcua.browsing import children, local, properties, read_each, related
+from gateway.protocols.opcua.faults import readable
 from gateway.protocols.opcua.nodes import spelled
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.structures import Field, Structure
@@ -183,7 +184,7 @@ def held(data: ua.DataValue) -> Any:
 
 def text(localized: Any) -> str:
     """Return a LocalizedText's text."""
-    return getattr(localized, "Text", None) or ""
+    return readable(getattr(localized, "Text", None) or "")
 
 
 def enum_texts(told: dict[str, Any]) -> dict[int, str]:

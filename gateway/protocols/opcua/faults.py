@@ -8,6 +8,9 @@ from gateway.model import DeviceProblem, GatewayError
 
 _CODES = ua.StatusCodes
 
+_FOREIGN = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}
+"""What asyncua makes of bytes that are no UTF-8, to the characters that servers of that kind mean."""
+
 REFUSED_US = frozenset(
     {
         _CODES.BadSecurityChecksFailed,
@@ -118,13 +121,18 @@ def status_text(code: int) -> str:
     return f"{meaning} ({symbol})" if meaning else f"{symbol}: {ua.StatusCode(code).doc}".rstrip(": ")
 
 
+def readable(text: str) -> str:
+    """Return a server's text, or one that quotes it, as text that can be shown and stored."""
+    return text.translate(_FOREIGN)
+
+
 def sentence(error: BaseException) -> str:
     """Return any failure as one line."""
     if isinstance(error, ua.UaStatusCodeError):
         return status_text(error.code)
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    text = " ".join(str(error).split())
+    text = readable(" ".join(str(error).split()))
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there (connection refused)"
     return text or type(error).__name__

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from aiohttp import web
-from marshmallow import Schema, ValidationError
+from marshmallow import Schema, ValidationError, fields
 
 from gateway.api.answers import json_answer
 from gateway.api.bodies import read_json
@@ -62,14 +62,14 @@ async def wrong_bodies(request: web.Request, handler: Handler) -> web.StreamResp
         return json_answer({"detail": wrong.details}, 422)
 
 
-async def read_fields(request: web.Request, schema: type[Schema]) -> dict[str, Any]:
+async def read_fields(request: web.Request, schema: type[Schema], most_bytes: int = 0) -> dict[str, Any]:
     """Return what a schema makes of the JSON body. WrongBody: `detail` has each field."""
     try:
-        document = await read_json(request)
+        document = await read_json(request, most_bytes)
     except ValueError as error:
-        raise WrongBody([_wrong("json_invalid", ["body"], f"The body is not JSON: {error}.", None)]) from None
+        raise WrongBody([wrong("json_invalid", ["body"], f"The body is not JSON: {error}.", None)]) from None
     if not isinstance(document, dict):
-        raise WrongBody([_wrong("model_type", ["body"], "The body is not a JSON object.", document)])
+        raise WrongBody([wrong("model_type", ["body"], "The body is not a JSON object.", document)])
     try:
         loaded: dict[str, Any] = schema().load(document)
     except ValidationError as error:
@@ -77,8 +77,22 @@ async def read_fields(request: web.Request, schema: type[Schema]) -> dict[str, A
     return loaded
 
 
+class Whole(fields.Integer):
+    """A whole number as ICOapi takes it: 2, 2.0 or "2", and not 2.9."""
+
+    def _validated(self, value: Any) -> int:
+        if isinstance(value, float) and not value.is_integer():
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
 def wrong_field(field: str, message: str, value: Any) -> WrongBody:
-    return WrongBody([_wrong("value_error", ["body", field], message, value)])
+    return WrongBody([wrong("value_error", ["body", field], message, value)])
+
+
+def missing_field(*at: str) -> WrongBody:
+    """Return what is said where something is not there at all: `("body", "file")`, `("query", "file")`."""
+    return WrongBody([wrong("missing", list(at), "Field required", None)])
 
 
 def _details(messages: Any, at: list[Any], value: Any) -> Iterator[dict[str, Any]]:
@@ -92,10 +106,10 @@ def _details(messages: Any, at: list[Any], value: Any) -> Iterator[dict[str, Any
         return
     for message in messages if isinstance(messages, list) else [messages]:
         missing = message == "Missing data for required field."
-        yield _wrong("missing" if missing else "value_error", at, str(message), value)
+        yield wrong("missing" if missing else "value_error", at, str(message), value)
 
 
-def _wrong(kind: str, at: list[Any], message: str, value: Any) -> dict[str, Any]:
+def wrong(kind: str, at: list[Any], message: str, value: Any) -> dict[str, Any]:
     return {"type": kind, "loc": at, "msg": message, "input": value}
 
 

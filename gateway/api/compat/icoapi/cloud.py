@@ -6,13 +6,14 @@ from aiohttp import web
 from marshmallow import EXCLUDE, Schema, fields, validate
 
 from gateway.api.answers import json_answer
+from gateway.api.cloud import MOST_REMOTE
 from gateway.api.compat.icoapi.answers import nothing, read_fields
 from gateway.api.compat.icoapi.units import local_iso
 from gateway.api.contracts import FilesView
 from gateway.api.errors import ApiError
 from gateway.api.files import file_uploads, told
 from gateway.api.keys import GATEWAY
-from gateway.controls.files import FileState
+from gateway.controls.files import FileState, RemoteListing
 from gateway.model import UploadProblem
 
 _OF_DOCUMENT: Final = "dataspace"
@@ -74,10 +75,11 @@ def file_row(state: FileState) -> dict[str, Any]:
 async def list_remote(request: web.Request) -> web.Response:
     found = dataspace(request)
     try:
-        listed = await found[1].listed() if found is not None else []
+        listing = await found[1].listed(MOST_REMOTE) if found is not None else RemoteListing((), 0)
     except UploadProblem as problem:
         raise _unreached(problem) from None
-    return json_answer([{name: file.listed.get(name) for name in _DETAILS} for file in listed])
+    rows = [{name: file.listed.get(name) for name in _DETAILS} for file in listing.files]
+    return json_answer(rows, headers={"X-Total-Count": str(len(rows) + listing.left_out)})
 
 
 async def upload(request: web.Request) -> web.Response:

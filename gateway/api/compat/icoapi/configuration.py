@@ -3,19 +3,20 @@
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Collection
 from typing import Any, Final
 
 from aiohttp import web
 from marshmallow import EXCLUDE, Schema, fields
 
 from gateway.api.answers import json_answer
-from gateway.api.compat.icoapi.answers import read_fields
+from gateway.api.compat.icoapi.answers import missing_field, read_fields
 from gateway.api.compat.icoapi.environment import differences, environment
 from gateway.api.compat.icoapi.units import SETTINGS
 from gateway.api.documents import KINDS, MOST_BYTES, judged
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
-from gateway.api.uploaded import read_uploaded
+from gateway.api.uploaded import NoFile, read_uploaded
 
 _log = logging.getLogger(__name__)
 _YAML: Final = "application/x-yaml"
@@ -61,8 +62,18 @@ async def put_dataspace(request: web.Request) -> web.Response:
     return await _put(request, "dataspace")
 
 
+async def _file(request: web.Request, kinds: Collection[str]) -> bytes:
+    """Return the file that is sent. WrongBody: there is none."""
+    if request.content_type not in (*kinds, "multipart/form-data"):
+        raise missing_field("body", "file")
+    try:
+        return await read_uploaded(request, kinds, MOST_BYTES)
+    except NoFile:
+        raise missing_field("body", "file") from None
+
+
 async def _put(request: web.Request, name: str) -> web.Response:
-    data = await read_uploaded(request, KINDS, MOST_BYTES)
+    data = await _file(request, KINDS)
     try:
         stored = await judged(request.app[GATEWAY].documents.store(name, data))
     except ApiError as error:
@@ -118,7 +129,7 @@ async def get_environment(request: web.Request) -> web.Response:
 
 async def put_environment(request: web.Request) -> web.Response:
     """Take an environment that says what is in force; another one is for who edits the YAML."""
-    data = await read_uploaded(request, _ENV_KINDS, MOST_BYTES)
+    data = await _file(request, _ENV_KINDS)
     found = differences(data, environment(request.app[GATEWAY], request.app[SETTINGS]))
     if found:
         message = "Nothing was changed; edit gateway.yaml instead: " + "; ".join(found)

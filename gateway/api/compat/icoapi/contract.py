@@ -11,7 +11,7 @@ from gateway.api.compat.icoapi.guard import Doorkeeper
 from gateway.api.compat.icoapi.measuring import INSTRUCTIONS
 from gateway.api.compat.icoapi.units import SETTINGS
 from gateway.api.contracts import GatewayView
-from gateway.api.keys import GATEWAY, SOCKETS, ZIPPING
+from gateway.api.keys import GATEWAY, GUARD, SOCKETS, ZIPPING
 from gateway.api.settings import HttpSettings, IcoapiSettings
 from gateway.api.sockets import close_all
 
@@ -25,7 +25,7 @@ def contract(gateway: GatewayView, http: HttpSettings, settings: IcoapiSettings)
     app = web.Application(
         middlewares=[failures, door.middleware, wrong_bodies], client_max_size=http.max_body_bytes
     )
-    app[GATEWAY], app[SETTINGS] = gateway, settings
+    app[GATEWAY], app[GUARD], app[SETTINGS] = gateway, door.guard, settings
     app[INSTRUCTIONS], app[SOCKETS], app[ZIPPING] = {}, set(), asyncio.Lock()
     for module in _MODULES:
         for method, path, handler in module.ROUTES:

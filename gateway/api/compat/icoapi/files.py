@@ -1,15 +1,18 @@
 """ICOapi's `/files`: listed, downloaded, deleted, read through, files inside, metadata."""
 
+import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
+import orjson
 from aiohttp import web
 
 from gateway.api.answers import json_answer, stream
-from gateway.api.compat.icoapi.answers import nothing, read_fields
+from gateway.api.bodies import METADATA_BYTES
+from gateway.api.compat.icoapi.answers import missing_field, nothing, read_fields
 from gateway.api.compat.icoapi.cloud import dataspace, file_row
 from gateway.api.compat.icoapi.forms import parts
 from gateway.api.compat.icoapi.measuring import Metadata
@@ -27,6 +30,9 @@ _log = logging.getLogger(__name__)
 _HDF5: Final = "application/x-hdf5"
 _EVERY: Final = 10
 """ICOapi's analysis gives one row in ten."""
+_INLINE_BYTES: Final = 64 * 1024
+_LONGEST_LINE_BYTES: Final = 32 << 20
+"""What a file says of itself, with its pictures."""
 _PREFIX: Final = "/api/v1/files"
 
 
@@ -93,18 +99,33 @@ async def analyze(request: web.Request) -> web.StreamResponse:
         with told():
             answer = await stack.enter_async_context(files.analysis(name, _EVERY, pictures=True))
         out = await stack.enter_async_context(stream(request, "application/json"))
-        async for document in _documents(answer.pieces()):
-            if (line := _line(name, document)) is not None:
-                await out.write(dumps(line) + b"\n")
+        async for line in _lines(answer.pieces()):
+            if written := await _translated(name, line):
+                await out.write(written)
     return out.response
 
 
-async def _documents(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    rest = b""
+async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield whole lines. ApiError 422: one is longer than can be."""
+    rest = bytearray()
     async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
+        first, *others = piece.split(b"\n")
+        rest += first
+        for begun in others:
+            yield bytes(rest)
+            rest = bytearray(begun)
+        if len(rest) > _LONGEST_LINE_BYTES:
+            raise ApiError(422, f"The file says more of itself than {_LONGEST_LINE_BYTES >> 20} MB.")
+
+
+async def _translated(name: str, line: bytes) -> bytes:
+    """Return a line of our analysis as ICOapi's; empty: it has no such line."""
+
+    def work() -> bytes:
+        row = _line(name, orjson.loads(line))
+        return b"" if row is None else dumps(row) + b"\n"
+
+    return work() if len(line) <= _INLINE_BYTES else await asyncio.to_thread(work)
 
 
 def _line(name: str, document: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -123,7 +144,8 @@ def _metadata_row(name: str, about: Mapping[str, Any]) -> dict[str, Any]:
         "pictures": about["pictures"],
         "sensors": about["sensors"],
         "embedded_files": [
-            _embedded_row(each) | {"download_path": f"{_PREFIX}/{name}/embedded/{each['dataset']}"}
+            _embedded_row(each)
+            | {"download_path": f"{_PREFIX}/{quote(name)}/embedded/{quote(each['dataset'])}"}
             for each in about["embedded_files"]
         ],
     }
@@ -141,10 +163,10 @@ def _embedded_row(listed: Mapping[str, Any]) -> dict[str, Any]:
 async def show_metadata(request: web.Request) -> web.Response:
     files, name = _named(request)
     with told():
-        async with files.analysis(name, _EVERY, pictures=True) as answer:
-            async for document in _documents(answer.pieces()):
-                if "about" in document:
-                    return json_answer(_metadata_row(name, document["about"]))
+        async with files.analysis(name, _EVERY, pictures=True, brief=True) as answer:
+            async for line in _lines(answer.pieces()):  # the first one is what it says of itself
+                if body := await _translated(name, line):
+                    return web.Response(body=body, content_type="application/json")
     raise ApiError(422, "The file says nothing of itself.")
 
 
@@ -157,7 +179,7 @@ async def take(request: web.Request) -> web.Response:
             stored = await files.take(part.name, part.pieces)
         _log.info('file %s: taken in from "%s"', stored, request["principal"].name)
         return web.Response(text=stored, content_type="text/plain")
-    raise ApiError(422, 'The form has no file in a field "file".')
+    raise missing_field("body", "file")
 
 
 async def embed(request: web.Request) -> web.Response:
@@ -168,7 +190,7 @@ async def embed(request: web.Request) -> web.Response:
             added = await files.embed(name, part.name, content_type(part.kind), part.pieces)
         rows.append(_embedded_row(added))
     if not rows:
-        raise ApiError(422, 'The form has no file in a field "files".')
+        raise missing_field("body", "files")
     return json_answer(rows)
 
 
@@ -204,7 +226,7 @@ async def put_post(request: web.Request) -> web.Response:
 
 async def _put_metadata(request: web.Request, *, pre: bool) -> web.Response:
     files, name = _named(request)
-    given = await read_fields(request, Metadata)
+    given = await read_fields(request, Metadata, METADATA_BYTES)
     with told():
         await files.put_metadata(name, given if pre else None, None if pre else given)
     return nothing()

@@ -10,6 +10,7 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.api.bodies import BODY_S
+from gateway.api.compat.icoapi.answers import missing_field
 from gateway.api.errors import ApiError
 
 _NO_FORM: Final = (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError)
@@ -28,9 +29,9 @@ class Part:
 
 
 async def parts(request: web.Request, field: str) -> AsyncIterator[Part]:
-    """Yield the files of a field. ApiError 422: it is no form; 400: a broken one; 408: it stands still."""
+    """Yield the files of a field. WrongBody: it is no form; ApiError: 400 broken, 408 stands still."""
     if request.content_type != "multipart/form-data":
-        raise ApiError(422, f'The file is sent as multipart/form-data, in the field "{field}".')
+        raise missing_field("body", field)
     with _broken():
         form = await request.multipart()
     for _ in range(_MOST):

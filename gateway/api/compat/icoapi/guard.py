@@ -19,13 +19,13 @@ class Doorkeeper:
     """Checks in front of every handler, and the headers by which a browser lets a page of `cors` in."""
 
     def __init__(self, gateway: GatewayView, http: HttpSettings, settings: IcoapiSettings) -> None:
-        self._guard = Guard(http, gateway.tokens, gateway.clock)
+        self.guard = Guard(http, gateway.tokens, gateway.clock)
         self._anonymous = _ROLES[settings.anonymous]
         self._origins = frozenset(origin.lower() for origin in settings.cors)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        self._guard.check_host(request)
+        self.guard.check_host(request)
         upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
         if not self._is_welcome(request) and (request.method not in _SAFE or upgrade):
             check_origin(request)
@@ -38,7 +38,7 @@ class Doorkeeper:
         return request.headers.get("Origin", "").lower() in self._origins
 
     async def _admit(self, request: web.Request) -> None:
-        principal = await self._guard.identify(request)
+        principal = await self.guard.identify(request)
         if principal is None and self._anonymous is not None:
             principal = Principal("anybody at http.compat.icoapi", self._anonymous)
         if principal is None:

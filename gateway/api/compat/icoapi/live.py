@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from gateway.api.auth import Principal
 from gateway.api.compat.icoapi.units import SETTINGS, unit_of
 from gateway.api.keys import GATEWAY
-from gateway.api.sockets import both_ways, send, serve_socket
+from gateway.api.sockets import TOO_SLOW, Closing, both_ways, hear_nothing, send, serve_socket, watched
 from gateway.api.values import dumps
 from gateway.measurements import Ended, IftValues, LiveFrames, LiveItem, Loss, Tap
 
@@ -57,23 +58,25 @@ class IftPoints:
 async def stream(request: web.Request) -> web.StreamResponse:
     device = unit_of(request).id
 
-    async def talk(socket: web.WebSocketResponse, *_: object) -> None:
+    async def talk(socket: web.WebSocketResponse, principal: Principal, _: object) -> None:
         with request.app[GATEWAY].measurements.watch(device) as tap:
-            await both_ways(_hear(socket), _write(request, socket, tap))
+            writing = _write(request, socket, tap)
+            await both_ways(hear_nothing(socket), writing, watched(request, principal))
 
     return await serve_socket(request, talk)
-
-
-async def _hear(socket: web.WebSocketResponse) -> None:
-    async for _message in socket:
-        pass  # what a client says is of no consequence there
 
 
 async def _write(request: web.Request, socket: web.WebSocketResponse, tap: Tap) -> None:
     pause_s, loop = 1 / request.app[SETTINGS].updates_per_s, asyncio.get_running_loop()
     waiting: list[dict[str, Any]] = []
-    ift, start_us, next_s = IftPoints(), 0, loop.time()
+    ift, name, start_us, next_s = IftPoints(), "", 0, loop.time()
     async for item in tap:
+        if (
+            item.measurement != name
+        ):  # the end of the one before may be among what this client was too slow for
+            ift, name, start_us = IftPoints(), item.measurement, 0
+        if isinstance(item, LiveFrames) and item.missed:
+            raise Closing(TOO_SLOW, "the client reads too slowly")  # there is no message that tells of a hole
         if not start_us and isinstance(item, LiveFrames):
             found = request.app[GATEWAY].measurements.find(item.measurement)
             # The first frame came with the acknowledgement, before the measurement was one.

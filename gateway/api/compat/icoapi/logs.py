@@ -1,18 +1,16 @@
 """ICOapi's `/logs` and `/sensor`: those of `/v1`, but a line of the live log is a message."""
 
-import asyncio
-import contextlib
-from typing import Any
-
 from aiohttp import web
 
 from gateway.api import documents, logs
+from gateway.api.answers import json_answer
+from gateway.api.auth import Principal
+from gateway.api.compat.icoapi.answers import WrongBody, missing_field, wrong
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
-from gateway.api.sockets import both_ways, send, serve_socket
+from gateway.api.sockets import both_ways, hear_nothing, send, serve_socket, watched
 from gateway.api.tokens import Role
 from gateway.logs.feed import Follower
-from gateway.logs.files import FILE
 
 _MOST_LINES = 20_000
 
@@ -30,11 +28,14 @@ async def list_logs(request: web.Request) -> web.Response:
 
 async def view(request: web.Request) -> web.Response:
     _may(request)
-    text = request.query.get("limit", "0")
-    if not text.isascii() or not text.isdigit():
-        raise ApiError(422, "limit is not a number of lines.")
-    limit = min(int(text[:9]) or _MOST_LINES, _MOST_LINES)
-    request["querystring"] = {"file": request.query.get("file", FILE), "limit": limit}
+    file, limit = request.query.get("file"), request.query.get("limit", "0")
+    if file is None:
+        raise missing_field("query", "file")
+    if not limit.isascii() or not limit.isdigit():
+        raise WrongBody([wrong("int_parsing", ["query", "limit"], "It is no number of lines.", limit)])
+    if not int(limit[:9]):
+        return json_answer({"filename": file, "content": await logs.whole_log(request, file)})
+    request["querystring"] = {"file": file, "limit": min(int(limit[:9]), _MOST_LINES)}
     return await logs.view_log(request)
 
 
@@ -54,24 +55,16 @@ async def stream(request: web.Request) -> web.StreamResponse:
     if feed is None:
         raise ApiError(404, "This gateway keeps no log.")
 
-    async def talk(socket: web.WebSocketResponse, *_: Any) -> None:
+    async def talk(socket: web.WebSocketResponse, principal: Principal, _: object) -> None:
         with feed.feed.followed() as follower:
-            await both_ways(_hear(socket), _write(socket, follower))
+            await both_ways(hear_nothing(socket), _write(socket, follower), watched(request, principal))
 
     return await serve_socket(request, talk)
 
 
-async def _hear(socket: web.WebSocketResponse) -> None:
-    async for _message in socket:
-        pass
-
-
 async def _write(socket: web.WebSocketResponse, follower: Follower) -> None:
-    while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                await follower.wake.wait()
-        for line in follower.take().lines:
+    async for heard in logs.followed(follower):
+        for line in heard.lines:
             await send(socket, line)
 
 

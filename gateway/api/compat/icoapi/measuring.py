@@ -7,7 +7,8 @@ from aiohttp import web
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from gateway.api.answers import json_answer
-from gateway.api.compat.icoapi.answers import nothing, read_fields, refusals, wrong_field
+from gateway.api.bodies import METADATA_BYTES
+from gateway.api.compat.icoapi.answers import Whole, nothing, read_fields, refusals, wrong_field
 from gateway.api.compat.icoapi.nodes import Adc, adc_of, adc_row
 from gateway.api.compat.icoapi.units import local_iso, unit_if_any, unit_of
 from gateway.api.contracts import GatewayView
@@ -31,7 +32,7 @@ class _Body(Schema):
 
 
 class _Channel(_Body):
-    channel_number = fields.Integer(required=True, validate=validate.Range(0, 255))
+    channel_number = Whole(required=True, validate=validate.Range(0, 255))
     sensor_id = fields.String(load_default=None, allow_none=True)
 
 
@@ -102,7 +103,7 @@ def _instructions(request: web.Request, m: Measurement) -> Mapping[str, Any]:
 
 async def start(request: web.Request) -> web.Response:
     gateway, device = request.app[GATEWAY], unit_of(request)
-    given = await read_fields(request, _Instructions)
+    given = await read_fields(request, _Instructions, METADATA_BYTES)
     plan = _plan(given, sensor_library(gateway))
     with refusals():
         try:
@@ -160,7 +161,7 @@ def _channel(place: str, given: Mapping[str, Any], library: SensorLibrary) -> Ch
 
 async def stop(request: web.Request) -> web.Response:
     gateway, device = request.app[GATEWAY], unit_of(request).id
-    if gateway.measurements.running(device) is not None:
+    if gateway.measurements.busy(device):
         with refusals():
             try:
                 await stopped(gateway, device)
@@ -171,7 +172,7 @@ async def stop(request: web.Request) -> web.Response:
 
 async def post_meta(request: web.Request) -> web.Response:
     gateway, device = request.app[GATEWAY], unit_of(request).id
-    metadata = await read_fields(request, Metadata)
+    metadata = await read_fields(request, Metadata, METADATA_BYTES)
     m = next(iter(waiting(gateway, device)), None) or gateway.measurements.running(device)
     if m is None:
         raise ApiError(400, "No measurement waits for metadata.")
@@ -189,7 +190,6 @@ def waiting(gateway: GatewayView, device: str) -> list[Measurement]:
 
 
 async def show_status(request: web.Request) -> web.Response:
-    unit_of(request)
     return json_answer(status_row(request))
 
 

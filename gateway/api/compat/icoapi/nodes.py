@@ -8,7 +8,7 @@ from aiohttp import web
 from marshmallow import EXCLUDE, Schema, fields, validate
 
 from gateway.api.answers import json_answer
-from gateway.api.compat.icoapi.answers import nothing, read_fields, refusals, wrong_field
+from gateway.api.compat.icoapi.answers import Whole, nothing, read_fields, refusals, wrong_field
 from gateway.api.compat.icoapi.units import STU_NAME, nodes_of, unit_of
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
@@ -40,9 +40,9 @@ class _StuName(_Body):
 class Adc(_Body):
     """ICOapi's ADCValues."""
 
-    prescaler = fields.Integer(required=True)
-    acquisition_time = fields.Integer(required=True)
-    oversampling_rate = fields.Integer(required=True)
+    prescaler = Whole(required=True)
+    acquisition_time = Whole(required=True)
+    oversampling_rate = Whole(required=True)
     reference_voltage = fields.Float(required=True)
 
 

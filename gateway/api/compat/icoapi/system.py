@@ -8,12 +8,13 @@ from typing import Any, Final
 from aiohttp import WSMsgType, web
 
 from gateway.api.answers import json_answer
+from gateway.api.auth import Principal
 from gateway.api.compat.icoapi.answers import nothing, refusals
 from gateway.api.compat.icoapi.cloud import cloud_row
 from gateway.api.compat.icoapi.measuring import status_row, waiting
 from gateway.api.compat.icoapi.units import capacity, nodes_of, unit_if_any, unit_of
 from gateway.api.keys import GATEWAY
-from gateway.api.sockets import BAD_MESSAGE, Closing, both_ways, send, serve_socket
+from gateway.api.sockets import BAD_MESSAGE, Closing, both_ways, send, serve_socket, watched
 from gateway.api.values import dumps
 from gateway.controls.sensor_nodes import SensorNodes
 
@@ -53,9 +54,10 @@ async def reset_can(request: web.Request) -> web.Response:
 async def _stream(request: web.Request) -> web.StreamResponse:
     unit_if_any(request)
 
-    async def talk(socket: web.WebSocketResponse, *_: object) -> None:
+    async def talk(socket: web.WebSocketResponse, principal: Principal, _: object) -> None:
         asked = asyncio.Event()
-        await both_ways(_hear(socket, asked), _write(request, socket, asked))
+        writing = _write(request, socket, asked)
+        await both_ways(_hear(socket, asked), writing, watched(request, principal))
 
     return await serve_socket(request, talk)
 

@@ -30,8 +30,10 @@ class _Tally:
     """How many points a series has: up to `until_us` counted in the store, later ones as they came."""
 
     until_us: int
-    made_ns: int
+    looked_ns: int
     points: int = 0
+    oldest_us: int | None = None
+    """The oldest of them when it was looked for last."""
 
 
 class Points:
@@ -41,6 +43,8 @@ class Points:
         self._gateway, self._store = gateway, gateway.store
         self._last_us = 0
         self._tallies: dict[int, _Tally] = {}
+        self._counted: dict[int, _Tally] = {}
+        """Those being made: they count only once they are whole."""
         self._counting = asyncio.Lock()
 
     def first_free_id(self) -> int:
@@ -128,39 +132,60 @@ class Points:
 
     def deleted(self, series: Series, points: int | None = None) -> None:
         """Take note that points are gone; None: all."""
-        if points is None:
-            self._tallies.pop(series.id, None)
-        elif (tally := self._tallies.get(series.id)) is not None:
-            tally.points -= points
+        for tallies in (self._tallies, self._counted):
+            if points is None:
+                tallies.pop(series.id, None)
+            elif (tally := tallies.get(series.id)) is not None:
+                tally.points -= points
 
     async def counts(self, wanted: Sequence[Series]) -> list[int]:
         """Return how many points each series has. What retention took is noticed within an hour."""
         async with self._counting:
             now_ns = self._gateway.clock.mono_ns()
-            stale = [each for each in wanted if self._is_stale(each.id, now_ns)]
+            stale = [each for each in wanted if not await self._holds(each, now_ns)]
             if stale:
                 await self._count(stale, now_ns)
         return [self._tallies[each.id].points if each.id in self._tallies else 0 for each in wanted]
 
-    def _is_stale(self, series_id: int, now_ns: int) -> bool:
-        tally = self._tallies.get(series_id)
-        return tally is None or now_ns - tally.made_ns >= _COUNT_NS
+    async def _holds(self, series: Series, now_ns: int) -> bool:
+        """Say whether a count still does. What retention takes is the oldest: where that is there, all is."""
+        tally = self._tallies.get(series.id)
+        if tally is None:
+            return False
+        if now_ns - tally.looked_ns >= _COUNT_NS:
+            if await self._oldest_us(series) != tally.oldest_us:
+                return False
+            tally.looked_ns = now_ns
+        return True
+
+    async def _oldest_us(self, series: Series) -> int | None:
+        async with contextlib.aclosing(self.within(series, FIRST_US, LAST_US)) as batches:
+            async for points in batches:
+                if points:
+                    return points[0][0]
+        return None
 
     async def _count(self, stale: Sequence[Series], now_ns: int) -> None:
         until_us = max(self._last_us, self._store.newest_own_us)
-        for series in stale:
-            self._tallies[series.id] = _Tally(until_us, now_ns)
-        with contextlib.suppress(TimeoutError):  # a disk that refuses: what waits for it is not counted
-            async with asyncio.timeout(_FLUSH_S):
-                await self._store.flush()
-        for series in stale:
-            async for points in self.within(series, FIRST_US, until_us):
-                self._add(series.id, LAST_US, len(points))
+        self._counted = {series.id: _Tally(until_us, now_ns) for series in stale}
+        try:
+            with contextlib.suppress(TimeoutError):  # a disk that refuses: what waits for it is not counted
+                async with asyncio.timeout(_FLUSH_S):
+                    await self._store.flush()
+            for series in stale:
+                tally = self._counted.get(series.id) or _Tally(until_us, now_ns)
+                async for points in self.within(series, FIRST_US, until_us):
+                    tally.points += len(points)
+                tally.oldest_us = await self._oldest_us(series)
+            self._tallies.update(self._counted)
+        finally:
+            self._counted = {}
 
     def _add(self, series_id: int, ts: int, points: int) -> None:
-        tally = self._tallies.get(series_id)
-        if tally is not None and ts > tally.until_us:
-            tally.points += points
+        for tallies in (self._tallies, self._counted):
+            tally = tallies.get(series_id)
+            if tally is not None and ts > tally.until_us:
+                tally.points += points
 
     def _tags(self, series: Series) -> dict[int, str]:
         """Return the store's series of each field."""
