@@ -36,6 +36,23 @@ async def test_polling_brings_what_is_visible(tmp_path: Path, free_port: Port) -
         assert {run.kind for run in link.runs} == {"cycle"}
 
 
+async def test_polls_that_the_full_memory_budget_kept_from_being_made_are_a_gap(
+    tmp_path: Path, free_port: Port
+) -> None:
+    async with running(PLC, free_port()) as plc:
+        link = RecordingLink("press", tmp_path)
+        settings = opcua.Settings(url=plc.url, mode="poll", poll_interval_ms=20)
+        async with collecting(link, settings, tags({f"Tag{n}": f"Line1/Tag{n}" for n in range(5)})):
+            await link.until(lambda: len(link.emitted) >= 5)
+            link.full.clear()
+            await plc.ask("write", 10, 200, answer="done")
+            link.full.set()
+            await link.until(lambda: link.gaps)
+            ((start, end, reason, _),) = link.gaps
+        assert "the memory budget was full" in reason and end - start >= 1_000_000
+        assert link.rows() < set(plc.ledger), "values that were not read"
+
+
 async def test_without_tags_everything_readable_is_found(tmp_path: Path, free_port: Port) -> None:
     async with running(PLC, free_port(), "--tags", "7") as plc:
         link = RecordingLink("press", tmp_path)

@@ -415,6 +415,50 @@ async def test_a_driver_that_hangs_is_said_and_the_loop_goes_on(
         assert "has not answered" in link.gaps[0][2] and link.gaps[0][1] - link.gaps[0][0] >= 300_000
 
 
+async def test_what_is_not_looked_at_while_the_memory_budget_is_full_is_a_gap(
+    box: Box, link: RecordingLink
+) -> None:
+    async with collecting(link, box.settings(poll_interval_ms=20, keep_interval_ms=0)):
+        await link.until(lambda: link.newest())
+        assert not link.gaps
+        link.full.clear()
+        box.place("I_1", 1)
+        await asyncio.sleep(0.3)
+        for value in (0, 1, 0, 1):
+            box.place("I_1", value)
+            await asyncio.sleep(0.1)
+        link.full.set()
+        await link.until(lambda: link.gaps)
+        ((start, end, reason, _),) = link.gaps
+        assert reason.startswith("the memory budget was full: the device was not looked at for ")
+        assert 400_000 <= end - start <= time.time_ns() // 1000 - start
+
+
+def test_a_driver_that_hangs_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    code = """
+import asyncio, os, sys, threading
+from pathlib import Path
+from gateway.protocols.revpi import image
+from tests.opcua.recording import RecordingLink
+from tests.revpi import plant
+
+hangs = threading.Event()
+
+def hang(*_):
+    hangs.set()
+    threading.Event().wait()
+
+async def main():
+    box = plant.Box(Path(sys.argv[1]), plant.core(105, "RevPi Connect"), plant.dio(32))
+    async with plant.collecting(RecordingLink("box", Path(sys.argv[1])), box.settings()):
+        image.os.pread = hang
+        await asyncio.to_thread(hangs.wait)
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, timeout=30)
+
+
 async def test_no_image(box: Box, link: RecordingLink, tmp_path: Path) -> None:
     missing = revpi.Settings(image=str(tmp_path / "none"), configuration=str(box.rsc))
     text = str(await failure(link, missing))

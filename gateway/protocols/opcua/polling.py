@@ -14,6 +14,7 @@ from gateway.protocols.opcua.reads import Reads
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.taking import take_read
 from gateway.protocols.opcua.values import Reading
+from gateway.sampling import emit_sampled
 
 
 class Poller:
@@ -33,7 +34,7 @@ class Poller:
             current = items()
             if current:
                 async with self._link.run("cycle") as run:
-                    await self.read(current, run)
+                    await self.read(current, run, interval_ms)
                 self._condition.report()
             due = max(due + interval_s, time.monotonic() - (time.monotonic() - due) % interval_s)
             await self._link.clock.sleep(max(0.0, due - time.monotonic()))
@@ -46,17 +47,17 @@ class Poller:
                 await self.read(items(), run)
             self._condition.report()
 
-    async def read(self, items: Sequence[Item], run: Run) -> None:
-        """Read once; what is new is emitted."""
+    async def read(self, items: Sequence[Item], run: Run, interval_ms: int | None = None) -> None:
+        """Read once; what is new is emitted. `interval_ms`: they are to be read so often."""
         readable = [item for item in items if item.node is not None]
         for item in items:
             if item.node is None:
                 run.problem(f"{item.named()}: {item.problem}")
         size = self._session.limits["read"]
         for start in range(0, len(readable), size):
-            await self._read_chunk(readable[start : start + size], run)
+            await self._read_chunk(readable[start : start + size], run, interval_ms)
 
-    async def _read_chunk(self, items: Sequence[Item], run: Run) -> None:
+    async def _read_chunk(self, items: Sequence[Item], run: Run, interval_ms: int | None) -> None:
         try:
             decoded = await self._reads.read(items)
         except ua.UaStatusCodeError as error:
@@ -64,23 +65,23 @@ class Poller:
                 raise
             half = len(items) // 2
             self._session.limits["read"] = min(self._session.limits["read"], max(1, half))
-            await self._halves(items, run)
+            await self._halves(items, run, interval_ms)
             return
         except (ua.UaError, ValueError, TypeError) as error:
             # One value that asyncua cannot decode spoils the whole answer: it is found by halving.
             if len(items) == 1:
                 self._undecodable(items[0], sentence(error), run)
             else:
-                await self._halves(items, run)
+                await self._halves(items, run, interval_ms)
             return
-        await self._keep(items, decoded, run)
+        await self._keep(items, decoded, run, interval_ms)
 
-    async def _halves(self, items: Sequence[Item], run: Run) -> None:
+    async def _halves(self, items: Sequence[Item], run: Run, interval_ms: int | None) -> None:
         half = len(items) // 2
-        await self._read_chunk(items[:half], run)
-        await self._read_chunk(items[half:], run)
+        await self._read_chunk(items[:half], run, interval_ms)
+        await self._read_chunk(items[half:], run, interval_ms)
 
-    async def _keep(self, items: Sequence[Item], decoded: Decoded, run: Run) -> None:
+    async def _keep(self, items: Sequence[Item], decoded: Decoded, run: Run, interval_ms: int | None) -> None:
         batch = Batch()
         special = functools.partial(self._look, run)
         start = 0
@@ -89,13 +90,15 @@ class Poller:
             take_read(columns, items[start:end], self._link, batch, special)
             start = end
         run.add(len(batch))
-        if len(batch):
+        if len(batch) and interval_ms is not None:
+            await emit_sampled(self._link, batch, interval_ms)
+        elif len(batch):
             await self._link.emit(batch)
         if decoded.broken is not None:
             # Where the broken value ends is not known: what follows is asked for again.
             self._undecodable(items[start], decoded.broken.why, run)
             if rest := items[start + 1 :]:
-                await self._read_chunk(rest, run)
+                await self._read_chunk(rest, run, interval_ms)
 
     def _look(self, run: Run, item: Item, new: Reading) -> bool:
         """Look at a reading that is not plain; False: the server has no such tag."""

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from gateway.model import Device, DeviceProblem, Link, Run
@@ -13,7 +12,9 @@ from gateway.protocols.revpi.image import NotRunning, ProcessImage
 from gateway.protocols.revpi.layout import Layout, Signature, configuration_file, read_layout, signature
 from gateway.protocols.revpi.looking import Look, Looker
 from gateway.protocols.revpi.tags import found
+from gateway.protocols.revpi.thread import DriverThread
 from gateway.protocols.revpi.watch import Stamp, Watch
+from gateway.sampling import emit_sampled
 
 _AGAIN_NS = 1_000_000_000
 """So often a configuration that would not do is tried again."""
@@ -35,7 +36,7 @@ class _InUse(NamedTuple):
 async def collect(device: Device, settings: Settings, link: Link) -> None:
     """Collect until cancelled, or raise a DeviceProblem."""
     # A thread of its own: a driver that hangs must not take those that others need.
-    thread = ThreadPoolExecutor(1, f"revpi-{device.id}")
+    thread = DriverThread(f"revpi-{device.id}")
     session = _Session(device, settings, link, thread)
     try:
         await session.run()
@@ -44,13 +45,12 @@ async def collect(device: Device, settings: Settings, link: Link) -> None:
         raise first from first.__cause__
     finally:
         session.end()
-        thread.shutdown(wait=False)
 
 
 class _Session:
     """The open image, the configuration in use, and the tags."""
 
-    def __init__(self, device: Device, settings: Settings, link: Link, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, device: Device, settings: Settings, link: Link, thread: DriverThread) -> None:
         self._device = device
         self._settings = settings
         self._link = link
@@ -76,6 +76,7 @@ class _Session:
         if self._use is not None:
             self._use.looker.wake.set()
         self._thread.submit(self._close)
+        self._thread.end()
 
     # -- the configuration ---------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class _Session:
                 async with self._link.run("subscription") as run:
                     while True:
                         look = await self._ask(use.looker.until_news, self._stamp())
-                        await self._take(use, look, run)
+                        await self._take(use, look, run, self._settings.poll_interval_ms)
                         use = await self._settled(image, use, look)
             except NotRunning as error:
                 self._link.report("failed", str(error))
@@ -168,12 +169,15 @@ class _Session:
             except NotRunning:
                 continue  # the run tells; the cycle reports
 
-    async def _take(self, use: _InUse, look: Look, run: Run) -> None:
+    async def _take(self, use: _InUse, look: Look, run: Run, interval_ms: int | None = None) -> None:
+        """Emit and report; `interval_ms`: nobody looks meanwhile."""
         if look.moved:
             return
         self._seen = look.image
         run.add(len(look.batch))
-        if len(look.batch):
+        if len(look.batch) and interval_ms is not None:
+            await emit_sampled(self._link, look.batch, interval_ms)
+        elif len(look.batch):
             await self._link.emit(look.batch)
         kept = self._outdated and f"{self._outdated}; until then the one before is used"
         said = [*use.problems, kept, *look.sentences]
@@ -186,7 +190,7 @@ class _Session:
     # -- in the thread -----------------------------------------------------------------------------
 
     async def _ask(self, work: Callable[..., T], *arguments: object) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        future = asyncio.wrap_future(self._thread.submit(work, *arguments))
         asked_us = self._link.clock.wall_us()
         done, _ = await asyncio.wait([future], timeout=_PATIENCE_S)
         if not done:
