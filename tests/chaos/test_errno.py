@@ -26,7 +26,7 @@ from tests.chaos.report import Report, read_report, span
 SAMPLED = os.environ.get("CHAOS_ERRNO", "40")
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 _COMMITS = 38
-_LANES = 4
+_LANES = 64 if SAMPLED == "all" else 4
 _STALLED_S = 0.5
 _RESUMES_S = 5.0
 _CALLS = {
@@ -39,7 +39,7 @@ _FILES = ("hot.db", "hot.db-wal", "hot.db-shm", "hot.db.renewing", "reserve", *_
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(7200 if SAMPLED == "all" else 240),
+    pytest.mark.timeout(1800 if SAMPLED == "all" else 240),
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace"),
 ]
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -188,15 +190,18 @@ async def test_the_node_is_prepared_as_asked(gateway: Gateway, node: Node) -> No
         assert {file.name for file in gateway.files.iterdir()} == {m.file, again.file, third.file}
 
 
-async def test_what_the_budget_cannot_hold_is_refused(gateway: Gateway, node: Node) -> None:
+async def test_what_the_budget_cannot_hold_is_refused(
+    gateway: Gateway, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with gateway.opened(max_bytes=4_000_000) as (measurements, _):
         with pytest.raises(
             MeasurementRefused, match=r"about 114\.\d MB of the store, where 2\.0 MB are left"
         ):
             await measurements.start(DEVICE, plan(duration_s=3600))
-        with pytest.raises(MeasurementRefused, match=r"MB of the disk of .*measurements until"):
-            measurements._store._settings = gateway.settings.__class__(max_bytes=10**18)  # type: ignore[attr-defined]
-            await measurements.start(DEVICE, plan(duration_s=10**7))
+        with monkeypatch.context() as full:
+            full.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=64 << 20))
+            with pytest.raises(MeasurementRefused, match=r"MB of the disk of .* until its file is written"):
+                await measurements.start(DEVICE, plan(duration_s=30))
         await measurements.start(DEVICE, plan(duration_s=30))
         await measurements.stop(DEVICE)
 
