@@ -155,7 +155,9 @@ class HotFile:
     def _note_boot(self, boot: bytes) -> None:
         with contextlib.suppress(OSError):  # then shared memory counts for less, were the process killed
             if self._lock is not None and self._last_boot() != boot:
+                made_ns = os.fstat(self._lock).st_mtime_ns
                 (self._folder / "store.lock").write_bytes(boot)
+                os.utime(self._lock, ns=(made_ns, made_ns))  # says when the store was made (recovery.py)
 
     def _make_way(self, error: Exception, now_us: int) -> None:
         """Do what may let the file be opened at the next try."""

@@ -42,7 +42,7 @@ def changed_us(path: Path) -> int:
 
 
 def born_us(folder: Path) -> int:
-    """Return when a store was made: nobody writes its lock file again."""
+    """Return when a store was made: its lock file keeps that time."""
     try:
         return int((folder / "store.lock").stat().st_mtime * 1_000_000)
     except OSError:

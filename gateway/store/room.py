@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 _LEVELS = (85.0, 95.0)
 _HYSTERESIS = 2.0
 """A level is left only this much below it."""
-_RESERVE_BYTES = 256 * 1024 * 1024
+_RESERVE_BYTES = 1024 * 1024 * 1024
 """Left free for others, and for logs and drafts of the store: at most so much, a tenth of a small disk."""
 _LEAST_BYTES = 1_000_000
 """What `max` may be set to at least."""

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.model import Gap
 from gateway.store import StoreProblem, examine, pages, salvage
+from gateway.store.recovery import born_us
 from tests.store.conftest import NOW_US, Opener
 from tests.store.folding import AT_ONCE, eager, folded, segments
 from tests.store.reading import everything, put
@@ -242,6 +243,19 @@ async def test_an_old_shared_memory_of_the_wal_is_no_damage_after_a_power_cut(
         assert (store.epoch == epoch) == rebooted
         await searched(store)
         assert [x.value for x in await everything(store, [s])] == list(range(10))
+
+
+async def test_a_boot_does_not_change_when_the_store_was_made(opened: Opener, tmp_path: Path) -> None:
+    """A gap whose begin nobody knows begins there."""
+    folder, lock, other = tmp_path / "store", tmp_path / "store" / "store.lock", bytes(range(16))
+    async with opened():
+        pass
+    await asyncio.to_thread(lock.write_bytes, other)
+    await asyncio.to_thread(os.utime, lock, (1000, 1000))
+    async with opened():
+        pass
+    assert await asyncio.to_thread(lock.read_bytes) != other, "this boot is noted"
+    assert await asyncio.to_thread(born_us, folder) == 1000_000_000
 
 
 @pytest.mark.parametrize("after", [0, 5])
