@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.api import server, tls
+from gateway.api import bodies, server, tls
 from gateway.api.app import build_app
 from gateway.api.server import serve
 from gateway.api.settings import HttpSettings, TlsFiles, split_address
@@ -80,9 +80,7 @@ async def test_the_deadline_also_holds_for_the_second_request_of_a_connection(
 
 
 async def test_a_slow_body_is_408(url: str, gateway: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateway.api import push
-
-    monkeypatch.setattr(push, "BODY_S", 0.3)
+    monkeypatch.setattr(bodies, "BODY_S", 0.3)
     reader, writer = await connect(url)
     token = gateway.texts[Role.OPERATE].encode()
     writer.write(
