@@ -28,7 +28,7 @@ def _entries(text: str) -> Iterator[Any]:
         json.loads(text)
         return
     at = begin.end()
-    while text[at := _end(_BETWEEN, text, at)] != "]":
+    while not text.startswith("]", at := _end(_BETWEEN, text, at)):
         entry, at = decoder.raw_decode(text, at)
         yield entry
 
