@@ -135,7 +135,7 @@ class S3:
             async for some in entries(body):
                 for file in self._ours(some):
                     yield file
-        except (ValueError, IndexError, RecursionError):
+        except (ValueError, RecursionError):
             raise UploadProblem(
                 f"{self._account.name} lists the bucket with something that is not JSON"
             ) from None
