@@ -152,7 +152,10 @@ async def test_two_full_buses(room: int, monkeypatch: pytest.MonkeyPatch) -> Non
     try:
         async with opened(names[0]) as first, opened(names[1]) as second:
             counts = await asyncio.gather(
-                *(_flood(name, bus) for name, bus in zip(names, (first, second), strict=True))
+                *(
+                    _flood(name, bus, unread=room == 100_000)
+                    for name, bus in zip(names, (first, second), strict=True)
+                )
             )
         for sent, received, dropped in counts:
             assert received + dropped == sent
@@ -163,9 +166,12 @@ async def test_two_full_buses(room: int, monkeypatch: pytest.MonkeyPatch) -> Non
             ip("link", "del", name)
 
 
-async def _flood(name: str, bus: Bus) -> tuple[int, int, int]:
+async def _flood(name: str, bus: Bus, *, unread: bool) -> tuple[int, int, int]:
+    """Send many frames; `unread`: nobody reads until they are all sent."""
     sent = 20_000
     sending = asyncio.create_task(asyncio.to_thread(_send_all, name, sent))
+    if unread:
+        await sending
 
     async def receiving() -> None:
         while True:
@@ -285,7 +291,8 @@ async def test_a_kvaser_pair(tmp_path: Path) -> None:
         await site.until(told(site, "failed", "ip link set can0 up type can bitrate 250000"))
         ip("link", "set", "can0", "up")
         await back_within_2_s(site, lambda: Node("can1"), 3.0)
-        assert len(await site.gaps()) == 1
+        # The emulated controller may run over as well, and says so.
+        assert len([gap for gap in await site.gaps() if "is down" in gap.reason]) == 1
 
 
 class Slcan:
