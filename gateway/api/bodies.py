@@ -1,8 +1,8 @@
 """Bodies that clients send: whole, piece by piece, or a JSON object that a marshmallow schema judges."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 from marshmallow import Schema, ValidationError
@@ -11,6 +11,7 @@ from gateway.api.errors import ApiError
 from gateway.api.values import loads
 from gateway.measurements.metadata import MOST_BYTES
 
+T = TypeVar("T")
 BODY_S: Final = 30
 METADATA_BYTES: Final = MOST_BYTES + (1 << 20)
 """Of a body with metadata and its pictures."""
@@ -64,8 +65,12 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
 
 async def read_json(request: web.Request, most_bytes: int = 0) -> Any:
     """Return the body's document. ValueError: it is no JSON."""
-    body = await read_body(request, most_bytes)
-    return await asyncio.to_thread(loads, body) if len(body) > _INLINE_BYTES else loads(body)
+    return await made_of(await read_body(request, most_bytes), loads)
+
+
+async def made_of(data: bytes, work: Callable[[bytes], T]) -> T:
+    """Return what the work makes of the data: beside the event loop where that may take long."""
+    return await asyncio.to_thread(work, data) if len(data) > _INLINE_BYTES else work(data)
 
 
 def described(schema: type[Schema]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from gateway.api.queries import limit
 from gateway.api.schemas import Closed, Running, text, whole
@@ -11,12 +11,6 @@ from gateway.controls.sensor_nodes import AdcConfiguration
 MAC = r"^[0-9A-Fa-f]{2}([-:][0-9A-Fa-f]{2}){5}$"
 _DEVICE = "The STU, by its device; needed where several are configured."
 _LONGEST_NAME = 200
-
-
-class Meta:
-    """Read by marshmallow."""
-
-    unknown = RAISE
 
 
 class StuQuery(Closed):

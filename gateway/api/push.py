@@ -1,6 +1,5 @@
 """`POST /v1/devices/{id}/samples`: samples from a client, answered after COMMIT."""
 
-import asyncio
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -8,7 +7,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.api.answers import json_answer
-from gateway.api.bodies import read_body
+from gateway.api.bodies import made_of, read_body
 from gateway.api.devices import device_of
 from gateway.api.errors import ApiError, wrong_parameter
 from gateway.api.line_protocol import WrongLine
@@ -21,7 +20,6 @@ from gateway.api.values import FLAG_NAMES, loads, read
 from gateway.api.windows import MAX_US, MIN_US, instant
 from gateway.controls.devices import Push, PushedSample
 
-_INLINE_BYTES: Final = 65_536
 _MAX_DETAILS: Final = 20
 _FIELDS: Final = frozenset({"tag", "ts", "value", "status", "type", "flags"})
 _JSON: Final = ("application/json", "")
@@ -100,8 +98,7 @@ async def push_samples(request: web.Request) -> web.Response:
     if push is None:
         raise ApiError(409, f'Device "{device.id}" takes no samples now ({device.health.state}).')
     parse = _parser(request, push)
-    body = await read_body(request)
-    samples = await asyncio.to_thread(parse, body) if len(body) > _INLINE_BYTES else parse(body)
+    samples = await made_of(await read_body(request), parse)
     try:
         receipt = await push.push(samples)
     except ValueError as error:

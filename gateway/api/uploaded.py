@@ -13,7 +13,7 @@ from gateway.api.errors import ApiError
 FIELD: Final = "file"
 _FORM: Final = "multipart/form-data"
 _MOST_PARTS: Final = 10
-_NO_FORM: Final = (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError)
+NO_FORM: Final = (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError)
 """What aiohttp raises over a form that is none."""
 
 
@@ -48,7 +48,7 @@ async def _from_form(request: web.Request, kinds: Collection[str], most_bytes: i
             if part.name == FIELD:
                 _check_kind(part.headers.get("Content-Type", ""), kinds)
                 return await _bounded(_chunks(part), most_bytes)
-    except _NO_FORM:
+    except NO_FORM:
         raise ApiError(400, "The body is no form as its head says.") from None
     raise NoFile(400, f'The form has no field "{FIELD}".')
 

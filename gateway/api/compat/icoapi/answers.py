@@ -15,7 +15,6 @@ from gateway.api.sensor_nodes import sentence
 from gateway.controls.sensor_nodes import NodeBusy, NodeNotFound, NodeProblem, NotConnected, Unsupported
 from gateway.measurements import MeasurementRefused
 
-_INLINE_BYTES: Final = 65_536
 _KEPT: Final = ("Allow", "Retry-After", "WWW-Authenticate")
 
 

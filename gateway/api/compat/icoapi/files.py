@@ -1,6 +1,5 @@
 """ICOapi's `/files`: listed, downloaded, deleted, read through, files inside, metadata."""
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
@@ -11,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from gateway.api.answers import json_answer, stream
-from gateway.api.bodies import METADATA_BYTES
+from gateway.api.bodies import METADATA_BYTES, made_of
 from gateway.api.compat.icoapi.answers import missing_field, nothing, read_fields
 from gateway.api.compat.icoapi.cloud import dataspace, file_row
 from gateway.api.compat.icoapi.forms import parts
@@ -30,7 +29,6 @@ _log = logging.getLogger(__name__)
 _HDF5: Final = "application/x-hdf5"
 _EVERY: Final = 10
 """ICOapi's analysis gives one row in ten."""
-_INLINE_BYTES: Final = 64 * 1024
 _LONGEST_LINE_BYTES: Final = 32 << 20
 """What a file says of itself, with its pictures."""
 _PREFIX: Final = "/api/v1/files"
@@ -121,11 +119,11 @@ async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 async def _translated(name: str, line: bytes) -> bytes:
     """Return a line of our analysis as ICOapi's; empty: it has no such line."""
 
-    def work() -> bytes:
+    def work(line: bytes) -> bytes:
         row = _line(name, orjson.loads(line))
         return b"" if row is None else dumps(row) + b"\n"
 
-    return work() if len(line) <= _INLINE_BYTES else await asyncio.to_thread(work)
+    return await made_of(line, work)
 
 
 def _line(name: str, document: Mapping[str, Any]) -> Mapping[str, Any] | None:

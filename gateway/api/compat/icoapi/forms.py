@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import BodyPartReader, web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.api.bodies import BODY_S
 from gateway.api.compat.icoapi.answers import missing_field
 from gateway.api.errors import ApiError
+from gateway.api.uploaded import NO_FORM
 
-_NO_FORM: Final = (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError)
-"""What aiohttp raises over a form that is none."""
 _MOST: Final = 100
 
 
@@ -60,5 +58,5 @@ def _broken() -> Iterator[None]:
         yield
     except TimeoutError:
         raise ApiError(408, f"Nothing more of the body came for {BODY_S} s.") from None
-    except (*_NO_FORM, web.RequestPayloadError):
+    except (*NO_FORM, web.RequestPayloadError):
         raise ApiError(400, "The body is no form as its head says.") from None
