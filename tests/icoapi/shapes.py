@@ -23,7 +23,8 @@ def check(value: Any, shape: Shape, at: str = "") -> None:
         if value is not None:
             check(value, shape.shape, at)
     else:
-        assert isinstance(value, shape) and (shape is bool or not isinstance(value, bool)), (at, value)
+        is_one = isinstance(value, shape) and (shape in (bool, object) or not isinstance(value, bool))
+        assert is_one, (at, value)
 
 
 class Nullable:
