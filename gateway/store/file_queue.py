@@ -39,7 +39,7 @@ class FileRow(NamedTuple):
     remote_id: str
     stored_us: int
     remote: str = ""
-    """GONE, ANNOUNCED or CHANGED where the target was seen to have it no more, without bytes, or with others."""
+    """GONE, ANNOUNCED or CHANGED: the target was seen to have it no more, without bytes, or with others."""
 
 
 _COLUMNS = ", ".join(FileRow._fields)

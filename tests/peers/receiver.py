@@ -93,7 +93,7 @@ class Receiver:
     def announce(self, name: str) -> None:
         """Announce a file at the target once more, as its people may: its bytes are to come."""
         with contextlib.closing(sqlite3.connect(self.folder / "ledger.db")) as conn, conn:
-            conn.execute("UPDATE file SET state = 'created', size = NULL, etag = NULL WHERE name = ?", (name,))
+            conn.execute("UPDATE file SET state = 'created', etag = NULL WHERE name = ?", (name,))
 
     def fill(self, files: int, metadata: dict[str, Any]) -> None:
         """Put files of others there, stored before anything else."""
