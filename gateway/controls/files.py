@@ -53,7 +53,7 @@ class FileState:
 
     state: str
     """not_uploaded, updating (being sent), up_to_date, outdated (the target has it as it was before), created
-    (the target has it announced, and no bytes of it) or error (it could not be sent, which is tried again)."""
+    (the target has it announced, and no bytes of it) or error (it could not be sent; that is tried again)."""
     queued: bool = False
     """It is to be sent."""
     detail: str = ""
