@@ -36,7 +36,7 @@ async def test_what_is_printed_is_a_configuration_that_says_the_same(tmp_path: P
     icoapi = config.http.compat.icoapi
     assert icoapi is not None
     assert (icoapi.listen, icoapi.tls, icoapi.anonymous) == ("192.168.7.1:33216", "off", "operate")
-    assert icoapi.cors == ("http://localhost", "http://localhost:5173") and icoapi.updates_per_second == 120
+    assert icoapi.cors == ("http://localhost", "http://localhost:5173") and icoapi.updates_per_s == 120
     assert (config.logs.level, config.logs.format) == ("ERROR", "json")
 
 

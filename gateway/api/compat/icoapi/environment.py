@@ -16,7 +16,7 @@ _PLACES: Final = {
     "VITE_API_PORT": "http.compat.icoapi.listen",
     "VITE_API_ORIGINS": "http.compat.icoapi.cors",
     "VITE_APPLICATION_FOLDER": "measurements.path",
-    "WEBSOCKET_UPDATE_RATE": "http.compat.icoapi.updates_per_second",
+    "WEBSOCKET_UPDATE_RATE": "http.compat.icoapi.updates_per_s",
     "LOG_LEVEL": "logs.level",
     "LOG_USE_JSON": "logs.format",
 }
@@ -36,7 +36,7 @@ def environment(gateway: GatewayView, settings: IcoapiSettings) -> dict[str, str
         "VITE_API_VERSION": "v1",
         "VITE_API_ORIGINS": ",".join(settings.cors),
         "VITE_API_WS_PROTOCOL": f"ws{secure}",
-        "WEBSOCKET_UPDATE_RATE": str(settings.updates_per_second),
+        "WEBSOCKET_UPDATE_RATE": str(settings.updates_per_s),
         "VITE_APPLICATION_FOLDER": str(gateway.files.folder),
     }
     if files is not None:
@@ -85,7 +85,7 @@ def settings(said: Mapping[str, str]) -> dict[str, Any]:
         "tls": "self-signed" if secure else "off",
         "anonymous": "operate",
         "cors": [origin.strip() for origin in origins if origin.strip()],
-        "updates_per_second": said.get("WEBSOCKET_UPDATE_RATE") or default.updates_per_second,
+        "updates_per_s": said.get("WEBSOCKET_UPDATE_RATE") or default.updates_per_s,
     }
     logs = {}
     if level := said.get("LOG_LEVEL", "").upper():

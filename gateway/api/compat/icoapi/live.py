@@ -67,7 +67,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 
 async def _write(request: web.Request, socket: web.WebSocketResponse, tap: Tap) -> None:
-    pause_s, loop = 1 / request.app[SETTINGS].updates_per_second, asyncio.get_running_loop()
+    pause_s, loop = 1 / request.app[SETTINGS].updates_per_s, asyncio.get_running_loop()
     waiting: list[dict[str, Any]] = []
     ift, name, start_us, next_s = IftPoints(), "", 0, loop.time()
     async for item in tap:
