@@ -112,6 +112,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_taken(read: Read, problems:
     assert problems(b"\xef\xbb\xbfdevices:\r\n  a:\r\n    plnt: x\r\n")[0].startswith("gateway.yaml:3:5: ")
 
 
+@pytest.mark.seed_row("L8")
 def test_the_environment_goes_before_the_file(read: Read) -> None:
     config = read(
         YAML,
