@@ -39,6 +39,7 @@ def dialect(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.seed_row(40)
 async def test_a_file_that_is_written_arrives_and_what_is_changed_takes_its_place(
     store: Store, peer: Receiver, folder: Folder, dialect: str
 ) -> None:
@@ -80,6 +81,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.seed_row(39)
 async def test_whatever_fails_there_is_one_object_with_the_right_bytes(
     store: Store, peer: Receiver, folder: Folder, dialect: str
 ) -> None:
@@ -186,6 +188,7 @@ async def test_a_target_that_lists_more_than_one_answer_holds_still_takes_files(
         assert (await state_of(lane, NAME)).remote_id == state.remote_id, "seen, though it is not shown"
 
 
+@pytest.mark.seed_row(36)
 async def test_what_others_do_at_the_target_is_told_and_left_to_a_person(
     store: Store, peer: Receiver, folder: Folder, dialect: str
 ) -> None:
@@ -269,6 +272,7 @@ async def _empty(store: Store) -> bool:
     return not await store.read(lambda conn: file_queue.rows(conn, "cloud"))
 
 
+@pytest.mark.seed_row(38)
 async def test_a_dead_dataspace_delays_no_live_samples_elsewhere_and_comes_back_by_itself(
     tmp_path: Path,
     store: Store,

@@ -48,6 +48,7 @@ async def measuring(api: Bench, **plan: Any) -> AsyncIterator[Any]:
             await api.ask("POST", "/v1/measurement/stop")
 
 
+@pytest.mark.seed_row(23, 24)
 async def test_a_measurement_with_all_that_can_be_asked_for(api: Bench) -> None:
     await connected(api)
     metadata = {"version": "1", "profile": "turning", "parameters": {"speed": {"value": 12, "unit": "rpm"}}}
@@ -171,6 +172,7 @@ async def heard(client: aiohttp.ClientWebSocketResponse, kind: str) -> list[dict
     return messages
 
 
+@pytest.mark.seed_row(17)
 async def test_every_client_gets_every_frame_and_one_who_aborts_is_alone(api: Bench) -> None:
     async with api.socket() as one, api.socket() as other, api.socket() as wrong, api.socket() as aborting:
         first = await one.receive_json()
