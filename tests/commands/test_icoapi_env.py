@@ -24,6 +24,7 @@ TRIDENT_PASSWORD=geheim
 """
 
 
+@pytest.mark.seed_row(43)
 async def test_what_is_printed_is_a_configuration_that_says_the_same(tmp_path: Path) -> None:
     env, made = tmp_path / ".env", tmp_path / "gateway.yaml"
     env.write_text(ENV)

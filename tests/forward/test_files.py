@@ -208,6 +208,7 @@ async def test_what_others_do_at_the_target_is_told_and_left_to_a_person(
         assert (await lane.send(NAME, patience_s=20)).state == "up_to_date"
 
 
+@pytest.mark.seed_row(36)
 async def test_a_file_that_others_announce_once_more_is_told_as_created(
     store: Store, peer: Receiver, folder: Folder
 ) -> None:
