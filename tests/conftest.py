@@ -12,6 +12,8 @@ import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
 
+pytest_plugins = ["tests.seed_features"]
+
 # The same cases each time, so that a change is judged by itself; `make chaos` looks for new ones.
 settings.register_profile("same", derandomize=True, database=None)
 if "CHAOS_SEED" not in os.environ:

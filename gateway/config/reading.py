@@ -165,6 +165,9 @@ class Reader:
         fitting = [option for option in shape.options if _fits(option, node)]
         if fitting and isinstance(node, MapNode):
             return self.read(max(fitting, key=lambda option: _known(option, node)), node, at)
+        if isinstance(node, ScalarNode) and node.loose:
+            # A number is a number, as in the file, before it is text.
+            fitting.sort(key=lambda option: isinstance(option, Text))
         for option in fitting:
             attempt = Reader(Problems(), self.environ, self.folder)
             if (value := attempt.read(option, node, at)) is not INVALID:

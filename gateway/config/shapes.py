@@ -181,8 +181,9 @@ def shape_of(hint: Any, unit: str, declared: Declared) -> Shape:
 
 
 def _unit(name: str, hint: Any) -> str:
+    """Return the suffix that is a unit; that of a rate ("updates_per_s") is none."""
     suffix = next((each for each in UNITS if name.endswith(each)), "")
-    return suffix if suffix and _has_number(hint) else ""
+    return suffix if suffix and not name.endswith(f"_per{suffix}") and _has_number(hint) else ""
 
 
 def _has_number(hint: Any) -> bool:

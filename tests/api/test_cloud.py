@@ -61,6 +61,7 @@ async def uploaded(client: aiohttp.ClientSession, name: str) -> bool:
     return found["state"] == "up_to_date" and not found["queued"]
 
 
+@pytest.mark.seed_row(35)
 async def test_a_measurement_arrives_by_itself_and_again_when_its_metadata_comes(
     gateway: Plant, admin: aiohttp.ClientSession, peer: Receiver, cloud: Forwarder, name: str
 ) -> None:

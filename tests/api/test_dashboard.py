@@ -186,6 +186,7 @@ async def test_over_tls(gateway: Plant, browser: Browser) -> None:
         await context.close()
 
 
+@pytest.mark.seed_row("L4")
 async def test_the_docs_page(gateway: Plant, url: str, page: Page) -> None:
     await page.goto(f"{url}/docs")
     await expect(page.locator("#docs-note")).to_be_visible()

@@ -209,6 +209,7 @@ async def test_a_form_is_taken_too(admin: aiohttp.ClientSession) -> None:
     assert await text_of(admin, "sensors") == SENSORS
 
 
+@pytest.mark.seed_row(33)
 async def test_a_restored_version_is_the_same_byte_for_byte(admin: aiohttp.ClientSession) -> None:
     await stored(admin, "metadata", METADATA)
     other = METADATA.replace("Milling", "Turning")
@@ -284,6 +285,7 @@ async def test_what_is_wrong_with_sensors_is_named_with_its_place(
     assert await text_of(admin, "sensors") == BUILT_IN["sensors"]
 
 
+@pytest.mark.seed_row(30)
 async def test_each_field_of_a_sensor_is_needed(admin: aiohttp.ClientSession) -> None:
     for name in ("name", "sensor_id", "unit", "dimension", "phys_min", "phys_max", "volt_min", "volt_max"):
         document = yaml.safe_load(SENSORS)
@@ -354,6 +356,7 @@ async def test_what_is_wrong_with_metadata_is_named_with_its_place(
     assert [e for e in details if e["field"].endswith(field) and says in e["message"]], details
 
 
+@pytest.mark.seed_row(31)
 async def test_each_of_the_ten_datatypes_is_taken(admin: aiohttp.ClientSession) -> None:
     for kind in DATATYPES.split():
         await stored(admin, "metadata", METADATA.replace("datatype: image", f"datatype: {kind}"))

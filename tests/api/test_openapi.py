@@ -25,6 +25,7 @@ def document(gateway: Plant) -> dict[str, Any]:
     return build_app(gateway, HttpSettings())[DOCUMENT]
 
 
+@pytest.mark.seed_row("L4")
 async def test_it_is_valid_and_has_every_route(gateway: Plant) -> None:
     app = build_app(gateway, HttpSettings())
     made = app[DOCUMENT]
@@ -51,6 +52,7 @@ async def test_it_is_built_the_same_each_time(gateway: Plant) -> None:
     assert document(gateway) == document(gateway)
 
 
+@pytest.mark.seed_row("L4")
 async def test_it_equals_the_committed_one(gateway: Plant) -> None:
     """A change of the contract is a change of docs/openapi.json, seen in review.
 
@@ -71,6 +73,7 @@ async def test_it_is_served_and_needs_a_token(
         assert await answer.json() == document(gateway)
 
 
+@pytest.mark.seed_row(44)
 @pytest.mark.timeout(120)
 async def test_schemathesis_finds_nothing(
     gateway: Plant, url: str, admin: aiohttp.ClientSession, tmp_path: Path

@@ -29,6 +29,7 @@ async def get(client: aiohttp.ClientSession, path: str, expected: int = 200) -> 
         return await answer.json()
 
 
+@pytest.mark.seed_row("L3")
 async def test_devices(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     async with admin.post("/v1/devices/box/samples", json=[{"tag": "speed", "ts": T0, "value": 2.5}]):
         pass
@@ -66,6 +67,7 @@ async def test_devices(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     }
 
 
+@pytest.mark.seed_row("L3")
 async def test_a_poll_gives_its_run_and_a_second_one_joins(admin: aiohttp.ClientSession) -> None:
     async def poll() -> dict[str, Any]:
         async with admin.post("/v1/devices/counter/poll") as answer:
@@ -117,6 +119,16 @@ async def test_a_poll_whose_session_ends_is_409(gateway: Plant, admin: aiohttp.C
     assert "the cable was pulled" in message
 
 
+async def test_a_device_is_told_to_reconnect(gateway: Plant, admin: aiohttp.ClientSession) -> None:
+    before = gateway.devices["counter"]
+    async with admin.post("/v1/devices/counter/reconnect") as answer:
+        assert answer.status == 200
+        assert (await answer.json())["health"]["state"] == "running"
+    assert gateway.devices["counter"] is not before
+    async with admin.post("/v1/devices/nobody/reconnect") as answer:
+        assert answer.status == 404
+
+
 async def test_browsing_by_pages(admin: aiohttp.ClientSession) -> None:
     names: list[str] = []
     path = "/v1/devices/counter/browse?limit=10"
@@ -139,6 +151,7 @@ async def test_a_device_that_fails_while_it_is_browsed_is_named(admin: aiohttp.C
         )
 
 
+@pytest.mark.seed_row("L3")
 async def test_runs_and_gaps_by_pages_and_filters(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     for n in range(25):
         gateway.store.gap(
@@ -185,6 +198,7 @@ async def test_state(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     assert 0 < state["uptime_s"] < 60
 
 
+@pytest.mark.seed_row("L3")
 async def test_healthz_is_open_and_says_nothing_else(anybody: aiohttp.ClientSession) -> None:
     assert await get(anybody, "/healthz") == {"status": "alive"}
 

@@ -42,6 +42,7 @@ async def test_what_is_pushed_is_read_back_exactly(admin: aiohttp.ClientSession)
     assert await get(admin) == {"samples": series(10), "next": None}
 
 
+@pytest.mark.seed_row("L5")
 async def test_a_repeat_adds_nothing_and_another_value_is_moved(admin: aiohttp.ClientSession) -> None:
     await push(admin, series(3))
     assert await push(admin, series(3)) == {"added": 0, "same": 3, "moved": 0}
@@ -95,6 +96,7 @@ async def test_a_limit_that_fits_exactly_has_no_next(admin: aiohttp.ClientSessio
     assert (await get(admin, limit="4"))["next"] is not None
 
 
+@pytest.mark.seed_row("L3")
 @pytest.mark.parametrize(
     ("start", "end"),
     [
@@ -149,6 +151,7 @@ VALUES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.seed_row("L6")
 async def test_every_kind_of_value_goes_through_and_back(admin: aiohttp.ClientSession) -> None:
     rows = [{"tag": "any", "ts": T0 + n, "status": n * 1000, **value} for n, value in enumerate(VALUES)]
     body = json.dumps({"samples": rows})  # surrogates as escapes: valid JSON

@@ -41,6 +41,7 @@ def exposure(unit: Path, tenths: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.seed_row(45)
 @analyze
 def test_the_unit_is_exposed_no_more_than_1_3() -> None:
     done = exposure(UNIT, 13)

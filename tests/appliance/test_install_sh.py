@@ -79,6 +79,7 @@ def test_an_upgrade_that_fails_leaves_the_program_before(box: Box) -> None:
     assert len(list(box.opt.glob("[0-9]*"))) == 1
 
 
+@pytest.mark.seed_row(45)
 def test_it_installs_what_the_package_does_and_removes_it(box: Box) -> None:
     before = set(box.root.rglob("*"))
     for arguments in ((), ("--force",)):

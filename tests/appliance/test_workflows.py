@@ -67,11 +67,13 @@ def step_problems(step: dict[str, Any]) -> Iterator[str]:
                 yield f"{words[0]} is no script here"
 
 
+@pytest.mark.seed_row("L7")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.name))
 def test_a_workflow_has_the_least_rights_and_calls_what_is_there(file: Path) -> None:
     assert list(problems(file.name, file.read_text())) == []
 
 
+@pytest.mark.seed_row("L7")
 def test_every_kind_of_push_is_checked_first() -> None:
     jobs = {file.name: yaml.safe_load(file.read_text()) for file in FILES}
     assert jobs["check.yml"][True]["push"]["branches"] == ["**", "!main"]

@@ -56,6 +56,8 @@ class Settings(Group):
     names: tuple[str, ...] = setting((), help="A list of texts.")
     waits_s: tuple[float, ...] = setting((1.0, 2.0), help="A list of durations.")
     headers: Mapping[str, str] = setting({}, help="Names with text.")
+    options: Mapping[str, str | int | bool] = setting({}, help="Names with anything.")
+    pace_per_s: int = setting(10, help="A rate.")
     limits: Limits = setting(Limits(), help="A group.")
     tls: Literal["self-signed", "off"] | Certificate = setting("self-signed", help="A word or a group.")
     folder: Path | None = setting(None, help="A path.")

@@ -112,6 +112,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_taken(read: Read, problems:
     assert problems(b"\xef\xbb\xbfdevices:\r\n  a:\r\n    plnt: x\r\n")[0].startswith("gateway.yaml:3:5: ")
 
 
+@pytest.mark.seed_row("L8")
 def test_the_environment_goes_before_the_file(read: Read) -> None:
     config = read(
         YAML,
@@ -120,7 +121,9 @@ def test_the_environment_goes_before_the_file(read: Read) -> None:
             "EDGE_GATEWAY__HTTP__LISTEN": "[::1]:8080",
             "EDGE_GATEWAY__DEVICES__PRESS_07__PLANT__COUNT": "8",
             "EDGE_GATEWAY__DEVICES__PRESS_07__PLANT__LIMITS": "{low: 1, high: 2}",
+            "EDGE_GATEWAY__DEVICES__PRESS_07__PLANT__OPTIONS": "{baud: 9600, echo: true, a: '2', b: N}",
             "EDGE_GATEWAY__DEVICES__PRESS_07__TAGS__SPEED__UNIT": "rpm",
+            "EDGE_GATEWAY__DEVICES__PRESS_08__PLANT__PACE_PER_S": "20",
             "EDGE_GATEWAY__DEVICES__PRESS_08__PLANT__TLS__CERTIFICATE": "a.pem",
             "EDGE_GATEWAY__DEVICES__PRESS_08__PLANT__TLS__KEY": "a.key",
             "EDGE_GATEWAY__UPLOADS__CLOUD_1__CLOUD__TOKEN__ENV": "TOKEN",
@@ -132,8 +135,10 @@ def test_the_environment_goes_before_the_file(read: Read) -> None:
     assert (config.gateway.id, config.http.listen) == ("12", "[::1]:8080")
     assert (press.settings.url, press.settings.count) == ("plant://a", 8)
     assert press.settings.limits == Limits(low=1, high=2)
+    assert press.settings.options == {"baud": 9600, "echo": True, "a": "2", "b": "N"}
     assert (press.device.tags["speed"].node, press.device.tags["speed"].unit) == ("n1", "rpm")
     assert config.devices["Press.08"].settings.tls.key == "a.key"
+    assert config.devices["Press.08"].settings.pace_per_s == 20, "a rate is a number, no duration"
     assert config.uploads["cloud_1"].settings.token.text == "hunter2"
 
 

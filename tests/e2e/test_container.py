@@ -17,6 +17,7 @@ from tests.e2e.test_watchdog import CONFIG, FAST
 pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
 
 
+@pytest.mark.seed_row("L8")
 async def test_the_environment_alone_configures_it(tmp_path: Path, free_port: Callable[[], int]) -> None:
     port = free_port()
     async with plc(port), gateway(tmp_path / "gw", free_port()) as running:

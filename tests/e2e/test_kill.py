@@ -41,6 +41,7 @@ async def kills(run: Plant, count: int) -> None:
     await run.plc.kill()
 
 
+@pytest.mark.seed_row("L5")
 @pytest.mark.timeout(600)
 async def test_nothing_acknowledged_is_missing_or_doubled(
     tmp_path: Path, free_port: Callable[[], int]

@@ -78,6 +78,7 @@ async def test_a_repeat_is_recognised_by_its_name_on_any_page(peer: Receiver) ->
     assert (await peer.counts())["repeated"] == 0
 
 
+@pytest.mark.seed_row(37)
 async def test_all_pages_are_read(peer: Receiver) -> None:
     async with opened(peer) as outlet:
         await asyncio.gather(*(outlet.send(unit(number)) for number in range(1, 103)))
@@ -143,6 +144,7 @@ async def test_an_object_that_was_announced_and_not_stored_is_stored_by_the_repe
     assert (await peer.counts())["samples"] == 4
 
 
+@pytest.mark.seed_row(34)
 async def test_an_expired_token_is_refreshed_once_however_many_ask(peer: Receiver) -> None:
     async with opened(peer) as outlet:
         await outlet.send(unit(1))
@@ -172,6 +174,7 @@ async def expire(peer: Receiver) -> None:
             assert answer.status == 200
 
 
+@pytest.mark.seed_row(34)
 async def test_refused_refresh_tokens_lead_to_a_new_log_in(peer: Receiver) -> None:
     async with opened(peer) as outlet:
         await outlet.send(unit(1))

@@ -23,6 +23,7 @@ async def killed(folder: Path, peer: Receiver, dialect: str, *control: str) -> l
     return out.decode().splitlines()
 
 
+@pytest.mark.seed_row(39)
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("dialect", DIALECTS)

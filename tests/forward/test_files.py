@@ -39,6 +39,7 @@ def dialect(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.seed_row(40)
 async def test_a_file_that_is_written_arrives_and_what_is_changed_takes_its_place(
     store: Store, peer: Receiver, folder: Folder, dialect: str
 ) -> None:
@@ -80,6 +81,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.seed_row(39)
 async def test_whatever_fails_there_is_one_object_with_the_right_bytes(
     store: Store, peer: Receiver, folder: Folder, dialect: str
 ) -> None:
@@ -186,6 +188,7 @@ async def test_a_target_that_lists_more_than_one_answer_holds_still_takes_files(
         assert (await state_of(lane, NAME)).remote_id == state.remote_id, "seen, though it is not shown"
 
 
+@pytest.mark.seed_row(36)
 async def test_what_others_do_at_the_target_is_told_and_left_to_a_person(
     store: Store, peer: Receiver, folder: Folder, dialect: str
 ) -> None:
@@ -203,6 +206,22 @@ async def test_what_others_do_at_the_target_is_told_and_left_to_a_person(
         gone = await state_of(lane, NAME)
         assert gone.state == "not_uploaded" and "no more" in gone.detail and not gone.remote_id
         assert (await lane.send(NAME, patience_s=20)).state == "up_to_date"
+
+
+@pytest.mark.seed_row(36)
+async def test_a_file_that_others_announce_once_more_is_told_as_created(
+    store: Store, peer: Receiver, folder: Folder
+) -> None:
+    """In the dialect of 0.1.2 nothing is announced."""
+    md5 = folder.write(NAME)
+    async with uploading(store, folder, file_settings(peer)) as (lane, _):
+        remote_id = (await until_state(lane, NAME, "up_to_date")).remote_id
+        peer.announce(NAME)
+        await lane.listed(10)
+        state = await state_of(lane, NAME)
+        assert (state.state, state.remote_id) == ("created", remote_id) and "no bytes" in state.detail
+        assert (await lane.send(NAME, patience_s=20)).state == "up_to_date"
+        await the_only_object(peer, NAME, md5)
 
 
 async def test_a_restart_resumes_and_a_new_upload_gets_what_there_is(
@@ -254,6 +273,7 @@ async def _empty(store: Store) -> bool:
     return not await store.read(lambda conn: file_queue.rows(conn, "cloud"))
 
 
+@pytest.mark.seed_row(38)
 async def test_a_dead_dataspace_delays_no_live_samples_elsewhere_and_comes_back_by_itself(
     tmp_path: Path,
     store: Store,

@@ -40,6 +40,7 @@ async def becomes(ico: Contract, name: str, word: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.seed_row(25, 35, 36, 38)
 async def test_the_cloud_operations(ico: Contract, tmp_path: Path, free_port: Callable[[], int]) -> None:
     async with receiver(free_port(), tmp_path / "cloud") as peer:
         add_upload(ico.plant, "dataspace", file_settings(peer, manage_url="https://people.example/files"))

@@ -56,6 +56,7 @@ def form(field: str, data: bytes, name: str, kind: str) -> aiohttp.FormData:
 # -- files -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.seed_row(25, 26)
 async def test_list_download_and_delete(ico: Contract) -> None:
     check(await ico.ask("GET", "/files"), shapes.FILES)
     name = await measured(ico)
@@ -74,6 +75,7 @@ async def test_list_download_and_delete(ico: Contract) -> None:
     assert (await ico.ask("GET", "/files"))["files"] == []
 
 
+@pytest.mark.seed_row(26)
 async def test_names_that_are_no_files_of_ours(ico: Contract) -> None:
     before = {path for path in ico.plant.state.rglob("*") if path.is_file()}
     for name in FOREIGN_NAMES:
@@ -97,6 +99,7 @@ async def lines(ico: Contract, path: str) -> list[Any]:
         return [json.loads(line) for line in (await answer.read()).splitlines()]
 
 
+@pytest.mark.seed_row(22, 27)
 async def test_analyze(ico: Contract) -> None:
     name = await measured(ico, meta=META)
     first, *rest = await lines(ico, f"/files/analyze/{name}")
@@ -120,6 +123,7 @@ async def test_analyze(ico: Contract) -> None:
         check(await ico.ask("GET", path, status=404), shapes.DETAIL)
 
 
+@pytest.mark.seed_row(27)
 async def test_a_file_of_others_is_taken_in_once_more_under_another_name(ico: Contract) -> None:
     name = await measured(ico)
     data = await asyncio.to_thread((ico.plant.measurements.folder / name).read_bytes)
@@ -173,6 +177,7 @@ async def test_forms_that_are_none_and_uploads_that_stop_leave_nothing(
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
+@pytest.mark.seed_row(29)
 async def test_embedded_files(ico: Contract) -> None:
     name, picture = await measured(ico), bytes(range(256)) * 40
     sent = form("files", picture, "Fräse 1.png", "image/png")
@@ -202,6 +207,7 @@ async def test_embedded_files(ico: Contract) -> None:
     check(await ico.ask("GET", "/files/broken.hdf5/embedded/x", status=422), shapes.DETAIL)
 
 
+@pytest.mark.seed_row(28)
 async def test_metadata_later_also_where_there_was_none(ico: Contract) -> None:
     name = await measured(ico)
     for where, version in (("pre_meta", "2"), ("post_meta", "3")):
@@ -237,6 +243,7 @@ def yaml_form(data: bytes, kind: str = "application/x-yaml") -> aiohttp.FormData
     return form("file", data, "x.yaml", kind)
 
 
+@pytest.mark.seed_row(30, 33)
 async def test_sensors_uploaded_and_restored(ico: Contract) -> None:
     before = await ico.ask("GET", "/config/sensors")
     sensors = await ico.ask("GET", "/sensor")
@@ -269,6 +276,7 @@ async def test_sensors_uploaded_and_restored(ico: Contract) -> None:
     check(await ico.ask("PUT", "/config/restore", {}, status=422), shapes.FIELDS)
 
 
+@pytest.mark.seed_row(31)
 async def test_documents_that_will_not_do(ico: Contract) -> None:
     await ico.ask("GET", "/config/meta")
     for name in ("sensors", "meta", "dataspace"):
@@ -284,6 +292,7 @@ async def test_documents_that_will_not_do(ico: Contract) -> None:
     assert [each["sensor_id"] for each in (await ico.ask("GET", "/sensor"))["sensors"]] != ["force_01"]
 
 
+@pytest.mark.seed_row(32)
 async def test_the_password_of_a_dataspace_is_never_shown(ico: Contract) -> None:
     document = b"""\
 info: {schema_name: dataspace_schema, schema_version: 1.0.0, config_name: X,
@@ -299,6 +308,7 @@ connection: {enabled: true, connector: trident, protocol: http, domain: "127.0.0
     assert all(path.stat().st_mode & 0o077 == 0 and "secret" in str(path) for path in kept) and len(kept) == 1
 
 
+@pytest.mark.seed_row(43)
 async def test_the_environment(ico: Contract) -> None:
     text = (await ico.ask("GET", "/config/env")).decode()
     named = dict(line.split("=", 1) for line in text.splitlines())
@@ -335,6 +345,7 @@ async def logged(ico: Contract, tmp_path: Path) -> AsyncIterator[Contract]:
     root.setLevel(level)
 
 
+@pytest.mark.seed_row(42)
 async def test_logs(logged: Contract) -> None:
     logging.getLogger("gateway.test").info("the spindle turns")
     listed = await logged.ask("GET", "/logs")
@@ -361,6 +372,7 @@ async def test_logs(logged: Contract) -> None:
         check(await logged.ask("GET", f"/logs/{path}", status=status), shapes.DETAIL)
 
 
+@pytest.mark.seed_row(42)
 async def test_the_live_log_speaks(logged: Contract) -> None:
     async with logged.socket("/logs/stream") as socket:
         writing = asyncio.create_task(_say_again())

@@ -63,6 +63,7 @@ async def measuring(ico: Contract, *numbers: int, **more: Any) -> AsyncIterator[
 # -- general -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.seed_row(41)
 async def test_state(ico: Contract) -> None:
     state = await ico.ask("GET", "/state")
     check(state, shapes.STATE)
@@ -78,17 +79,29 @@ async def test_state(ico: Contract) -> None:
         assert datetime.fromisoformat(status["start_time"]).tzinfo is not None
 
 
+@pytest.mark.seed_row(2)
 async def test_reset_can(ico: Contract) -> None:
-    assert await ico.ask("PUT", "/reset-can") is None
+    async with ico.socket("/state") as socket, ico.socket("/measurement/stream") as broken:
+        broken._response.connection.transport.abort()
+        before = ico.plant.devices[TOOLS]
+        await connect(ico)
+        assert await ico.ask("PUT", "/reset-can") is None
+        assert ico.plant.devices[TOOLS] is not before and (await ico.ask("GET", "/state"))["can_ready"]
+        assert await ico.ask("GET", "/stu/connected") is False, "what ended lets its node go"
+        assert not socket.closed
+    await connect(ico)
+    async with measuring(ico):
+        check(await ico.ask("PUT", "/reset-can", status=400), shapes.DETAIL)
     ico.stage.stu.faults.mute = True
     await until(lambda: ico.plant.devices[TOOLS].health.state == "failed")
     check(await ico.ask("PUT", "/reset-can", status=502), shapes.DETAIL)
     assert (await ico.ask("GET", "/state"))["can_ready"] is False
     ico.stage.stu.faults.mute = False
-    await until(lambda: ico.plant.devices[TOOLS].health.state == "running")
+    assert await ico.ask("PUT", "/reset-can") is None, "at once: without the wait after a failure"
     assert (await ico.ask("GET", "/state"))["can_ready"] is True
 
 
+@pytest.mark.seed_row(23, 41)
 async def test_state_socket(ico: Contract) -> None:
     async with ico.socket("/state") as one, ico.socket("/state") as other, ico.socket("/state") as wrong:
         for socket in (one, other, wrong):
@@ -116,6 +129,7 @@ async def test_state_socket(ico: Contract) -> None:
 # -- STU, STH ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.seed_row(3, 5)
 async def test_stu(ico: Contract) -> None:
     stus = await ico.ask("GET", "/stu")
     check(stus, [shapes.STU])
@@ -142,6 +156,7 @@ async def test_sth_list(ico: Contract, there: tuple[str, ...]) -> None:
     ]
 
 
+@pytest.mark.seed_row(7)
 async def test_connect_and_disconnect(ico: Contract, monkeypatch: pytest.MonkeyPatch) -> None:
     check(await ico.ask("PUT", "/sth/disconnect", status=400), shapes.DETAIL)
     for body in ({}, {"mac_address": "nonsense"}, {"mac_address": 5}, [], {"mac_address": "00-11-22"}):
@@ -156,6 +171,7 @@ async def test_connect_and_disconnect(ico: Contract, monkeypatch: pytest.MonkeyP
     assert await ico.ask("PUT", "/sth/disconnect") is None and ico.nodes.connected is None
 
 
+@pytest.mark.seed_row(9)
 async def test_rename(ico: Contract) -> None:
     said = await ico.ask("PUT", "/sth/rename", {"mac_address": MAC_OF[CHUCK], "new_name": "Lathe"})
     check(said, shapes.RENAMED)
@@ -170,6 +186,7 @@ async def test_rename(ico: Contract) -> None:
     assert [node.name.decode() for node in ico.stage.stu.nodes] == [SPINDLE, "Lathe", OLD_TOOL]
 
 
+@pytest.mark.seed_row(10, 11)
 async def test_adc_and_voltage(ico: Contract) -> None:
     for method, path, body in (
         ("GET", "read-adc", None), ("PUT", "write-adc", ADC), ("GET", "supply-voltage", None),
@@ -196,6 +213,7 @@ async def test_adc_and_voltage(ico: Contract) -> None:
 # -- measurement -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.seed_row(13, 14)
 async def test_start_stop_and_status(ico: Contract) -> None:
     check(await ico.ask("POST", "/measurement/start", instructions(), status=400), shapes.DETAIL)
     status = await ico.ask("GET", "/measurement")
@@ -231,6 +249,7 @@ async def test_start_stop_and_status(ico: Contract) -> None:
                         status=400), shapes.DETAIL)  # fmt: skip
 
 
+@pytest.mark.seed_row(12)
 async def test_instructions_that_cannot_be(ico: Contract) -> None:
     await connect(ico)
     wrong_adc = {"detail": "Invalid ADC configuration."}
@@ -268,6 +287,7 @@ async def streamed(ico: Contract, *numbers: int, frames: int = 400, **more: Any)
     return name, messages
 
 
+@pytest.mark.seed_row(13, 15)
 @pytest.mark.parametrize("mask", MASKS)
 async def test_stream_of_all_channel_masks(ico: Contract, mask: tuple[bool, bool, bool]) -> None:
     """Every sample of every frame, converted, of every combination of channels; the file holds the same."""
@@ -292,6 +312,7 @@ async def test_stream_of_all_channel_masks(ico: Contract, mask: tuple[bool, bool
             assert rows["xyz"[place]].tolist() == pytest.approx(want, rel=1e-6, abs=1e-4)
 
 
+@pytest.mark.seed_row(19, 20)
 async def test_stream_with_ift_and_a_lost_node(ico: Contract) -> None:
     await connect(ico)
     ift = {"ift_requested": True, "ift_channel": "first", "ift_window_width": 50}
@@ -344,6 +365,7 @@ async def test_it_is_as_open_as_the_setting_says(
         assert ico.stage.stu.resets == 1
 
 
+@pytest.mark.seed_row(43)
 async def test_pages_of_other_origins_are_shut_out(ico: Contract) -> None:
     ours, foreign = {"Origin": "http://web.example:5173"}, {"Origin": "http://evil.example"}
     async with ico.client.options("/api/v1/sth/connect", headers=ours | {

@@ -17,6 +17,7 @@ from tests.icotronic.plant import CHUCK, MAC_OF, OLD_TOOL, SPINDLE
 pytestmark = pytest.mark.timeout(60)
 
 
+@pytest.mark.seed_row(14)
 async def test_3_all_channels_off_leaves_nothing_running(ico: Contract) -> None:
     await connect(ico)
     await ico.ask("POST", "/measurement/start", instructions(0, 0, 0), status=422)
@@ -26,6 +27,7 @@ async def test_3_all_channels_off_leaves_nothing_running(ico: Contract) -> None:
         pass
 
 
+@pytest.mark.seed_row(17)
 async def test_4_a_client_that_dies_ends_its_own_stream_alone(ico: Contract) -> None:
     await connect(ico)
     async with ico.socket("/measurement/stream") as one, ico.socket("/measurement/stream") as dying:
@@ -43,6 +45,7 @@ async def test_4_a_client_that_dies_ends_its_own_stream_alone(ico: Contract) -> 
     assert points == 3 * found.received and not found.interrupted
 
 
+@pytest.mark.seed_row(41)
 async def test_5_malformed_text_harms_its_own_socket_alone(ico: Contract) -> None:
     for text in ("{", "nonsense", "[" * 5000, "\U0001f600"):
         async with ico.socket("/state") as wrong, ico.socket("/state") as other:
@@ -58,6 +61,7 @@ async def test_5_malformed_text_harms_its_own_socket_alone(ico: Contract) -> Non
     assert len(await ico.ask("GET", "/sth")) == 3
 
 
+@pytest.mark.seed_row(1)
 async def test_6_a_bus_that_comes_late_is_used_without_a_restart(ico: Contract) -> None:
     async with ico.socket("/state") as socket:
         assert (await socket.receive_json())["data"]["can_ready"] is True
@@ -69,6 +73,7 @@ async def test_6_a_bus_that_comes_late_is_used_without_a_restart(ico: Contract) 
     await ico.ask("GET", "/stu")
 
 
+@pytest.mark.seed_row(6)
 async def test_7_parallel_requests_all_answer(ico: Contract) -> None:
     await connect(ico)
     paths = ("/stu", "/sth", "/sth/read-adc", "/sth/supply-voltage", "/stu/connected", "/files", "/state")
@@ -81,6 +86,7 @@ async def test_7_parallel_requests_all_answer(ico: Contract) -> None:
         assert answers[n :: len(paths)] == [answers[n]] * 4
 
 
+@pytest.mark.seed_row(8)
 async def test_11_a_link_left_over_from_a_crash_is_no_obstacle(ico: Contract) -> None:
     """The session ends while nobody hears it, so the STU holds the link on; ICOapi needed /stu/reset then."""
     await connect(ico)

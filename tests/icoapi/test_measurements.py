@@ -48,6 +48,7 @@ async def measuring(api: Bench, **plan: Any) -> AsyncIterator[Any]:
             await api.ask("POST", "/v1/measurement/stop")
 
 
+@pytest.mark.seed_row(23, 24)
 async def test_a_measurement_with_all_that_can_be_asked_for(api: Bench) -> None:
     await connected(api)
     metadata = {"version": "1", "profile": "turning", "parameters": {"speed": {"value": 12, "unit": "rpm"}}}
@@ -67,6 +68,8 @@ async def test_a_measurement_with_all_that_can_be_asked_for(api: Bench) -> None:
     ]  # fmt: skip
     status = await api.ask("GET", "/v1/measurement", role=Role.READ)
     assert status["device"] == TOOLS and status["running"]["name"] == name
+    said = await api.ask("POST", f"/v1/devices/{TOOLS}/reconnect", status=409)
+    assert name in said["error"]["message"]
     await until(lambda: api.plant.measurements.find(name).received > 300)  # type: ignore[union-attr]
     stopped = await api.ask("POST", "/v1/measurement/stop")
     assert stopped["state"] in ("recorded", "written") and stopped["ended_us"] > stopped["started_us"]
@@ -169,6 +172,7 @@ async def heard(client: aiohttp.ClientWebSocketResponse, kind: str) -> list[dict
     return messages
 
 
+@pytest.mark.seed_row(17)
 async def test_every_client_gets_every_frame_and_one_who_aborts_is_alone(api: Bench) -> None:
     async with api.socket() as one, api.socket() as other, api.socket() as wrong, api.socket() as aborting:
         first = await one.receive_json()

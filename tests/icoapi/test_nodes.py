@@ -27,6 +27,7 @@ async def test_the_stu_says_what_it_is_and_whom_it_is_connected_to(api: Bench) -
     assert stu["connected"] == {"name": SPINDLE, "mac": MAC_OF[SPINDLE]}
 
 
+@pytest.mark.seed_row(4)
 async def test_the_stu_is_reset_only_when_nothing_is_connected(api: Bench) -> None:
     await api.ask("PUT", "/v1/sth/connect", {"name": SPINDLE})
     refused = await api.ask("PUT", "/v1/stu/reset", status=409)
@@ -37,6 +38,7 @@ async def test_the_stu_is_reset_only_when_nothing_is_connected(api: Bench) -> No
     await api.ask("GET", "/v1/stu/information")
 
 
+@pytest.mark.seed_row(6)
 async def test_nodes_are_found_in_the_order_of_their_numbers(api: Bench) -> None:
     nodes = (await api.ask("GET", "/v1/sth"))["nodes"]
     assert [(node["number"], node["name"], node["mac"]) for node in nodes] == [
@@ -45,6 +47,7 @@ async def test_nodes_are_found_in_the_order_of_their_numbers(api: Bench) -> None
     assert [node["rssi_dbm"] for node in nodes] == [-51, -64, -72]
 
 
+@pytest.mark.seed_row(7)
 async def test_a_node_is_connected_by_mac_name_or_number(api: Bench) -> None:
     for choice in ({"mac": MAC_OF[CHUCK].lower().replace("-", ":")}, {"name": CHUCK}, {"number": 1}):
         chuck = {"name": CHUCK, "mac": MAC_OF[CHUCK]}
@@ -150,6 +153,7 @@ async def test_voltage_rssi_information_and_sensors_of_a_node(api: Bench) -> Non
     assert await api.ask("GET", "/v1/sth/sensor-map") == {"sensors": [7, 2, 9]}
 
 
+@pytest.mark.seed_row(12)
 async def test_old_firmware_knows_no_sensors(api: Bench) -> None:
     await api.ask("PUT", "/v1/sth/connect", {"name": OLD_TOOL})
     for method, body in (("GET", None), ("PUT", {"sensors": [4, 5, 6]})):
@@ -186,6 +190,7 @@ async def test_a_client_that_goes_away_disturbs_nobody(api: Bench) -> None:
         assert (await api.ask("GET", "/v1/sth/rssi")) == {"rssi_dbm": -51}
 
 
+@pytest.mark.seed_row(5)
 async def test_a_silent_node_is_a_503_with_a_sentence_and_then_lost(api: Bench) -> None:
     await api.ask("PUT", "/v1/sth/connect", {"name": SPINDLE})
     api.stage.stu.faults.unreachable = [SPINDLE]

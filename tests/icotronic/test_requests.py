@@ -196,6 +196,7 @@ async def test_a_search_ends_also_where_nodes_come_and_go(
     assert rounds > 1
 
 
+@pytest.mark.seed_row(10, 16)
 async def test_every_adc_configuration_is_taken_as_it_was_given(stage: Plant, control: SensorNodes) -> None:
     await control.connect(SPINDLE)
     assert await control.adc() == AdcConfiguration()

@@ -42,6 +42,7 @@ def link(tmp_path: Path) -> Link:
     return Link("tools", tmp_path)
 
 
+@pytest.mark.seed_row(1)
 async def test_it_works_over_socketcand_and_returns_by_itself_when_the_bus_does(
     stage: Plant, link: Link, free_port: Callable[[], int]
 ) -> None:
@@ -166,6 +167,7 @@ async def test_a_link_left_over_from_a_crash_is_adopted_if_it_is_to_the_wanted_n
             assert frames.counters == bytes(n % 256 for n in range(len(frames)))
 
 
+@pytest.mark.seed_row(8)
 @pytest.mark.parametrize("wanted", [None, SPINDLE])
 async def test_a_link_left_over_that_nobody_wants_is_ended(
     stage: Plant, link: Link, wanted: str | None

@@ -192,6 +192,7 @@ async def test_who_is_too_slow_loses_frames_and_is_told(
 # -- a node that is lost -------------------------------------------------------------------------------
 
 
+@pytest.mark.seed_row(20)
 @pytest.mark.parametrize(
     ("fault", "why"),
     [

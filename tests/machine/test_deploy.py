@@ -153,6 +153,7 @@ def ring(boot: Callable[[str], Machine], now: Path, before: Path, tmp_path: Path
     yield made
 
 
+@pytest.mark.seed_row("L7")
 def test_a_good_package_is_taken_and_the_next_box_that_is_away_stops_the_ring(ring: Ring) -> None:
     ring.package(ring.new, "0.0.6", lambda root: None)
     code, said = ring.deploy(str(ring.box.leader()), NOBODY, "pi@never-tried")
@@ -176,6 +177,7 @@ def test_a_good_package_is_taken_and_the_next_box_that_is_away_stops_the_ring(ri
     assert ": rolled back, has 0.0.6~deb12" in said
 
 
+@pytest.mark.seed_row("L7")
 @pytest.mark.parametrize(
     ("edit", "form", "why"),
     [

@@ -56,6 +56,7 @@ def until_newer(container: Container, than: int, within_s: float = 30) -> int:
     return found
 
 
+@pytest.mark.seed_row(45, "L7")
 def test_it_runs_read_only_and_without_rights_and_keeps_store_and_identity_over_a_restart(
     container: Container, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:

@@ -40,6 +40,7 @@ def test_a_first_run_that_fails_leaves_the_box_to_the_package(source: Machine) -
     source.until("active", 5, "systemctl is-active --quiet edge-gateway")
 
 
+@pytest.mark.seed_row(45)
 def test_it_installs_twice_refuses_beside_the_package_and_keeps_the_store(
     source: Machine,
 ) -> None:

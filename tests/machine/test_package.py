@@ -59,6 +59,7 @@ def until_received(machine: Machine, wanted: set[int], within_s: float) -> list[
     return got
 
 
+@pytest.mark.seed_row(45)
 def test_installed_without_network_it_runs_and_a_purge_leaves_nothing(bare: Machine) -> None:
     for _ in range(2):
         bare.install(package(bare))

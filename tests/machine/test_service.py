@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.machine.nspawn import Machine
 from tests.machine.test_package import PUSHING, UPLOADING, configure, numbers
 
@@ -86,6 +88,7 @@ def test_it_stops_within_ten_seconds(box: Machine, tmp_path: Path) -> None:
     assert box.property("Result") == "success"
 
 
+@pytest.mark.seed_row(45)
 def test_a_stopped_process_is_restarted_by_the_watchdog(box: Machine) -> None:
     pid = box.property("MainPID")
     box.sh(f"kill -STOP {pid}")

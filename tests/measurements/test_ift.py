@@ -30,6 +30,7 @@ SIGNALS = {
 }
 
 
+@pytest.mark.seed_row(19)
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize(("window_s", "rate_hz"), [(0.005, 1000.0), (0.0999, 317.46), (1.0, 250.0)])
 def test_it_is_the_formula_to_1e_12(signal: str, window_s: float, rate_hz: float) -> None:

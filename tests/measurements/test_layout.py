@@ -47,6 +47,7 @@ async def written(gateway: Gateway, node: Node, asked: Plan) -> tuple[Measuremen
         return m, gateway.files / m.file
 
 
+@pytest.mark.seed_row(21)
 async def test_h5py_finds_the_documented_layout(gateway: Gateway, node: Node) -> None:
     node.configuration = AdcConfiguration(2, 16, 256, 1.8)
     odd = Sensor("µ" * 80, "n" * 120, "°C" * 6, "d", -1, 1, 0, 3.3)
@@ -81,6 +82,7 @@ async def test_h5py_finds_the_documented_layout(gateway: Gateway, node: Node) ->
     assert there["node"] == m.node and there["node_mac"] == m.mac and there["gateway"] == "gw-1"
 
 
+@pytest.mark.seed_row(21)
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*proc/stat")  # a library that icotronic imports
 @pytest.mark.parametrize("mask", MASKS)
 async def test_the_icotronic_library_and_pytables_read_it(
@@ -112,6 +114,7 @@ async def test_the_icotronic_library_and_pytables_read_it(
         assert data["conversion"] == "true"
 
 
+@pytest.mark.seed_row(22)
 async def test_metadata_comes_before_the_file_or_long_after(gateway: Gateway, node: Node) -> None:
     async with gateway.opened() as (measurements, _):
         m = await measurements.start(DEVICE, plan(metadata=PRE, wait_for_post_metadata=True))

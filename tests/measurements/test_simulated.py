@@ -81,6 +81,7 @@ def unwrapped(counters: bytes) -> list[int]:
     return numbers
 
 
+@pytest.mark.seed_row(16)
 @pytest.mark.parametrize("mask", MASKS)
 async def test_live_and_file_agree_with_the_formulas(simulated: Simulated, mask: Mask) -> None:
     m, seen, losses = await measured(simulated, asked(mask, adc=AdcConfiguration(2, 8, 64, 2.5)), 400)
@@ -117,6 +118,7 @@ async def test_the_sensors_of_an_earlier_measurement_do_not_stay(simulated: Simu
         assert np.array_equal(rows["x"], np.array(want, dtype="<f4")), f"sensor {number}"
 
 
+@pytest.mark.seed_row(18)
 @pytest.mark.parametrize("percent", [1, 10, 50])
 async def test_the_loss_that_is_told_is_the_loss_that_was(simulated: Simulated, percent: int) -> None:
     simulated.stage.stu.faults.frame_loss = percent / 100

@@ -93,6 +93,7 @@ EXPECTED: dict[str, Any] = {
 }
 
 
+@pytest.mark.seed_row("L6")
 async def test_every_type(tmp_path: Path, free_port: Port) -> None:
     async with running(NODE_OPCUA, free_port(), "--types", "yes") as server:
         for mode in ("subscribe", "poll"):
@@ -129,6 +130,7 @@ async def test_bad_status_is_a_sample(tmp_path: Path, free_port: Port) -> None:
             ]
 
 
+@pytest.mark.seed_row("L1")
 async def test_a_server_without_subscriptions_is_polled(tmp_path: Path, free_port: Port) -> None:
     async with running(NODE_OPCUA, free_port(), "--refuse", "subscriptions") as server:
         link = RecordingLink("mill", tmp_path)
@@ -142,6 +144,7 @@ async def test_a_server_without_subscriptions_is_polled(tmp_path: Path, free_por
         assert "tags are read cyclically, not subscribed" in link.reports[-1][1]
 
 
+@pytest.mark.seed_row("L1")
 async def test_what_cannot_be_subscribed_is_polled(tmp_path: Path, free_port: Port) -> None:
     async with running(NODE_OPCUA, free_port(), "--tags", "30", "--max-subscribed", "20") as server:
         link = RecordingLink("mill", tmp_path)

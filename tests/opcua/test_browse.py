@@ -28,6 +28,7 @@ async def everything(browser: Browse, node: str | None, limit: int) -> list[Node
             return nodes
 
 
+@pytest.mark.seed_row("L2")
 async def test_browse_in_pages(tmp_path: Path, free_port: Port) -> None:
     async with running(NODE_OPCUA, free_port(), "--tags", "50", "--types", "yes") as server:
         link = RecordingLink("mill", tmp_path)
@@ -64,6 +65,7 @@ async def test_browse_tells_what_values_are(tmp_path: Path, free_port: Port) -> 
             assert json.loads(point.value) == {"X": 1.5, "Y": -2}  # type: ignore[arg-type]
 
 
+@pytest.mark.seed_row("L2")
 async def test_discovery_follows_continuation_points(
     tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:

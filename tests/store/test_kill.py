@@ -93,6 +93,7 @@ async def test_the_ledger_catches_a_writer_that_acknowledges_before_commit(tmp_p
     assert missing and not wrong
 
 
+@pytest.mark.seed_row("L5")
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("how", ["", "folding-"])
