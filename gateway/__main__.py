@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gateway import control_socket, places
 from gateway.clock import SystemClock
-from gateway.commands import browse, scan, service, store, trust, watch
+from gateway.commands import browse, icoapi_env, scan, service, store, trust, watch
 from gateway.commands.arguments import Command, with_state
 from gateway.model import GatewayError
 
@@ -67,7 +67,7 @@ def command_line() -> argparse.ArgumentParser:
     token.add_argument("--role", choices=["read", "operate", "admin"], default="read")
     with_state(token, _token)
 
-    for group in (service, trust, browse, scan, watch):
+    for group in (service, trust, browse, scan, watch, icoapi_env):
         group.add(commands)
 
     demo = commands.add_parser("demo", help="a simulated plant, the gateway and a simulated dataspace")

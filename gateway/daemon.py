@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 C = TypeVar("C")
 _WRITER_LIMIT_S = 60.0
 _FORWARDER_LIMIT_S = 120.0
+_SETTLED_S = 25.0
+"""A sensor node that is to stay connected may take 20 s."""
 SWITCH_S = 0.001
 """So long the loop waits for each thread of the store that is busy in Python; unset it is 5 ms."""
 
@@ -106,6 +108,11 @@ class Daemon:
             yield
         finally:
             self._listeners.remove(listener)
+
+    async def reconnect(self, device: str) -> None:
+        async with self._reloading:
+            keeper = await self._parts.reconnect(device)
+        await keeper.settled(_SETTLED_S)
 
     # -- life -------------------------------------------------------------------------------
 

@@ -95,13 +95,20 @@ class Parts:
         self._store.pin(list({*config.uploads, *waiting}))
         for name, device in config.devices.items():
             if (known := self.devices.get(name)) is None or known.config != device:
-                self.devices[name] = await self._start_device(device, known)
+                self.devices[name] = await self._start_device(device, known, "its configuration was changed")
                 changed.add(f"device {name}")
         for name, upload in config.uploads.items():
             if name not in self.uploads or self.uploads[name].config != upload:
                 self.uploads[name] = self._start_upload(upload)
                 changed.add(f"upload {name}")
         return sorted(changed)
+
+    async def reconnect(self, name: str) -> Keeper:
+        """End a device's session and begin a new one at once. KeyError: there is no such device."""
+        part = self.devices[name]
+        await stopped([part.keeper], _STOP_DEVICES_S)
+        begun = self.devices[name] = await self._start_device(part.config, part, "it was told to reconnect")
+        return begun.keeper
 
     async def stop(self, others: Iterable[Keeper]) -> None:
         """Stop the devices, then the uploads and the `others`."""
@@ -111,7 +118,7 @@ class Parts:
     def _upload_keepers(self) -> list[Keeper]:
         return [keeper for part in self.uploads.values() for keeper in part.keepers]
 
-    async def _start_device(self, config: DeviceConfig, before: DevicePart | None) -> DevicePart:
+    async def _start_device(self, config: DeviceConfig, before: DevicePart | None, why: str) -> DevicePart:
         session = DeviceSession(
             config.id,
             config.kind,
@@ -125,7 +132,7 @@ class Parts:
             tags=config.device.tags,
         )
         if before is not None and before.session.last_heard_us is not None:
-            session.was_heard(before.session.last_heard_us, "its configuration was changed")
+            session.was_heard(before.session.last_heard_us, why)
         else:
             await session.take_over()
 

@@ -13,6 +13,7 @@ from gateway.clock import Clock
 from gateway.model import DeviceProblem, GatewayError
 
 _log = logging.getLogger(__name__)
+_LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,12 @@ class Keeper:
         self.health.state, self.health.detail = state, detail
         if not worse and state != "starting":
             self.health.failures = 0
+
+    async def settled(self, limit_s: float) -> None:
+        """Wait until it says how it is after its start; no longer than so many seconds."""
+        until_ns = self.clock.mono_ns() + round(limit_s * 1e9)
+        while self.health.state == "starting" and self.clock.mono_ns() < until_ns:
+            await self.clock.sleep(_LOOK_S)
 
     async def stop(self) -> None:
         """Cancel it and wait for its end."""

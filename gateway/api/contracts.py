@@ -173,6 +173,12 @@ class GatewayView(Protocol):
     @property
     def logs(self) -> Logs | None: ...
 
+    async def reconnect(self, device: str) -> None:
+        """End the session of a device and begin a new one; return once its health tells how that went.
+
+        KeyError: there is no such device.
+        """
+
     def config(self) -> ConfigInfo: ...
     def compat(self) -> Mapping[str, Health]:
         """How the listeners of http.compat are, those that are configured."""

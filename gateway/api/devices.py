@@ -1,6 +1,7 @@
 """`/v1/devices`: what there is, how it is, poll now, browse."""
 
 import asyncio
+import contextlib
 import dataclasses
 from collections import Counter
 from typing import Any, Final
@@ -13,7 +14,8 @@ from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
 from gateway.api.queries import BrowseQuery, NoQuery, ScanQuery
 from gateway.api.routing import endpoint
-from gateway.api.schemas import DeviceDetail, DeviceList, NodeList, PollAnswer, ScanAnswer
+from gateway.api.schemas import DeviceAnswer, DeviceDetail, DeviceList, NodeList, PollAnswer, ScanAnswer
+from gateway.api.sensor_nodes import refuse_while_measuring
 from gateway.api.tokens import Role
 from gateway.api.values import carry, last_row
 from gateway.controls.devices import (
@@ -159,6 +161,26 @@ async def poll_device(request: web.Request) -> web.Response:
 
 
 @endpoint(
+    "POST",
+    "/v1/devices/{id}/reconnect",
+    role=Role.OPERATE,
+    tag="devices",
+    summary="End the session and begin a new one now",
+    description="Without the wait after a failure. Answered once it runs, or fails: `health` says which. "
+    "Refused while a measurement runs there.",
+    query=NoQuery,
+    answers={200: DeviceAnswer},
+    fails=(409,),
+)
+async def reconnect_device(request: web.Request) -> web.Response:
+    gateway, device = request.app[GATEWAY], device_of(request)
+    refuse_while_measuring(gateway, device)
+    with contextlib.suppress(KeyError):  # a reload has taken it away meanwhile
+        await gateway.reconnect(device.id)
+    return json_answer(device_row(device_of(request)))
+
+
+@endpoint(
     "GET",
     "/v1/devices/{id}/browse",
     role=Role.READ,
@@ -235,4 +257,4 @@ def device_of(request: web.Request) -> DeviceView:
     return device
 
 
-HANDLERS = (list_devices, show_device, poll_device, browse_device, scan_device)
+HANDLERS = (list_devices, show_device, poll_device, reconnect_device, browse_device, scan_device)

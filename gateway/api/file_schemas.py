@@ -4,7 +4,7 @@ from marshmallow import Schema, fields, validate
 
 from gateway.api.schemas import Closed, text, whole
 
-_STATES = ["not_uploaded", "updating", "up_to_date", "outdated", "error"]
+_STATES = ["not_uploaded", "updating", "up_to_date", "outdated", "created", "error"]
 
 
 class FileChoice(Closed):
@@ -26,8 +26,8 @@ class FileStateAnswer(Schema):
         validate=validate.OneOf(_STATES),
         metadata={
             "description": "not_uploaded; updating: it is being sent; up_to_date: the target was seen to "
-            "have it as it is; outdated: the target has it as it was before; error: it could not be sent, "
-            "which is tried again."
+            "have it as it is; outdated: the target has it as it was before; created: it has it announced, "
+            "and no bytes of it; error: it could not be sent, which is tried again."
         },
     )
     queued = fields.Boolean(required=True, metadata={"description": "It is to be sent."})

@@ -69,11 +69,11 @@ def _state(device: DeviceView) -> str:
     return f"{health.state}: {health.detail}" if health.detail else health.state
 
 
-def refuse_while_measuring(gateway: GatewayView, device: DeviceView) -> None:
-    """Raise ApiError 409 where a measurement would be ended by what is asked."""
+def refuse_while_measuring(gateway: GatewayView, device: DeviceView, status: int = 409) -> None:
+    """Raise ApiError where a measurement would be ended by what is asked."""
     running = gateway.measurements.running(device.id)
     if running is not None:
-        raise ApiError(409, f'The measurement "{running.name}" is running: stop it first.')
+        raise ApiError(status, f'The measurement "{running.name}" is running: stop it first.')
 
 
 @contextmanager

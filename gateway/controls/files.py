@@ -52,8 +52,8 @@ class FileState:
     """How one measurement file is with one upload."""
 
     state: str
-    """not_uploaded, updating (being sent), up_to_date, outdated (the target has it as it was before) or error
-    (it could not be sent, which is tried again)."""
+    """not_uploaded, updating (being sent), up_to_date, outdated (the target has it as it was before), created
+    (the target has it announced, and no bytes of it) or error (it could not be sent; that is tried again)."""
     queued: bool = False
     """It is to be sent."""
     detail: str = ""

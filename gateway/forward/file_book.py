@@ -7,7 +7,7 @@ from gateway.clock import Clock
 from gateway.controls.files import FileState, Reachable, RemoteFile
 from gateway.forward.status import FilesStatus
 from gateway.model import UploadProblem
-from gateway.store.file_queue import CHANGED, GONE, FileRow
+from gateway.store.file_queue import ANNOUNCED, CHANGED, GONE, FileRow
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +90,8 @@ def _judged(row: FileRow, look: str) -> tuple[str, str]:
         return "not_uploaded", ""
     if row.remote == GONE:
         return "not_uploaded", "the target had it, and has it no more"
+    if row.remote == ANNOUNCED:
+        return "created", "the target has it announced once more, and no bytes of it"
     if row.remote == CHANGED:
         return "outdated", "the target has other bytes under its name now"
     if row.due or look != row.local:
@@ -99,6 +101,8 @@ def _judged(row: FileRow, look: str) -> tuple[str, str]:
 
 def seen(row: FileRow, there: RemoteFile | None) -> str:
     """Return what became of a file at the target."""
-    if there is None or not there.stored:
+    if there is None:
         return GONE
+    if not there.stored:
+        return ANNOUNCED
     return CHANGED if there.etag and row.etag and there.etag != row.etag else ""

@@ -12,7 +12,7 @@ from gateway.model import Gap
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.records import row_crc, storable
 
-GONE, CHANGED = "gone", "changed"
+GONE, ANNOUNCED, CHANGED = "gone", "announced", "changed"
 """What became of a file at the target by others' doing."""
 
 
@@ -39,7 +39,7 @@ class FileRow(NamedTuple):
     remote_id: str
     stored_us: int
     remote: str = ""
-    """GONE or CHANGED where the target was seen to have it no more, or otherwise."""
+    """GONE, ANNOUNCED or CHANGED: the target was seen to have it no more, without bytes, or with others."""
 
 
 _COLUMNS = ", ".join(FileRow._fields)

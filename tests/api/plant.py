@@ -88,6 +88,8 @@ class Plant:
     """Of the device `tools`, which measures, unless there is a real one of this name."""
     listeners: list[BatchListener] = field(default_factory=list)
     devices: dict[str, DeviceSession] = field(default_factory=dict)
+    runs: dict[str, object] = field(default_factory=dict)
+    """What each device runs."""
     uploads: dict[str, Forwarder] = field(default_factory=dict)
     id: str = "plant"
     version: str = "0.0.1"
@@ -127,7 +129,13 @@ class Plant:
         finally:
             self.listeners.remove(listener)
 
+    async def reconnect(self, device: str) -> None:
+        before = self.devices[device]
+        await before.keeper.stop()
+        await self.add(device, before.kind, self.runs[device]).keeper.settled(30)
+
     def add(self, name: str, kind: str, run: object) -> DeviceSession:
+        self.runs[name] = run
         session = DeviceSession(
             name,
             kind,

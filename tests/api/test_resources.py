@@ -119,6 +119,16 @@ async def test_a_poll_whose_session_ends_is_409(gateway: Plant, admin: aiohttp.C
     assert "the cable was pulled" in message
 
 
+async def test_a_device_is_told_to_reconnect(gateway: Plant, admin: aiohttp.ClientSession) -> None:
+    before = gateway.devices["counter"]
+    async with admin.post("/v1/devices/counter/reconnect") as answer:
+        assert answer.status == 200
+        assert (await answer.json())["health"]["state"] == "running"
+    assert gateway.devices["counter"] is not before
+    async with admin.post("/v1/devices/nobody/reconnect") as answer:
+        assert answer.status == 404
+
+
 async def test_browsing_by_pages(admin: aiohttp.ClientSession) -> None:
     names: list[str] = []
     path = "/v1/devices/counter/browse?limit=10"

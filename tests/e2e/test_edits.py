@@ -96,6 +96,15 @@ async def test_edits(tmp_path: Path, free_port: Callable[[], int]) -> None:
         reasons = [gap["reason"] for gap in await running.pages("/v1/gaps", "gaps", device="two")]
         assert "its configuration was changed" in reasons
 
+        before_one = await starts(running, "one")
+        row = await running.ask("POST", "/v1/devices/one/reconnect", {})
+        assert row["health"]["state"] == "running"
+        await flows(running, "one")
+        assert len(await starts(running, "one")) == len(before_one) + 1
+        assert len(await starts(running, "two")) == len(before_two) + 1
+        reasons = [gap["reason"] for gap in await running.pages("/v1/gaps", "gaps", device="one")]
+        assert "it was told to reconnect" in reasons
+
         running.file.write_text(good.replace("200ms", "400ms"))
         assert running.process is not None
         running.process.send_signal(signal.SIGHUP)

@@ -208,6 +208,22 @@ async def test_what_others_do_at_the_target_is_told_and_left_to_a_person(
         assert (await lane.send(NAME, patience_s=20)).state == "up_to_date"
 
 
+@pytest.mark.seed_row(36)
+async def test_a_file_that_others_announce_once_more_is_told_as_created(
+    store: Store, peer: Receiver, folder: Folder
+) -> None:
+    """In the dialect of 0.1.2 nothing is announced."""
+    md5 = folder.write(NAME)
+    async with uploading(store, folder, file_settings(peer)) as (lane, _):
+        remote_id = (await until_state(lane, NAME, "up_to_date")).remote_id
+        peer.announce(NAME)
+        await lane.listed(10)
+        state = await state_of(lane, NAME)
+        assert (state.state, state.remote_id) == ("created", remote_id) and "no bytes" in state.detail
+        assert (await lane.send(NAME, patience_s=20)).state == "up_to_date"
+        await the_only_object(peer, NAME, md5)
+
+
 async def test_a_restart_resumes_and_a_new_upload_gets_what_there_is(
     tmp_path: Path, peer: Receiver, folder: Folder, dialect: str
 ) -> None:

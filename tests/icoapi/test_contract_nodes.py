@@ -81,13 +81,23 @@ async def test_state(ico: Contract) -> None:
 
 @pytest.mark.seed_row(2)
 async def test_reset_can(ico: Contract) -> None:
-    assert await ico.ask("PUT", "/reset-can") is None
+    async with ico.socket("/state") as socket, ico.socket("/measurement/stream") as broken:
+        broken._response.connection.transport.abort()
+        before = ico.plant.devices[TOOLS]
+        await connect(ico)
+        assert await ico.ask("PUT", "/reset-can") is None
+        assert ico.plant.devices[TOOLS] is not before and (await ico.ask("GET", "/state"))["can_ready"]
+        assert await ico.ask("GET", "/stu/connected") is False, "what ended lets its node go"
+        assert not socket.closed
+    await connect(ico)
+    async with measuring(ico):
+        check(await ico.ask("PUT", "/reset-can", status=400), shapes.DETAIL)
     ico.stage.stu.faults.mute = True
     await until(lambda: ico.plant.devices[TOOLS].health.state == "failed")
     check(await ico.ask("PUT", "/reset-can", status=502), shapes.DETAIL)
     assert (await ico.ask("GET", "/state"))["can_ready"] is False
     ico.stage.stu.faults.mute = False
-    await until(lambda: ico.plant.devices[TOOLS].health.state == "running")
+    assert await ico.ask("PUT", "/reset-can") is None, "at once: without the wait after a failure"
     assert (await ico.ask("GET", "/state"))["can_ready"] is True
 
 

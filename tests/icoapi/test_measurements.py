@@ -68,6 +68,8 @@ async def test_a_measurement_with_all_that_can_be_asked_for(api: Bench) -> None:
     ]  # fmt: skip
     status = await api.ask("GET", "/v1/measurement", role=Role.READ)
     assert status["device"] == TOOLS and status["running"]["name"] == name
+    said = await api.ask("POST", f"/v1/devices/{TOOLS}/reconnect", status=409)
+    assert name in said["error"]["message"]
     await until(lambda: api.plant.measurements.find(name).received > 300)  # type: ignore[union-attr]
     stopped = await api.ask("POST", "/v1/measurement/stop")
     assert stopped["state"] in ("recorded", "written") and stopped["ended_us"] > stopped["started_us"]

@@ -90,6 +90,11 @@ class Receiver:
             else:
                 conn.execute("UPDATE file SET etag = ? WHERE name = ?", (etag, name))
 
+    def announce(self, name: str) -> None:
+        """Announce a file at the target once more, as its people may: its bytes are to come."""
+        with contextlib.closing(sqlite3.connect(self.folder / "ledger.db")) as conn, conn:
+            conn.execute("UPDATE file SET state = 'created', etag = NULL WHERE name = ?", (name,))
+
     def fill(self, files: int, metadata: dict[str, Any]) -> None:
         """Put files of others there, stored before anything else."""
         document = orjson.dumps({"description": "of another gateway", "metadata": metadata})

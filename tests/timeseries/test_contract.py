@@ -101,6 +101,7 @@ async def test_the_points_of_a_series(api: Bench) -> None:
         {"temp_C": 13},
         {"temp_C": 12.5, "batt_V": 3.3},
         {"note": "wärmer", "on": True, "none": None, "list": [1, "a"]},
+        {"imu": {"x": 1, "mag": {"z": 0.5}, "on/off": False}, "imu/x": 7, "~": "tilde"},
     ]
     before = now_iso()
     numbers = [await api.add(series, **each) for each in fields]
@@ -113,6 +114,20 @@ async def test_the_points_of_a_series(api: Bench) -> None:
     assert (status, point) == (200, points[1])
     assert headers["Content-Type"].startswith("application/json")
     assert headers["Content-Length"], "a small client knows no chunks"
+    tags = {f"{series}/{place}" for place in ("imu/x", "imu/mag/z", "imu/on~1off", "imu~1x", "~0")}
+    assert tags <= api.plant.devices["timeseries"].tags.keys()
+
+
+async def test_places_that_exclude_each_other_are_shown_by_their_tags(api: Bench) -> None:
+    """As only a native client can have pushed them: an object and a value of one name, in one point."""
+    series, device = await api.register(), api.plant.devices["timeseries"]
+    push = device.control(Push)
+    assert push is not None
+    ts = time.time_ns() // 1000
+    tags = ("imu/x", "imu", "imu/y/z")
+    await push.push([PushedSample(f"{series}/{tag}", n, ts) for n, tag in enumerate(tags)])
+    (point,) = await api.points(series)
+    assert point["fields"] == {"imu": 1, "imu/x": 0, "imu/y/z": 2}
 
 
 async def test_the_window_is_the_last_two_days(api: Bench) -> None:

@@ -1,6 +1,7 @@
 """What the contract has to withstand: foreign tokens, wrong bodies, large ones, and edits of users.json."""
 
 import asyncio
+import functools
 import hashlib
 import io
 import itertools
@@ -157,7 +158,10 @@ WRONG_POINTS: list[tuple[dict[str, Any], str | None]] = [
     ({"fields": {}}, "fields"),
     ({"fields": [1]}, "fields"),
     ({"fields": "a"}, "fields"),
-    ({"fields": {"a": {"b": 1}}}, "fields"),
+    ({"fields": {"a": {}}}, "fields"),
+    ({"fields": {"a": {"": 1}}}, "fields"),
+    ({"fields": {"a": [{"b": 1}]}}, "fields"),
+    ({"fields": functools.reduce(lambda within, _: {"a": within}, range(33), {"a": 1})}, "fields"),
     ({"fields": {"a": 10**30}}, "fields"),
     ({"fields": {"": 1}}, "fields"),
     ({"fields": {"a\nb": 1}}, None),

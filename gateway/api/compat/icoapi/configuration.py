@@ -133,7 +133,7 @@ async def put_environment(request: web.Request) -> web.Response:
     found = differences(data, environment(request.app[GATEWAY], request.app[SETTINGS]))
     if found:
         message = "Nothing was changed; edit gateway.yaml instead: " + "; ".join(found)
-        raise ApiError(409, message + ".")
+        raise ApiError(409, f"{message}. `edge-gateway icoapi-env .env` prints what to put there.")
     return json_answer({"detail": "Environment file uploaded successfully."})
 
 

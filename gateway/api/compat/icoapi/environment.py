@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from gateway.api.contracts import GatewayView
 from gateway.api.errors import ApiError
@@ -21,6 +21,7 @@ _PLACES: Final = {
     "LOG_USE_JSON": "logs.format",
 }
 """Where the YAML says it; what is not here is fixed."""
+_YES: Final = ("1", "true", "yes", "on")
 
 
 def environment(gateway: GatewayView, settings: IcoapiSettings) -> dict[str, str]:
@@ -49,18 +50,51 @@ def environment(gateway: GatewayView, settings: IcoapiSettings) -> dict[str, str
     return named
 
 
+def variables(text: str) -> dict[str, str]:
+    """Return what a `.env` says: lines of NAME=VALUE, with or without quotes and `export`."""
+    said = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if equals and not name.startswith("#"):
+            said[name.strip()] = value.strip().strip("\"'")
+    return said
+
+
 def differences(data: bytes, now: Mapping[str, str]) -> list[str]:
     """Return a sentence for each name of a `.env` that differs from `now`. ApiError 400: no text."""
     try:
-        text = data.decode("utf-8")
+        said = variables(data.decode("utf-8"))
     except UnicodeDecodeError:
         raise ApiError(400, "The file is no UTF-8 text.") from None
-    found = []
-    for line in text.splitlines():
-        name, equals, value = line.strip().removeprefix("export ").partition("=")
-        name, value = name.strip(), value.strip().strip("\"'")
-        if not equals or name.startswith("#") or name not in now or value == now[name]:
-            continue
-        where = _PLACES.get(name)
-        found.append(f"{name} is {where} there" if where else f"{name} cannot be changed")
-    return found
+    others = [name for name, value in said.items() if name in now and value != now[name]]
+    return [
+        f"{name} is {_PLACES[name]} there" if name in _PLACES else f"{name} cannot be changed"
+        for name in others
+    ]
+
+
+def settings(said: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a `.env` stands for, as sections of the YAML."""
+    default = IcoapiSettings()
+    host, port = split_address(default.listen)
+    listen = f"{said.get('VITE_API_HOSTNAME') or host}:{said.get('VITE_API_PORT') or port}"
+    secure = "https" in said.get("VITE_API_PROTOCOL", "") or "wss" in said.get("VITE_API_WS_PROTOCOL", "")
+    origins = said.get("VITE_API_ORIGINS", "").split(",")
+    icoapi: dict[str, Any] = {
+        "listen": listen,
+        "tls": "self-signed" if secure else "off",
+        "anonymous": "operate",
+        "cors": [origin.strip() for origin in origins if origin.strip()],
+        "updates_per_s": said.get("WEBSOCKET_UPDATE_RATE") or default.updates_per_s,
+    }
+    logs = {}
+    if level := said.get("LOG_LEVEL", "").upper():
+        logs["level"] = "ERROR" if level == "CRITICAL" else level
+    if said.get("LOG_USE_JSON", "").lower() in _YES:
+        logs["format"] = "json"
+    return {"http": {"compat": {"icoapi": icoapi}}} | ({"logs": logs} if logs else {})
+
+
+def unused(said: Mapping[str, str]) -> list[str]:
+    """Return the names of a `.env` that `settings` has nothing for; their values may be secrets."""
+    return sorted(name for name in said if name not in _PLACES or name == "VITE_APPLICATION_FOLDER")

@@ -13,6 +13,7 @@ from gateway.api.compat.icoapi.units import STU_NAME, nodes_of, unit_of
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
 from gateway.api.node_schemas import MAC
+from gateway.api.sensor_nodes import refuse_while_measuring
 from gateway.controls.sensor_nodes import AdcConfiguration, SensorNodes
 
 
@@ -126,16 +127,10 @@ async def connect(request: web.Request) -> web.Response:
 async def disconnect(request: web.Request) -> web.Response:
     device = unit_of(request)
     nodes = nodes_of(device)
-    _measures_not(request, device.id)
+    refuse_while_measuring(request.app[GATEWAY], device, 400)
     with refusals():
         await nodes.disconnect()
     return nothing()
-
-
-def _measures_not(request: web.Request, device: str) -> None:
-    running = request.app[GATEWAY].measurements.running(device)
-    if running is not None:
-        raise ApiError(400, f'The measurement "{running.name}" is running: stop it first.')
 
 
 async def rename(request: web.Request) -> web.Response:

@@ -9,11 +9,12 @@ from aiohttp import WSMsgType, web
 
 from gateway.api.answers import json_answer
 from gateway.api.auth import Principal
-from gateway.api.compat.icoapi.answers import nothing, refusals
+from gateway.api.compat.icoapi.answers import nothing
 from gateway.api.compat.icoapi.cloud import cloud_row
 from gateway.api.compat.icoapi.measuring import status_row, waiting
 from gateway.api.compat.icoapi.units import capacity, nodes_of, unit_if_any, unit_of
 from gateway.api.keys import GATEWAY
+from gateway.api.sensor_nodes import refuse_while_measuring
 from gateway.api.sockets import BAD_MESSAGE, Closing, both_ways, send, serve_socket, watched
 from gateway.api.values import dumps
 from gateway.controls.sensor_nodes import SensorNodes
@@ -45,9 +46,12 @@ async def show_state(request: web.Request) -> web.StreamResponse:
 
 
 async def reset_can(request: web.Request) -> web.Response:
-    """Ask the STU for a sign of life: a session that is dead begins anew by itself, and all the time."""
-    with refusals():
-        await nodes_of(unit_of(request)).stu_information()
+    """Close the bus and open it again; ApiError 502: the STU does not answer there."""
+    gateway, device = request.app[GATEWAY], unit_of(request)
+    refuse_while_measuring(gateway, device, 400)
+    with contextlib.suppress(KeyError):  # a reload has taken it away meanwhile
+        await gateway.reconnect(device.id)
+    nodes_of(unit_of(request))
     return nothing()
 
 

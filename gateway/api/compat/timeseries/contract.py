@@ -15,13 +15,13 @@ from gateway.api.answers import json_answer
 from gateway.api.auth import FailedLogins
 from gateway.api.bodies import read_json
 from gateway.api.compat.timeseries.answers import Form, answer, answer_list, failures
+from gateway.api.compat.timeseries.fields import flat, nested
 from gateway.api.compat.timeseries.points import Points
 from gateway.api.compat.timeseries.series import Series, SeriesFile, TooManySeries
 from gateway.api.compat.timeseries.users import User, Users
 from gateway.api.contracts import GatewayView
 from gateway.api.errors import ApiError
 from gateway.api.settings import POINTS_DEVICE
-from gateway.api.values import read
 from gateway.local_time import instant, local_iso
 from gateway.model import Value
 
@@ -226,15 +226,10 @@ def _text(value: Any) -> str | None:
 
 def _fields(document: Mapping[str, Any]) -> dict[str, Value]:
     fields = document.get("fields")
-    if not isinstance(fields, dict) or not fields or "" in fields:
-        raise _wrong("fields", 'An object with at least one name and value, such as {"temp_C": 13}')
-    values: dict[str, Value] = {}
-    for name, value in fields.items():
-        try:
-            values[name] = read(value, None)
-        except ValueError as error:
-            raise _wrong("fields", f'"{name}" {error}') from None
-    return values
+    try:
+        return flat(fields if isinstance(fields, dict) else {})
+    except ValueError as error:
+        raise _wrong("fields", str(error)) from None
 
 
 def _wrong(field: str, message: str) -> ApiError:
@@ -255,7 +250,7 @@ def _shown(request: web.Request) -> str:
 
 
 def _point_row(series: Series, ts: int, fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": ts, "series_id": series.id, "timestamp": local_iso(ts), "fields": fields}
+    return {"id": ts, "series_id": series.id, "timestamp": local_iso(ts), "fields": nested(fields)}
 
 
 def _window(query: Mapping[str, str], now_us: int) -> tuple[int, int]:
