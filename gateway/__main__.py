@@ -83,6 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from gateway import logs
     from gateway.config import ConfigProblems
     from gateway.daemon import Daemon
+    from gateway.event_loop import EventLoop
 
     started = logs.start(arguments.log_level)
     arguments.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,7 +92,8 @@ def _run(arguments: argparse.Namespace) -> int:
         await Daemon(arguments.config.absolute(), arguments.state, os.environ, SystemClock(), started).run()
 
     try:
-        asyncio.run(run())
+        with asyncio.Runner(loop_factory=EventLoop) as runner:
+            runner.run(run())
     except ConfigProblems as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
