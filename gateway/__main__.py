@@ -97,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except ConfigProblems as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
-        if error.ever_valid:  # a secret or the kept file is gone: what is put back may be found at a restart
+        if error.ever_valid:  # the kept file cannot be read: what is mended may be found at a restart
             print("edge-gateway: the last valid configuration cannot be used either", file=sys.stderr)
             return 1
         print(f"edge-gateway: no valid configuration ever existed for {arguments.config}", file=sys.stderr)

@@ -138,6 +138,8 @@ class Parts:
 
         async def attempt(keeper: Keeper) -> None:
             session.attempt_began(keeper)
+            if config.lacking:
+                raise DeviceProblem(config.lacking)
             module = await asyncio.to_thread(protocols.load, config.kind)
             try:
                 await module.run(config.device, config.settings, session)
@@ -165,6 +167,7 @@ class Parts:
             self._clock,
             self._gateway_id,
             files=self._files,
+            lacking=config.lacking,
         )
         backoff = Backoff(first_s=1.0, cap_s=_UPLOAD_BACKOFF_S)
         keeper = self._supervisor.keep(f"upload {config.id}", forwarder.run, backoff=backoff)
