@@ -127,7 +127,7 @@ class Daemon:
         config = self._in_force.config
         self.id = config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
-            folder = Path(config.store.path or self.state)
+            folder = config.store.path or self.state
             await asyncio.to_thread(remember_store, self.state, folder)
             # A disk that refuses at the start is waited for: systemd must not take that for a hang.
             waiting = self._supervisor.start("start of the store", self._extend_start())
@@ -136,7 +136,7 @@ class Daemon:
             own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
             await asyncio.to_thread(self.tokens.open)
             stack.push_async_callback(self._supervisor.close)
-            files = Path(config.measurements.path or self.state / "measurements")
+            files = config.measurements.path or self.state / "measurements"
             self.measurements = await stack.enter_async_context(
                 Measurements.open(self.store, self.clock, self._supervisor, files, self.id, self._offered)
             )

@@ -32,7 +32,7 @@ def context(settings: HttpSettings, state: Path) -> ssl.SSLContext | None:
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_alpn_protocols(["http/1.1"])
     if isinstance(settings.tls, TlsFiles):
-        certificate, key = Path(settings.tls.certificate), Path(settings.tls.key)
+        certificate, key = settings.tls.certificate, settings.tls.key
     else:
         certificate = key = _self_signed(_own_file(state), settings.hosts)
     try:
@@ -53,7 +53,7 @@ def fingerprint(settings: HttpSettings, state: Path) -> str:
     """Return the SHA-256 of the listener's certificate in hex, "" for plain HTTP. Blocks: reads a file."""
     if settings.tls == "off":
         return ""
-    file = Path(settings.tls.certificate) if isinstance(settings.tls, TlsFiles) else _own_file(state)
+    file = settings.tls.certificate if isinstance(settings.tls, TlsFiles) else _own_file(state)
     return x509.load_pem_x509_certificate(file.read_bytes()).fingerprint(hashes.SHA256()).hex()
 
 

@@ -1,8 +1,9 @@
 """Reads the configuration file, the environment laid over it, and the last good one in its place."""
 
+import contextlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from gateway.config.yaml_source import MAX_BYTES, MapNode, RefusedNode, ScalarNo
 from gateway.logs import LogSettings
 from gateway.measurements.settings import MeasurementSettings
 from gateway.model import Device
+from gateway.settings import Settings
 from gateway.store.settings import StoreSettings
 
 _DEVICES: Final = f"{PREFIX}DEVICES"
@@ -201,7 +203,7 @@ def _config(
     if not problems.only_secrets() or whole is INVALID:
         raise ConfigProblems(problems.listed())
     assert isinstance(whole, Whole)
-    return replace(_assembled(whole, source), lacking=tuple(problems.listed()))
+    return replace(_assembled(whole, source, shown), lacking=tuple(problems.listed()))
 
 
 def _check_points_device(whole: Whole, problems: Problems) -> None:
@@ -214,7 +216,7 @@ def _check_points_device(whole: Whole, problems: Problems) -> None:
         )
 
 
-def _assembled(whole: Whole, source: Source) -> Config:
+def _assembled(whole: Whole, source: Source, shown: Path) -> Config:
     devices = {name: _device(name, kinded) for name, kinded in whole.devices.items()}
     if whole.http.compat.timeseries is not None and POINTS_DEVICE not in devices:
         settings = protocols.load("push").Settings()
@@ -223,7 +225,7 @@ def _assembled(whole: Whole, source: Source) -> Config:
         name: UploadConfig(name, each.kind, each.settings, each.lacking)
         for name, each in whole.uploads.items()
     }
-    warnings = tuple(_warnings(whole.devices, devices))
+    warnings = tuple(_warnings(whole, devices, shown))
     return Config(
         whole.gateway, whole.http, whole.store, whole.logs, whole.measurements, devices, uploads, warnings,
         source=source,
@@ -237,13 +239,23 @@ def _device(name: str, kinded: Kinded) -> DeviceConfig:
     return DeviceConfig(name, kinded.kind, device, kinded.settings, url, kinded.lacking)
 
 
-def _warnings(read: Mapping[str, Kinded], devices: Mapping[str, DeviceConfig]) -> Iterable[str]:
+def _warnings(whole: Whole, devices: Mapping[str, DeviceConfig], shown: Path) -> Iterable[str]:
     first: dict[tuple[str, str], str] = {}
     for name, device in devices.items():
         same = first.setdefault((device.kind, device.url), name)
         if device.url and same != name:
             what = f"the same {device.kind} device, {device.url}"
-            yield f'{read[name].places[""]}: "{name}" and "{same}" are {what}'
-        for file in device.settings.files():
+            yield f'{whole.devices[name].places[""]}: "{name}" and "{same}" are {what}'
+    for name, each in (*whole.devices.items(), *whole.uploads.items()):
+        for file in _missing(each.settings):
+            yield f'{each.places[""]}: "{name}": there is no file {file}'
+    for file in _missing(whole.http):
+        yield f"{shown}: http: there is no file {file}"
+
+
+def _missing(settings: Settings) -> Iterator[Path]:
+    for file in settings.files():
+        # A folder that whoever asks may not look into, as /etc/ssl/private, says nothing.
+        with contextlib.suppress(PermissionError):
             if not file.is_file():
-                yield f'{read[name].places[""]}: "{name}": there is no file {file}'
+                yield file

@@ -254,7 +254,7 @@ async def test_own_certificate_and_its_mistakes(tmp_path: Path) -> None:
     made = await asyncio.to_thread(tls.context, HttpSettings(), tmp_path)
     assert made is not None
     file = str(tmp_path / "tls" / "self-signed.pem")
-    own = HttpSettings(tls=TlsFiles(certificate=file, key=file))
+    own = HttpSettings(tls=TlsFiles(certificate=Path(file), key=Path(file)))
     assert await asyncio.to_thread(tls.context, own, tmp_path / "other") is not None
     assert not (tmp_path / "other").exists()
     (tmp_path / "empty.pem").touch()
@@ -263,7 +263,7 @@ async def test_own_certificate_and_its_mistakes(tmp_path: Path) -> None:
         (file, "nowhere.pem"),
         (file, str(tmp_path / "empty.pem")),
     ):
-        wrong = HttpSettings(tls=TlsFiles(certificate=certificate, key=key))
+        wrong = HttpSettings(tls=TlsFiles(certificate=Path(certificate), key=Path(key)))
         with pytest.raises(GatewayError, match=r"http\.tls: .* cannot be used"):
             await asyncio.to_thread(tls.context, wrong, tmp_path)
 
