@@ -238,7 +238,9 @@ class Daemon:
         if config.http != before.http:
             await stopped(self._http.keepers, STOP_UPLOADS_S)
             self._http.start_api(config.http)
-        changed = await self._apply()
+        certificates, wrong = await self._http.renew(config.http)
+        notes += wrong
+        changed = [*await self._apply(), *certificates]
         if config.http != before.http:
             self._http.start_compat(config.http)
         for note in notes:

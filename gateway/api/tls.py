@@ -1,13 +1,18 @@
 """The listener's certificate: one's own, or a self-signed one made at first start."""
 
+import asyncio
+import contextlib
 import datetime
+import hashlib
 import ipaddress
 import logging
 import os
 import socket
 import ssl
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -24,6 +29,10 @@ _FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _TO = datetime.datetime(2060, 1, 1, tzinfo=datetime.UTC)
 
 
+_own: Final[weakref.WeakKeyDictionary[ssl.SSLContext, tuple[TlsFiles, bytes]]] = weakref.WeakKeyDictionary()
+"""What listens with a certificate of one's own, and the hash of what is in force there."""
+
+
 def context(settings: HttpSettings, state: Path) -> ssl.SSLContext | None:
     """Return the TLS context, or None for plain HTTP. Blocks: reads files, makes a key at first start."""
     if settings.tls == "off":
@@ -32,9 +41,45 @@ def context(settings: HttpSettings, state: Path) -> ssl.SSLContext | None:
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_alpn_protocols(["http/1.1"])
     if isinstance(settings.tls, TlsFiles):
-        certificate, key = settings.tls.certificate, settings.tls.key
+        content = _content(settings.tls)
+        _load(made, settings.tls.certificate, settings.tls.key)
+        _own[made] = settings.tls, content
     else:
-        certificate = key = _self_signed(_own_file(state), settings.hosts)
+        file = _self_signed(_own_file(state), settings.hosts)
+        _load(made, file, file)
+    return made
+
+
+async def renew(files: TlsFiles) -> bool:
+    """Let what listens with these files take them as they are now; False: it did already.
+
+    Open connections go on under the certificate of before. GatewayError: they cannot be used.
+    """
+    now = await asyncio.to_thread(_proven, files)
+    contexts = filter(None, (each() for each in _own.keyrefs()))  # a list at once: threads add to it
+    stale = [each for each in contexts if _own[each][0] == files and _own[each][1] != now]
+    for each in stale:
+        # In the event loop, where the handshakes are: OpenSSL wants no other thread to change a context.
+        _load(each, files.certificate, files.key)
+        _own[each] = files, now
+    return bool(stale)
+
+
+def _proven(files: TlsFiles) -> bytes:
+    content = _content(files)
+    _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files.certificate, files.key)
+    return content
+
+
+def _content(files: TlsFiles) -> bytes:
+    made = hashlib.sha256()
+    for file in (files.certificate, files.key):
+        with contextlib.suppress(OSError):  # told when it is to be used
+            made.update(file.read_bytes())
+    return made.digest()
+
+
+def _load(made: ssl.SSLContext, certificate: Path, key: Path) -> None:
     try:
         made.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as error:
@@ -42,7 +87,6 @@ def context(settings: HttpSettings, state: Path) -> ssl.SSLContext | None:
             f"http.tls: {certificate} and {key} cannot be used ({error}); both are PEM files, the key "
             "unencrypted and readable by the service's user."
         ) from error
-    return made
 
 
 def _no_password() -> str:

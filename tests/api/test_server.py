@@ -268,6 +268,49 @@ async def test_own_certificate_and_its_mistakes(tmp_path: Path) -> None:
             await asyncio.to_thread(tls.context, wrong, tmp_path)
 
 
+async def served(host: str, port: int) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect; return the certificate in DER, and the connection."""
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection(host, port, ssl=trusting)
+    return writer.get_extra_info("ssl_object").getpeercert(True), reader, writer
+
+
+async def test_a_renewed_certificate_is_taken_by_the_next_connection(gateway: Plant, tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two", "three"):
+        await asyncio.to_thread(tls.context, HttpSettings(), tmp_path / name)
+        made.append(await asyncio.to_thread((tmp_path / name / "tls" / "self-signed.pem").read_bytes))
+    one, two, three = made
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+
+    async def write(certificates: bytes, keys: bytes) -> None:
+        await asyncio.to_thread(certificate.write_bytes, certificates)
+        await asyncio.to_thread(key.write_bytes, keys)
+
+    await write(one, one)
+    files = TlsFiles(certificate=certificate, key=key)
+    settings = HttpSettings(listen="127.0.0.1:0", tls=files)
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        first, reader, writer = await served(host, port)
+        assert not await tls.renew(files)
+        await write(two, two)
+        assert await tls.renew(files)
+        assert not await tls.renew(files)
+        second, _, other = await served(host, port)
+        assert second == ssl.PEM_cert_to_DER_cert(two[two.index(b"-----BEGIN CERT") :].decode())
+        assert second != first
+        await write(three, two)
+        with pytest.raises(GatewayError, match="cannot be used"):
+            await tls.renew(files)
+        again, _, third = await served(host, port)
+        assert again == second
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in await reader.readuntil(b'alive"}')
+        for each in (writer, other, third):
+            each.close()
+
+
 async def test_a_browser_login_over_plain_http_from_the_network_is_refused(gateway: Plant) -> None:
     """A session cookie must not travel readable: 127.0.0.1 is the only exception."""
     import socket

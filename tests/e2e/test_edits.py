@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from gateway.api import tls
+from gateway.api.settings import HttpSettings
 from tests.e2e.gateway_process import GatewayProcess, gateway
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.slow]
@@ -137,6 +140,40 @@ async def test_a_gateway_starts_without_any_device_and_stops_in_time(
         device = await running.get("/v1/devices/press")
         assert device["health"]["state"] in ("starting", "failed")
         assert await running.stop() == 0
+
+
+async def test_a_reload_takes_a_renewed_certificate(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    port = free_port()
+    pairs = []
+    for name in ("one", "two"):
+        await asyncio.to_thread(tls.context, HttpSettings(), tmp_path / name)
+        pairs.append((tmp_path / name / "tls/self-signed.pem").read_text())
+    async with gateway(tmp_path / "gw", port) as running:
+        running.folder.mkdir()
+        pem = running.folder / "plant.pem"
+        pem.write_text(pairs[0])
+        running.file.write_text(
+            f"http: {{listen: '127.0.0.1:{port}', tls: {{certificate: plant.pem, key: plant.pem}}}}\n"
+        )
+        await running.start()
+
+        async def fingerprint() -> str:
+            _code, said = await running.run("status", "--state", str(running.state))
+            return str(json.loads(said)["fingerprint"])
+
+        before = await fingerprint()
+        assert (await running.reload())[1].startswith("restarted: nothing")
+        pem.write_text(pairs[1])
+        code, said = await running.reload()
+        assert (code, said) == (0, f"restarted: certificate {pem}\n")
+        assert await fingerprint() != before
+        served = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+        assert served in pairs[1]
+        pem.write_text("broken")
+        code, said = await running.reload()
+        assert code == 0
+        assert "What was loaded before is used on." in said
+        assert await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)) == served
 
 
 async def test_a_secret_that_is_gone_at_a_boot_costs_only_what_needs_it(
