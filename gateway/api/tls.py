@@ -9,14 +9,17 @@ import logging
 import os
 import socket
 import ssl
+import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.api.settings import HttpSettings, TlsFiles
@@ -29,6 +32,8 @@ _FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _TO = datetime.datetime(2060, 1, 1, tzinfo=datetime.UTC)
 
 
+_making: Final = threading.Lock()
+"""Several listeners begin at a time, each in a thread."""
 _own: Final[weakref.WeakKeyDictionary[ssl.SSLContext, tuple[TlsFiles, bytes]]] = weakref.WeakKeyDictionary()
 """What listens with a certificate of one's own, and the hash of what is in force there."""
 
@@ -106,18 +111,42 @@ def _own_file(state: Path) -> Path:
 
 
 def _self_signed(file: Path, hosts: Sequence[str]) -> Path:
-    if not file.exists():
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write(file, _make(hosts))
-    certificate = x509.load_pem_x509_certificate(file.read_bytes())
+    with _making:
+        kept = _kept(file)
+        if kept is None or (lacking := [host for host in hosts if host not in _names(kept[1])]):
+            if kept is not None:
+                _log.info("the self-signed TLS certificate is made anew for %s", ", ".join(lacking))
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write(file, _make(hosts, kept[0] if kept else ec.generate_private_key(ec.SECP256R1())))
+        certificate = x509.load_pem_x509_certificate(file.read_bytes())
     fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
     _log.info("self-signed TLS certificate, SHA-256 fingerprint %s", fingerprint)
     return file
 
 
-def _make(hosts: Sequence[str]) -> bytes:
+def _kept(file: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate] | None:
+    """Return what was made once; None: there is nothing that can be used."""
+    try:
+        pem = file.read_bytes()
+        key, certificate = load_pem_private_key(pem, None), x509.load_pem_x509_certificate(pem)
+        if isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key():
+            return key, certificate
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        _log.warning("%s is damaged (%s); a new certificate is made", file, " ".join(str(error).split()))
+        return None
+    _log.warning("%s is damaged: key and certificate do not match; a new certificate is made", file)
+    return None
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return alternatives.get_values_for_type(x509.DNSName)
+
+
+def _make(hosts: Sequence[str], key: ec.EllipticCurvePrivateKey) -> bytes:
     """Return key and certificate as one PEM text, so that they are replaced together."""
-    key = ec.generate_private_key(ec.SECP256R1())
     own = socket.gethostname()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, own[:64] or "edge-gateway")])
     names = dict.fromkeys([own, f"{own}.local", "localhost", *hosts])

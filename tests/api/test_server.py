@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography import x509
 
 from gateway.api import bodies, server, tls
 from gateway.api.app import build_app
@@ -237,6 +238,38 @@ async def test_a_self_signed_certificate_is_made_and_kept(
     before = await asyncio.to_thread(file.read_bytes)
     await asyncio.to_thread(tls.context, HttpSettings(), gateway.state)
     assert await asyncio.to_thread(file.read_bytes) == before
+
+
+def self_signed(folder: Path, *hosts: str) -> x509.Certificate:
+    assert tls.context(HttpSettings(hosts=hosts), folder) is not None
+    return x509.load_pem_x509_certificate((folder / "tls" / "self-signed.pem").read_bytes())
+
+
+def test_a_self_signed_certificate_is_made_anew_for_a_new_name(tmp_path: Path) -> None:
+    first = self_signed(tmp_path, "hall-3.example")
+    assert self_signed(tmp_path, "hall-3.example") == self_signed(tmp_path) == first
+    second = self_signed(tmp_path, "hall-3.example", "press.example")
+    names = second.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"hall-3.example", "press.example"} <= {*names.get_values_for_type(x509.DNSName)}
+    assert second.public_key() == first.public_key()
+    assert self_signed(tmp_path, "hall-3.example") == second
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "noise", "other key"])
+def test_a_damaged_self_signed_certificate_is_made_anew(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = self_signed(tmp_path)
+    self_signed(tmp_path / "other")
+    file = tmp_path / "tls" / "self-signed.pem"
+    pem, other = file.read_bytes(), (tmp_path / "other" / "tls" / "self-signed.pem").read_bytes()
+    at = pem.index(b"-----BEGIN CERT")
+    mixed = pem[:at] + other[other.index(b"-----BEGIN CERT") :]
+    left = {"empty": b"", "half": pem[: at + 100], "noise": b"\0" * 500, "other key": mixed}
+    file.write_bytes(left[damage])
+    assert self_signed(tmp_path) != first
+    assert f"{file} is damaged" in caplog.text
+    assert self_signed(tmp_path) == self_signed(tmp_path)
 
 
 async def test_old_tls_is_refused(secure: str) -> None:
