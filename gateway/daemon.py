@@ -20,7 +20,7 @@ from gateway.controls.certificates import Certificates
 from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
-from gateway.in_force import InForce, needs_restart
+from gateway.in_force import InForce
 from gateway.intake import DeviceSession
 from gateway.listeners import Listeners
 from gateway.logs import Logs
@@ -152,12 +152,12 @@ class Daemon:
                 gateway_id=self.id,
                 listeners=self._listeners,
             )
-            await stack.enter_async_context(control_socket.listen(self.state, self._answer))
-            self._http.start_api(config.http)
-            await self._http.wait()
-            async with self._reloading:
+            async with self._reloading:  # what is edited meanwhile is taken afterwards
+                await stack.enter_async_context(control_socket.listen(self.state, self._answer))
+                self._http.start_api(config.http)
+                await self._http.wait()
                 await self._apply()
-            self._http.start_compat(config.http)
+                self._http.start_compat(config.http)
             stack.callback(self._handle_signals())
             self._start_watchdog()
             self._supervisor.start("wait for secrets", self._secrets_may_come())
@@ -234,7 +234,7 @@ class Daemon:
             return {"ok": False, "problems": list(error.problems)}
         before = self._in_force.config
         self._in_force.take(Loaded(config))
-        notes = needs_restart(before, config)
+        notes = self._in_force.needs_restart()
         if config.http != before.http:
             await stopped(self._http.keepers, STOP_UPLOADS_S)
             self._http.start_api(config.http)

@@ -24,6 +24,7 @@ class InForce:
         self.loaded: Loaded
         """What was taken last; its `problems` are of the file as it is now."""
         self.config: Config
+        self._started: Config | None = None
         self._loaded_us = self._projected = 0
 
     def take(self, loaded: Loaded) -> None:
@@ -31,6 +32,7 @@ class InForce:
         self.loaded, self._loaded_us = loaded, self._clock.wall_us()
         if self._logs is not None:
             self._logs.apply(loaded.config.logs)
+        self._started = self._started or loaded.config
         self.lay_out()
         for sentence in loaded.config.warnings:
             _log.warning("%s", sentence)
@@ -62,6 +64,14 @@ class InForce:
             secrets = [*secrets_in(self.config), *self._documents.passwords()]
             self._logs.feed.redact = Redaction(secrets)
 
+    def needs_restart(self) -> list[str]:
+        """Name the sections that differ from those at the start, which a reload cannot apply."""
+        return [
+            f"{section}: changes there take effect when the service is restarted"
+            for section in ("store", "gateway", "measurements")
+            if getattr(self._started, section) != getattr(self.config, section)
+        ]
+
     def outvoted(self) -> list[str]:
         """Return what a document wants to be and cannot: the YAML has the last word."""
         both = self._documents.uploads().keys() & self.loaded.config.uploads.keys()
@@ -69,14 +79,5 @@ class InForce:
         return [f'{named} "{name}" of its own; that of {name}.yaml is not used' for name in sorted(both)]
 
     def info(self) -> ConfigInfo:
-        warnings = [*self.config.warnings, *self._documents.problems, *self.outvoted()]
+        warnings = [*self.config.warnings, *self.needs_restart(), *self._documents.problems, *self.outvoted()]
         return ConfigInfo(str(self._file), self._loaded_us, warnings, self.loaded.problems, self._projected)
-
-
-def needs_restart(before: Config, after: Config) -> list[str]:
-    """Name the changed sections that a reload cannot apply."""
-    return [
-        f"{section}: changes there take effect when the service is restarted"
-        for section in ("store", "gateway", "measurements")
-        if getattr(before, section) != getattr(after, section)
-    ]
