@@ -8,7 +8,8 @@ from gateway.api.queries import limit
 from gateway.api.schemas import Closed, Running, text, whole
 from gateway.controls.sensor_nodes import AdcConfiguration
 
-MAC = r"^[0-9A-Fa-f]{2}([-:][0-9A-Fa-f]{2}){5}$"
+MAC = r"^[0-9A-Fa-f]{2}([-:][0-9A-Fa-f]{2}){5}(?!\n)$"
+"""In Python `$` lets a line end follow; OpenAPI's regular expressions have no `\\Z`."""
 _DEVICE = "The STU, by its device; needed where several are configured."
 _LONGEST_NAME = 200
 

@@ -23,7 +23,8 @@ def check(value: Any, shape: Shape, at: str = "") -> None:
         if value is not None:
             check(value, shape.shape, at)
     else:
-        assert isinstance(value, shape) and (shape is bool or not isinstance(value, bool)), (at, value)
+        is_one = isinstance(value, shape) and (shape in (bool, object) or not isinstance(value, bool))
+        assert is_one, (at, value)
 
 
 class Nullable:
@@ -91,7 +92,14 @@ SENSOR = {
     "scaling_factor": NUMBER,
     "offset": NUMBER,
 }
+CHANNELS = {str(n): SENSOR for n in range(1, 11)}
+SENSORS = {
+    "sensors": [SENSOR],
+    "configurations": [{"configuration_id": str, "configuration_name": str, "channels": CHANNELS}],
+    "default_configuration_id": TEXT_OR_NULL,
+}
 EMBEDDED = {"dataset_name": str, "original_name": str, "mime": str, "size": int}
+DELETED_INSIDE = {"file_name": str, "dataset_name": str}
 PARSED = {
     "acceleration": {"name": str, "type": str, "path": str, "attributes": dict},
     "pictures": dict,
@@ -122,5 +130,6 @@ LOGS = {
     "max_bytes": int,
     "backup_count": int,
 }
+LOG = {"filename": str, "content": str}
 DETAIL = {"detail": str}
 FIELDS = {"detail": [{"type": str, "loc": list, "msg": str, "input": object}]}

@@ -43,11 +43,15 @@ def _named(request: web.Request) -> tuple[Catalogue, str]:
 
 def _check_name(files: Catalogue, name: str) -> None:
     if ".." in name or "%2f" in name.lower():
-        raise ApiError(405, "Method not allowed: the name could lead out of the folder.")
+        raise _not_allowed("the name could lead out of the folder")
     try:
         files.path(name)
     except ValueError as error:
-        raise ApiError(405, f"Method not allowed: {error}.") from None
+        raise _not_allowed(str(error)) from None
+
+
+def _not_allowed(why: str) -> ApiError:
+    return ApiError(405, f"Method not allowed: {why}.", headers={"Allow": ""})  # as for every other method
 
 
 async def list_files(request: web.Request) -> web.Response:
