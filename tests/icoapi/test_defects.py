@@ -223,7 +223,7 @@ async def test_10_a_lost_node_is_told_and_can_be_connected_again(ico: Contract) 
         async with asyncio.timeout(30):
             while isinstance(said := await stream.receive_json(), list):
                 pass
-        assert time.monotonic() - began < 12, "6 s, on a machine that has time"
+        assert time.monotonic() - began < 15, "6 s, on a machine that has time"
         assert said["error"] is True and SPINDLE in said["message"]
     assert (await ico.ask("GET", "/measurement"))["running"] is False
     assert await ico.ask("GET", "/stu/connected") is False

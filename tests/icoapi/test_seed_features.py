@@ -145,7 +145,7 @@ class Outside:
 
     async def until(self, can_ready: bool) -> None:
         """Wait until it answers, and the STU can be asked or not."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(aiohttp.ClientConnectionError):
                     if (await self.ask("GET", "/state"))["can_ready"] is can_ready:
@@ -170,17 +170,17 @@ def stu_at(port: int) -> str:
     return f"devices: {{tools: {{icotronic: {{interface: socketcand, host: 127.0.0.1, port: {port}}}}}}}\n"
 
 
-@pytest.mark.seed_row(8)
+@pytest.mark.seed_row(1, 8)
 @pytest.mark.slow
-@pytest.mark.timeout(90)
-async def test_killed_whatever_it_does_with_a_node_it_connects_it_again(
+@pytest.mark.timeout(150)
+async def test_started_before_its_bus_and_killed_whatever_it_does_with_a_node_it_connects_it_again(
     tmp_path: Path, free_port: Port
 ) -> None:
-    """ICOapi's STU held the link of the process before, and only PUT /stu/reset helped."""
+    """ICOapi never tried again; and the STU held the link of its process before, until PUT /stu/reset."""
     can, control = free_port(), free_port()
     async with (
         gateway(tmp_path / "g", free_port()) as box,
-        bus(can, control),
+        contextlib.AsyncExitStack() as plugged,
         outside(f"http://127.0.0.1:{free_port()}") as ico,
         aiohttp.ClientSession(f"http://127.0.0.1:{control}") as watching,
     ):
@@ -191,6 +191,13 @@ async def test_killed_whatever_it_does_with_a_node_it_connects_it_again(
 
         await write(box, f"listen: '{ico.address}', tls: off, anonymous: operate", stu_at(can))
         await box.start()
+        await ico.until(can_ready=False)
+        for method, path, body in (
+            ("GET", "/stu", None), ("PUT", "/stu/reset", None), ("GET", "/sth", None),
+            ("PUT", "/sth/connect", SPINDLE), ("PUT", "/reset-can", None),
+        ):  # fmt: skip
+            assert "tools" in (await ico.ask(method, path, body, status=502))["detail"], path
+        await plugged.enter_async_context(bus(can, control))
         for doing in ("connected", "measuring", "connecting"):
             await ico.until(can_ready=True)
             assert await ico.ask("GET", "/stu/connected") is False
