@@ -24,15 +24,16 @@ from tests.appliance.test_support_bundle import encodings
 from tests.e2e.bus_process import bus
 from tests.e2e.gateway_process import GatewayProcess, gateway
 from tests.forward.folder import file_settings, the_only_object
-from tests.icoapi.bench import Contract
-from tests.icoapi.test_contract_cloud import becomes, status
+from tests.icoapi.bench import Contract, until
+from tests.icoapi.test_contract_cloud import REMOTE, becomes, status
 from tests.icoapi.test_contract_files import form, measured
-from tests.icoapi.test_contract_nodes import instructions
-from tests.icotronic.plant import MAC_OF
+from tests.icoapi.test_contract_nodes import connect, instructions, streamed
+from tests.icotronic.plant import MAC_OF, SPINDLE
 from tests.measurements.reading import ADXL1001
 from tests.peers.receiver import receiver
 
 Port = Callable[[], int]
+BARE = pytest.mark.parametrize("ico", ["bare"], indirect=True)
 
 
 @pytest.mark.seed_row(15)
@@ -51,9 +52,46 @@ def test_the_sample_rate_is_that_of_the_formula() -> None:
     assert AdcConfiguration(2, 8, 64).sample_rate_hz == pytest.approx(9523.8, abs=0.05)
 
 
+@pytest.mark.seed_row(18)
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("percent", [1, 10, 50])
+@BARE
+async def test_the_stream_tells_the_loss_of_each_second_and_of_all(ico: Contract, percent: int) -> None:
+    ico.stage.stu.faults.frame_loss = percent / 100
+    await connect(ico)
+    _, told = await streamed(ico, frames=4000)
+    points = [point for message in told for point in message]
+    losses = [point["dataloss"] for point in points if point["dataloss"] is not None]
+    counted = ico.stage.node(SPINDLE).counted
+    true = counted.lost / (counted.lost + counted.sent)
+    assert losses[-1] == pytest.approx(true, abs=0.01) and true == pytest.approx(percent / 100, abs=0.03)
+    assert len(losses) > 1 and all(0 <= each <= 1 for each in losses)
+    counters = [point["counter"] for point in points if point["counter"] is not None][::3]
+    lost = sum((after - before - 1) % 256 for before, after in itertools.pairwise(counters))
+    assert losses[-1] == pytest.approx(lost / (lost + len(counters)), abs=0.01), (
+        "by the counters, as ICOapi's"
+    )
+
+
+@pytest.mark.seed_row(37)
+@pytest.mark.timeout(60)
+@BARE
+async def test_all_pages_are_listed_with_the_fields_that_are_known(
+    ico: Contract, tmp_path: Path, free_port: Port
+) -> None:
+    """ICOapi read the first page, and failed at a field that was new."""
+    async with receiver(free_port(), tmp_path / "cloud") as peer:
+        peer.fill(250, {"profile": "turning"})
+        add_upload(ico.plant, "dataspace", file_settings(peer))
+        await until(lambda: ico.plant.uploads["dataspace"].files.reachable.healthy)  # type: ignore[union-attr]
+        listed = await ico.ask("GET", "/cloud")
+        assert {each["name"] for each in listed} == {f"f{n}.hdf5" for n in range(250)} and len(listed) == 250
+        assert all(each.keys() == REMOTE for each in listed)
+
+
 @pytest.mark.seed_row(36)
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("ico", ["bare"], indirect=True)
+@BARE
 async def test_the_status_of_a_file_follows_its_bytes_here_and_there(
     ico: Contract, tmp_path: Path, free_port: Port
 ) -> None:
@@ -124,7 +162,7 @@ async def test_the_status_of_a_file_follows_its_bytes_here_and_there(
 
 # -- in the running gateway --------------------------------------------------------------------------------
 
-SPINDLE = {"mac_address": MAC_OF["Spindle"]}
+THE_NODE = {"mac_address": MAC_OF[SPINDLE]}
 
 
 class Outside:
@@ -194,31 +232,31 @@ async def test_started_before_its_bus_and_killed_whatever_it_does_with_a_node_it
         await ico.until(can_ready=False)
         for method, path, body in (
             ("GET", "/stu", None), ("PUT", "/stu/reset", None), ("GET", "/sth", None),
-            ("PUT", "/sth/connect", SPINDLE), ("PUT", "/reset-can", None),
+            ("PUT", "/sth/connect", THE_NODE), ("PUT", "/reset-can", None),
         ):  # fmt: skip
             assert "tools" in (await ico.ask(method, path, body, status=502))["detail"], path
         await plugged.enter_async_context(bus(can, control))
         for doing in ("connected", "measuring", "connecting"):
             await ico.until(can_ready=True)
             assert await ico.ask("GET", "/stu/connected") is False
-            connecting = asyncio.create_task(ico.ask("PUT", "/sth/connect", SPINDLE))
+            connecting = asyncio.create_task(ico.ask("PUT", "/sth/connect", THE_NODE))
             if doing == "connecting":
                 while not ((await stu())["bluetooth"] or connecting.done()):
                     await asyncio.sleep(0.01)
             else:
                 await connecting
-                assert (await stu())["connected"] == "Spindle"
+                assert (await stu())["connected"] == SPINDLE
             if doing == "measuring":
                 await ico.ask("POST", "/measurement/start", instructions())
-                while not (await stu())["nodes"]["Spindle"]["sent"]:
+                while not (await stu())["nodes"][SPINDLE]["sent"]:
                     await asyncio.sleep(0.05)
             await box.kill()
             await asyncio.gather(connecting, return_exceptions=True)
-            assert doing == "connecting" or (await stu())["connected"] == "Spindle", "the STU holds the link"
+            assert doing == "connecting" or (await stu())["connected"] == SPINDLE, "the STU holds the link"
             await box.start()
         await ico.until(can_ready=True)
         assert (await ico.ask("GET", "/measurement"))["running"] is False
-        await ico.ask("PUT", "/sth/connect", SPINDLE)
+        await ico.ask("PUT", "/sth/connect", THE_NODE)
         assert await ico.ask("GET", "/stu/connected") is True
         assert (await ico.ask("GET", "/sth/read-adc"))["prescaler"] == 2
         assert await box.stop() == 0
@@ -328,7 +366,7 @@ async def environment(ico: Outside) -> dict[str, str]:
 async def measure(ico: Outside) -> AsyncIterator[float]:
     """Measure for as long as somebody wants to know when it was started and messages of the stream came."""
     async with ico.session.ws_connect("/api/v1/measurement/stream") as stream:
-        await ico.ask("PUT", "/sth/connect", SPINDLE)
+        await ico.ask("PUT", "/sth/connect", THE_NODE)
         yield time.monotonic()
         await ico.ask("POST", "/measurement/start", instructions())
         try:
