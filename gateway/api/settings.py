@@ -95,9 +95,7 @@ class IcoapiSettings(Settings):
     device: str = setting(
         "", help="the STU that is meant, where several are configured and the client says no `?device=`"
     )
-    updates_per_s: int = setting(
-        60, help="messages of the live stream per second, at most", low=1, high=300
-    )
+    updates_per_s: int = setting(60, help="messages of the live stream per second, at most", low=1, high=300)
 
 
 @dataclass(frozen=True, kw_only=True)

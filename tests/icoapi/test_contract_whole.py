@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from gateway.api.compat.icoapi import cloud
 from gateway.api.compat.icoapi.contract import contract as application
 from gateway.api.compat.icoapi.guard import Doorkeeper
 from gateway.api.settings import HttpSettings, IcoapiSettings
@@ -78,9 +79,14 @@ async def test_all_43_operations_and_3_sockets_are_there(ico: Contract) -> None:
 
 @pytest.mark.parametrize("nodes", [1, 3])
 async def test_each_operation_does_it_from_the_search_to_the_cloud(
-    logged: Contract, nodes: int, tmp_path: Path, free_port: Callable[[], int]
+    logged: Contract,
+    nodes: int,
+    tmp_path: Path,
+    free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All of them once, with what is simplest, as a client asks one after the other."""
+    monkeypatch.setattr(cloud, "_PATIENCE_S", 60)
     ico = logged
     del ico.stage.stu.nodes[nodes:]
     async with receiver(free_port(), tmp_path / "cloud") as peer:
