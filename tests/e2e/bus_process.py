@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def bus(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+async def bus(port: int, control_port: int = 0) -> AsyncIterator[asyncio.subprocess.Process]:
     """Yield it once it is served by socketcand's protocol; whatever runs at the end is killed."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway.demo.bus", "--port", str(port), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "gateway.demo.bus", "--port", str(port)),
+        *("--control-port", str(control_port)),
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
         assert process.stdout is not None

@@ -138,6 +138,7 @@ async def test_a_server_without_subscriptions_is_polled(tmp_path: Path, free_por
             await link.until(lambda: len(link.emitted) >= 5)
             await server.ask("write", 5, 200, answer="done")
             await link.until(lambda: len(link.committed) >= len(server.ledger))
+            assert (await server.ask("sessions", answer="sessions"))["count"] == 1
         written = {(f"Line1/{tag}", ts, value) for tag, ts, value in server.ledger}
         assert written <= link.rows()
         assert link.reports[-1][0] == "running"
@@ -155,6 +156,7 @@ async def test_what_cannot_be_subscribed_is_polled(tmp_path: Path, free_port: Po
             await link.until(lambda: len(link.emitted) >= 30)
             await server.ask("write", 5, 200, answer="done")
             await link.until(lambda: len(link.committed) >= len(server.ledger))
+            assert (await server.ask("sessions", answer="sessions"))["count"] == 1
         assert link.rows() == set(server.ledger)
         assert {run.kind for run in link.runs} == {"subscription", "cycle"}
         assert "10 of 30 tags are read cyclically, not subscribed" in link.reports[-1][1]
