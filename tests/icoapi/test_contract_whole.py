@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from gateway.api import measurement
 from gateway.api.compat.icoapi import cloud
 from gateway.api.compat.icoapi.contract import contract as application
 from gateway.api.compat.icoapi.guard import Doorkeeper
@@ -21,12 +22,12 @@ from gateway.uploaders import dataspace
 from tests.api.test_cloud import add_upload
 from tests.forward.folder import file_settings
 from tests.icoapi import shapes
-from tests.icoapi.bench import Contract, contract
+from tests.icoapi.bench import TOOLS, Contract, contract, until
 from tests.icoapi.operations import OLDER, OPERATIONS, PREFIX, SOCKETS, Watching
 from tests.icoapi.shapes import check
 from tests.icoapi.test_contract_cloud import becomes
 from tests.icoapi.test_contract_files import META, SENSORS, form, lines, logged, yaml_form
-from tests.icoapi.test_contract_nodes import ADC, instructions
+from tests.icoapi.test_contract_nodes import ADC, connect, instructions
 from tests.icotronic.plant import MAC_OF, SPINDLE
 from tests.peers.receiver import receiver
 
@@ -182,6 +183,41 @@ async def configured(ico: Contract) -> None:
     check(await ico.ask("PUT", "/config/restore", given), shapes.DETAIL)
     async with ico.socket("/logs/stream"):
         pass
+
+
+async def test_a_silent_stu_is_a_502_and_the_rest_goes_on(ico: Contract) -> None:
+    ico.stage.stu.faults.mute = True
+    await until(lambda: ico.plant.devices[TOOLS].health.state == "failed")
+    statuses = {"/state": 200, "/measurement": 200}
+    for method, path, body, _ in (*AT_THE_STU, ("PUT", "/sth/disconnect", None, None)):
+        said = await ico.ask(method, path, body, status=statuses.get(path, 502))
+        assert path in statuses or TOOLS in said["detail"], path
+    check(await ico.ask("POST", "/measurement/start", instructions(), status=502), shapes.DETAIL)
+    assert await ico.ask("POST", "/measurement/stop") is None
+    check(await ico.ask("GET", "/files"), shapes.FILES)
+    ico.stage.stu.faults.mute = False
+    await until(lambda: ico.plant.devices[TOOLS].health.state == "running")
+    await in_a_row(ico, AT_THE_STU)
+
+
+async def test_a_stop_whose_frames_cannot_be_committed_is_a_504(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurement, "STOP_S", 0.5)
+    async with contract(tmp_path) as ico:
+        await connect(ico)
+        await ico.ask("POST", "/measurement/start", instructions())
+        takes, ride = asyncio.Event(), ico.plant.store.ride
+
+        async def waits(job: Any) -> Any:
+            await takes.wait()
+            return await ride(job)
+
+        monkeypatch.setattr(ico.plant.store, "ride", waits)
+        said = await ico.ask("POST", "/measurement/stop", status=504)
+        assert "not committed" in said["detail"]
+        takes.set()
+        assert await ico.ask("POST", "/measurement/stop") is None
 
 
 # -- what any answer is ------------------------------------------------------------------------------------
