@@ -130,9 +130,9 @@ SPINDLE = {"mac_address": MAC_OF["Spindle"]}
 class Outside:
     """A client of the contract of a gateway in a process of its own; `heard` is all that was answered."""
 
-    def __init__(self, port: int) -> None:
-        self.port, self.heard = port, bytearray()
-        self.session = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
+    def __init__(self, url: str) -> None:
+        self.address, self.heard = url.partition("://")[2], bytearray()
+        self.session = aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(ssl=False))
 
     async def ask(self, method: str, path: str, body: Any = None, *, status: int = 200, **more: Any) -> Any:
         if body is not None:
@@ -154,8 +154,8 @@ class Outside:
 
 
 @contextlib.asynccontextmanager
-async def outside(port: int) -> AsyncIterator[Outside]:
-    made = Outside(port)
+async def outside(url: str) -> AsyncIterator[Outside]:
+    made = Outside(url)
     async with made.session:
         yield made
 
@@ -181,7 +181,7 @@ async def test_killed_whatever_it_does_with_a_node_it_connects_it_again(
     async with (
         gateway(tmp_path / "g", free_port()) as box,
         bus(can, control),
-        outside(free_port()) as ico,
+        outside(f"http://127.0.0.1:{free_port()}") as ico,
         aiohttp.ClientSession(f"http://127.0.0.1:{control}") as watching,
     ):
 
@@ -189,7 +189,7 @@ async def test_killed_whatever_it_does_with_a_node_it_connects_it_again(
             async with watching.get("/state") as answer:
                 return dict(await answer.json())
 
-        await write(box, f"listen: '127.0.0.1:{ico.port}', tls: off, anonymous: operate", stu_at(can))
+        await write(box, f"listen: '{ico.address}', tls: off, anonymous: operate", stu_at(can))
         await box.start()
         for doing in ("connected", "measuring", "connecting"):
             await ico.until(can_ready=True)
@@ -247,9 +247,9 @@ async def test_a_password_is_in_no_log_no_answer_and_no_file_but_the_secret_one(
     async with (
         gateway(tmp_path / "g", free_port()) as box,
         receiver(free_port(), tmp_path / "cloud") as peer,
-        outside(free_port()) as ico,
+        outside(f"http://127.0.0.1:{free_port()}") as ico,
     ):
-        compat = f"listen: '127.0.0.1:{ico.port}', tls: off, anonymous: operate"
+        compat = f"listen: '{ico.address}', tls: off, anonymous: operate"
         await write(box, compat, "logs: DEBUG\ndevices: {box: {push: {}}}\n")
         await box.start(LOGS_DIRECTORY=str(logs))
         await ico.until(can_ready=False)
@@ -311,3 +311,99 @@ async def test_a_password_is_in_no_log_no_answer_and_no_file_but_the_secret_one(
     found = [path for path in holding(tmp_path) if tmp_path / "cloud" not in path.parents]
     assert {path.parent for path in found} == {box.state / "documents" / "secrets"}, found
     assert all(path.stat().st_mode & 0o077 == 0 for path in found) and len(found) == len(PASSWORDS)
+
+
+async def environment(ico: Outside) -> dict[str, str]:
+    text = (await ico.ask("GET", "/config/env")).decode()
+    return {name: value.strip('"') for name, _, value in (line.partition("=") for line in text.splitlines())}
+
+
+async def measure(ico: Outside) -> AsyncIterator[float]:
+    """Measure for as long as somebody wants to know when it was started and messages of the stream came."""
+    async with ico.session.ws_connect("/api/v1/measurement/stream") as stream:
+        await ico.ask("PUT", "/sth/connect", SPINDLE)
+        yield time.monotonic()
+        await ico.ask("POST", "/measurement/start", instructions())
+        try:
+            while True:
+                if json.loads(await stream.receive_str(timeout=30))[0]["counter"] is not None:
+                    yield time.monotonic()
+        finally:
+            await ico.ask("POST", "/measurement/stop")
+            await ico.ask("PUT", "/sth/disconnect")
+
+
+async def allowed(ico: Outside, origin: str) -> str | None:
+    """Return which origin a page of this one is told to be allowed."""
+    headers = {"Origin": origin, "Access-Control-Request-Method": "PUT"}
+    async with ico.session.options("/api/v1/sth/connect", headers=headers) as answer:
+        return answer.headers.get("Access-Control-Allow-Origin")
+
+
+@pytest.mark.seed_row(43)
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+async def test_each_option_is_seen_at_the_listener(tmp_path: Path, free_port: Port) -> None:
+    """Address, TLS, origins, rate, folder, level and format of the log: first one way, then another."""
+    logs, files, can = tmp_path / "logs", tmp_path / "files", free_port()
+    logs.mkdir()
+    one, other = "http://one.example:5173", "https://other.example"
+    async with (
+        gateway(tmp_path / "g", free_port()) as box,
+        bus(can) as stu,
+        outside(f"http://127.0.0.1:{free_port()}") as ico,
+        outside(f"https://127.0.0.2:{free_port()}") as moved,
+    ):
+        compat = f"tls: off, anonymous: operate, listen: '{ico.address}', cors: ['{one}'], updates_per_s: 4"
+        rest = f"logs: {{format: json}}\nmeasurements: {{path: {files}}}\n"
+        await write(box, compat, rest + stu_at(can))
+        await box.start(LOGS_DIRECTORY=str(logs))
+        await ico.until(can_ready=True)
+        assert (await environment(ico)).items() >= {
+            "VITE_API_PROTOCOL": "http", "VITE_API_WS_PROTOCOL": "ws", "VITE_API_HOSTNAME": "127.0.0.1",
+            "VITE_API_PORT": ico.address.partition(":")[2], "VITE_API_VERSION": "v1",
+            "VITE_API_ORIGINS": one, "WEBSOCKET_UPDATE_RATE": "4", "LOG_LEVEL": "INFO", "LOG_USE_JSON": "1",
+            "LOG_PATH": str(logs), "VITE_APPLICATION_FOLDER": str(files),
+        }.items()  # fmt: skip
+        assert (await allowed(ico, one), await allowed(ico, other)) == (one, None)
+        times: list[float] = []
+        async with contextlib.aclosing(measure(ico)) as seen:
+            while len(times) < 11:
+                times.append(await anext(seen))
+        assert times[-1] - times[0] > 2, "ten messages at four a second"
+        async with asyncio.timeout(30):
+            while not (listed := await ico.ask("GET", "/files"))["files"]:
+                await asyncio.sleep(0.1)
+        assert listed["directory"] == str(files) and (files / listed["files"][0]["name"]).is_file()
+        (log,) = (await ico.ask("GET", "/logs"))["files"]
+        said = (await ico.ask("GET", f"/logs/view?file={log['name']}&limit=0"))["content"].splitlines()
+        assert "INFO" in {json.loads(line)["level"] for line in said}
+        assert await box.stop() == 0
+
+        compat = f"anonymous: operate, listen: '{moved.address}', cors: ['{other}'], updates_per_s: 300"
+        rest = f"logs: {{level: WARNING}}\nmeasurements: {{path: {files / 'new'}}}\n"
+        await write(box, compat, rest + stu_at(can))
+        await box.start(LOGS_DIRECTORY=str(logs))
+        await moved.until(can_ready=True)
+        for nobody in (ico.address, moved.address.replace("127.0.0.2", "127.0.0.1")):
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await ico.session.get(f"http://{nobody}/api/v1/state")
+        assert (await environment(moved)).items() >= {
+            "VITE_API_PROTOCOL": "https", "VITE_API_WS_PROTOCOL": "wss", "VITE_API_HOSTNAME": "127.0.0.2",
+            "VITE_API_PORT": moved.address.partition(":")[2], "VITE_API_ORIGINS": other,
+            "WEBSOCKET_UPDATE_RATE": "300", "LOG_LEVEL": "WARNING", "LOG_USE_JSON": "0",
+            "VITE_APPLICATION_FOLDER": str(files / "new"),
+        }.items()  # fmt: skip
+        assert (await allowed(moved, one), await allowed(moved, other)) == (None, other)
+        times = []
+        async with contextlib.aclosing(measure(moved)) as seen:
+            while len(times) < 10 or times[-1] - times[-10] > 1.5:
+                times.append(await anext(seen))
+        assert (await moved.ask("GET", "/files"))["directory"] == str(files / "new")
+        async with moved.session.ws_connect("/api/v1/logs/stream") as live:
+            stu.kill()
+            line = await live.receive_str(timeout=30)
+            assert " WARNING gateway." in line and "tools" in line, line
+        said = (await moved.ask("GET", f"/logs/view?file={log['name']}&limit=0"))["content"].splitlines()
+        news = [line for line in said if not line.startswith("{")]
+        assert news and not any(" INFO " in line for line in news), news
