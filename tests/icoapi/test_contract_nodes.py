@@ -129,7 +129,7 @@ async def test_state_socket(ico: Contract) -> None:
 # -- STU, STH ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.seed_row(3, 5, 4)
+@pytest.mark.seed_row(3, 4, 5)
 async def test_stu(ico: Contract) -> None:
     stus = await ico.ask("GET", "/stu")
     check(stus, [shapes.STU])

@@ -2,7 +2,7 @@
 
 1 and 2 (frames and conversions that were missing) and 14 (mistakes answered 500) stand in
 test_contract_nodes, test_contract_files and test_contract_bad_input, 13 (memory) in test_long; 6 and 11 also
-in test_seed_features, with the whole gateway.
+in test_seed_daemon, with the whole gateway.
 """
 
 import asyncio
