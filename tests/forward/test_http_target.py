@@ -228,10 +228,24 @@ def test_plain_http_and_unchecked_certificates_are_shown_as_insecure() -> None:
     assert http.insecure(http.Settings(url="https://h/")) == ""
 
 
-@pytest.mark.parametrize("url", ["ftp://h/", "cloud.example", "https://", "https://me:pw@h/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ftp://h/", "cloud.example", "https://", "https://me:pw@h/"),
+        *("https://h:99999", "https://h:abc/x", "https://h:0", "https://h:-1"),
+        *("https://ho st", " http://x", "http://x ", "https://h/a b", "https://h/\tx", "https://h/\0"),
+    ],
+)
 def test_addresses_that_will_not_do(url: str) -> None:
     with pytest.raises(ValueError, match="web address"):
         http.web_address(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://h:65535/x", "http://[::1]:80", "https://h:", "https://münchen.example/ü?a=b"]
+)
+def test_addresses_that_will_do(url: str) -> None:
+    http.web_address(url)
 
 
 @pytest.mark.parametrize("headers", [{"Host": "x"}, {"Idempotency-Key": "x"}, {"a b": "x"}, {"X": "a\r\nb"}])
