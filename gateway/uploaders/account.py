@@ -103,7 +103,8 @@ class Account:
             return await self._refresh(self._tokens) or await self._login()
 
     async def _refresh(self, tokens: Tokens) -> Tokens | None:
-        """Exchange the tokens; None where the target wants a new log-in."""
+        """Exchange the tokens; None: log in anew. So does whoever comes after a failure."""
+        self._tokens = None
         answer = await self._request("POST", "/auth/refresh", {"refresh_token": tokens.refresh}, None)
         if answer.status >= 500 or answer.status == 429:
             raise answer.problem(self.name)

@@ -106,7 +106,7 @@ class Target:
             self._dialect = S3(account, settings.bucket, settings.folder.strip("/"))
 
     async def send(self, unit: Unit) -> Sequence[Refusal]:
-        """Store a unit as an object, unless it is there already."""
+        """Store a unit as an object: once, or the same bytes over it."""
         content = await asyncio.to_thread(lambda: compressed(encoder(unit).body(unit)))
         try:
             async with asyncio.timeout(self._settings.timeout_s):
@@ -145,7 +145,7 @@ class Target:
 
     async def _store(self, unit: Unit, content: bytes) -> None:
         name = object_name(unit.key)
-        there = await self._named(name) if unit.repeat else None
+        there = await self._named(name) if unit.repeat and not self._dialect.replaces else None
         if is_same(there, hashlib.md5(content, usedforsecurity=False).hexdigest(), len(content)):
             return
         metadata = {
