@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote
 
 import aiohttp
@@ -12,7 +12,7 @@ import aiohttp
 from gateway.clock import Clock
 from gateway.model import Encoding, Outlet, Refusal, Unit, UnitRefused, UploadProblem
 from gateway.settings import Secret, setting
-from gateway.uploaders.answers import Answer, network, read_answer
+from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, Answer, network, read_answer
 from gateway.uploaders.encoders import compressed, encoder
 from gateway.uploaders.web_target import WebTarget, session, web_address
 
@@ -20,6 +20,8 @@ TAKES_FILES = False
 _POISON = frozenset({400, 413, 422})
 """The answers that speak of the body. All others speak of the target, its address or our rights there."""
 _TOO_LARGE = 413
+_REFUSAL_BYTES = 256
+"""An answer may be longer by so much for each sample: it may refuse them all."""
 
 
 def header_names(headers: Mapping[str, str]) -> None:
@@ -92,9 +94,9 @@ class Target:
     async def send(self, unit: Unit) -> Sequence[Refusal]:
         """Post a unit. UnitRefused: the target says that the body will not do."""
         body = await asyncio.to_thread(self._body, unit)
-        answer = await self._post(unit.key, body)
+        answer = await self._post(unit.key, body, LONGEST_ANSWER_BYTES + len(unit.samples) * _REFUSAL_BYTES)
         if answer.ok:
-            return _refusals(answer.document(), unit)
+            return await asyncio.to_thread(_refusals, answer, unit)
         if answer.status in _POISON:
             raise UnitRefused(answer.words(), too_large=answer.status == _TOO_LARGE)
         if 300 <= answer.status < 400:
@@ -106,7 +108,7 @@ class Target:
         body = encoder(unit).body(unit)
         return compressed(body) if self._settings.gzip else body
 
-    async def _post(self, key: str, body: bytes) -> Answer:
+    async def _post(self, key: str, body: bytes, most_bytes: int) -> Answer:
         headers = {
             **self._settings.headers,
             "Content-Type": "application/json",
@@ -122,11 +124,12 @@ class Target:
                 self._settings.url, data=body, headers=headers, allow_redirects=False
             ) as response,
         ):
-            return await read_answer(response, self._name)
+            return await read_answer(response, self._name, most_bytes)
 
 
-def _refusals(document: Any, unit: Unit) -> list[Refusal]:
+def _refusals(answer: Answer, unit: Unit) -> list[Refusal]:
     """Read `{"refused": [{"index": 3, "reason": "..."}]}`; what makes no sense is no refusal."""
+    document = answer.document()
     listed = document.get("refused") if isinstance(document, dict) else None
     if not listed or not isinstance(listed, list):
         return []

@@ -1,7 +1,8 @@
 """The uploader http against a real server that misbehaves: what is kept, what is refused, what is bounded."""
 
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from gateway.model import Batch, Encoding, Outlet, Sample, SeriesInfo, Unit, Uni
 from gateway.settings import Secret
 from gateway.store import Store
 from gateway.uploaders import http
-from gateway.uploaders.answers import retry_after_s
+from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, retry_after_s
 from tests.forward.plant import Plant, check_ledger, delivered, forwarding, http_settings, until
 from tests.peers.receiver import Receiver
 
@@ -76,6 +77,36 @@ async def test_answers_without_end_or_without_anything_are_bounded(peer: Receive
         assert await outlet.send(unit()) == []
 
 
+@asynccontextmanager
+async def serving(take: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """Yield the address of a real server that answers each POST so."""
+    app = web.Application()
+    app.router.add_post("/in", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield "http://{}:{}/in".format(*runner.addresses[0][:2])
+    finally:
+        await runner.cleanup()
+
+
+async def test_an_answer_may_refuse_every_sample_of_a_large_unit() -> None:
+    reason = "no sensor of this name is known in hall 3"
+    answer = {"refused": [{"index": n, "reason": f"{reason}: {n}"} for n in range(20_000)]}
+    assert len(json.dumps(answer)) > LONGEST_ANSWER_BYTES
+
+    async def take(_: web.Request) -> web.Response:
+        return web.json_response(answer)
+
+    async with serving(take) as url, http.open("cloud", http.Settings(url=url), SystemClock()) as outlet:
+        refused = await outlet.send(unit(20_000))
+        assert len({refusal.place for refusal in refused}) == 20_000
+        assert {refusal.reason for refusal in refused} == {item["reason"] for item in answer["refused"]}
+        with pytest.raises(UploadProblem, match="more than 1 MiB"):
+            await outlet.send(unit(1))
+
+
 async def test_the_token_and_the_headers_are_sent_and_never_shown() -> None:
     seen: list[CIMultiDict[str]] = []
 
@@ -83,22 +114,11 @@ async def test_the_token_and_the_headers_are_sent_and_never_shown() -> None:
         seen.append(CIMultiDict(request.headers))
         return web.Response(status=503, text="no")
 
-    app = web.Application()
-    app.router.add_post("/in", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    settings = http.Settings(
-        url=f"http://{host}:{port}/in", token=Secret("env T", "t0ps3cret"), headers={"X-Site": "hall 3"}
-    )
-    try:
+    async with serving(take) as url:
+        settings = http.Settings(url=url, token=Secret("env T", "t0ps3cret"), headers={"X-Site": "hall 3"})
         async with http.open("cloud", settings, SystemClock()) as outlet:
             with pytest.raises(UploadProblem) as caught:
                 await outlet.send(unit())
-    finally:
-        await runner.cleanup()
     assert seen[0]["Authorization"] == "Bearer t0ps3cret"
     assert seen[0]["X-Site"] == "hall 3"
     assert seen[0]["Content-Encoding"] == "gzip"
