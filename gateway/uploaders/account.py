@@ -9,6 +9,7 @@ import aiohttp
 from yarl import URL
 
 from gateway.model import OutgoingFile, UploadProblem
+from gateway.redaction import Redaction
 from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, Answer, network, read_answer
 
 _PIECE_BYTES = 128 * 1024
@@ -32,6 +33,7 @@ class Account:
         self._user, self._password = user, password
         self._client, self._timeout_s = client, timeout_s
         self._tokens: Tokens | None = None
+        self._redact = Redaction([password])
         self._renewing = asyncio.Lock()
 
     async def login(self) -> None:
@@ -48,7 +50,7 @@ class Account:
         target = f"{self.name}: the storage behind it"
         size = len(content) if isinstance(content, bytes) else content.size
         async with (
-            network(target, self._timeout_s),
+            network(target, self._timeout_s, self._redact),
             asyncio.timeout(self._timeout_s) as limit,
             self._client.put(
                 address,
@@ -59,7 +61,7 @@ class Account:
                 timeout=aiohttp.ClientTimeout(total=None),
             ) as response,
         ):
-            answer = await read_answer(response, target)
+            answer = await read_answer(response, target, self._redact)
         if not answer.ok:
             raise answer.problem(target)
 
@@ -111,8 +113,7 @@ class Account:
         renewed = _tokens(answer)
         if renewed is None or renewed.access == tokens.access:
             return None
-        self._tokens = renewed
-        return renewed
+        return self._keep(renewed)
 
     async def _login(self) -> Tokens:
         credentials = {"username": self._user, "password": self._password}
@@ -124,7 +125,10 @@ class Account:
         tokens = _tokens(answer)
         if tokens is None:
             raise answer.problem(f"{self.name}: log-in")
-        self._tokens = tokens
+        return self._keep(tokens)
+
+    def _keep(self, tokens: Tokens) -> Tokens:
+        self._tokens, self._redact = tokens, Redaction([self._password, *tokens])
         return tokens
 
     async def _request(
@@ -138,12 +142,12 @@ class Account:
         self._check_open()
         headers = {"Authorization": f"Bearer {tokens.access}"} if tokens else {}
         async with (
-            network(self.name, self._timeout_s),
+            network(self.name, self._timeout_s, self._redact),
             self._client.request(
                 method, self._url + path, json=body, headers=headers, allow_redirects=False
             ) as response,
         ):
-            return await read_answer(response, self.name, most_bytes)
+            return await read_answer(response, self.name, self._redact, most_bytes)
 
     def _check_open(self) -> None:
         if self._client.closed:

@@ -11,8 +11,9 @@ import aiohttp
 
 from gateway.clock import Clock
 from gateway.model import Encoding, Outlet, Refusal, Unit, UnitRefused, UploadProblem
+from gateway.redaction import Redaction, secrets_in
 from gateway.settings import Secret, setting
-from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, Answer, network, read_answer
+from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, Answer, network, read_answer, shown
 from gateway.uploaders.encoders import compressed, encoder
 from gateway.uploaders.web_target import WebTarget, session, web_address
 
@@ -89,7 +90,7 @@ class Target:
 
     def __init__(self, settings: Settings, client: aiohttp.ClientSession) -> None:
         self._settings, self._client = settings, client
-        self._name = settings.url
+        self._name, self._redact = settings.url, Redaction(secrets_in(settings))
 
     async def send(self, unit: Unit) -> Sequence[Refusal]:
         """Post a unit. UnitRefused: the target says that the body will not do."""
@@ -100,7 +101,7 @@ class Target:
         if answer.status in _POISON:
             raise UnitRefused(answer.words(), too_large=answer.status == _TOO_LARGE)
         if 300 <= answer.status < 400:
-            to = answer.headers.get("Location", "nowhere")[:200]
+            to = shown(answer.headers.get("Location", "nowhere"), self._redact)
             raise UploadProblem(f"{self._name} redirects to {to!r}; redirects are not followed: set that url")
         raise answer.problem(self._name)
 
@@ -119,12 +120,12 @@ class Target:
         if self._settings.token is not None:
             headers["Authorization"] = f"Bearer {self._settings.token.text}"
         async with (
-            network(self._name, self._settings.timeout_s),
+            network(self._name, self._settings.timeout_s, self._redact),
             self._client.post(
                 self._settings.url, data=body, headers=headers, allow_redirects=False
             ) as response,
         ):
-            return await read_answer(response, self._name, most_bytes)
+            return await read_answer(response, self._name, self._redact, most_bytes)
 
 
 def _refusals(answer: Answer, unit: Unit) -> list[Refusal]:
@@ -138,5 +139,7 @@ def _refusals(answer: Answer, unit: Unit) -> list[Refusal]:
     for item in listed:
         index = item.get("index") if isinstance(item, dict) else None
         if type(index) is int and 0 <= index < len(order):
-            refusals[index] = Refusal(order[index], str(item.get("reason") or "refused")[:300])
+            refusals[index] = Refusal(
+                order[index], shown(str(item.get("reason") or "refused"), answer.redact)
+            )
     return list(refusals.values())

@@ -11,6 +11,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from gateway.clock import SystemClock
 from gateway.controls.files import RemoteFile, RemoteFiles
@@ -215,6 +217,26 @@ async def test_a_wrong_password_is_said_without_it(peer: Receiver) -> None:
         assert "wrong" not in str(caught.value)
         with pytest.raises(UploadProblem, match="refuses the user"):
             await remote(outlet).check()
+
+
+@pytest.mark.parametrize("of", ["password", "access_token", "refresh_token"])
+async def test_a_dataspace_that_says_our_secrets_again_is_quoted_without_them(of: str) -> None:
+    secrets = {"password": "CANARY-1", "access_token": "CANARY-2", "refresh_token": "CANARY-3"}
+
+    async def login(_: web.Request) -> web.Response:
+        return web.json_response(secrets)
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=500, text=f"what is {secrets[of]}?")
+
+    app = web.Application()
+    app.router.add_post("/auth/login", login)
+    app.router.add_route("*", "/{path:.*}", refuse)
+    async with TestServer(app) as server, aiohttp.ClientSession() as client:
+        account = Account(str(server.make_url("")), "u", secrets["password"], client, 5)
+        for sent in (account.ask("GET", "/x"), account.put(server.make_url("/b"), b"bytes")):
+            with pytest.raises(UploadProblem, match=r"500: what is <secret>\?"):
+                await sent
 
 
 async def test_presigned_addresses_never_appear_in_a_message(peer: Receiver) -> None:

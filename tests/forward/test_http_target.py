@@ -126,6 +126,28 @@ async def test_the_token_and_the_headers_are_sent_and_never_shown() -> None:
     assert "t0ps3cret" not in f"{caught.value}{settings}"
 
 
+@pytest.mark.parametrize("before", ["", "x" * 100, "CANARY-s3cr3t " * 40])
+@pytest.mark.parametrize("status", [200, 302, 401, 422, 500])
+async def test_a_target_that_says_our_secret_again_is_quoted_without_it(status: int, before: str) -> None:
+    async def take(request: web.Request) -> web.Response:
+        said = before + request.headers["Authorization"].removeprefix("Bearer ")
+        if status == 200:
+            return web.json_response({"refused": [{"index": 0, "reason": f"{said} may not"}]})
+        headers = {"Location": f"https://elsewhere/{said.strip()}"} if status == 302 else {}
+        return web.json_response({"detail": f"{said} may not"}, status=status, headers=headers)
+
+    async with serving(take) as url:
+        settings = http.Settings(url=url, token=Secret("env T", "CANARY-s3cr3t"))
+        async with http.open("cloud", settings, SystemClock()) as outlet:
+            try:
+                ((_, told),) = await outlet.send(unit())
+            except UploadProblem as problem:
+                told = str(problem)
+    assert "<secret>" in told
+    assert "CANARY" not in told and "s3cr" not in told
+    assert status == 302 or before.startswith("CANARY") or "may not" in told
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
