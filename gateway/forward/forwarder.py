@@ -19,6 +19,7 @@ from gateway.forward.quarantine import Quarantine
 from gateway.forward.status import Backlog, Counters, UploadStatus
 from gateway.forward.upload import FileSource
 from gateway.model import Encoding, Outlet, Quarantined, Refusal, Unit, UploadProblem
+from gateway.redaction import without_query
 from gateway.store import Store, outbox
 from gateway.store.outbox import UnitRow
 from gateway.supervise import Backoff, Health, Keeper
@@ -72,7 +73,8 @@ class Forwarder:
 
     @property
     def url(self) -> str:
-        return str(getattr(self._settings, "url", ""))
+        """Where its target is, as it may be shown."""
+        return without_query(str(getattr(self._settings, "url", "")))
 
     @property
     def insecure(self) -> str:

@@ -9,8 +9,9 @@ import aiohttp
 from yarl import URL
 
 from gateway.model import OutgoingFile, UploadProblem
-from gateway.redaction import Redaction
+from gateway.redaction import Redaction, without_query
 from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, Answer, network, read_answer
+from gateway.uploaders.web_target import encrypted
 
 _PIECE_BYTES = 128 * 1024
 _ENCODED = re.compile(r"[!-~]+")
@@ -29,7 +30,7 @@ class Account:
     def __init__(
         self, url: str, user: str, password: str, client: aiohttp.ClientSession, timeout_s: float
     ) -> None:
-        self.name, self._url = url, url.rstrip("/")
+        self.name, self._url = without_query(url), url.rstrip("/")
         self._user, self._password = user, password
         self._client, self._timeout_s = client, timeout_s
         self._tokens: Tokens | None = None
@@ -70,7 +71,7 @@ class Account:
         address = _address(document.get("presignedUrl"))
         if address is None:
             raise UploadProblem(f"{self.name} gave no presignedUrl that a file can be sent to")
-        if self._url.startswith("https://") and address.scheme != "https":
+        if encrypted(self._url) and address.scheme != "https":
             raise UploadProblem(f"{self.name} wants the file sent unencrypted; it is not")
         return address
 

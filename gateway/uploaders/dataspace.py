@@ -100,7 +100,7 @@ class Target:
     """A dataspace that takes units as objects, and files; it offers RemoteFiles."""
 
     def __init__(self, settings: Settings, account: Account) -> None:
-        self._name, self._settings, self._account = settings.url, settings, account
+        self._name, self._settings, self._account = account.name, settings, account
         self._dialect: Dialect = Management(account)
         if settings.dialect == "s3":
             self._dialect = S3(account, settings.bucket, settings.folder.strip("/"))

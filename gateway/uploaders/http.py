@@ -11,7 +11,7 @@ import aiohttp
 
 from gateway.clock import Clock
 from gateway.model import Encoding, Outlet, Refusal, Unit, UnitRefused, UploadProblem
-from gateway.redaction import Redaction, secrets_in
+from gateway.redaction import Redaction, secrets_in, without_query
 from gateway.settings import Secret, setting
 from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, Answer, network, read_answer, shown
 from gateway.uploaders.encoders import compressed, encoder
@@ -90,7 +90,7 @@ class Target:
 
     def __init__(self, settings: Settings, client: aiohttp.ClientSession) -> None:
         self._settings, self._client = settings, client
-        self._name, self._redact = settings.url, Redaction(secrets_in(settings))
+        self._name, self._redact = without_query(settings.url), Redaction(secrets_in(settings))
 
     async def send(self, unit: Unit) -> Sequence[Refusal]:
         """Post a unit. UnitRefused: the target says that the body will not do."""
@@ -101,7 +101,7 @@ class Target:
         if answer.status in _POISON:
             raise UnitRefused(answer.words(), too_large=answer.status == _TOO_LARGE)
         if 300 <= answer.status < 400:
-            to = shown(answer.headers.get("Location", "nowhere"), self._redact)
+            to = shown(without_query(answer.headers.get("Location", "nowhere")), self._redact)
             raise UploadProblem(f"{self._name} redirects to {to!r}; redirects are not followed: set that url")
         raise answer.problem(self._name)
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from gateway.model import UploadProblem
+from gateway.redaction import without_query
 from gateway.settings import Settings, setting
 
 
@@ -17,9 +18,14 @@ def web_address(url: str) -> None:
     """Check a URL. ValueError: a sentence."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is not a web address; write https://host/path")
+        raise ValueError(f"{without_query(url)!r} is not a web address; write https://host/path")
     if parts.username or parts.password:
         raise ValueError("a web address must not hold a password; give it as a secret by reference")
+
+
+def encrypted(url: str) -> bool:
+    """Say whether nobody reads on the way to a URL."""
+    return urlsplit(url).scheme == "https"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,7 @@ class WebTarget(Settings):
 
     def insecure(self, url: str, secret: str) -> str:
         """Return what is insecure about the way to `url` as a sentence, or nothing."""
-        if url.startswith("http://"):
+        if not encrypted(url):
             return f"samples and {secret} travel unencrypted; use an https:// address"
         return "" if self.verify else "the target's certificate is not checked; set `verify: true`, or `ca`"
 

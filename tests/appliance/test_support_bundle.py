@@ -122,6 +122,7 @@ def test_a_canary_would_be_found(
         ("https://u:p@host/", "https://<secret>@host/"),
         ("http://h/b?a=1&X-Amz-Signature=0f0f&b=2", "http://h/b?a=1&X-Amz-Signature=<secret>&b=2"),
         ("http://h/b?sv=1&sig=a%2Bb%3D'", "http://h/b?sv=1&sig=<secret>'"),
+        ("url: https://h/api/in?code=0f0f==", "url: https://h/api/in?code=<secret>"),
     ],
 )
 def test_what_looks_like_a_secret_goes(text: str, left: str) -> None:

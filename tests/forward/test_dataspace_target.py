@@ -276,6 +276,14 @@ async def test_no_failure_tells_the_address_that_files_are_sent_to(address: str)
     assert "SECRET" not in str(caught.value) and "/b" not in str(caught.value).removeprefix("http://")
 
 
+@pytest.mark.parametrize("url", ["https://dataspace", "HTTPS://dataspace"])
+async def test_no_file_goes_unencrypted_where_the_dataspace_is_encrypted(url: str) -> None:
+    async with aiohttp.ClientSession() as client:
+        account = Account(url, "u", "p", client, 5)
+        with pytest.raises(UploadProblem, match="unencrypted"):
+            account.presigned({"presignedUrl": "http://storage/b?sig=x"})
+
+
 async def test_a_presigned_address_is_sent_to_the_letter() -> None:
     """What is signed is its text: the usual quoting would make `%28` a bracket, and the signature void."""
     came: list[bytes] = []

@@ -268,6 +268,32 @@ def test_plain_http_and_unchecked_certificates_are_shown_as_insecure() -> None:
     assert "unencrypted" in http.insecure(http.Settings(url="http://h/"))
     assert "certificate" in http.insecure(http.Settings(url="https://h/", verify=False))
     assert http.insecure(http.Settings(url="https://h/")) == ""
+    assert "unencrypted" in http.insecure(http.Settings(url="HTTP://h/"))
+    assert http.insecure(http.Settings(url="HTTPS://h/")) == ""
+
+
+@pytest.mark.parametrize("mark", ["?sig=", "?code=", "#"])
+async def test_the_query_of_an_address_is_sent_and_never_shown(store: Store, mark: str) -> None:
+    queries: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        queries.append(request.query_string)
+        if len(queries) % 2:
+            return web.Response(status=307, headers={"Location": f"https://elsewhere/{mark}CANARY"})
+        return web.Response(status=503)
+
+    async with serving(take) as url:
+        settings = http.Settings(url=f"{url}{mark}CANARY", gather_s=0.1)
+        async with forwarding(store, settings) as forwarder:
+            await Plant(store).write(1)
+            for failures in (1, 2):
+                await until(lambda n=failures: forwarder.counters.failures >= n, "a failure")  # type: ignore[misc]
+                assert url in forwarder.status().last_error
+                assert "CANARY" not in f"{forwarder.status()}{forwarder.health}{forwarder.url}"
+    assert queries[0] == (f"{mark}CANARY" if mark != "#" else "").removeprefix("?")
+    with pytest.raises(ValueError, match="web address") as caught:
+        http.web_address(f"ftp://h/{mark}CANARY")
+    assert "CANARY" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["ftp://h/", "cloud.example", "https://", "https://me:pw@h/"])
