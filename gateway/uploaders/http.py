@@ -1,6 +1,7 @@
 """Posts each unit to a URL with an Idempotency-Key; any 2xx means that all of it is kept there."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import aiohttp
 from gateway.clock import Clock
 from gateway.model import Encoding, Outlet, Refusal, Unit, UnitRefused, UploadProblem
 from gateway.redaction import Redaction, secrets_in, without_query
-from gateway.settings import Secret, setting
+from gateway.settings import SECRET_WORDS, Secret, setting
 from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, Answer, network, read_answer, shown
 from gateway.uploaders.encoders import compressed, encoder
 from gateway.uploaders.web_target import WebTarget, session, web_address
@@ -25,15 +26,19 @@ _REFUSAL_BYTES = 256
 """An answer may be longer by so much for each sample: it may refuse them all."""
 
 
-def header_names(headers: Mapping[str, str]) -> None:
+def header_names(headers: Mapping[str, str | Secret]) -> None:
     """Check extra headers. ValueError: a sentence."""
     for name, text in headers.items():
         if not name or not set(name.lower()) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_"):
             raise ValueError(f"{name!r} is not the name of a header")
         if name.lower() in ("idempotency-key", "content-type", "content-encoding", "content-length", "host"):
             raise ValueError(f"the header {name} is set by the gateway itself")
-        if not text.isprintable():
+        if not _plain(text).isprintable():
             raise ValueError(f"the header {name} holds a control character")
+
+
+def _plain(text: str | Secret) -> str:
+    return text.text if isinstance(text, Secret) else text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,12 @@ class Settings(WebTarget):
     token: Secret | None = setting(
         None, help="Sent as `Authorization: Bearer ...`.", example="{credential: plant-cloud}"
     )
-    headers: Mapping[str, str] = setting({}, help="Headers sent with every request.", check=header_names)
+    headers: Mapping[str, str | Secret] = setting(
+        {},
+        help="Headers sent with every request; a key of an API is given by reference, as a secret.",
+        check=header_names,
+        example="{X-Api-Key: {credential: plant-cloud}}",
+    )
     gzip: bool = setting(default=True, help="Compress bodies.")
     timeout_s: float = setting(
         30.0, low=1, high=100, help="Longest time for one request, from connecting to the end of its answer."
@@ -72,7 +82,17 @@ def encoding(settings: Settings) -> Encoding:
 
 def insecure(settings: Settings) -> str:
     """Return what is insecure about these settings as a sentence, or nothing."""
-    return settings.insecure(settings.url, "token")
+    written = next((name for name, text in settings.headers.items() if _is_open(name, text)), None)
+    return settings.insecure(settings.url, "token") or (
+        f"the header {written} is written in the configuration itself; give it by reference: "
+        f"`{written}: {{credential: NAME}}`"
+        if written is not None
+        else ""
+    )
+
+
+def _is_open(name: str, text: str | Secret) -> bool:
+    return isinstance(text, str) and re.search(SECRET_WORDS, name, re.IGNORECASE) is not None
 
 
 @asynccontextmanager
@@ -111,7 +131,7 @@ class Target:
 
     async def _post(self, key: str, body: bytes, most_bytes: int) -> Answer:
         headers = {
-            **self._settings.headers,
+            **{name: _plain(text) for name, text in self._settings.headers.items()},
             "Content-Type": "application/json",
             "Idempotency-Key": quote(key, safe="/-_.~:"),
         }

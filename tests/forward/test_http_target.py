@@ -14,6 +14,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.clock import SystemClock
 from gateway.model import Batch, Encoding, Outlet, Sample, SeriesInfo, Unit, UnitRefused, UploadProblem
+from gateway.redaction import secrets_in
 from gateway.settings import Secret
 from gateway.store import Store
 from gateway.uploaders import http
@@ -115,15 +116,19 @@ async def test_the_token_and_the_headers_are_sent_and_never_shown() -> None:
         return web.Response(status=503, text="no")
 
     async with serving(take) as url:
-        settings = http.Settings(url=url, token=Secret("env T", "t0ps3cret"), headers={"X-Site": "hall 3"})
+        headers = {"X-Site": "hall 3", "X-Api-Key": Secret("credential cloud", "als0s3cret")}
+        settings = http.Settings(url=url, token=Secret("env T", "t0ps3cret"), headers=headers)
         async with http.open("cloud", settings, SystemClock()) as outlet:
             with pytest.raises(UploadProblem) as caught:
                 await outlet.send(unit())
     assert seen[0]["Authorization"] == "Bearer t0ps3cret"
     assert seen[0]["X-Site"] == "hall 3"
+    assert seen[0]["X-Api-Key"] == "als0s3cret"
     assert seen[0]["Content-Encoding"] == "gzip"
     assert seen[0]["Idempotency-Key"] == "gw/e/%C3%BCbung/1-2"
     assert "t0ps3cret" not in f"{caught.value}{settings}"
+    assert "als0s3cret" not in f"{caught.value}{settings}"
+    assert set(secrets_in(settings)) == {"t0ps3cret", "als0s3cret"}
 
 
 @pytest.mark.parametrize("before", ["", "x" * 100, "CANARY-s3cr3t " * 40])
@@ -270,6 +275,9 @@ def test_plain_http_and_unchecked_certificates_are_shown_as_insecure() -> None:
     assert http.insecure(http.Settings(url="https://h/")) == ""
     assert "unencrypted" in http.insecure(http.Settings(url="HTTP://h/"))
     assert http.insecure(http.Settings(url="HTTPS://h/")) == ""
+    assert "X-Api-Key" in http.insecure(http.Settings(url="https://h/", headers={"X-Api-Key": "0f0f"}))
+    by_reference = http.Settings(url="https://h/", headers={"X-Api-Key": Secret("env K", "0f0f"), "X": "y"})
+    assert http.insecure(by_reference) == ""
 
 
 @pytest.mark.parametrize("mark", ["?sig=", "?code=", "#"])
@@ -302,10 +310,20 @@ def test_addresses_that_will_not_do(url: str) -> None:
         http.web_address(url)
 
 
-@pytest.mark.parametrize("headers", [{"Host": "x"}, {"Idempotency-Key": "x"}, {"a b": "x"}, {"X": "a\r\nb"}])
-def test_headers_that_will_not_do(headers: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="header"):
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "x"},
+        {"Idempotency-Key": "x"},
+        {"a b": "x"},
+        {"X": "a\r\nb"},
+        {"X": Secret("env X", "CANARY\r\nb")},
+    ],
+)
+def test_headers_that_will_not_do(headers: dict[str, str | Secret]) -> None:
+    with pytest.raises(ValueError, match="header") as caught:
         http.header_names(headers)
+    assert "CANARY" not in str(caught.value)
 
 
 async def test_a_certificate_file_that_is_none_is_a_problem_with_its_name(tmp_path: Path) -> None:
