@@ -93,6 +93,8 @@ class Delivery:
                 start = part[1]
             elif not answer.too_large or part[1] - start == 1:
                 start = await self._find(part, answer, refusals)
+                if answer.too_large:  # that one sample was: the others may do together
+                    most = self._size
             if start == part[0]:  # it was too large, or its first piece was
                 most = (part[1] - start + 1) // 2
         return refusals

@@ -124,6 +124,18 @@ def test_a_refused_unit_whose_first_half_is_too_large_goes_on_in_smaller_parts(b
     assert target.requests <= 20
 
 
+def test_samples_that_are_too_large_do_not_make_the_others_go_one_by_one() -> None:
+    class Narrow(Target):
+        def _size(self, values: list[int]) -> None:
+            super()._size([0] * (len(values) + 1000 * len(self.bad & set(values))))
+
+    target = Narrow({0, 700, 999}, most=600)
+    refused, _ = run(unit(1000), target)
+    assert [(r.place, r.reason) for r in refused] == [(n, "413: too large") for n in (0, 700, 999)]
+    assert sorted(target.kept) == [n for n in range(1000) if n not in target.bad]
+    assert target.requests <= 3 * 2 * 10 + 4
+
+
 def test_a_target_that_changes_its_mind_gets_nothing_under_two_keys() -> None:
     for restart in (False, True):
         for at in range(2, 20):
