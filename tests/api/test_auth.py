@@ -1,6 +1,7 @@
 """Who gets in: every route with every role, hosts, origins, sessions, failed logins, the token file."""
 
 import asyncio
+import gzip
 import json
 import os
 import re
@@ -216,6 +217,26 @@ async def test_failed_logins_are_slowed_but_a_right_token_passes(
     assert 1 <= int(retry_after or 0) <= 60
     async with anybody.get("/v1/state", headers=gateway.bearer(Role.READ)) as answer:
         assert answer.status == 200
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_login_is_refused_by_its_length_before_it_is_parsed(
+    gateway: Plant, anybody: aiohttp.ClientSession, packed: bool
+) -> None:
+    """Nobody knows yet who sends it: eight MiB of `[]` would cost hundreds of MiB and seconds."""
+
+    def packed_or_not(body: bytes) -> bytes:
+        return gzip.compress(body) if packed else body
+
+    headers = {"Content-Type": "application/json", **({"Content-Encoding": "gzip"} if packed else {})}
+    large = packed_or_not(b'{"token": [' + b"[]," * (2_000_000 if packed else 10_000) + b"[]]}")
+    async with anybody.post("/v1/session", data=large, headers=headers) as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (413, "too_large")
+        assert "4096 bytes" in (await answer.json())["error"]["message"]
+    good = json.dumps({"token": gateway.texts[Role.READ]}).encode().ljust(4096)
+    for body, status in ((good, 200), (good + b" ", 413)):
+        async with anybody.post("/v1/session", data=packed_or_not(body), headers=headers) as answer:
+            assert answer.status == status
 
 
 class MovedClock(SystemClock):
