@@ -155,6 +155,56 @@ async def test_no_address_takes_all_connections(url: str) -> None:
         writer.close()
 
 
+async def answers_again(url: str) -> None:
+    """Wait until a client gets in."""
+    async with asyncio.timeout(8), aiohttp.ClientSession(url) as client:
+        while True:
+            try:
+                async with client.get("/healthz", ssl=False) as answer:
+                    assert answer.status == 200
+                return
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)
+
+
+async def test_connections_count_before_their_tls_handshake(
+    gateway: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_S", 60)
+    settings = HttpSettings(listen="127.0.0.1:0", max_connections=8, max_connections_per_address=3)
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        silent = [await connect(f"http://{host}:{port}") for _ in range(3)]
+        reader, writer = await connect(f"http://{host}:{port}")
+        await closed(reader, 5)
+        writer.close()
+        silent.pop()[1].close()
+        await answers_again(f"https://{host}:{port}")
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_a_handshake_that_fails_takes_no_place_for_good(
+    gateway: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_S", 0.3)
+    settings = HttpSettings(listen="127.0.0.1:0", max_connections=8, max_connections_per_address=2)
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        for sent in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff", b""):
+            for _ in range(3):
+                reader, writer = await connect(f"http://{host}:{port}")
+                writer.write(sent)
+                await closed(reader, 5)
+                writer.close()
+        await answers_again(f"https://{host}:{port}")
+
+
+async def test_localhost_is_a_listen_address(gateway: Plant) -> None:
+    settings = HttpSettings(listen="localhost:0", tls="off")
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        assert host in ("127.0.0.1", "::1")
+        await answers_again(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+
 async def test_a_hundred_slow_loris_do_not_hold_up_a_good_client(
     gateway: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
