@@ -6,9 +6,12 @@ import socket
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from gateway.api.settings import HttpSettings
+
+UNREAD_S: Final = 30
+"""A client that takes nothing of what waits for it for so long is cut off, whatever was asked for."""
 
 
 class Limits:
@@ -39,6 +42,8 @@ class Listener(socket.socket):
     def __init__(self, limits: Limits, fileno: int) -> None:
         super().__init__(fileno=fileno)
         self._limits = limits
+        # Each connection inherits it. Closing a transport would wait for the client to read what is left.
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_S * 1000))
 
     def accept(self) -> tuple[socket.socket, Any]:
         accepted, peer = super().accept()

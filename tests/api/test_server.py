@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 import stat
 import time
@@ -11,11 +12,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.api import bodies, server, tls
+from gateway.api import bodies, connections, server, tls
 from gateway.api.app import build_app
 from gateway.api.server import serve
 from gateway.api.settings import HttpSettings, TlsFiles, split_address
 from gateway.api.tokens import Role
+from gateway.controls.devices import Push, PushedSample
 from gateway.model import GatewayError
 from tests.api.plant import Plant
 
@@ -259,6 +261,38 @@ async def test_a_client_that_reads_nothing_of_a_large_answer_is_cut(
     writer.close()
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("path", ["/static/swagger-ui-bundle.js", "/v1/devices/box/samples"])
+async def test_who_reads_nothing_of_an_answer_keeps_no_place(
+    gateway: Plant, monkeypatch: pytest.MonkeyPatch, path: str, encrypted: bool
+) -> None:
+    monkeypatch.setattr(connections, "UNREAD_S", 1)
+    control = gateway.devices["box"].control(Push)
+    assert control is not None
+    await control.push([PushedSample("big", "x" * 900_000, n) for n in range(8)])
+    settings = HttpSettings(
+        listen="127.0.0.1:0", tls="self-signed" if encrypted else "off", max_connections_per_address=2
+    )
+    trust = ssl._create_unverified_context() if encrypted else None
+    token = gateway.texts[Role.READ]
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        held = []
+        for _ in range(2):
+            narrow = socket.socket()
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            narrow.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(narrow, (host, port))
+            reader, writer = await asyncio.open_connection(
+                sock=narrow, ssl=trust, server_hostname="localhost" if encrypted else None, limit=16
+            )
+            writer.write(head)
+            held.append((reader, writer))
+        await answers_again(f"{'https' if encrypted else 'http'}://{host}:{port}")
+        for _, writer in held:
+            writer.transport.abort()
+
+
 @pytest.fixture
 async def secure(gateway: Plant, caplog: pytest.LogCaptureFixture) -> AsyncIterator[str]:
     settings = HttpSettings(listen="127.0.0.1:0")
@@ -320,8 +354,6 @@ async def test_own_certificate_and_its_mistakes(tmp_path: Path) -> None:
 
 async def test_a_browser_login_over_plain_http_from_the_network_is_refused(gateway: Plant) -> None:
     """A session cookie must not travel readable: 127.0.0.1 is the only exception."""
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # sends nothing; tells which address of ours faces the network
         own = probe.getsockname()[0]
