@@ -135,9 +135,11 @@ class HttpSettings(Settings):
         check=_check_hosts,
         example="[gateway.plant.example]",
     )
-    max_connections: int = setting(256, help="open connections at a time", low=8, high=4096)
+    max_connections: int = setting(
+        256, help="open connections at a time; one with TLS takes 0.3 MiB of memory", low=8, high=1024
+    )
     max_connections_per_address: int = setting(
-        32, help="open connections at a time from one address", low=2, high=4096
+        32, help="open connections at a time from one address", low=2, high=1024
     )
     max_body_bytes: int = setting(
         8 * 1024 * 1024, help="largest request body, after decompression", low=1024, high=256 * 1024 * 1024

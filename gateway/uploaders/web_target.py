@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from gateway.model import UploadProblem
+from gateway.redaction import without_query
 from gateway.settings import Settings, setting
 
 
@@ -20,7 +21,7 @@ def web_address(url: str) -> None:
         raise ValueError("a web address has no blanks; write %20 where one is meant")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is not a web address; write https://host/path")
+        raise ValueError(f"{without_query(url)!r} is not a web address; write https://host/path")
     if parts.username or parts.password:
         raise ValueError("a web address must not hold a password; give it as a secret by reference")
     try:
@@ -29,6 +30,11 @@ def web_address(url: str) -> None:
         port = 0
     if port == 0:
         raise ValueError("the port of the web address is no number from 1 to 65535")
+
+
+def encrypted(url: str) -> bool:
+    """Say whether nobody reads on the way to a URL."""
+    return urlsplit(url).scheme == "https"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +53,7 @@ class WebTarget(Settings):
 
     def insecure(self, url: str, secret: str) -> str:
         """Return what is insecure about the way to `url` as a sentence, or nothing."""
-        if url.startswith("http://"):
+        if not encrypted(url):
             return f"samples and {secret} travel unencrypted; use an https:// address"
         return "" if self.verify else "the target's certificate is not checked; set `verify: true`, or `ca`"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 import stat
 import time
@@ -12,11 +13,12 @@ import aiohttp
 import pytest
 from cryptography import x509
 
-from gateway.api import bodies, server, tls
+from gateway.api import bodies, connections, server, tls
 from gateway.api.app import build_app
 from gateway.api.server import serve
 from gateway.api.settings import HttpSettings, TlsFiles, split_address
 from gateway.api.tokens import Role
+from gateway.controls.devices import Push, PushedSample
 from gateway.model import GatewayError
 from tests.api.plant import Plant
 
@@ -156,6 +158,56 @@ async def test_no_address_takes_all_connections(url: str) -> None:
         writer.close()
 
 
+async def answers_again(url: str) -> None:
+    """Wait until a client gets in."""
+    async with asyncio.timeout(8), aiohttp.ClientSession(url) as client:
+        while True:
+            try:
+                async with client.get("/healthz", ssl=False) as answer:
+                    assert answer.status == 200
+                return
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)
+
+
+async def test_connections_count_before_their_tls_handshake(
+    gateway: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_S", 60)
+    settings = HttpSettings(listen="127.0.0.1:0", max_connections=8, max_connections_per_address=3)
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        silent = [await connect(f"http://{host}:{port}") for _ in range(3)]
+        reader, writer = await connect(f"http://{host}:{port}")
+        await closed(reader, 5)
+        writer.close()
+        silent.pop()[1].close()
+        await answers_again(f"https://{host}:{port}")
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_a_handshake_that_fails_takes_no_place_for_good(
+    gateway: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_S", 0.3)
+    settings = HttpSettings(listen="127.0.0.1:0", max_connections=8, max_connections_per_address=2)
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        for sent in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff", b""):
+            for _ in range(3):
+                reader, writer = await connect(f"http://{host}:{port}")
+                writer.write(sent)
+                await closed(reader, 5)
+                writer.close()
+        await answers_again(f"https://{host}:{port}")
+
+
+async def test_localhost_is_a_listen_address(gateway: Plant) -> None:
+    settings = HttpSettings(listen="localhost:0", tls="off")
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        assert host in ("127.0.0.1", "::1")
+        await answers_again(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+
 async def test_a_hundred_slow_loris_do_not_hold_up_a_good_client(
     gateway: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +260,38 @@ async def test_a_client_that_reads_nothing_of_a_large_answer_is_cut(
     assert b"200 OK" in text
     assert not text.endswith(b"0\r\n\r\n")  # cut, and a client can tell
     writer.close()
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("path", ["/static/swagger-ui-bundle.js", "/v1/devices/box/samples"])
+async def test_who_reads_nothing_of_an_answer_keeps_no_place(
+    gateway: Plant, monkeypatch: pytest.MonkeyPatch, path: str, encrypted: bool
+) -> None:
+    monkeypatch.setattr(connections, "UNREAD_S", 1)
+    control = gateway.devices["box"].control(Push)
+    assert control is not None
+    await control.push([PushedSample("big", "x" * 900_000, n) for n in range(8)])
+    settings = HttpSettings(
+        listen="127.0.0.1:0", tls="self-signed" if encrypted else "off", max_connections_per_address=2
+    )
+    trust = ssl._create_unverified_context() if encrypted else None
+    token = gateway.texts[Role.READ]
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        held = []
+        for _ in range(2):
+            narrow = socket.socket()
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            narrow.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(narrow, (host, port))
+            reader, writer = await asyncio.open_connection(
+                sock=narrow, ssl=trust, server_hostname="localhost" if encrypted else None, limit=16
+            )
+            writer.write(head)
+            held.append((reader, writer))
+        await answers_again(f"{'https' if encrypted else 'http'}://{host}:{port}")
+        for _, writer in held:
+            writer.transport.abort()
 
 
 @pytest.fixture
@@ -346,8 +430,6 @@ async def test_a_renewed_certificate_is_taken_by_the_next_connection(gateway: Pl
 
 async def test_a_browser_login_over_plain_http_from_the_network_is_refused(gateway: Plant) -> None:
     """A session cookie must not travel readable: 127.0.0.1 is the only exception."""
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # sends nothing; tells which address of ours faces the network
         own = probe.getsockname()[0]
