@@ -16,6 +16,7 @@ from aiohttp import web
 from gateway.api.app import build_app
 from gateway.api.auth import COOKIE, FailedLogins, Sessions
 from gateway.api.errors import ApiError
+from gateway.api.keys import GUARD
 from gateway.api.routing import Endpoint, declared
 from gateway.api.server import serve
 from gateway.api.settings import HttpSettings
@@ -197,12 +198,52 @@ async def test_a_revoked_token_ends_its_sessions_and_streams(
     async with anybody.ws_connect("/v1/stream") as socket:
         other = Tokens(gateway.state, SystemClock())
         assert await asyncio.to_thread(other.revoke, token.id)
-        message = await socket.receive(timeout=4)
-        while message.type is aiohttp.WSMsgType.TEXT:
-            message = await socket.receive(timeout=4)
-        assert (socket.close_code, message.extra) == (4401, "the token was revoked")
+        assert await close_reason(socket) == (4401, "the token was revoked")
     async with anybody.get("/v1/state") as answer:
         assert answer.status == 401
+
+
+async def close_reason(socket: aiohttp.ClientWebSocketResponse) -> tuple[int | None, str]:
+    async with asyncio.timeout(6):
+        while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+            pass
+    return socket.close_code, message.extra
+
+
+async def test_a_log_out_ends_the_streams_of_its_session_and_no_others(
+    gateway: Plant, anybody: aiohttp.ClientSession, admin: aiohttp.ClientSession
+) -> None:
+    async with anybody.post("/v1/session", json={"token": gateway.texts[Role.ADMIN]}):
+        pass
+    by_cookie = [await anybody.ws_connect("/v1/stream") for _ in range(2)]
+    by_header = await admin.ws_connect("/v1/stream")
+    async with anybody.delete("/v1/session") as answer:
+        assert answer.status == 204
+    for socket in by_cookie:
+        assert await close_reason(socket) == (4401, "the session ended")
+    await asyncio.sleep(1.5)
+    async with admin.post("/v1/devices/box/samples", json=[{"tag": "a", "value": 1}]) as answer:
+        assert answer.status == 200
+    async with asyncio.timeout(5):
+        while "samples" not in (await by_header.receive_json()):
+            pass
+    await by_header.close()
+
+
+async def test_a_stream_ends_with_the_twelve_hours_of_its_session(
+    gateway: Plant, settings: HttpSettings
+) -> None:
+    app = build_app(gateway, settings)
+    app[GUARD].sessions = Sessions(clock := MovedClock())
+    async with (
+        serve(app, settings, gateway.state) as (host, port),
+        aiohttp.ClientSession(f"http://{host}:{port}", cookie_jar=aiohttp.CookieJar(unsafe=True)) as client,
+    ):
+        async with client.post("/v1/session", json={"token": gateway.texts[Role.READ]}):
+            pass
+        async with client.ws_connect("/v1/stream") as socket:
+            clock.hours = 12.1
+            assert await close_reason(socket) == (4401, "the session ended")
 
 
 async def test_failed_logins_are_slowed_but_a_right_token_passes(
