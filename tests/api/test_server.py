@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography import x509
 
 from gateway.api import bodies, connections, server, tls
 from gateway.api.app import build_app
@@ -323,6 +324,38 @@ async def test_a_self_signed_certificate_is_made_and_kept(
     assert await asyncio.to_thread(file.read_bytes) == before
 
 
+def self_signed(folder: Path, *hosts: str) -> x509.Certificate:
+    assert tls.context(HttpSettings(hosts=hosts), folder) is not None
+    return x509.load_pem_x509_certificate((folder / "tls" / "self-signed.pem").read_bytes())
+
+
+def test_a_self_signed_certificate_is_made_anew_for_a_new_name(tmp_path: Path) -> None:
+    first = self_signed(tmp_path, "hall-3.example")
+    assert self_signed(tmp_path, "hall-3.example") == self_signed(tmp_path) == first
+    second = self_signed(tmp_path, "hall-3.example", "press.example")
+    names = second.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"hall-3.example", "press.example"} <= {*names.get_values_for_type(x509.DNSName)}
+    assert second.public_key() == first.public_key()
+    assert self_signed(tmp_path, "hall-3.example") == second
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "noise", "other key"])
+def test_a_damaged_self_signed_certificate_is_made_anew(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = self_signed(tmp_path)
+    self_signed(tmp_path / "other")
+    file = tmp_path / "tls" / "self-signed.pem"
+    pem, other = file.read_bytes(), (tmp_path / "other" / "tls" / "self-signed.pem").read_bytes()
+    at = pem.index(b"-----BEGIN CERT")
+    mixed = pem[:at] + other[other.index(b"-----BEGIN CERT") :]
+    left = {"empty": b"", "half": pem[: at + 100], "noise": b"\0" * 500, "other key": mixed}
+    file.write_bytes(left[damage])
+    assert self_signed(tmp_path) != first
+    assert f"{file} is damaged" in caplog.text
+    assert self_signed(tmp_path) == self_signed(tmp_path)
+
+
 async def test_old_tls_is_refused(secure: str) -> None:
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
@@ -338,7 +371,7 @@ async def test_own_certificate_and_its_mistakes(tmp_path: Path) -> None:
     made = await asyncio.to_thread(tls.context, HttpSettings(), tmp_path)
     assert made is not None
     file = str(tmp_path / "tls" / "self-signed.pem")
-    own = HttpSettings(tls=TlsFiles(certificate=file, key=file))
+    own = HttpSettings(tls=TlsFiles(certificate=Path(file), key=Path(file)))
     assert await asyncio.to_thread(tls.context, own, tmp_path / "other") is not None
     assert not (tmp_path / "other").exists()
     (tmp_path / "empty.pem").touch()
@@ -347,9 +380,52 @@ async def test_own_certificate_and_its_mistakes(tmp_path: Path) -> None:
         (file, "nowhere.pem"),
         (file, str(tmp_path / "empty.pem")),
     ):
-        wrong = HttpSettings(tls=TlsFiles(certificate=certificate, key=key))
+        wrong = HttpSettings(tls=TlsFiles(certificate=Path(certificate), key=Path(key)))
         with pytest.raises(GatewayError, match=r"http\.tls: .* cannot be used"):
             await asyncio.to_thread(tls.context, wrong, tmp_path)
+
+
+async def served(host: str, port: int) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect; return the certificate in DER, and the connection."""
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection(host, port, ssl=trusting)
+    return writer.get_extra_info("ssl_object").getpeercert(True), reader, writer
+
+
+async def test_a_renewed_certificate_is_taken_by_the_next_connection(gateway: Plant, tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two", "three"):
+        await asyncio.to_thread(tls.context, HttpSettings(), tmp_path / name)
+        made.append(await asyncio.to_thread((tmp_path / name / "tls" / "self-signed.pem").read_bytes))
+    one, two, three = made
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+
+    async def write(certificates: bytes, keys: bytes) -> None:
+        await asyncio.to_thread(certificate.write_bytes, certificates)
+        await asyncio.to_thread(key.write_bytes, keys)
+
+    await write(one, one)
+    files = TlsFiles(certificate=certificate, key=key)
+    settings = HttpSettings(listen="127.0.0.1:0", tls=files)
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        first, reader, writer = await served(host, port)
+        assert not await tls.renew(files)
+        await write(two, two)
+        assert await tls.renew(files)
+        assert not await tls.renew(files)
+        second, _, other = await served(host, port)
+        assert second == ssl.PEM_cert_to_DER_cert(two[two.index(b"-----BEGIN CERT") :].decode())
+        assert second != first
+        await write(three, two)
+        with pytest.raises(GatewayError, match="cannot be used"):
+            await tls.renew(files)
+        again, _, third = await served(host, port)
+        assert again == second
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in await reader.readuntil(b'alive"}')
+        for each in (writer, other, third):
+            each.close()
 
 
 async def test_a_browser_login_over_plain_http_from_the_network_is_refused(gateway: Plant) -> None:
