@@ -58,7 +58,14 @@ def _trust(arguments: argparse.Namespace) -> int:
 def _list(entries: list[CertificateEntry]) -> int:
     for entry in entries:
         until = datetime.fromtimestamp(entry.valid_until_us / 1e6, UTC).date()
-        print(entry.place, entry.thumbprint, entry.device or "-", f"until {until}", entry.subject, sep="\t")
+        print(
+            entry.place,
+            entry.thumbprint,
+            entry.device or "-",
+            f"until {until}",
+            entry.subject or "-",
+            sep="\t",
+        )
     if not entries:
         print("there is no certificate yet", file=sys.stderr)
     return 0

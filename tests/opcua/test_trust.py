@@ -18,7 +18,7 @@ from gateway.protocols.opcua.pki import Pki
 from gateway.protocols.opcua.trust import thumbprint
 from gateway.protocols.opcua.trusting import expiring, user_login
 from gateway.settings import Secret
-from tests.opcua.certificates import DAY, NOW, Pair, made
+from tests.opcua.certificates import DAY, NOW, UNREADABLE_USAGE, Pair, made, unreadable
 from tests.opcua.recording import RecordingLink, collecting, failure
 from tests.peers.opcua_peer import NODE_OPCUA, Peer, running
 
@@ -195,6 +195,27 @@ def test_several_certificates_of_a_device_have_to_be_told_apart(
     assert [entry.place for entry in pki.entries()] == ["own", "trusted"]
     assert main(["trust", "mill", *state]) == 1
     assert "no server showed a certificate as device or thumbprint 'mill'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["extension", "name", "key"])
+def test_a_broken_certificate_of_a_stranger_stops_no_trust(
+    tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pki, good = Pki(tmp_path / "pki"), made("good")
+    stranger = made("stranger", usage=UNREADABLE_USAGE)
+    broken = stranger.certificate if part == "extension" else unreadable(stranger, part)
+    pki.identity("g")
+    pki.reject(broken, "evil")
+    pki.reject(good.certificate, "mill")
+    state = ["--state", str(tmp_path)]
+    assert main(["trust", "mill", *state]) == 0
+    listed = {entry.thumbprint: entry for entry in pki.entries()}
+    assert listed[thumbprint(good.certificate)].place == "trusted"
+    assert listed[thumbprint(broken)].subject == ("" if part == "name" else "CN=stranger")
+    assert main(["trust", *state]) == 0
+    assert thumbprint(broken) in capsys.readouterr().out
+    assert main(["trust", "--remove", thumbprint(broken), *state]) == 0
+    assert [entry.place for entry in pki.entries()] == ["own", "trusted"]
 
 
 @pytest.mark.parametrize("text", ["", "-----BEGIN", made("operator").pem, made("operator").key_pem])

@@ -7,7 +7,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.protocols.opcua.validation import Lists, Peer, fault
-from tests.opcua.certificates import DAY, NOW, URI, Pair, key, made, revocations
+from tests.opcua.certificates import (
+    DAY,
+    NOW,
+    UNREADABLE_USAGE,
+    URI,
+    Pair,
+    key,
+    made,
+    revocations,
+    unreadable,
+)
 
 PEER = Peer("Basic256Sha256", "127.0.0.1", URI)
 ROOT = made("plant authority", authority=True, start=NOW - 1000 * DAY)
@@ -123,10 +133,35 @@ ELLIPTIC = made("plc", own_key=ec.generate_private_key(ec.SECP256R1()))
             "BadCertificatePolicyCheckFailed", id="a short key",
         ),
         pytest.param(trusted(ELLIPTIC), [ELLIPTIC], "BadCertificatePolicyCheckFailed", id="no RSA key"),
+        pytest.param(
+            trusted(ROOT), [made("plc", ROOT, usage=UNREADABLE_USAGE)], "BadCertificateInvalid",
+            id="an extension that cannot be read",
+        ),
+        pytest.param(
+            trusted(ROOT), [Pair(unreadable(SELF, "key"), None)], "BadCertificateInvalid",
+            id="a key that cannot be read",
+        ),
+        pytest.param(
+            trusted(ROOT), [Pair(unreadable(SELF, "name"), None)], "BadCertificateInvalid",
+            id="a name that cannot be read",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_not(lists: Lists, chain: list[Pair], symbol: str) -> None:
     assert judge(lists, *chain) == symbol
+
+
+@pytest.mark.parametrize("part", ["name", "key"])
+@pytest.mark.parametrize("place", ["trusted", "issuers"])
+def test_a_broken_certificate_in_a_folder_harms_no_other(part: str, place: str) -> None:
+    broken = unreadable(NAMESAKE, part)
+    lists = {"trusted": [ROOT.certificate], "issuers": []}
+    lists[place].insert(0, broken)
+    revoked = revocations(NAMESAKE, FROM_ROOT)
+    assert judge(Lists(**lists, revocations=[revoked]), FROM_ROOT) is None
+    assert judge(Lists(**lists, revocations=[revoked, revocations(ROOT, FROM_ROOT)]), FROM_ROOT) == (
+        "BadCertificateRevoked"
+    )
 
 
 @pytest.mark.parametrize("pair", [EXPIRED, EARLY])

@@ -1,7 +1,7 @@
 """The folders of certificates that a person trusts, or has yet to. Blocking: files."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -137,15 +137,24 @@ def thumbprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303  # a name, not a proof
 
 
+def told(part: Callable[[], x509.Name | str]) -> str:
+    """Return a part of a certificate as text; "" where it cannot be read: anybody can show a broken one."""
+    try:
+        found = part()
+        return found if isinstance(found, str) else found.rfc4514_string()
+    except ValueError:
+        return ""
+
+
 def entry(certificate: x509.Certificate, place: str, file: Path, device: str = "") -> CertificateEntry:
     """Return what people are shown of a certificate."""
     return CertificateEntry(
         place=place,
         thumbprint=thumbprint(certificate),
         sha256=certificate.fingerprint(hashes.SHA256()).hex().upper(),
-        subject=certificate.subject.rfc4514_string(),
-        issuer=certificate.issuer.rfc4514_string(),
-        application_uri=next(iter(application_uris(certificate)), ""),
+        subject=told(lambda: certificate.subject),
+        issuer=told(lambda: certificate.issuer),
+        application_uri=told(lambda: next(iter(application_uris(certificate)), "")),
         valid_from_us=_us(certificate.not_valid_before_utc),
         valid_until_us=_us(certificate.not_valid_after_utc),
         device=device,

@@ -14,7 +14,7 @@ from gateway.model import Device, DeviceProblem, Surroundings, WaitingForTrust
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.pki import Pki
 from gateway.protocols.opcua.security import Choice
-from gateway.protocols.opcua.trust import thumbprint
+from gateway.protocols.opcua.trust import thumbprint, told
 from gateway.protocols.opcua.validation import Fault, Peer, fault
 from gateway.settings import Secret
 
@@ -111,8 +111,8 @@ def _now(clock: Clock) -> datetime | None:
 
 
 def _problem(device: str, certificate: x509.Certificate, found: Fault, pki: Pki) -> DeviceProblem:
-    name = f"{thumbprint(certificate)} ({certificate.subject.rfc4514_string()})"
-    said = f"device {device}: the server's certificate {name} {found.clause}"
+    subject = told(lambda: certificate.subject) or "no readable subject"
+    said = f"device {device}: the server's certificate {thumbprint(certificate)} ({subject}) {found.clause}"
     if found.symbol in _UNTRUSTED:
         file = pki.reject(certificate, device)
         return WaitingForTrust(

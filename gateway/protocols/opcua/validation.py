@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
@@ -26,6 +27,9 @@ E = TypeVar("E", bound=x509.ExtensionType)
 
 _OUTDATED: Final = ("Basic256", "Basic128Rsa15")
 """Their profiles (Part 7) ask for keys of 1024 bits, the others of 2048."""
+
+_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm)
+"""What the library raises, part by part, on bytes that are no name, key or extension."""
 
 _SIGNING = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
@@ -63,6 +67,13 @@ def fault(chain: Sequence[x509.Certificate], lists: Lists, peer: Peer, now: date
 
     `now` is None where nothing sets the clock: then no certificate is too old or too new.
     """
+    try:
+        return _fault(chain, lists, peer, now)
+    except _UNREADABLE as error:
+        return Fault("BadCertificateInvalid", f"cannot be read: {error}")
+
+
+def _fault(chain: Sequence[x509.Certificate], lists: Lists, peer: Peer, now: datetime | None) -> Fault | None:
     leaf = chain[0]
     if found := _too_weak(leaf, peer.policy):
         return found
@@ -137,10 +148,11 @@ def _revoked(path: Sequence[x509.Certificate], lists: Lists) -> Fault | None:
 
 
 def _signed(revocations: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
-    key = issuer.public_key()
-    if issuer.subject != revocations.issuer or not isinstance(key, _SIGNING):
+    try:
+        key, named = issuer.public_key(), issuer.subject == revocations.issuer
+    except _UNREADABLE:  # a certificate in a folder that is broken itself signs nothing
         return False
-    return revocations.is_signature_valid(key)
+    return named and isinstance(key, _SIGNING) and revocations.is_signature_valid(key)
 
 
 def _too_weak(leaf: x509.Certificate, policy: str) -> Fault | None:
