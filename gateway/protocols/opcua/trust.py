@@ -1,7 +1,6 @@
 """The folders of certificates that a person trusts, or has yet to. Blocking: files."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -14,13 +13,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from gateway.controls.certificates import CertificateEntry
 from gateway.durable import write
 from gateway.model import DeviceProblem
+from gateway.protocols.opcua.trust_files import held, parsed, state
 from gateway.protocols.opcua.validation import Lists, application_uris
 
 _MOST_REJECTED: Final = 100
 """Files; a server that shows another certificate at each attempt must not fill the disk."""
-_LARGEST_BYTES: Final = 1 << 20
-_CRL_PEM: Final = b"-----BEGIN X509 CRL"
-_PEM: Final = b"-----BEGIN"
 
 
 class TrustLists:
@@ -41,17 +38,18 @@ class TrustLists:
 
     def lists(self) -> Lists:
         """Read what is trusted now."""
-        revocations = [each for place in (self.trusted, self.issuers) for each in _revocations(place)]
+        places = trusted, issuers, expired = held(self.trusted), held(self.issuers), held(self.expired)
         return Lists(
-            [each for each, _ in _certificates(self.trusted)],
-            [each for each, _ in _certificates(self.issuers)],
-            [each for each, _ in _certificates(self.expired)],
-            revocations,
+            [each for each, _ in trusted.certificates],
+            [each for each, _ in issuers.certificates],
+            [each for each, _ in expired.certificates],
+            [*trusted.revocations, *issuers.revocations],
+            [sentence for place in places for sentence in place.passed_over],
         )
 
-    def version(self) -> tuple[int, ...]:
-        """Return what changes when a person adds or removes a file."""
-        return tuple(_changed_ns(place) for place in (self.trusted, self.issuers, self.expired))
+    def version(self) -> Hashable:
+        """Return what changes when a person adds, removes or overwrites a file."""
+        return tuple(state(place) for place in (self.trusted, self.issuers, self.expired))
 
     def entries(self) -> list[CertificateEntry]:
         """List every certificate in the folders."""
@@ -59,7 +57,9 @@ class TrustLists:
 
     def _listed(self) -> list[CertificateEntry]:
         return [
-            _entry(certificate, file) for place in self.folders for certificate, file in _certificates(place)
+            _entry(certificate, file)
+            for place in self.folders
+            for certificate, file in held(place).certificates
         ]
 
     def reject(self, certificate: x509.Certificate, device: str) -> Path:
@@ -94,14 +94,14 @@ class TrustLists:
             raise ValueError(f"it showed several certificates, say which one: {several}")
         certificate = next(
             each
-            for each, _ in _certificates(Path(known[0].file).parent)
+            for each, _ in held(Path(known[0].file).parent).certificates
             if thumbprint(each) == known[0].thumbprint
         )
         return self._keep(certificate, self.expired if expired else self.trusted)
 
     def add(self, data: bytes, *, issuer: bool = False) -> list[Path]:
         """Trust the certificates of a file, DER or PEM; ValueError: it holds none."""
-        found = list(_parsed(data))
+        found = parsed(data)
         if not found:
             raise ValueError("it holds no certificate, neither DER nor PEM")
         return [self._keep(certificate, self.issuers if issuer else self.trusted) for certificate in found]
@@ -171,42 +171,3 @@ def _entry(certificate: x509.Certificate, file: Path) -> CertificateEntry:
 
 def _us(moment: datetime) -> int:
     return int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1_000_000
-
-
-def _files(folder: Path) -> Iterator[tuple[Path, bytes]]:
-    with contextlib.suppress(FileNotFoundError):
-        for file in sorted(folder.iterdir()):
-            with contextlib.suppress(OSError):  # it went meanwhile, or may not be read: then it trusts nobody
-                if not file.name.startswith(".") and file.is_file() and file.stat().st_size <= _LARGEST_BYTES:
-                    yield file, file.read_bytes()
-
-
-def _certificates(folder: Path) -> Iterator[tuple[x509.Certificate, Path]]:
-    for file, data in _files(folder):
-        for certificate in _parsed(data):
-            yield certificate, file
-
-
-def _parsed(data: bytes) -> list[x509.Certificate]:
-    """Return the certificates in a file's bytes: none where it is some other file."""
-    try:
-        if _PEM in data:
-            return x509.load_pem_x509_certificates(data)
-        return [x509.load_der_x509_certificate(data)]
-    except ValueError:
-        return []
-
-
-def _revocations(folder: Path) -> Iterator[x509.CertificateRevocationList]:
-    for _, data in _files(folder):
-        with contextlib.suppress(ValueError):
-            pem = _CRL_PEM in data
-            if pem or _PEM not in data:
-                yield x509.load_pem_x509_crl(data) if pem else x509.load_der_x509_crl(data)
-
-
-def _changed_ns(folder: Path) -> int:
-    try:
-        return folder.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0

@@ -44,6 +44,8 @@ class Lists:
     expired: Sequence[x509.Certificate] = ()
     """Trusted as they are though they have expired."""
     revocations: Sequence[x509.CertificateRevocationList] = ()
+    passed_over: Sequence[str] = ()
+    """A sentence for each file that is of no use."""
 
 
 class Peer(NamedTuple):
