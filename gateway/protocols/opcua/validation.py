@@ -80,7 +80,7 @@ def _fault(chain: Sequence[x509.Certificate], lists: Lists, peer: Peer, now: dat
     if found := _too_weak(leaf, peer.policy):
         return found
     pinned = leaf in lists.trusted or leaf in lists.expired
-    path = [leaf] if pinned else _path(chain, lists)
+    path = [leaf] if pinned else _path(chain, lists, now)
     if not path:
         return _untrusted(leaf)
     if found := _revoked(path, lists):
@@ -102,19 +102,30 @@ def application_uris(certificate: x509.Certificate) -> list[str]:
     return names.get_values_for_type(x509.UniformResourceIdentifier) if names else []
 
 
-def _path(chain: Sequence[x509.Certificate], lists: Lists) -> Sequence[x509.Certificate]:
+def _path(
+    chain: Sequence[x509.Certificate], lists: Lists, now: datetime | None
+) -> Sequence[x509.Certificate]:
     """Return the chain from the certificate to one that is trusted, or nothing.
 
-    The library takes no signature for a link that can be forged (MD5, SHA-1).
+    One that is valid now comes first. Else any will do that was valid at some time, which is when one of its
+    certificates began: its age is looked at afterwards, for a sentence of its own. The library takes no
+    signature for a link that can be forged (MD5, SHA-1).
     """
     if not lists.trusted:
         return ()
+    candidates = (*chain, *lists.issuers, *lists.trusted)
+    moments = dict.fromkeys(certificate.not_valid_before_utc for certificate in candidates)
+    for moment in moments if now is None else {now: None, **moments}:
+        if path := _path_at(moment, chain, lists):
+            return path
+    return ()
+
+
+def _path_at(moment: datetime, chain: Sequence[x509.Certificate], lists: Lists) -> Sequence[x509.Certificate]:
     authority = ExtensionPolicy.permit_all().require_present(
         x509.BasicConstraints, Criticality.AGNOSTIC, None
     )
-    # Its age is looked at afterwards, for a sentence of its own.
-    moment = chain[0].not_valid_before_utc.replace(tzinfo=None)
-    builder = PolicyBuilder().store(Store(list(lists.trusted))).time(moment)
+    builder = PolicyBuilder().store(Store(list(lists.trusted))).time(moment.replace(tzinfo=None))
     builder = builder.extension_policies(ca_policy=authority, ee_policy=ExtensionPolicy.permit_all())
     try:
         verified = builder.build_client_verifier().verify(chain[0], [*chain[1:], *lists.issuers])
