@@ -78,26 +78,20 @@ class TrustLists:
         self._rejected_file(certificate, device).unlink(missing_ok=True)
 
     def trust(self, name: str, *, expired: bool = False) -> Path:
-        """Trust a rejected certificate, named by its thumbprint or by its device; return its file.
+        """Trust a rejected certificate, named by its thumbprint; return its file. KeyError: there is none.
 
-        `expired`: as it is, though it has expired or will. KeyError: there is none; ValueError: several.
+        `expired`: as it is, though it has expired or will; it may be trusted already.
         """
-        found = {
-            entry.thumbprint: entry for entry in self._listed() if name in (entry.device, entry.thumbprint)
-        }
-        # One that is trusted and has expired can be accepted as it is.
-        known = [e for e in found.values() if e.place == "rejected" or (expired and e.place == "trusted")]
-        if not known:
-            raise KeyError(name)
-        if len(known) > 1:
-            several = ", ".join(entry.thumbprint for entry in known)
-            raise ValueError(f"it showed several certificates, say which one: {several}")
-        certificate = next(
-            each
-            for each, _ in held(Path(known[0].file).parent).certificates
-            if thumbprint(each) == known[0].thumbprint
-        )
-        return self._keep(certificate, self.expired if expired else self.trusted)
+        for place in (self.rejected, self.trusted) if expired else (self.rejected,):
+            for certificate, _ in held(place).certificates:
+                if thumbprint(certificate) == name:
+                    return self._keep(certificate, self.expired if expired else self.trusted)
+        raise KeyError(name)
+
+    def shown_by(self, device: str) -> list[str]:
+        """Return the thumbprints of what a device showed and nobody trusts yet."""
+        found = (entry.thumbprint for entry in self._listed() if device and entry.device == device)
+        return list(dict.fromkeys(found))
 
     def add(self, data: bytes, *, issuer: bool = False) -> list[Path]:
         """Trust the certificates of a file, DER or PEM; ValueError: it holds none."""
