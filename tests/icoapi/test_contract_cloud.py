@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.api.compat.icoapi import cloud
 from tests.api.test_cloud import add_upload
 from tests.forward.folder import file_settings
 from tests.icoapi import shapes
@@ -23,6 +24,12 @@ REMOTE = {
     "s3_size", "origin", "author", "type", "etag", "last_status", "last_status_time", "secrets_count",
     "access_total_count", "access_week_count", "last_access_time", "active_offerings_count", "virtual_group",
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes longer than a client waits for: then it gets a 202."""
+    monkeypatch.setattr(cloud, "_PATIENCE_S", 60)
 
 
 async def status(ico: Contract, name: str) -> dict[str, Any]:
