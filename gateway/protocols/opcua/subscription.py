@@ -30,6 +30,8 @@ _MOST_LATE_US = 10_000_000
 """An older value is no measure of the way here: it did not change, or a clock is wrong."""
 _LAST_SEQUENCE = 2**32 - 1
 _MOST_REPUBLISHED = 100
+_MOST_CAUGHT_UP = 1000
+"""Messages; what is missing after that is asked for when the next one comes."""
 _NOT_AGAIN = frozenset(
     {
         ua.StatusCodes.BadMessageNotAvailable,
@@ -100,7 +102,7 @@ class Subscription:
 
     async def catch_up(self, run: Run) -> None:
         """Have sent again what was sent while nobody listened (Part 4, 6.7)."""
-        while True:
+        for _ in range(_MOST_CAUGHT_UP):
             try:
                 message = await self._again(self._expected)
             except ua.UaStatusCodeError as error:
@@ -210,7 +212,11 @@ class Subscription:
         request = ua.RepublishRequest()
         request.Parameters.SubscriptionId = self.id
         request.Parameters.RetransmitSequenceNumber = number
-        return await decode_again(await self._session.services._send_request(request), self.id)
+        message = await decode_again(await self._session.services._send_request(request), self.id)
+        if message.empty or message.sequence != number:
+            # asyncua's server answers so, with Good, where it has no such message.
+            raise ua.UaStatusCodeError(ua.StatusCodes.BadMessageNotAvailable)
+        return message
 
     async def _emit(self, published: Published, run: Run) -> Ticket | None:
         batch = Batch()
