@@ -12,14 +12,16 @@ from tests.opcua.plant import plant
 from tests.opcua.proxy import proxy
 from tests.opcua.recording import RecordingLink, collecting, tags
 from tests.opcua.test_faults import Swallow
-from tests.peers.opcua_peer import PLC, running
+from tests.peers.opcua_peer import NODE_OPCUA, PLC, running
 
 Port = Callable[[], int]
 FIVE = {f"Tag{n}": f"Line1/Tag{n}" for n in range(5)}
 
 
-def fast(url: str) -> opcua.Settings:
-    return opcua.Settings(url=url, publishing_interval_ms=50, sampling_interval_ms=0, queue_size=100)
+def fast(url: str, publishing_interval_ms: int = 50) -> opcua.Settings:
+    return opcua.Settings(
+        url=url, publishing_interval_ms=publishing_interval_ms, sampling_interval_ms=0, queue_size=100
+    )
 
 
 @pytest.mark.timeout(60)
@@ -71,3 +73,43 @@ async def test_a_message_that_such_a_server_has_no_more_is_a_gap(
         assert all(any(gap[0] <= ts <= gap[1] for gap in link.gaps) for _, ts, _ in missing)
         assert "messages of the subscription did not arrive" in link.gaps[0][2]
         assert swallow.left == 0
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("forbid", ["no", "yes"])
+async def test_a_cut_while_the_memory_budget_is_full(tmp_path: Path, free_port: Port, forbid: str) -> None:
+    """A message that arrived and found no room: it is kept with its session, and part of the hole without."""
+    async with (
+        running(NODE_OPCUA, free_port()) as server,
+        proxy(server.url) as between,
+        plant(tmp_path, fast(between.url, 800), tags(FIVE)) as run,
+    ):
+        await run.until(run.running)
+        server.say("forbid", forbid)
+        await server.ask("write", 5, 20, answer="done")
+        await run.has(server)
+        budget, starts = run.store.budget, run.keeper.health.starts
+        await run.store.flush()
+        assert budget.try_take(budget.limit_bytes)
+        await server.ask("write", 45, 20, answer="done")
+
+        async def waiting() -> bool:
+            return budget.full
+
+        await run.until(waiting)
+        between.reset()
+
+        async def again() -> bool:
+            return run.keeper.health.starts > starts
+
+        await run.until(again)
+        budget.give(budget.limit_bytes)
+        await run.until(run.running)
+        await run.whole()
+        await server.ask("write", 1, 20, answer="done")
+        await run.has(server)
+        missing, unreported = await run.judged(server)
+        assert unreported == 0
+        if forbid == "no":
+            assert missing == 0
+            assert await run.gaps() == []
