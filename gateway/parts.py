@@ -132,7 +132,7 @@ class Parts:
             tags=config.device.tags,
         )
         if before is not None and before.session.last_heard_us is not None:
-            session.was_heard(before.session.last_heard_us, why)
+            session.follow(before.session, why)
         else:
             await session.take_over()
 
