@@ -246,7 +246,7 @@ class Subscription:
 
     def _look(self, item: Item, new: Reading) -> bool:
         if overflowed(new.status):
-            self._overflow.add(item, new.ts)
+            self._overflow.add(item, new)
         self._judge(item, new.status)
         return True
 
