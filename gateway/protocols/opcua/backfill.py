@@ -269,6 +269,8 @@ class Backfill:
                     new = new._replace(status=new.status & ~_INFO_BITS, flags=new.flags | Flag.HISTORY)
                     if fill.wants(ts):
                         take(fill.scratch, new, self._link, batch)
+                        if isinstance(data.Value.Value, ua.ExtensionObject | list):
+                            await asyncio.sleep(0)  # structures become JSON there
                     fill.reach(ts)
             if len(batch):
                 run.add(len(batch))

@@ -216,8 +216,9 @@ class Subscription:
         batch = Batch()
         for columns in published.changes:
             take_changes(columns, self.monitor.items, self._link, batch, self._look)
-            if len(batch) > _MOST_A_MESSAGE:
-                await asyncio.sleep(0)  # more than it was asked for: the others get their turns
+            if len(published.changes) > 1:
+                # More than it was asked for, or structures that become JSON: the others get their turns.
+                await asyncio.sleep(0)
         for handle, fields in published.events:
             if handle < len(self.monitor.items):
                 self._events.take(self.monitor.items[handle], fields, self._session.namespaces, batch)
