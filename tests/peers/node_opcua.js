@@ -7,6 +7,9 @@
 //   stop                       end the rounds; "done" follows
 //   sessions                   how many sessions there are
 //   subscriptions              how many subscriptions there are
+//   items                      how many monitored items there are, and their greatest client handle
+//   remove NAME                delete a tag's node; "removed" follows
+//   add NAME                   make a tag's node, with the value -1; "added" follows
 //   drop                       end all subscriptions, as an administrator would
 //   requests                   how often each service was asked, how often each refusal was answered, and the acknowledgements with their time
 //   trust                      trust every client certificate that was rejected
@@ -69,6 +72,7 @@ const requests = {};
 const faults = { lose: 0, forget: false, mute: false, hollow: false, forbid: false, level: Number(options.level || 255) };
 const acks = [];
 const tags = [];
+let line;
 let heat = () => undefined;
 let number = 0;
 let writing = true;
@@ -167,21 +171,26 @@ function populate(server) {
   for (const uri of options.before ? options.before.split(",") : []) space.registerNamespace(uri);
   const own = options.namespace ? space.registerNamespace(options.namespace) : space.getOwnNamespace();
   space.findNode("i=2267").bindVariable({ get: () => new Variant({ dataType: DataType.Byte, value: faults.level }) }, true);
-  const line = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Line1", nodeId: "s=Line1" });
+  line = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Line1", nodeId: "s=Line1" });
   for (let n = 0; n < Number(options.tags || 5); n++) {
-    const variable = own.addVariable({
-      componentOf: line,
-      browseName: `Tag${n}`,
-      nodeId: `s=Line1.Tag${n}`,
-      dataType: DataType.Double,
-      minimumSamplingInterval: 0,
-    });
-    tags.push(variable);
+    const variable = addTag(own, `Tag${n}`);
     if (n < Number(options.history || 0)) space.installHistoricalDataNode(variable, { maxOnlineValues: 1000000 });
     write(variable, n);
   }
   if (options.types === "yes") populateTypes(space, own);
   if (options.space === "yes") populateSpace(space, own);
+}
+
+function addTag(own, name) {
+  const variable = own.addVariable({
+    componentOf: line,
+    browseName: name,
+    nodeId: `s=Line1.${name}`,
+    dataType: DataType.Double,
+    minimumSamplingInterval: 0,
+  });
+  tags.push(variable);
+  return variable;
 }
 
 function forbid(server) {
@@ -355,6 +364,19 @@ function command(server, [verb, ...words]) {
     say({ event: "sessions", count: server.engine.currentSessionCount, names });
   }
   if (verb === "subscriptions") say({ event: "subscriptions", count: subscriptions(server).length });
+  if (verb === "items") {
+    const items = subscriptions(server).flatMap((subscription) => [...subscription.monitoredItems.values()]);
+    say({ event: "items", count: items.length, greatest: Math.max(...items.map((item) => item.clientHandle)) });
+  }
+  if (verb === "remove") {
+    const place = tags.findIndex((one) => one.browseName.name === words[0]);
+    server.engine.addressSpace.deleteNode(tags.splice(place, 1)[0]);
+    say({ event: "removed" });
+  }
+  if (verb === "add") {
+    write(addTag(line.namespace, words[0]), -1);
+    say({ event: "added" });
+  }
   if (verb === "drop") {
     for (const subscription of subscriptions(server)) subscription.terminate();
     say({ event: "dropped" });

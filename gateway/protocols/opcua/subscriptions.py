@@ -60,6 +60,15 @@ class Subscriptions:
             if item.queued
         }
 
+    def has(self, item: Item) -> bool:
+        """Say whether the tag is subscribed, well or badly."""
+        return any(subscription.monitor.has(item) for subscription in self._all)
+
+    async def drop(self, items: Sequence[Item]) -> None:
+        """Give the monitored items of these tags back to the server."""
+        for subscription in self._all:
+            await subscription.monitor.drop(subscription.id, items)
+
     async def add(self, items: Iterable[Item]) -> None:
         """Subscribe items that are resolved, in further subscriptions where one is full.
 
