@@ -195,3 +195,20 @@ async def test_an_overflow_is_filled(
         assert await run.judged(server) == (0, 0)
         assert await run.gaps() == []
         assert await run.fetched()
+
+
+@pytest.mark.timeout(60)
+async def test_overflows_one_after_another_are_filled(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several are told as one, others come while the history is read."""
+    monkeypatch.setattr(overflow, "_REPORT_US", 1_000_000)
+    async with (
+        running(NODE_OPCUA, free_port(), "--history", "5") as server,
+        plant(tmp_path, fast(server.url, publishing_interval_ms=200, queue_size=3), tags(FIVE)) as run,
+    ):
+        await run.until(run.running)
+        await server.ask("write", 150, 20, answer="done")
+        await run.has(server)
+        await run.until(lambda: run.complete(server))
+        assert await run.gaps() == []

@@ -234,8 +234,9 @@ class Subscription:
         while published.changes:
             columns = published.changes.pop(0)
             take_changes(columns, self.monitor.items, self._link, self._batch, self._look)
-            if len(self._batch) > _MOST_A_MESSAGE:
-                await asyncio.sleep(0)  # more than it was asked for: the others get their turns
+            if published.changes:
+                # More than it was asked for, or structures that become JSON: the others get their turns.
+                await asyncio.sleep(0)
         self._take_others(published, run)
         self._overflow.tell()
         self._lateness_us = self._late_us(self._batch)
@@ -275,7 +276,7 @@ class Subscription:
 
     def _look(self, item: Item, new: Reading) -> bool:
         if overflowed(new.status):
-            self._overflow.add(item, new.ts)
+            self._overflow.add(item, new)
         self._judge(item, new.status)
         return True
 
