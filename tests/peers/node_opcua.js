@@ -18,6 +18,7 @@
 //   forget yes|no              whether messages that were sent are forgotten at once (no Republish)
 //   mute yes|no                whether subscriptions stop sending anything at all
 //   hush yes|no                whether the subscription that was made last stops sending anything at all
+//   deny yes|no                whether every PublishRequest is refused at once
 //   hollow yes|no              whether subscriptions send keep-alives and no values
 //   forbid yes|no              whether no session may be taken up again, nor its subscriptions moved
 //   level N                    ServiceLevel
@@ -70,7 +71,7 @@ const modes = {
 const [user, password] = (options.user || ":").split(":");
 
 const requests = {};
-const faults = { lose: 0, forget: false, mute: false, hush: false, hollow: false, forbid: false, level: Number(options.level || 255) };
+const faults = { lose: 0, forget: false, mute: false, hush: false, deny: false, hollow: false, forbid: false, level: Number(options.level || 255) };
 const acks = [];
 const tags = [];
 let line;
@@ -202,6 +203,12 @@ function forbid(server) {
     if (!faults.forget) return republish.call(this, message, channel);
     const gone = { responseHeader: { serviceResult: StatusCodes.BadMessageNotAvailable } };
     return channel.send_response("MSG", new opcua.RepublishResponse(gone), message);
+  };
+  const publish = server._on_PublishRequest;
+  server._on_PublishRequest = function (message, channel) {
+    if (!faults.deny) return publish.call(this, message, channel);
+    const refused = { responseHeader: { serviceResult: StatusCodes.BadTooManyPublishRequests } };
+    return channel.send_response("MSG", new opcua.ServiceFault(refused), message);
   };
   const activate = server._on_ActivateSessionRequest;
   server._on_ActivateSessionRequest = function (message, channel) {
@@ -387,7 +394,7 @@ function command(server, [verb, ...words]) {
   if (verb === "requests") say({ event: "requests", counts: requests, acks });
   if (verb === "trust") trust(server.serverCertificateManager);
   if (verb === "lose" || verb === "level") faults[verb] = Number(words[0]);
-  if (["forget", "mute", "hush", "hollow", "forbid"].includes(verb)) faults[verb] = words[0] === "yes";
+  if (["forget", "mute", "hush", "deny", "hollow", "forbid"].includes(verb)) faults[verb] = words[0] === "yes";
   if (verb === "heat") heat(Number(words[0]));
   if (verb === "overflow") {
     server.engine.addressSpace.rootFolder.objects.server.raiseEvent("EventQueueOverflowEventType", {});
