@@ -5,6 +5,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asyncua import ua
@@ -15,7 +16,7 @@ from gateway.protocols import opcua
 from gateway.protocols.opcua import notifications, opening
 from tests.opcua.recording import RecordingLink, collecting, failure, tags
 from tests.opcua.test_security import trust_the_server
-from tests.peers.opcua_peer import NODE_OPCUA, running
+from tests.peers.opcua_peer import NODE_OPCUA, PLC, running
 
 Port = Callable[[], int]
 
@@ -74,6 +75,26 @@ async def test_what_cannot_be_decoded_costs_the_rest_of_its_notification_and_is_
     published = await notifications.decode(Buffer(broken))
     assert [key for columns in published.changes for key in columns.keys] == [0]
     assert [(handle, lost) for handle, lost, _ in published.undecoded] == [(1, 3)]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("mode", ["subscribe", "poll"])
+async def test_a_tag_that_is_never_decoded_leaves_the_others_alone(
+    tmp_path: Path, free_port: Port, mode: Any
+) -> None:
+    nodes = {"Texts": "Line1/Texts"} | {f"Tag{n}": f"Line1/Tag{n}" for n in range(5)}
+    async with running(PLC, free_port()) as plc:
+        await plc.ask("texts", "Texts", 26_000, answer="added")
+        link = RecordingLink("press", tmp_path)
+        settings = opcua.Settings(url=plc.url, mode=mode, poll_interval_ms=50, publishing_interval_ms=50)
+        async with collecting(link, settings, tags(nodes)):
+            await link.until(lambda: link.newest().keys() == nodes.keys() - {"Texts"}, 20)
+            await link.until(lambda: any(run.problems for run in link.runs), 20)
+        assert "Texts" in next(run for run in link.runs if run.problems).problems[0]
+        if mode == "subscribe":
+            ((_, _, reason, count),) = link.gaps
+            assert count == 1
+            assert reason.startswith("a value of Texts (gateway.yaml:10) cannot be decoded (Spent: ")
 
 
 async def test_a_keep_alive_tells_the_next_number() -> None:
