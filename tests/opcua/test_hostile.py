@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asyncua import ua
+from asyncua import Client, ua
 from asyncua.common.utils import Buffer
 from asyncua.ua.ua_binary import struct_to_binary
 
 from gateway.protocols import opcua
-from gateway.protocols.opcua import notifications, opening
+from gateway.protocols.opcua import notifications, opening, session
 from tests.opcua.recording import RecordingLink, collecting, failure, tags
 from tests.opcua.test_security import trust_the_server
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, running
@@ -121,3 +121,20 @@ async def test_the_secure_channel_is_renewed(
             await server.ask("write", 100, 50, answer="done")
             await link.until(lambda: set(server.ledger) == link.rows())
         assert len({run.id for run in link.runs}) == 1
+
+
+async def test_a_channel_without_a_lifetime_is_not_renewed_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Awaited(Exception):
+        pass
+
+    async def sleep(seconds: float) -> None:
+        raise Awaited(seconds)
+
+    client = Client("opc.tcp://x")
+    client.secure_channel_timeout = 0  # as the server revised it
+    settings = opcua.Settings(url="opc.tcp://x")
+    held = session.Session(client, "mill", settings, None, "")  # type: ignore[arg-type]
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(Awaited) as awaited:
+        await held.renew()
+    assert awaited.value.args[0] >= 1
