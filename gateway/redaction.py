@@ -28,7 +28,7 @@ _BLOCK: Final = re.compile(
 _TOKEN: Final = re.compile(r"egw_[A-Za-z0-9_-]+|(?<=[Bb]earer )\S+|(?<=[Bb]asic )[A-Za-z0-9+/=]{8,}")
 _SIGNATURE: Final = re.compile(
     r"(?<=[?&;])((?:X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)|AWSAccessKeyId|"
-    r"signature|sig|token)=)[^&;#\s\"'<>)]+",
+    r"signature|sig|token|code|api[-_]?key|subscription-key)=)[^&;#\s\"'<>)]+",
     re.IGNORECASE,
 )
 """Of an address that is as good as a password."""
@@ -67,6 +67,11 @@ def _forms(text: str) -> Iterator[str]:
         base64.b64encode(data).decode().rstrip("="),
         base64.urlsafe_b64encode(data).decode().rstrip("="),
     )
+
+
+def without_query(url: str) -> str:
+    """Return an address that may be shown: what follows its path may be as good as a password."""
+    return re.split(r"[?#]", url, maxsplit=1)[0]
 
 
 def secrets_in(settings: Any) -> Iterator[str]:

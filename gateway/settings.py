@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 _REQUIRED: Final = dataclasses.MISSING
-SECRET_WORDS: Final = "passw(?:or)?d|passphrase|secret|token"
+SECRET_WORDS: Final = "passw(?:or)?d|passphrase|secret|token|authorization|(?:api|subscription)[-_]?key"
 """A pattern, whatever the case: what has one of them in its name is taken for a secret."""
 
 

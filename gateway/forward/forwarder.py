@@ -19,6 +19,7 @@ from gateway.forward.quarantine import Quarantine
 from gateway.forward.status import Backlog, Counters, UploadStatus
 from gateway.forward.upload import FileSource
 from gateway.model import Encoding, Outlet, Quarantined, Refusal, Unit, UploadProblem
+from gateway.redaction import without_query
 from gateway.store import Store, outbox
 from gateway.store.outbox import UnitRow
 from gateway.supervise import Backoff, Health, Keeper
@@ -45,12 +46,14 @@ class Forwarder:
         gateway_id: str,
         backoff: Backoff = _BACKOFF,
         files: FileSource | None = None,
+        lacking: str = "",
     ) -> None:
         self.upload, self.kind, self.gateway_id = upload, kind, gateway_id
         self.store, self.clock = store, clock
         self.gate = Gate(clock, backoff)
+        self._live_gate, self._backlog_gate = Gate(clock, backoff), Gate(clock, backoff)
         self.counters = Counters()
-        self._settings = settings
+        self._settings, self._lacking = settings, lacking
         self._module = uploaders.load(kind)
         self._keeper: Keeper | None = None
         self._outlet: Outlet | None = None
@@ -71,7 +74,8 @@ class Forwarder:
 
     @property
     def url(self) -> str:
-        return str(getattr(self._settings, "url", ""))
+        """Where its target is, as it may be shown."""
+        return without_query(str(getattr(self._settings, "url", "")))
 
     @property
     def insecure(self) -> str:
@@ -127,10 +131,11 @@ class Forwarder:
             while True:
                 await self.gate.wait(self._turn)
                 try:
+                    if self._lacking:
+                        raise UploadProblem(self._lacking)
                     async with self._module.open(self.upload, self._settings, self.clock) as outlet:
                         self._outlet = outlet
-                        if not self.gate.failures:
-                            keeper.report("running")
+                        self._report_running()
                         if self.files is not None:
                             self.files.wake()
                         try:
@@ -138,7 +143,8 @@ class Forwarder:
                         finally:
                             await self._close_files()
                 except UploadProblem as problem:  # of opening: lanes keep theirs to themselves
-                    self.failed(problem)
+                    self.gate.failed(problem)
+                    self._note(problem)
         finally:
             self._outlet, self._lanes = None, ()
             self._turn()
@@ -151,15 +157,15 @@ class Forwarder:
     async def live_first(self) -> None:
         """Wait while live samples are being sent, but not for long: a file has to arrive as well."""
         quiet = next((lane.quiet for lane in self._lanes if isinstance(lane, LiveLane)), None)
-        if quiet is not None and self.gate.is_open:
+        if quiet is not None and self.gate.is_open and self._live_gate.is_open:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LIVE_FIRST_S):
                     await quiet.wait()
 
     async def _deliver(self) -> None:
         limits = Limits(self._settings.gather_bytes)
-        live = LiveLane(self, limits, self._settings.gather_s)
-        backlog = BacklogLane(self, limits, live)
+        live = LiveLane(self, limits, self._live_gate, self._settings.gather_s)
+        backlog = BacklogLane(self, limits, self._backlog_gate, live)
         self._lanes = (live,)  # it alone turns over while the disk refuses
         # Not a read: what an earlier run of this upload left to the writer comes before it.
         flying = {row.lane: row for row in await live.ride(lambda tx: outbox.units(tx.conn, self.upload))}
@@ -202,10 +208,14 @@ class Forwarder:
         return await self._outlet.send(unit)
 
     def failed(self, problem: UploadProblem) -> None:
-        """Take note of a failure: everything is kept, and tried again when the gate opens."""
+        """Take note of a failure of a lane: everything is kept, and tried again when its gate opens."""
+        if problem.retry_after_s is not None:
+            self.gate.failed(problem)
+        self._note(problem)
+
+    def _note(self, problem: UploadProblem) -> None:
         self.counters.failures += 1
         self._last_error, self._last_error_us = str(problem), self.clock.wall_us()
-        self.gate.failed(problem)
         if self._keeper is not None:
             self._keeper.report("failed", str(problem))
 
@@ -217,13 +227,18 @@ class Forwarder:
         self.counters.bytes += stored_bytes
         self._last_success_us = self.clock.wall_us()
         self.gate.passed()
-        if self._keeper is not None:
-            self._keeper.report("running")
+        self._report_running()
         if refused:
             _log.warning(
                 "upload %s: the target refused %d samples for good, they are in quarantine; the first: %s",
                 self.upload, len(refused), refused[0].reason,
             )  # fmt: skip
+
+    def _report_running(self) -> None:
+        """Say that it runs, unless something of it fails."""
+        failing = any(gate.failures for gate in (self.gate, self._live_gate, self._backlog_gate))
+        if self._keeper is not None and not failing:
+            self._keeper.report("running")
 
     # Its quarantine.
 

@@ -1,4 +1,4 @@
-"""When a target may be asked again: back-off with jitter, and what the target itself asked for."""
+"""When something may be sent again: back-off with jitter, and what the target itself asked for."""
 
 import random
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _LONGEST_S = 3600.0
 
 
 class Gate:
-    """Shared by all that is sent to one target, so that it is left alone as a whole."""
+    """A lane has its own: what fails waits longer each time, whatever else succeeds. One is the target's."""
 
     def __init__(self, clock: Clock, backoff: Backoff) -> None:
         self._clock, self._backoff = clock, backoff

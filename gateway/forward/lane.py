@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 
 from gateway.forward.cuts import Limits, Span
+from gateway.forward.gate import Gate
 from gateway.forward.parts import GAPS, Delivery, Verdicts
 from gateway.forward.status import LaneStatus
 from gateway.forward.turning import turning
@@ -34,8 +35,8 @@ class Lane:
 
     name = ""
 
-    def __init__(self, upload: Upload, limits: Limits) -> None:
-        self._upload, self._limits = upload, limits
+    def __init__(self, upload: Upload, limits: Limits, gate: Gate) -> None:
+        self._upload, self._limits, self._gate = upload, limits, gate
         self._store, self._clock = upload.store, upload.clock
         self._row: UnitRow | None = None
         self._unit: Unit | None = None
@@ -61,6 +62,7 @@ class Lane:
         while True:
             if row is None:
                 self._state = "idle"
+                self._gate.passed()
                 await self._due()
                 cut = await self.ride(self._cut)
             else:
@@ -80,7 +82,8 @@ class Lane:
 
     async def _may_send(self) -> None:
         """Wait until a request may be sent."""
-        raise NotImplementedError
+        await self._gate.wait(self.turn)
+        await self._upload.gate.wait(self.turn)
 
     def _next(self, conn: sqlite3.Connection, newest_seq: int) -> Span | None:
         raise NotImplementedError
@@ -129,9 +132,11 @@ class Lane:
             try:
                 refused = await self._sent(self._unit, verdicts)
             except UploadProblem as problem:
+                self._gate.failed(problem)
                 self._upload.failed(problem)
                 repeat = True
             else:
+                self._gate.passed()
                 self._upload.accepted(self._unit, refused, self._bytes)
                 return refused
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from gateway.forward import cuts
 from gateway.forward.cuts import Limits, Span
-from gateway.forward.gate import TURN_S
+from gateway.forward.gate import TURN_S, Gate
 from gateway.forward.lane import Cut, Lane
 from gateway.forward.upload import Upload
 from gateway.store.outbox import Transaction
@@ -30,8 +30,8 @@ class LiveLane(Lane):
 
     name = "live"
 
-    def __init__(self, upload: Upload, limits: Limits, gather_s: float) -> None:
-        super().__init__(upload, limits)
+    def __init__(self, upload: Upload, limits: Limits, gate: Gate, gather_s: float) -> None:
+        super().__init__(upload, limits, gate)
         self._gather_s = gather_s
         self._cut_ns = self._clock.mono_ns() - int(gather_s * 1e9)
         self._head = -1
@@ -78,7 +78,7 @@ class LiveLane(Lane):
 
     async def _may_send(self) -> None:
         self.quiet.clear()
-        await self._upload.gate.wait(self.turn)
+        await super()._may_send()
 
     def _rest(self) -> None:
         self.quiet.set()
@@ -89,9 +89,9 @@ class BacklogLane(Lane):
 
     name = "backlog"
 
-    def __init__(self, upload: Upload, limits: Limits, live: LiveLane) -> None:
+    def __init__(self, upload: Upload, limits: Limits, gate: Gate, live: LiveLane) -> None:
         most = max(limits.bytes, min(limits.bytes * _BACKLOG_TIMES, _BACKLOG_BYTES))
-        super().__init__(upload, replace(limits, bytes=most))
+        super().__init__(upload, replace(limits, bytes=most), gate)
         self._live = live
         self._rode_ns = self._clock.mono_ns()
 
@@ -118,7 +118,7 @@ class BacklogLane(Lane):
 
     async def _may_send(self) -> None:
         while True:
-            await self._upload.gate.wait(self.turn)
+            await super()._may_send()
             if self._live.quiet.is_set():
                 return
             try:

@@ -91,14 +91,19 @@ class Delivery:
             if not isinstance(answer, No):
                 refusals += answer
                 start = part[1]
-            elif answer.too_large and part[1] - start > 1:
-                most = (part[1] - start + 1) // 2
-            else:
+            elif not answer.too_large or part[1] - start == 1:
                 start = await self._find(part, answer, refusals)
+                if answer.too_large:  # that one sample was: the others may do together
+                    most = self._size
+            if start == part[0]:  # it was too large, or its first piece was
+                most = (part[1] - start + 1) // 2
         return refusals
 
     async def _find(self, part: Range, no: No, refusals: list[Refusal]) -> int:
-        """Find the first refused sample of a refused part; return the place from which to go on."""
+        """Find the first refused sample of a refused part; return the place from which to go on.
+
+        That is where a piece begins that is too large: the beginning of the part, if it is the first piece.
+        """
         low, high = part
         asked, near = True, True  # this part itself was refused; the one that it is the right half of was
         while high - low > 1:

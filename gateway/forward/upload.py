@@ -21,6 +21,7 @@ class Upload(Protocol):
     store: Store
     clock: Clock
     gate: Gate
+    """Closed while the target asked to be left alone."""
     counters: Counters
 
     @property
@@ -38,7 +39,7 @@ class Upload(Protocol):
         """Hand a unit to the target. UploadProblem: it is not open now, or it says so."""
 
     def failed(self, problem: UploadProblem) -> None:
-        """Take note of a failure."""
+        """Take note of a failure of a lane."""
 
     def accepted(self, unit: Unit, refused: Sequence[Refusal], stored_bytes: int) -> None:
         """Take note of a unit that the target has taken."""

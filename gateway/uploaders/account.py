@@ -9,7 +9,9 @@ import aiohttp
 from yarl import URL
 
 from gateway.model import OutgoingFile, UploadProblem
+from gateway.redaction import Redaction, without_query
 from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, Answer, network, read_answer
+from gateway.uploaders.web_target import encrypted
 
 _PIECE_BYTES = 128 * 1024
 _ENCODED = re.compile(r"[!-~]+")
@@ -28,10 +30,11 @@ class Account:
     def __init__(
         self, url: str, user: str, password: str, client: aiohttp.ClientSession, timeout_s: float
     ) -> None:
-        self.name, self._url = url, url.rstrip("/")
+        self.name, self._url = without_query(url), url.rstrip("/")
         self._user, self._password = user, password
         self._client, self._timeout_s = client, timeout_s
         self._tokens: Tokens | None = None
+        self._redact = Redaction([password])
         self._renewing = asyncio.Lock()
 
     async def login(self) -> None:
@@ -48,7 +51,7 @@ class Account:
         target = f"{self.name}: the storage behind it"
         size = len(content) if isinstance(content, bytes) else content.size
         async with (
-            network(target, self._timeout_s),
+            network(target, self._timeout_s, self._redact),
             asyncio.timeout(self._timeout_s) as limit,
             self._client.put(
                 address,
@@ -59,7 +62,7 @@ class Account:
                 timeout=aiohttp.ClientTimeout(total=None),
             ) as response,
         ):
-            answer = await read_answer(response, target)
+            answer = await read_answer(response, target, self._redact)
         if not answer.ok:
             raise answer.problem(target)
 
@@ -68,7 +71,7 @@ class Account:
         address = _address(document.get("presignedUrl"))
         if address is None:
             raise UploadProblem(f"{self.name} gave no presignedUrl that a file can be sent to")
-        if self._url.startswith("https://") and address.scheme != "https":
+        if encrypted(self._url) and address.scheme != "https":
             raise UploadProblem(f"{self.name} wants the file sent unencrypted; it is not")
         return address
 
@@ -103,15 +106,15 @@ class Account:
             return await self._refresh(self._tokens) or await self._login()
 
     async def _refresh(self, tokens: Tokens) -> Tokens | None:
-        """Exchange the tokens; None where the target wants a new log-in."""
+        """Exchange the tokens; None: log in anew. So does whoever comes after a failure."""
+        self._tokens = None
         answer = await self._request("POST", "/auth/refresh", {"refresh_token": tokens.refresh}, None)
         if answer.status >= 500 or answer.status == 429:
             raise answer.problem(self.name)
         renewed = _tokens(answer)
         if renewed is None or renewed.access == tokens.access:
             return None
-        self._tokens = renewed
-        return renewed
+        return self._keep(renewed)
 
     async def _login(self) -> Tokens:
         credentials = {"username": self._user, "password": self._password}
@@ -123,7 +126,10 @@ class Account:
         tokens = _tokens(answer)
         if tokens is None:
             raise answer.problem(f"{self.name}: log-in")
-        self._tokens = tokens
+        return self._keep(tokens)
+
+    def _keep(self, tokens: Tokens) -> Tokens:
+        self._tokens, self._redact = tokens, Redaction([self._password, *tokens])
         return tokens
 
     async def _request(
@@ -137,12 +143,12 @@ class Account:
         self._check_open()
         headers = {"Authorization": f"Bearer {tokens.access}"} if tokens else {}
         async with (
-            network(self.name, self._timeout_s),
+            network(self.name, self._timeout_s, self._redact),
             self._client.request(
                 method, self._url + path, json=body, headers=headers, allow_redirects=False
             ) as response,
         ):
-            return await read_answer(response, self.name, most_bytes)
+            return await read_answer(response, self.name, self._redact, most_bytes)
 
     def _check_open(self) -> None:
         if self._client.closed:

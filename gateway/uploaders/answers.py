@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 import orjson
@@ -16,6 +16,8 @@ from multidict import CIMultiDictProxy
 from gateway.model import GatewayError, UploadProblem
 
 LONGEST_ANSWER_BYTES = 1 << 20
+Redact: TypeAlias = Callable[[str], str]
+"""Takes secrets out of a text: a target may say again what it was told."""
 
 
 class OverlongAnswer(UploadProblem):
@@ -24,6 +26,8 @@ class OverlongAnswer(UploadProblem):
 
 LONGEST_WAIT_S = 3600.0
 _WORDS = 300
+_SEARCHED = 64 << 10
+"""Of an answer: a secret that is cut at its end must be far from what is shown."""
 _ADDRESS = re.compile(r"(https?://)(?:[^/\s?#@]*@)?([^/\s?#'\")]*)[^\s'\")]*")
 
 
@@ -34,6 +38,7 @@ class Answer:
     status: int
     body: bytes
     headers: CIMultiDictProxy[str]
+    redact: Redact
 
     @property
     def ok(self) -> bool:
@@ -41,8 +46,7 @@ class Answer:
 
     def words(self) -> str:
         """Return the status and the beginning of the body as one line."""
-        text = " ".join(self.body[: 4 * _WORDS].decode(errors="replace").split())
-        text = "".join(c for c in text if c.isprintable())[:_WORDS]
+        text = shown(self.body[:_SEARCHED].decode(errors="replace"), self.redact)
         return f"{self.status}: {text}" if text else str(self.status)
 
     def document(self) -> Any:
@@ -54,6 +58,12 @@ class Answer:
 
     def problem(self, target: str) -> UploadProblem:
         return UploadProblem(f"{target} answered {self.words()}", retry_after_s(self.headers))
+
+
+def shown(text: str, redact: Redact) -> str:
+    """Return the beginning of a target's text as one line without secrets."""
+    line = " ".join(redact(text[:_SEARCHED]).split())
+    return "".join(c for c in line if c.isprintable())[:_WORDS]
 
 
 def retry_after_s(headers: CIMultiDictProxy[str], now: datetime | None = None) -> float | None:
@@ -81,7 +91,7 @@ def _date(text: str) -> datetime | None:
 
 
 async def read_answer(
-    response: aiohttp.ClientResponse, target: str, most_bytes: int = LONGEST_ANSWER_BYTES
+    response: aiohttp.ClientResponse, target: str, redact: Redact, most_bytes: int = LONGEST_ANSWER_BYTES
 ) -> Answer:
     """Read an answer to its end. OverlongAnswer: it has more than `most_bytes`."""
     body = bytearray()
@@ -91,11 +101,11 @@ async def read_answer(
             raise OverlongAnswer(
                 f"{target} answered {response.status} and more than {most_bytes >> 20} MiB, which is not read"
             )
-    return Answer(response.status, bytes(body), response.headers)
+    return Answer(response.status, bytes(body), response.headers, redact)
 
 
 @asynccontextmanager
-async def network(target: str, timeout_s: float) -> AsyncIterator[None]:
+async def network(target: str, timeout_s: float, redact: Redact) -> AsyncIterator[None]:
     """Turn whatever the network does into an UploadProblem with a sentence."""
     try:
         yield
@@ -104,9 +114,9 @@ async def network(target: str, timeout_s: float) -> AsyncIterator[None]:
     except TimeoutError:
         raise UploadProblem(f"{target} did not answer within {timeout_s:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise UploadProblem(f"{target} could not be reached: {_words(error)}") from None
+        raise UploadProblem(f"{target} could not be reached: {_words(error, redact)}") from None
 
 
-def _words(error: Exception) -> str:
+def _words(error: Exception, redact: Redact) -> str:
     """Return what an error says, but of addresses the host alone: the rest may be as good as a password."""
-    return _ADDRESS.sub(r"\1\2", " ".join(str(error).split())) or type(error).__name__
+    return _ADDRESS.sub(r"\1\2", shown(str(error), redact)) or type(error).__name__

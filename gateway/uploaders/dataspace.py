@@ -100,13 +100,13 @@ class Target:
     """A dataspace that takes units as objects, and files; it offers RemoteFiles."""
 
     def __init__(self, settings: Settings, account: Account) -> None:
-        self._name, self._settings, self._account = settings.url, settings, account
+        self._name, self._settings, self._account = account.name, settings, account
         self._dialect: Dialect = Management(account)
         if settings.dialect == "s3":
             self._dialect = S3(account, settings.bucket, settings.folder.strip("/"))
 
     async def send(self, unit: Unit) -> Sequence[Refusal]:
-        """Store a unit as an object, unless it is there already."""
+        """Store a unit as an object: once, or the same bytes over it."""
         content = await asyncio.to_thread(lambda: compressed(encoder(unit).body(unit)))
         try:
             async with asyncio.timeout(self._settings.timeout_s):
@@ -145,7 +145,7 @@ class Target:
 
     async def _store(self, unit: Unit, content: bytes) -> None:
         name = object_name(unit.key)
-        there = await self._named(name) if unit.repeat else None
+        there = await self._named(name) if unit.repeat and not self._dialect.replaces else None
         if is_same(there, hashlib.md5(content, usedforsecurity=False).hexdigest(), len(content)):
             return
         metadata = {

@@ -38,6 +38,9 @@ class NewFile:
 class Dialect(Protocol):
     """Files at a dataspace. All raise UploadProblem."""
 
+    replaces: bool
+    """What is sent to the address of a new file takes the place of one with its key."""
+
     def files(self) -> AsyncGenerator[RemoteFile]:
         """Yield all files but those deleted, as they are read; one may come twice."""
 
@@ -50,6 +53,8 @@ class Dialect(Protocol):
 
 class Management:
     """The dialect of ICOapi 0.2: `/management/files`. A file has an id and a name that no other one has."""
+
+    replaces = False
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -123,6 +128,8 @@ class Management:
 
 class S3:
     """The dialect of ICOapi 0.1.2: `/s3/...`. A file is its key in a bucket: bytes sent again replace it."""
+
+    replaces = True
 
     def __init__(self, account: Account, bucket: str, folder: str) -> None:
         self._account, self._bucket, self._folder = account, bucket, folder

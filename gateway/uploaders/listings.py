@@ -8,8 +8,11 @@ from itertools import islice
 from typing import Any, Final
 
 _SLICE: Final = 500
-_ARRAY: Final = re.compile(r'\s*(?:\{\s*(?:"[^"]*"\s*:\s*[^\[{]*,\s*)*"(?:files|Contents)"\s*:\s*)?\[')
-"""Up to the first entry: of the list itself, or of an object's `files` or `Contents`."""
+_TEXT: Final = r'"(?:[^"\\]|\\.)*+"\s*+'
+_ARRAY: Final = re.compile(
+    rf'\s*+(?:\{{\s*+(?:{_TEXT}:\s*+(?:{_TEXT}|[^"\[{{,}}]*+),\s*+)*+"(?:files|Contents)"\s*+:\s*+)?+\['
+)
+"""Up to the first entry: of the list itself, or of an object's `files` or `Contents`. It never goes back."""
 _BETWEEN: Final = re.compile(r"[\s,]*")
 
 

@@ -5,11 +5,13 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from gateway.model import UploadProblem
+from gateway.redaction import without_query
 from gateway.settings import Settings, setting
 
 
@@ -17,9 +19,14 @@ def web_address(url: str) -> None:
     """Check a URL. ValueError: a sentence."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is not a web address; write https://host/path")
+        raise ValueError(f"{without_query(url)!r} is not a web address; write https://host/path")
     if parts.username or parts.password:
         raise ValueError("a web address must not hold a password; give it as a secret by reference")
+
+
+def encrypted(url: str) -> bool:
+    """Say whether nobody reads on the way to a URL."""
+    return urlsplit(url).scheme == "https"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +34,18 @@ class WebTarget(Settings):
     """How the target's certificate is checked."""
 
     verify: bool = setting(default=True, help="Check the target's certificate; `false` is shown as insecure.")
-    ca: str | None = setting(
+    ca: Path | None = setting(
         None,
         help="File with the certificates to trust in place of the system's.",
         example="/etc/plant-ca.pem",
     )
 
+    def files(self) -> list[Path]:
+        return [] if self.ca is None else [self.ca]
+
     def insecure(self, url: str, secret: str) -> str:
         """Return what is insecure about the way to `url` as a sentence, or nothing."""
-        if url.startswith("http://"):
+        if not encrypted(url):
             return f"samples and {secret} travel unencrypted; use an https:// address"
         return "" if self.verify else "the target's certificate is not checked; set `verify: true`, or `ca`"
 
@@ -56,7 +66,7 @@ async def session(target: WebTarget, timeout_s: float) -> AsyncIterator[aiohttp.
         yield client
 
 
-def trust(ca: str | None, verify: bool) -> ssl.SSLContext:
+def trust(ca: Path | None, verify: bool) -> ssl.SSLContext:
     """Return what a target's certificate is checked against. UploadProblem: the file will not do."""
     try:
         context = ssl.create_default_context(cafile=ca)

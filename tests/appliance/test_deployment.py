@@ -44,6 +44,7 @@ def test_the_form_of_the_store_is_what_the_modules_write() -> None:
     assert "Store-Form: ${store:Form}" in (ROOT / "debian/control").read_text()
 
 
+@pytest.mark.seed_row("L7")
 def test_each_commit_is_newer_than_the_one_before_and_older_than_its_release(tmp_path: Path) -> None:
     for name in (".github/deploy/snapshot.sh", "debian/changelog", "setup.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +97,7 @@ def test_a_ring_names_boxes_and_no_options_of_ssh(tmp_path: Path) -> None:
         deploy.ring(ring)
 
 
+@pytest.mark.seed_row("L7")
 def test_a_ring_without_a_box_is_nothing_to_do_and_an_unknown_one_is_a_mistake(tmp_path: Path) -> None:
     environ = {"PATH": "/usr/bin:/bin", "SSH_KEY": "", "KNOWN_HOSTS": ""}
     here = tmp_path / "deploy"
@@ -108,6 +110,7 @@ def test_a_ring_without_a_box_is_nothing_to_do_and_an_unknown_one_is_a_mistake(t
     assert "is no name of a ring" in run(here / "run.sh", "../later", tmp_path, env=environ).stderr
 
 
+@pytest.mark.seed_row("L7")
 def test_a_release_has_its_sboms_its_image_and_checksums_of_all_of_it(tmp_path: Path) -> None:
     image = "registry.example/Plant/edge-gateway@sha256:00"
     for suite in ("deb12", "deb13"):

@@ -118,10 +118,15 @@ def test_a_canary_would_be_found(
         ("password: hunter2, user: me", "password: <secret>, user: me"),
         ('{"token": "a b", "x": 1}', '{"token": <secret>, "x": 1}'),
         ("token: {credential: cloud}", "token: {credential: cloud}"),
+        ("X-Api-Key: 0f0f", "X-Api-Key: <secret>"),
+        ("headers: {Ocp-Apim-Subscription-Key: '0f 0f'}", "headers: {Ocp-Apim-Subscription-Key: <secret>}"),
+        ("  Authorization: ApiKey 0f0f", "  Authorization: <secret>"),
+        ("X-Api-Key: {credential: cloud}", "X-Api-Key: {credential: cloud}"),
         ("no secret here", "no secret here"),
         ("https://u:p@host/", "https://<secret>@host/"),
         ("http://h/b?a=1&X-Amz-Signature=0f0f&b=2", "http://h/b?a=1&X-Amz-Signature=<secret>&b=2"),
         ("http://h/b?sv=1&sig=a%2Bb%3D'", "http://h/b?sv=1&sig=<secret>'"),
+        ("url: https://h/api/in?code=0f0f==", "url: https://h/api/in?code=<secret>"),
     ],
 )
 def test_what_looks_like_a_secret_goes(text: str, left: str) -> None:

@@ -55,7 +55,7 @@ class Settings(Group):
     password: Secret | None = setting(None, help="A secret.")
     names: tuple[str, ...] = setting((), help="A list of texts.")
     waits_s: tuple[float, ...] = setting((1.0, 2.0), help="A list of durations.")
-    headers: Mapping[str, str] = setting({}, help="Names with text.")
+    headers: Mapping[str, str | Secret] = setting({}, help="Names with text or a secret.")
     options: Mapping[str, str | int | bool] = setting({}, help="Names with anything.")
     pace_per_s: int = setting(10, help="A rate.")
     limits: Limits = setting(Limits(), help="A group.")

@@ -130,6 +130,17 @@ def test_a_path_starts_at_the_folder_of_the_file(read: Read, tmp_path: Path) -> 
     assert read(plant("folder: /etc/trust")).devices["press"].settings.folder == Path("/etc/trust")
 
 
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_one_of_several_texts_may_be_a_secret(read: Read, *, by_environment: bool) -> None:
+    headers, environ = "{X-Site: hall 3, X-Api-Key: {env: KEY}}", {"KEY": "hunter2"}
+    if by_environment:
+        environ["EDGE_GATEWAY__DEVICES__PRESS__PLANT__HEADERS"] = headers
+    config = read(plant("" if by_environment else f"headers: {headers}"), environ)
+    found = config.devices["press"].settings.headers
+    assert found == {"X-Site": "hall 3", "X-Api-Key": Secret("env KEY", "hunter2")}
+    assert "hunter2" not in f"{config} {config!r}"
+
+
 def test_a_secret_prints_its_reference_only(read: Read) -> None:
     config = read(plant("password: {env: PASSWORD}"), {"PASSWORD": "hunter2\n"})
     secret = config.devices["press"].settings.password

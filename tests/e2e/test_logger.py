@@ -172,6 +172,43 @@ async def test_it_is_browsed_and_polled_in_its_one_session(tmp_path: Path, free_
         assert len(await sessions(server)) == 1
 
 
+@pytest.mark.seed_row("L3")
+async def test_runs_say_how_long_how_many_and_why_not(tmp_path: Path, free_port: Port) -> None:
+    async with (
+        running(NODE_OPCUA, free_port(), "--tags", str(TAGS)) as server,
+        gateway(tmp_path / "gw", free_port()) as box,
+    ):
+        how = f"{{url: '{server.url}', root: Line1, mode: poll, poll_interval: 200ms}}"
+        box.write(f"devices: {{mill: {{opcua: {how}}}, scale: {{push: {{}}}}}}\n")
+        await box.start()
+
+        async def runs(status: str, **more: str | int) -> list[dict[str, Any]]:
+            found = await box.pages("/v1/runs", "runs", device="mill", status=status, **more)
+            return [run for run in found if run["kind"] == "cycle"]
+
+        async def until_one(status: str) -> dict[str, Any]:
+            async with asyncio.timeout(WITHIN_S):
+                while not (found := await runs(status)):
+                    await asyncio.sleep(0.2)
+            return found[-1]
+
+        first = await until_one("ok")
+        assert (first["samples"], first["error"]) == (TAGS, None) and first["duration_us"] > 0
+        server.say("write", 1000, 100)
+        await asyncio.sleep(1)
+        await server.kill()
+        broken = await until_one("error")
+        assert "Traceback (most recent call last)" in broken["error"], broken
+        began = broken["start_us"]
+        ended = began + broken["duration_us"]
+        assert began > first["start_us"]
+        assert broken in await runs("error", **{"from": ended, "to": began})
+        for outside in ({"from": ended + 1}, {"to": began - 1}):
+            assert broken not in await runs("error", **outside)
+        assert broken not in await runs("ok")
+        assert await box.pages("/v1/runs", "runs", device="scale", status="error") == []
+
+
 @pytest.mark.seed_row("L5")
 async def test_a_window_sent_again_and_again_and_over_a_kill_is_there_once(
     tmp_path: Path, free_port: Port

@@ -39,7 +39,7 @@ def dialect(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.seed_row(40)
+@pytest.mark.seed_row(35, 40)
 async def test_a_file_that_is_written_arrives_and_what_is_changed_takes_its_place(
     store: Store, peer: Receiver, folder: Folder, dialect: str
 ) -> None:

@@ -1,7 +1,8 @@
 """The uploader http against a real server that misbehaves: what is kept, what is refused, what is bounded."""
 
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,11 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.clock import SystemClock
 from gateway.model import Batch, Encoding, Outlet, Sample, SeriesInfo, Unit, UnitRefused, UploadProblem
+from gateway.redaction import secrets_in
 from gateway.settings import Secret
 from gateway.store import Store
 from gateway.uploaders import http
-from gateway.uploaders.answers import retry_after_s
+from gateway.uploaders.answers import LONGEST_ANSWER_BYTES, retry_after_s
 from tests.forward.plant import Plant, check_ledger, delivered, forwarding, http_settings, until
 from tests.peers.receiver import Receiver
 
@@ -76,6 +78,36 @@ async def test_answers_without_end_or_without_anything_are_bounded(peer: Receive
         assert await outlet.send(unit()) == []
 
 
+@asynccontextmanager
+async def serving(take: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """Yield the address of a real server that answers each POST so."""
+    app = web.Application()
+    app.router.add_post("/in", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield "http://{}:{}/in".format(*runner.addresses[0][:2])
+    finally:
+        await runner.cleanup()
+
+
+async def test_an_answer_may_refuse_every_sample_of_a_large_unit() -> None:
+    reason = "no sensor of this name is known in hall 3"
+    answer = {"refused": [{"index": n, "reason": f"{reason}: {n}"} for n in range(20_000)]}
+    assert len(json.dumps(answer)) > LONGEST_ANSWER_BYTES
+
+    async def take(_: web.Request) -> web.Response:
+        return web.json_response(answer)
+
+    async with serving(take) as url, http.open("cloud", http.Settings(url=url), SystemClock()) as outlet:
+        refused = await outlet.send(unit(20_000))
+        assert len({refusal.place for refusal in refused}) == 20_000
+        assert {refusal.reason for refusal in refused} == {item["reason"] for item in answer["refused"]}
+        with pytest.raises(UploadProblem, match="more than 1 MiB"):
+            await outlet.send(unit(1))
+
+
 async def test_the_token_and_the_headers_are_sent_and_never_shown() -> None:
     seen: list[CIMultiDict[str]] = []
 
@@ -83,27 +115,42 @@ async def test_the_token_and_the_headers_are_sent_and_never_shown() -> None:
         seen.append(CIMultiDict(request.headers))
         return web.Response(status=503, text="no")
 
-    app = web.Application()
-    app.router.add_post("/in", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    settings = http.Settings(
-        url=f"http://{host}:{port}/in", token=Secret("env T", "t0ps3cret"), headers={"X-Site": "hall 3"}
-    )
-    try:
+    async with serving(take) as url:
+        headers = {"X-Site": "hall 3", "X-Api-Key": Secret("credential cloud", "als0s3cret")}
+        settings = http.Settings(url=url, token=Secret("env T", "t0ps3cret"), headers=headers)
         async with http.open("cloud", settings, SystemClock()) as outlet:
             with pytest.raises(UploadProblem) as caught:
                 await outlet.send(unit())
-    finally:
-        await runner.cleanup()
     assert seen[0]["Authorization"] == "Bearer t0ps3cret"
     assert seen[0]["X-Site"] == "hall 3"
+    assert seen[0]["X-Api-Key"] == "als0s3cret"
     assert seen[0]["Content-Encoding"] == "gzip"
     assert seen[0]["Idempotency-Key"] == "gw/e/%C3%BCbung/1-2"
     assert "t0ps3cret" not in f"{caught.value}{settings}"
+    assert "als0s3cret" not in f"{caught.value}{settings}"
+    assert set(secrets_in(settings)) == {"t0ps3cret", "als0s3cret"}
+
+
+@pytest.mark.parametrize("before", ["", "x" * 100, "CANARY-s3cr3t " * 40])
+@pytest.mark.parametrize("status", [200, 302, 401, 422, 500])
+async def test_a_target_that_says_our_secret_again_is_quoted_without_it(status: int, before: str) -> None:
+    async def take(request: web.Request) -> web.Response:
+        said = before + request.headers["Authorization"].removeprefix("Bearer ")
+        if status == 200:
+            return web.json_response({"refused": [{"index": 0, "reason": f"{said} may not"}]})
+        headers = {"Location": f"https://elsewhere/{said.strip()}"} if status == 302 else {}
+        return web.json_response({"detail": f"{said} may not"}, status=status, headers=headers)
+
+    async with serving(take) as url:
+        settings = http.Settings(url=url, token=Secret("env T", "CANARY-s3cr3t"))
+        async with http.open("cloud", settings, SystemClock()) as outlet:
+            try:
+                ((_, told),) = await outlet.send(unit())
+            except UploadProblem as problem:
+                told = str(problem)
+    assert "<secret>" in told
+    assert "CANARY" not in told and "s3cr" not in told
+    assert status == 302 or before.startswith("CANARY") or "may not" in told
 
 
 @pytest.mark.parametrize(
@@ -226,6 +273,35 @@ def test_plain_http_and_unchecked_certificates_are_shown_as_insecure() -> None:
     assert "unencrypted" in http.insecure(http.Settings(url="http://h/"))
     assert "certificate" in http.insecure(http.Settings(url="https://h/", verify=False))
     assert http.insecure(http.Settings(url="https://h/")) == ""
+    assert "unencrypted" in http.insecure(http.Settings(url="HTTP://h/"))
+    assert http.insecure(http.Settings(url="HTTPS://h/")) == ""
+    assert "X-Api-Key" in http.insecure(http.Settings(url="https://h/", headers={"X-Api-Key": "0f0f"}))
+    by_reference = http.Settings(url="https://h/", headers={"X-Api-Key": Secret("env K", "0f0f"), "X": "y"})
+    assert http.insecure(by_reference) == ""
+
+
+@pytest.mark.parametrize("mark", ["?sig=", "?code=", "#"])
+async def test_the_query_of_an_address_is_sent_and_never_shown(store: Store, mark: str) -> None:
+    queries: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        queries.append(request.query_string)
+        if len(queries) % 2:
+            return web.Response(status=307, headers={"Location": f"https://elsewhere/{mark}CANARY"})
+        return web.Response(status=503)
+
+    async with serving(take) as url:
+        settings = http.Settings(url=f"{url}{mark}CANARY", gather_s=0.1)
+        async with forwarding(store, settings) as forwarder:
+            await Plant(store).write(1)
+            for failures in (1, 2):
+                await until(lambda n=failures: forwarder.counters.failures >= n, "a failure")  # type: ignore[misc]
+                assert url in forwarder.status().last_error
+                assert "CANARY" not in f"{forwarder.status()}{forwarder.health}{forwarder.url}"
+    assert queries[0] == (f"{mark}CANARY" if mark != "#" else "").removeprefix("?")
+    with pytest.raises(ValueError, match="web address") as caught:
+        http.web_address(f"ftp://h/{mark}CANARY")
+    assert "CANARY" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["ftp://h/", "cloud.example", "https://", "https://me:pw@h/"])
@@ -234,15 +310,25 @@ def test_addresses_that_will_not_do(url: str) -> None:
         http.web_address(url)
 
 
-@pytest.mark.parametrize("headers", [{"Host": "x"}, {"Idempotency-Key": "x"}, {"a b": "x"}, {"X": "a\r\nb"}])
-def test_headers_that_will_not_do(headers: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="header"):
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "x"},
+        {"Idempotency-Key": "x"},
+        {"a b": "x"},
+        {"X": "a\r\nb"},
+        {"X": Secret("env X", "CANARY\r\nb")},
+    ],
+)
+def test_headers_that_will_not_do(headers: dict[str, str | Secret]) -> None:
+    with pytest.raises(ValueError, match="header") as caught:
         http.header_names(headers)
+    assert "CANARY" not in str(caught.value)
 
 
 async def test_a_certificate_file_that_is_none_is_a_problem_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing")
-    settings = http.Settings(url="https://h/", ca=str(tmp_path / "ca.pem"))
+    settings = http.Settings(url="https://h/", ca=tmp_path / "ca.pem")
     with pytest.raises(UploadProblem, match=r"ca\.pem"):
         async with http.open("cloud", settings, SystemClock()):
             pass

@@ -2,17 +2,21 @@
 
 import asyncio
 import itertools
+import logging
 import random
 import time
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from gateway.clock import SystemClock
 from gateway.forward.backlog import BacklogCounter
 from gateway.forward.cuts import Limits, backlog, live
 from gateway.store import Store, outbox
 from gateway.store.outbox import Transaction
+from gateway.uploaders import http
+from gateway.uploaders.columns import decode
 from tests.forward.plant import Plant, check_ledger, delivered, forwarding, http_settings, open_store, until
 from tests.peers.receiver import Receiver
 
@@ -55,6 +59,60 @@ async def test_while_the_head_cannot_be_sent_the_backlog_does_not_try(store: Sto
     requests = await peer.requests()
     assert len({request["key"] for request in requests[:9]}) == 1
     check_ledger(plant, await peer.samples())
+
+
+async def test_a_backlog_that_fails_waits_longer_each_time_though_the_head_is_taken(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    plant = Plant(store)
+    for _ in range(10):
+        await plant.write(60)
+    caplog.set_level(logging.INFO, logger="gateway.supervise")
+    async with TakesOneLane() as target:
+        settings = http.Settings(url=target.url, gather_s=0.1, gather_bytes=300)
+        async with forwarding(store, settings) as forwarder:
+            while len(target.failed_s) < 8:
+                await plant.write(1)
+                await asyncio.sleep(0.05)
+            failing = forwarder.health
+            assert (failing.state, failing.detail) == ("failed", f"{target.url} answered 500: not this one")
+            told = [record.getMessage() for record in caplog.records if "upload cloud" in record.getMessage()]
+            target.refuses = ""
+            await until(lambda: forwarder.health.state == "running", "it recovers", 8)
+    sixth_s, last_s = target.failed_s[6] - target.failed_s[5], target.failed_s[7] - target.failed_s[6]
+    assert min(sixth_s, last_s) >= 0.25, "a seventh wait is between half of 0.5 s and all of it"
+    assert target.taken_between(target.failed_s[0], target.failed_s[7]) >= 3, "the head did not go on"
+    assert len([line for line in told if "running" in line]) <= 1, f"its state flips: {told}"
+
+
+class TakesOneLane:
+    """A real server that answers 500 to what comes in one lane."""
+
+    def __init__(self) -> None:
+        self.refuses, self.url = "backlog", ""
+        self.failed_s: list[float] = []
+        self._taken_s: list[float] = []
+
+    def taken_between(self, from_s: float, to_s: float) -> int:
+        return sum(from_s < at_s < to_s for at_s in self._taken_s)
+
+    async def _take(self, request: web.Request) -> web.Response:
+        document, _ = decode(await request.read())
+        failing = document["lane"] == self.refuses
+        (self.failed_s if failing else self._taken_s).append(time.monotonic())
+        return web.Response(status=500, text="not this one") if failing else web.json_response({})
+
+    async def __aenter__(self) -> "TakesOneLane":
+        app = web.Application()
+        app.router.add_post("/in", self._take)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = "http://{}:{}/in".format(*self._runner.addresses[0][:2])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
 
 
 async def test_the_head_is_cut_in_the_commit_of_its_newest_block(store: Store, peer: Receiver) -> None:

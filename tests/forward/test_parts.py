@@ -15,9 +15,16 @@ class Target:
     """Refuses bodies with a bad value, or with too many; forgets no key; may fail at given requests."""
 
     def __init__(
-        self, bad: set[int], most: int = 10**9, failing: Sequence[int] = (), lost: Sequence[int] = ()
+        self,
+        bad: set[int],
+        most: int = 10**9,
+        failing: Sequence[int] = (),
+        lost: Sequence[int] = (),
+        *,
+        size_last: bool = False,
     ):
         self.bad, self.most, self.failing, self.lost = bad, most, set(failing), set(lost)
+        self.size_last = size_last
         self.requests = 0
         self.keys: set[str] = set()
         self.kept: list[int] = []
@@ -29,15 +36,22 @@ class Target:
         if unit.key in self.keys:
             return ()
         values = [int(v) for v in unit.samples.values]  # type: ignore[call-overload]
-        if len(values) > self.most:
-            raise UnitRefused("413: too large", too_large=True)
-        if self.bad & set(values):
-            raise UnitRefused("422: bad")
+        checks = [self._size, self._values]
+        for check in reversed(checks) if self.size_last else checks:
+            check(values)
         self.keys.add(unit.key)
         self.kept += values
         if self.requests in self.lost:
             raise UploadProblem("the answer was lost")
         return ()
+
+    def _size(self, values: list[int]) -> None:
+        if len(values) > self.most:
+            raise UnitRefused("413: too large", too_large=True)
+
+    def _values(self, values: list[int]) -> None:
+        if self.bad & set(values):
+            raise UnitRefused("422: bad")
 
 
 def unit(size: int, gaps: tuple[Gap, ...] = ()) -> Unit:
@@ -89,14 +103,37 @@ def test_no_place_of_a_refused_sample_costs_more_than_fifteen() -> None:
     st.sets(st.integers(1, 60), max_size=8),
     st.sets(st.integers(1, 60), max_size=8),
     st.booleans(),
+    st.booleans(),
 )
 def test_whatever_fails_all_but_the_refused_arrive_once(
-    size: int, bad: set[int], most: int, failing: set[int], lost: set[int], restart: bool
+    size: int, bad: set[int], most: int, failing: set[int], lost: set[int], restart: bool, size_last: bool
 ) -> None:
-    target = Target(bad, most, sorted(failing), sorted(lost))
+    target = Target(bad, most, sorted(failing), sorted(lost), size_last=size_last)
     refused, _ = run(unit(size), target, restart=restart)
     assert sorted(r.place for r in refused) == sorted(n for n in bad if n < size)
     assert sorted(target.kept) == [n for n in range(size) if n not in bad]
+
+
+@pytest.mark.parametrize("bad", [{9}, {5, 9}, {1, 9}])
+def test_a_refused_unit_whose_first_half_is_too_large_goes_on_in_smaller_parts(bad: set[int]) -> None:
+    """The size is judged after the values: the whole is refused for a value, its first half for its size."""
+    target = Target(bad, most=3, size_last=True)
+    refused, _ = run(unit(10), target)
+    assert {r.place for r in refused} == bad
+    assert sorted(target.kept) == [n for n in range(10) if n not in bad]
+    assert target.requests <= 20
+
+
+def test_samples_that_are_too_large_do_not_make_the_others_go_one_by_one() -> None:
+    class Narrow(Target):
+        def _size(self, values: list[int]) -> None:
+            super()._size([0] * (len(values) + 1000 * len(self.bad & set(values))))
+
+    target = Narrow({0, 700, 999}, most=600)
+    refused, _ = run(unit(1000), target)
+    assert [(r.place, r.reason) for r in refused] == [(n, "413: too large") for n in (0, 700, 999)]
+    assert sorted(target.kept) == [n for n in range(1000) if n not in target.bad]
+    assert target.requests <= 3 * 2 * 10 + 4
 
 
 def test_a_target_that_changes_its_mind_gets_nothing_under_two_keys() -> None:

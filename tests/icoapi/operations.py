@@ -121,6 +121,7 @@ class Watching:
         welcome = origin if origin in self._origins else None
         assert headers.get("Access-Control-Allow-Origin") == welcome
         assert headers.get("Access-Control-Allow-Credentials") == (welcome and "true")
+        assert ("X-Total-Count" in headers.get("Access-Control-Expose-Headers", "")) == bool(welcome)
         assert ("Access-Control-Allow-Methods" in headers) == (status == 200 and answer.method == "OPTIONS")
         assert ("WWW-Authenticate" in headers) == (status == 401)
         assert ("Allow" in headers) == (status == 405), "RFC 9110, 15.5.6"

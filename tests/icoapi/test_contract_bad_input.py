@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import random
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import yarl
 
 from gateway.protocols.icotronic import asking
+from tests.api.test_bytes import HOST, UPGRADE, status
+from tests.api.test_bytes import mutated as changed
 from tests.icoapi import shapes
 from tests.icoapi.bench import Contract, contract
 from tests.icoapi.operations import PREFIX
@@ -161,3 +164,41 @@ async def test_no_document_makes_the_gateway_fail(tmp_path: Path) -> None:
                 seen.add(answer.status)
         await ico.ask("GET", "/state")
     assert seen == {200, 400, 404, 422}
+
+
+def seeds() -> list[bytes]:
+    """Return requests as bytes: what most of them are made of."""
+    form_head = b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n"
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.yaml"\r\n'
+        b"Content-Type: text/yaml\r\n\r\ninfo: {a: 1}\r\n--b--\r\n"
+    )
+    adc = json.dumps(ADC).encode()
+    origin = b"Origin: http://web.example:5173\r\n"
+    return [
+        b"GET /api/v1/files/analyze/a%20b.hdf5?device=tools" + HOST + origin + b"Range: bytes=0-5\r\n\r\n",
+        b"PUT /api/v1/sth/write-adc" + HOST + b"Content-Length: %d\r\n\r\n" % len(adc) + adc,
+        b"POST /api/v1/config/sensors" + HOST + form_head % len(body) + body,
+        b"POST /api/v1/files/analyze" + HOST + form_head % len(body) + body,
+        b"OPTIONS /api/v1/state" + HOST + origin + b"Access-Control-Request-Method: PUT\r\n\r\n",
+        b"GET " + UPGRADE.replace(b"/v1/stream?devices=box", b"/api/v1/state")
+        + b'\r\n\x81\x8a\x00\x00\x00\x00{"message"',
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader")
+@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionParam")
+async def test_no_bytes_make_the_gateway_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    chance, originals, seen = random.Random(7), seeds(), set()
+    async with contract(tmp_path, cors=("http://web.example:5173",)) as ico:
+        expected = ["404", "404", "422", "405", "200", "101"]
+        assert [await status(ico.url, seed) for seed in originals] == expected
+        for _ in range(30):
+            batch = [changed(chance.choice(originals), chance) for _ in range(8)]
+            codes = await asyncio.gather(*(status(ico.url, sent) for sent in batch))
+            for sent, code in zip(batch, codes, strict=True):
+                assert not code.startswith("5"), (code, sent)
+                seen.add(code)
+        await ico.ask("GET", "/state")
+    assert seen >= {"400", "404", "405", "422"}
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -80,9 +80,10 @@ async def test_what_nobody_sends_is_refused_before_it_is_all_there(tmp_path: Pat
     async with contract(tmp_path) as ico:
         await ico.ask("GET", "/config/sensors")
         before, before_mb = await asyncio.to_thread(files, tmp_path), await asyncio.to_thread(rss_mb)
-        for method, path, begin, headers, status in REFUSED:
+        for n, (method, path, begin, headers, status) in enumerate(REFUSED):
             body = Large(ico, begin, b"x" * 100_000)
-            said = await ico.ask(method, path, data=body.pieces(), headers=headers, status=status)
+            told = {"Content-Length": str(len(begin) + SIZE)} if n % 2 else {}  # else in chunks
+            said = await ico.ask(method, path, data=body.pieces(), headers=headers | told, status=status)
             assert said["detail"] and body.sent < SIZE / 2, (path, body.sent)
             assert body.most_mb < before_mb + MOST_MORE_MB, (path, body.most_mb - before_mb)
         squeezed = zlib.compressobj(wbits=31)

@@ -129,7 +129,7 @@ async def test_state_socket(ico: Contract) -> None:
 # -- STU, STH ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.seed_row(3, 5)
+@pytest.mark.seed_row(3, 4, 5)
 async def test_stu(ico: Contract) -> None:
     stus = await ico.ask("GET", "/stu")
     check(stus, [shapes.STU])
@@ -145,6 +145,7 @@ async def test_stu(ico: Contract) -> None:
     check(await ico.ask("PUT", "/stu/reset", status=400), shapes.DETAIL)
 
 
+@pytest.mark.seed_row(6)
 @pytest.mark.parametrize("there", [(SPINDLE,), (SPINDLE, CHUCK, OLD_TOOL)])
 async def test_sth_list(ico: Contract, there: tuple[str, ...]) -> None:
     """One node, and three."""

@@ -12,6 +12,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from gateway.api import measurement
+from gateway.api.compat.icoapi import cloud
 from gateway.api.compat.icoapi.contract import contract as application
 from gateway.api.compat.icoapi.guard import Doorkeeper
 from gateway.api.settings import HttpSettings, IcoapiSettings
@@ -20,12 +22,12 @@ from gateway.uploaders import dataspace
 from tests.api.test_cloud import add_upload
 from tests.forward.folder import file_settings
 from tests.icoapi import shapes
-from tests.icoapi.bench import Contract, contract
+from tests.icoapi.bench import TOOLS, Contract, contract, until
 from tests.icoapi.operations import OLDER, OPERATIONS, PREFIX, SOCKETS, Watching
 from tests.icoapi.shapes import check
 from tests.icoapi.test_contract_cloud import becomes
 from tests.icoapi.test_contract_files import META, SENSORS, form, lines, logged, yaml_form
-from tests.icoapi.test_contract_nodes import ADC, instructions
+from tests.icoapi.test_contract_nodes import ADC, connect, instructions
 from tests.icotronic.plant import MAC_OF, SPINDLE
 from tests.peers.receiver import receiver
 
@@ -78,9 +80,14 @@ async def test_all_43_operations_and_3_sockets_are_there(ico: Contract) -> None:
 
 @pytest.mark.parametrize("nodes", [1, 3])
 async def test_each_operation_does_it_from_the_search_to_the_cloud(
-    logged: Contract, nodes: int, tmp_path: Path, free_port: Callable[[], int]
+    logged: Contract,
+    nodes: int,
+    tmp_path: Path,
+    free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All of them once, with what is simplest, as a client asks one after the other."""
+    monkeypatch.setattr(cloud, "_PATIENCE_S", 60)
     ico = logged
     del ico.stage.stu.nodes[nodes:]
     async with receiver(free_port(), tmp_path / "cloud") as peer:
@@ -178,6 +185,41 @@ async def configured(ico: Contract) -> None:
         pass
 
 
+async def test_a_silent_stu_is_a_502_and_the_rest_goes_on(ico: Contract) -> None:
+    ico.stage.stu.faults.mute = True
+    await until(lambda: ico.plant.devices[TOOLS].health.state == "failed")
+    statuses = {"/state": 200, "/measurement": 200}
+    for method, path, body, _ in (*AT_THE_STU, ("PUT", "/sth/disconnect", None, None)):
+        said = await ico.ask(method, path, body, status=statuses.get(path, 502))
+        assert path in statuses or TOOLS in said["detail"], path
+    check(await ico.ask("POST", "/measurement/start", instructions(), status=502), shapes.DETAIL)
+    assert await ico.ask("POST", "/measurement/stop") is None
+    check(await ico.ask("GET", "/files"), shapes.FILES)
+    ico.stage.stu.faults.mute = False
+    await until(lambda: ico.plant.devices[TOOLS].health.state == "running")
+    await in_a_row(ico, AT_THE_STU)
+
+
+async def test_a_stop_whose_frames_cannot_be_committed_is_a_504(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurement, "STOP_S", 0.5)
+    async with contract(tmp_path) as ico:
+        await connect(ico)
+        await ico.ask("POST", "/measurement/start", instructions())
+        takes, ride = asyncio.Event(), ico.plant.store.ride
+
+        async def waits(job: Any) -> Any:
+            await takes.wait()
+            return await ride(job)
+
+        monkeypatch.setattr(ico.plant.store, "ride", waits)
+        said = await ico.ask("POST", "/measurement/stop", status=504)
+        assert "not committed" in said["detail"]
+        takes.set()
+        assert await ico.ask("POST", "/measurement/stop") is None
+
+
 # -- what any answer is ------------------------------------------------------------------------------------
 
 
@@ -239,7 +281,6 @@ async def test_an_error_has_its_form_and_the_connection_goes_on(
         ("PUT", "/sth/write-adc", {"data": long}, 422),
         ("GET", "/logs/view", {}, 422),
         ("POST", "/cloud/authenticate", {}, 502),
-        *[("GET", "/state", {"headers": login}, status) for status in (*[401] * 8, 429)],
     ]
     failing = iter((RuntimeError("of the inside"), TimeoutError()))
 
@@ -255,6 +296,11 @@ async def test_an_error_has_its_form_and_the_connection_goes_on(
                 assert answer.status == status, (method, path, await answer.text())
             async with client.get(f"{PREFIX}/measurement") as answer:
                 assert answer.status == 200
+        said = 0
+        while said != 429:
+            async with client.get(f"{PREFIX}/state", headers=login) as answer:
+                said = answer.status
+                assert said in (401, 429)
         with monkeypatch.context() as broken:
             broken.setattr(ico.plant.files, "listed", fail)
             for status in (500, 503):

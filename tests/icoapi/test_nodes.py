@@ -91,6 +91,7 @@ async def test_bodies_that_are_no_json(api: Bench) -> None:
             assert answer.status == status and (await answer.json())["error"]["message"].endswith(".")
 
 
+@pytest.mark.seed_row(9)
 async def test_a_name_has_at_most_8_bytes_and_is_that_of_the_node_meant(api: Bench) -> None:
     await api.ask("PUT", "/v1/sth/connect", {"name": SPINDLE})
     said = await api.ask("PUT", "/v1/sth/rename", {"new_name": "Fräse", "mac": MAC_OF[SPINDLE]})
@@ -104,6 +105,7 @@ async def test_a_name_has_at_most_8_bytes_and_is_that_of_the_node_meant(api: Ben
     assert [node.name.decode() for node in api.stage.stu.nodes] == ["Fräse", CHUCK, OLD_TOOL]
 
 
+@pytest.mark.seed_row(9)
 async def test_a_node_that_is_not_connected_is_connected_to_be_renamed(api: Bench) -> None:
     await api.ask("PUT", "/v1/sth/rename", {"new_name": "Lathe"}, status=409)
     said = await api.ask("PUT", "/v1/sth/rename", {"new_name": "Lathe", "mac": MAC_OF[CHUCK]})

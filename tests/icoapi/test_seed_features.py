@@ -1,38 +1,29 @@
 """Rows of the seeds' feature table that ask for more than the tests of the contract see."""
 
 import asyncio
-import contextlib
 import hashlib
-import io
 import itertools
-import json
 import os
-import tarfile
 import time
-import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 
 from gateway.controls.sensor_nodes import AdcConfiguration
 from gateway.measurements.plan import Conversion
 from tests.api.test_cloud import add_upload
-from tests.appliance.test_support_bundle import encodings
-from tests.e2e.bus_process import bus
-from tests.e2e.gateway_process import GatewayProcess, gateway
 from tests.forward.folder import file_settings, the_only_object
-from tests.icoapi.bench import Contract
-from tests.icoapi.test_contract_cloud import becomes, status
-from tests.icoapi.test_contract_files import form, measured
-from tests.icoapi.test_contract_nodes import instructions
-from tests.icotronic.plant import MAC_OF
+from tests.icoapi.bench import Contract, until
+from tests.icoapi.test_contract_cloud import REMOTE, becomes, status
+from tests.icoapi.test_contract_files import measured
+from tests.icoapi.test_contract_nodes import connect, streamed
+from tests.icotronic.plant import SPINDLE
 from tests.measurements.reading import ADXL1001
 from tests.peers.receiver import receiver
 
 Port = Callable[[], int]
+BARE = pytest.mark.parametrize("ico", ["bare"], indirect=True)
 
 
 @pytest.mark.seed_row(15)
@@ -51,9 +42,46 @@ def test_the_sample_rate_is_that_of_the_formula() -> None:
     assert AdcConfiguration(2, 8, 64).sample_rate_hz == pytest.approx(9523.8, abs=0.05)
 
 
+@pytest.mark.seed_row(18)
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("percent", [1, 10, 50])
+@BARE
+async def test_the_stream_tells_the_loss_of_each_second_and_of_all(ico: Contract, percent: int) -> None:
+    ico.stage.stu.faults.frame_loss = percent / 100
+    await connect(ico)
+    _, told = await streamed(ico, frames=4000)
+    points = [point for message in told for point in message]
+    losses = [point["dataloss"] for point in points if point["dataloss"] is not None]
+    counted = ico.stage.node(SPINDLE).counted
+    true = counted.lost / (counted.lost + counted.sent)
+    assert losses[-1] == pytest.approx(true, abs=0.01) and true == pytest.approx(percent / 100, abs=0.03)
+    assert len(losses) > 1 and all(0 <= each <= 1 for each in losses)
+    counters = [point["counter"] for point in points if point["counter"] is not None][::3]
+    lost = sum((after - before - 1) % 256 for before, after in itertools.pairwise(counters))
+    assert losses[-1] == pytest.approx(lost / (lost + len(counters)), abs=0.01), (
+        "by the counters, as ICOapi's"
+    )
+
+
+@pytest.mark.seed_row(37)
+@pytest.mark.timeout(60)
+@BARE
+async def test_all_pages_are_listed_with_the_fields_that_are_known(
+    ico: Contract, tmp_path: Path, free_port: Port
+) -> None:
+    """ICOapi read the first page, and failed at a field that was new."""
+    async with receiver(free_port(), tmp_path / "cloud") as peer:
+        peer.fill(250, {"profile": "turning"})
+        add_upload(ico.plant, "dataspace", file_settings(peer))
+        await until(lambda: ico.plant.uploads["dataspace"].files.reachable.healthy)  # type: ignore[union-attr]
+        listed = await ico.ask("GET", "/cloud")
+        assert {each["name"] for each in listed} == {f"f{n}.hdf5" for n in range(250)} and len(listed) == 250
+        assert all(each.keys() == REMOTE for each in listed)
+
+
 @pytest.mark.seed_row(36)
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("ico", ["bare"], indirect=True)
+@BARE
 async def test_the_status_of_a_file_follows_its_bytes_here_and_there(
     ico: Contract, tmp_path: Path, free_port: Port
 ) -> None:
@@ -120,194 +148,3 @@ async def test_the_status_of_a_file_follows_its_bytes_here_and_there(
         await peer.faults(reset=True)
         await becomes(ico, name, "up_to_date")
         await the_only_object(peer, name, md5)
-
-
-# -- in the running gateway --------------------------------------------------------------------------------
-
-SPINDLE = {"mac_address": MAC_OF["Spindle"]}
-
-
-class Outside:
-    """A client of the contract of a gateway in a process of its own; `heard` is all that was answered."""
-
-    def __init__(self, port: int) -> None:
-        self.port, self.heard = port, bytearray()
-        self.session = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
-
-    async def ask(self, method: str, path: str, body: Any = None, *, status: int = 200, **more: Any) -> Any:
-        if body is not None:
-            more["json"] = body
-        async with self.session.request(method, f"/api/v1{path}", **more) as answer:
-            data = await answer.read()
-            self.heard += repr(answer.headers).encode() + data
-            assert answer.status == status, (answer.status, data)
-            return json.loads(data) if answer.content_type == "application/json" else data
-
-    async def until(self, can_ready: bool) -> None:
-        """Wait until it answers, and the STU can be asked or not."""
-        async with asyncio.timeout(30):
-            while True:
-                with contextlib.suppress(aiohttp.ClientConnectionError):
-                    if (await self.ask("GET", "/state"))["can_ready"] is can_ready:
-                        return
-                await asyncio.sleep(0.1)
-
-
-@contextlib.asynccontextmanager
-async def outside(port: int) -> AsyncIterator[Outside]:
-    made = Outside(port)
-    async with made.session:
-        yield made
-
-
-async def write(box: GatewayProcess, compat: str, rest: str) -> None:
-    http = f"http: {{listen: '127.0.0.1:{box.port}', tls: off, compat: {{icoapi: {{{compat}}}}}}}\n"
-    box.folder.mkdir(exist_ok=True)
-    await asyncio.to_thread(box.file.write_text, http + rest)
-
-
-def stu_at(port: int) -> str:
-    return f"devices: {{tools: {{icotronic: {{interface: socketcand, host: 127.0.0.1, port: {port}}}}}}}\n"
-
-
-@pytest.mark.seed_row(8)
-@pytest.mark.slow
-@pytest.mark.timeout(90)
-async def test_killed_whatever_it_does_with_a_node_it_connects_it_again(
-    tmp_path: Path, free_port: Port
-) -> None:
-    """ICOapi's STU held the link of the process before, and only PUT /stu/reset helped."""
-    can, control = free_port(), free_port()
-    async with (
-        gateway(tmp_path / "g", free_port()) as box,
-        bus(can, control),
-        outside(free_port()) as ico,
-        aiohttp.ClientSession(f"http://127.0.0.1:{control}") as watching,
-    ):
-
-        async def stu() -> dict[str, Any]:
-            async with watching.get("/state") as answer:
-                return dict(await answer.json())
-
-        await write(box, f"listen: '127.0.0.1:{ico.port}', tls: off, anonymous: operate", stu_at(can))
-        await box.start()
-        for doing in ("connected", "measuring", "connecting"):
-            await ico.until(can_ready=True)
-            assert await ico.ask("GET", "/stu/connected") is False
-            connecting = asyncio.create_task(ico.ask("PUT", "/sth/connect", SPINDLE))
-            if doing == "connecting":
-                while not ((await stu())["bluetooth"] or connecting.done()):
-                    await asyncio.sleep(0.01)
-            else:
-                await connecting
-                assert (await stu())["connected"] == "Spindle"
-            if doing == "measuring":
-                await ico.ask("POST", "/measurement/start", instructions())
-                while not (await stu())["nodes"]["Spindle"]["sent"]:
-                    await asyncio.sleep(0.05)
-            await box.kill()
-            await asyncio.gather(connecting, return_exceptions=True)
-            assert doing == "connecting" or (await stu())["connected"] == "Spindle", "the STU holds the link"
-            await box.start()
-        await ico.until(can_ready=True)
-        assert (await ico.ask("GET", "/measurement"))["running"] is False
-        await ico.ask("PUT", "/sth/connect", SPINDLE)
-        assert await ico.ask("GET", "/stu/connected") is True
-        assert (await ico.ask("GET", "/sth/read-adc"))["prescaler"] == 2
-        assert await box.stop() == 0
-        left = await stu()
-        assert (left["connected"], left["resets"]) == (None, 0), "who has stopped holds nothing"
-
-
-PASSWORDS = ("c4nary/Ä9+f e", "seconD-c4nary&%")
-DATASPACE = """\
-info: {{schema_name: dataspace_schema, schema_version: 1.0.0, config_name: X, config_date: '2026-03-20',
-  config_version: '{version}'}}
-connection: {{enabled: true, connector: trident, protocol: http, domain: "127.0.0.1:{port}", base_path: /,
-  username: press, password: "{password}", bucket: common}}
-"""
-
-
-def holding(folder: Path) -> list[Path]:
-    """Return the files that hold a password in whatever form."""
-    forms = [form.encode() for each in PASSWORDS for form in (*encodings(each), json.dumps(each)[1:-1])]
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path for path in files if any(each in path.read_bytes() for each in forms)]
-
-
-@pytest.mark.seed_row(32)
-@pytest.mark.slow
-@pytest.mark.timeout(90)
-async def test_a_password_is_in_no_log_no_answer_and_no_file_but_the_secret_one(
-    tmp_path: Path, free_port: Port
-) -> None:
-    """At level DEBUG, rightly and wrongly uploaded, with a dataspace that says it back in its errors."""
-    logs = tmp_path / "logs"
-    logs.mkdir()
-    async with (
-        gateway(tmp_path / "g", free_port()) as box,
-        receiver(free_port(), tmp_path / "cloud") as peer,
-        outside(free_port()) as ico,
-    ):
-        compat = f"listen: '127.0.0.1:{ico.port}', tls: off, anonymous: operate"
-        await write(box, compat, "logs: DEBUG\ndevices: {box: {push: {}}}\n")
-        await box.start(LOGS_DIRECTORY=str(logs))
-        await ico.until(can_ready=False)
-        assert b'LOG_LEVEL="DEBUG"' in await ico.ask("GET", "/config/env")
-
-        async def upload(text: str, status: int = 200) -> Any:
-            sent = form("file", text.encode(), "x.yaml", "application/x-yaml")
-            return await ico.ask("POST", "/config/dataspace", data=sent, status=status)
-
-        async with ico.session.ws_connect("/api/v1/logs/stream") as live:
-            for version, password in enumerate(PASSWORDS):
-                good = DATASPACE.format(version=version, port=peer.port, password=password)
-                await upload(good.replace("password:", "pasword:"), 422)
-                await upload(good.replace(f'"{password}"', f'["{password}"]'), 422)
-                await upload(good.replace(f'"{password}"', f'"{password}'), 400)
-                await upload(good.replace(f'"{password}"', f'&a "{password}"'), 422)
-                await upload(good)
-                async with asyncio.timeout(30):
-                    while not (await ico.ask("GET", "/state"))["cloud"]["healthy"]:
-                        await asyncio.sleep(0.1)
-                await ico.ask("POST", "/cloud/authenticate")
-                await ico.ask("GET", "/cloud")
-            for code in (400, 422, 401):
-                said_back = {"status": code, "path": "/auth", "count": -1, "body": f"no {PASSWORDS}"}
-                await peer.faults(answers=[said_back], token_requests=1)
-                await ico.ask("POST", "/cloud/authenticate", status=502)
-                await ico.ask("GET", "/cloud", status=502)
-            await box.ask("POST", "/v1/devices/box/samples", [{"tag": "t", "value": 1}])
-            async with asyncio.timeout(60):
-                while "upload dataspace: failed: " not in box.log.read_text():
-                    await asyncio.sleep(0.2)
-            (version,) = [
-                each for each in (await ico.ask("GET", "/config/backup"))["files"] if each["backup"]
-            ]
-            restored = {"filename": "dataspace.yaml", "backup_filename": version["backup"][0]["filename"]}
-            await ico.ask("PUT", "/config/restore", restored)
-            await ico.ask("GET", "/config/dataspace", status=405)
-            for path in ("config/dataspace", "config/backup", "uploads", "state", "cloud", "devices"):
-                async with box._client().get(f"/v1/{path}") as answer:
-                    ico.heard += await answer.read()
-            (file,) = (await ico.ask("GET", "/logs"))["files"]
-            view = await ico.ask("GET", f"/logs/view?file={file['name']}&limit=0")
-            assert "stored dataspace.yaml" in view["content"]
-            await ico.ask("GET", f"/logs/download/{file['name']}")
-            with zipfile.ZipFile(io.BytesIO(await ico.ask("GET", "/logs/all"))) as archive:
-                ico.heard += b"".join(map(archive.read, archive.namelist()))
-            while "restored dataspace.yaml" not in (line := await live.receive_str(timeout=30)):
-                ico.heard += line.encode()
-        assert await box.stop() == 0
-        bundle = ("support-bundle", str(tmp_path / "b.tar.gz"), "--config", str(box.file))
-        assert (await box.run(*bundle, "--state", str(box.state)))[0] == 0
-        copied = await box.run("backup", str(tmp_path / "copy"), "--state", str(box.state))
-        assert copied[0] == 0, copied
-    with tarfile.open(tmp_path / "b.tar.gz") as opened:
-        opened.extractall(tmp_path / "bundle")
-    (tmp_path / "heard").write_bytes(ico.heard)
-    for place in (logs, tmp_path / "copy", tmp_path / "bundle"):
-        assert any(path.is_file() for path in place.rglob("*"))
-    found = [path for path in holding(tmp_path) if tmp_path / "cloud" not in path.parents]
-    assert {path.parent for path in found} == {box.state / "documents" / "secrets"}, found
-    assert all(path.stat().st_mode & 0o077 == 0 for path in found) and len(found) == len(PASSWORDS)

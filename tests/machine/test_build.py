@@ -90,6 +90,7 @@ def copy_tree(to: Path) -> None:
             shutil.copy(source, to / name)
 
 
+@pytest.mark.seed_row("L7")
 @pytest.mark.parametrize("arch", ["arm64"])
 def test_the_other_processor_is_built_without_running_it(tmp_path: Path, arch: str) -> None:
     subprocess.run(["make", "deb", f"ARCH={arch}"], cwd=REPOSITORY, check=True, capture_output=True)

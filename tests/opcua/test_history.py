@@ -50,6 +50,7 @@ async def cut(run: Plant, between: Proxy, server: Peer, seconds: float) -> None:
     await run.has(server)
 
 
+@pytest.mark.seed_row("L5")
 @pytest.mark.timeout(60 + 2 * CUT_S)
 async def test_a_cut_is_filled_without_a_tick_missing_or_doubled(tmp_path: Path, free_port: Port) -> None:
     async with (

@@ -34,10 +34,11 @@ SERIES = {
 
 @dataclass
 class Bench:
-    """A client of the contract, and what stands behind it."""
+    """A client of the contract, each of whose answers `look` looks at, and what stands behind it."""
 
     plant: Plant
     users: Path
+    url: str
     client: aiohttp.ClientSession
     reports: list[tuple[str, str]] = field(default_factory=list)
 
@@ -76,6 +77,39 @@ class Bench:
         return self.reports[-1][1]
 
 
+async def look(_session: object, _context: object, asked: aiohttp.TraceRequestEndParams) -> None:
+    """Raise AssertionError where an answer's headers are not those that any answer of its kind has."""
+    answer = asked.response
+    try:
+        _check_headers(answer.headers, answer.status, is_script=bool(asked.url.query.get("callback")))
+        if answer.status >= 400 and asked.method != "HEAD":
+            said = json.loads(await answer.read())
+            assert said.keys() == {"message"} and said["message"]
+            assert isinstance(said["message"], str) or all(
+                isinstance(each, str) for each in said["message"].values()
+            )
+    except AssertionError as error:
+        raise AssertionError(asked.method, asked.url, answer.status, dict(answer.headers)) from error
+
+
+def _check_headers(headers: Mapping[str, str], status: int, *, is_script: bool) -> None:
+    assert (headers["Server"], headers["Cache-Control"]) == ("edge-gateway", "no-store")
+    assert headers["X-Content-Type-Options"] == "nosniff" and "Date" in headers
+    assert "Connection" not in headers, "it goes on, also after an error"
+    assert not any(
+        name.lower().startswith(("access-control", "cross-origin", "set-cookie")) for name in headers
+    )
+    assert ("Allow" in headers) == (status == 405)
+    assert ("Retry-After" in headers) == (status in (429, 503))
+    assert int(headers.get("Retry-After", "1")) > 0
+    if status == 204:
+        assert "Content-Type" not in headers and "Content-Length" not in headers
+        return
+    script = "application/javascript; charset=utf-8"
+    assert headers["Content-Type"] == (script if is_script and status < 400 else "application/json")
+    assert ("Content-Length" in headers) != (headers.get("Transfer-Encoding") == "chunked" and status == 200)
+
+
 def write_users(file: Path, text: str) -> None:
     """Write the file as one that holds secrets."""
     file.touch(0o600)
@@ -111,10 +145,12 @@ async def serving(made: Plant, users: Path) -> AsyncIterator[Bench]:
                     await task
             while any(device.health.state != "running" for device in made.devices.values()):
                 await asyncio.sleep(0.01)
-        address = reports[-1][1].partition("listening on ")[2].partition(";")[0]
+        url = "http://" + reports[-1][1].partition("listening on ")[2].partition(";")[0]
         connector = aiohttp.TCPConnector(limit=24)  # the listener takes 32 connections from one address
-        async with aiohttp.ClientSession(f"http://{address}", connector=connector) as client:
-            yield Bench(made, users, client, reports)
+        looking = aiohttp.TraceConfig()
+        looking.on_request_end.append(look)
+        async with aiohttp.ClientSession(url, connector=connector, trace_configs=[looking]) as client:
+            yield Bench(made, users, url, client, reports)
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -71,3 +71,4 @@ class Doorkeeper:
         if self._is_welcome(request):
             headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
             headers["Access-Control-Allow-Credentials"] = "true"
+            headers["Access-Control-Expose-Headers"] = "Content-Disposition, Retry-After, X-Total-Count"

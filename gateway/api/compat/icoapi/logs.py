@@ -64,6 +64,10 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 async def _write(socket: web.WebSocketResponse, follower: Follower) -> None:
     async for heard in logs.followed(follower):
+        if heard.skipped:
+            await send(
+                socket, f"{heard.skipped} lines are missing here: they came faster than they were read"
+            )
         for line in heard.lines:
             await send(socket, line)
 

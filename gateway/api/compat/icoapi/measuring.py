@@ -10,7 +10,7 @@ from gateway.api.answers import json_answer
 from gateway.api.bodies import METADATA_BYTES
 from gateway.api.compat.icoapi.answers import Whole, nothing, read_fields, refusals, wrong_field
 from gateway.api.compat.icoapi.nodes import Adc, adc_of, adc_row
-from gateway.api.compat.icoapi.units import local_iso, unit_if_any, unit_of
+from gateway.api.compat.icoapi.units import local_iso, nodes_of, unit_if_any, unit_of
 from gateway.api.contracts import GatewayView
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY
@@ -105,6 +105,7 @@ async def start(request: web.Request) -> web.Response:
     gateway, device = request.app[GATEWAY], unit_of(request)
     given = await read_fields(request, _Instructions, METADATA_BYTES)
     plan = _plan(given, sensor_library(gateway))
+    nodes_of(device)  # 502 where the STU is silent, as everywhere else
     with refusals():
         try:
             m = await gateway.measurements.start(device.id, plan)
