@@ -96,6 +96,36 @@ async def test_subscriptions_are_moved_where_the_session_is_not(tmp_path: Path, 
         assert asked["CreateSessionRequest"] == asked["TransferSubscriptionsRequest"] + 1 == 3
 
 
+async def test_what_did_not_change_for_longer_than_backfill_is_no_gap(
+    tmp_path: Path, free_port: Port
+) -> None:
+    async with (
+        running(NODE_OPCUA, free_port(), "--history", "5") as server,
+        proxy(server.url) as between,
+        plant(tmp_path, fast(between.url, backfill_s=0.1), tags(FIVE)) as run,
+    ):
+        server.say("forbid", "yes")
+        await run.until(run.running)
+        await run.has(server)
+        # The history is asked for up to a second ahead of the server's clock, and so for nothing here.
+        await asyncio.sleep(0.2)
+        starts = run.keeper.health.starts
+        between.cut()
+
+        async def lost() -> bool:
+            return run.session.hole is not None
+
+        await run.until(lost)
+        between.heal()
+        await run.until(run.running)
+        await run.whole()
+        assert run.keeper.health.starts > starts
+        assert await run.gaps() == []
+        await server.ask("write", 1, 20, answer="done")
+        await run.has(server)
+        assert await run.judged(server) == (0, 0)
+
+
 async def test_a_history_that_began_after_the_hole_proves_nothing(tmp_path: Path, free_port: Port) -> None:
     """A restarted server has forgotten what it wrote before."""
     async with (

@@ -17,6 +17,8 @@
 //   lose N                     the next N answers to PublishRequests that carry values never leave
 //   forget yes|no              whether messages that were sent are forgotten at once (no Republish)
 //   mute yes|no                whether subscriptions stop sending anything at all
+//   hush yes|no                whether the subscription that was made last stops sending anything at all
+//   deny yes|no                whether every PublishRequest is refused at once
 //   hollow yes|no              whether subscriptions send keep-alives and no values
 //   forbid yes|no              whether no session may be taken up again, nor its subscriptions moved
 //   level N                    ServiceLevel
@@ -69,10 +71,11 @@ const modes = {
 const [user, password] = (options.user || ":").split(":");
 
 const requests = {};
-const faults = { lose: 0, forget: false, mute: false, hollow: false, forbid: false, level: Number(options.level || 255) };
+const faults = { lose: 0, forget: false, mute: false, hush: false, deny: false, hollow: false, forbid: false, level: Number(options.level || 255) };
 const acks = [];
 const tags = [];
 let line;
+let newest = 0;
 let heat = () => undefined;
 let number = 0;
 let writing = true;
@@ -85,8 +88,9 @@ function sabotage() {
   layer.send_response = function (kind, response, ...rest) {
     const refused = response.responseHeader.serviceResult.name;
     if (refused !== "Good") requests[refused] = (requests[refused] || 0) + 1;
+    if (response instanceof opcua.CreateSubscriptionResponse) newest = response.subscriptionId;
     if (response instanceof opcua.PublishResponse) {
-      if (faults.mute) return undefined;
+      if (faults.mute || (faults.hush && response.subscriptionId === newest)) return undefined;
       if (faults.hollow) response.notificationMessage.notificationData = [];
       if (faults.lose && (response.notificationMessage.notificationData || []).length) {
         faults.lose -= 1;
@@ -199,6 +203,12 @@ function forbid(server) {
     if (!faults.forget) return republish.call(this, message, channel);
     const gone = { responseHeader: { serviceResult: StatusCodes.BadMessageNotAvailable } };
     return channel.send_response("MSG", new opcua.RepublishResponse(gone), message);
+  };
+  const publish = server._on_PublishRequest;
+  server._on_PublishRequest = function (message, channel) {
+    if (!faults.deny) return publish.call(this, message, channel);
+    const refused = { responseHeader: { serviceResult: StatusCodes.BadTooManyPublishRequests } };
+    return channel.send_response("MSG", new opcua.ServiceFault(refused), message);
   };
   const activate = server._on_ActivateSessionRequest;
   server._on_ActivateSessionRequest = function (message, channel) {
@@ -384,7 +394,7 @@ function command(server, [verb, ...words]) {
   if (verb === "requests") say({ event: "requests", counts: requests, acks });
   if (verb === "trust") trust(server.serverCertificateManager);
   if (verb === "lose" || verb === "level") faults[verb] = Number(words[0]);
-  if (["forget", "mute", "hollow", "forbid"].includes(verb)) faults[verb] = words[0] === "yes";
+  if (["forget", "mute", "hush", "deny", "hollow", "forbid"].includes(verb)) faults[verb] = words[0] === "yes";
   if (verb === "heat") heat(Number(words[0]));
   if (verb === "overflow") {
     server.engine.addressSpace.rootFolder.objects.server.raiseEvent("EventQueueOverflowEventType", {});

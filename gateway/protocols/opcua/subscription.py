@@ -61,7 +61,10 @@ class Subscription:
         self._under_way: Published | None = None
         """The message that is being handed over; what of it was taken is in `_batch`."""
         self._batch = Batch()
-        self._heard_us = link.clock.wall_us()
+        self._heard_us, self._heard_ns = link.clock.wall_us(), link.clock.mono_ns()
+        """Until when all that the server had to tell by it came."""
+        self.others: Sequence[Subscription] = ()
+        """All subscriptions of the session; there may be more of them later."""
         self._overflow = Overflow(link, backfill, session.clock_offset_us)
         self._undecodable = Undecoded(link)
         self._events = Taker(link)
@@ -147,6 +150,7 @@ class Subscription:
         before_us = self._link.clock.wall_us()
         ticket = await self._emit(published, run)
         self._heard_us = min(arrived_us, before_us - self._lateness_us) - _UNDER_WAY_US
+        self._heard_ns = self._link.clock.mono_ns() - 1000 * (self._link.clock.wall_us() - self._heard_us)
         if self._events.refresh_due:
             self._events.refresh_due = False
             await refresh(self._session, self.id)
@@ -242,8 +246,10 @@ class Subscription:
         taken_ns = self._link.clock.mono_ns()
         ticket = await self._link.emit(self._batch) if len(self._batch) else None
         # Until the store has room, what follows waits at the server: the device is not heard meanwhile.
-        waited_us = (self._link.clock.mono_ns() - taken_ns) // 1000
-        run.add(len(self._batch), self._lateness_us + waited_us)
+        now_ns = self._link.clock.mono_ns()
+        late_us = self._lateness_us + (now_ns - taken_ns) // 1000
+        unheard_us = ((now_ns - other._heard_ns) // 1000 for other in self.others if other is not self)
+        run.add(len(self._batch), max(late_us, max(unheard_us, default=0)))
         self._batch, self._under_way = Batch(), None
         if ticket is not None:
             ticket.add_done_callback(lambda kept: self._acks.append(published.sequence) if kept else None)

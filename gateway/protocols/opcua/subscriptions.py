@@ -136,6 +136,7 @@ class Subscriptions:
         kind = Subscription if self._own else PublicSubscription
         made = kind(self._session, self._settings, self._link, self._condition, self._backfill)
         await made.create()
+        made.others = self._all
         self._all.append(made)
         return made
 
