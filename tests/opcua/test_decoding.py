@@ -23,6 +23,7 @@ from gateway.protocols.opcua.browsing import description
 from gateway.protocols.opcua.datavalues import decode_at_once
 from gateway.protocols.opcua.extents import data_value_end
 from gateway.protocols.opcua.values import Reading, reading
+from gateway.store.values import MAX_VALUE_BYTES, value_bytes
 
 bound_decoders()
 
@@ -380,6 +381,13 @@ async def test_the_arrays_of_a_message_take_bounded_memory_and_time(code: int, s
         sum(len(value) for value in columns.values if isinstance(value, list)) for columns in decoded.slices
     ]
     assert max(of_a_slice) < 64_000 + count
+
+
+def test_what_the_store_refuses_is_not_decoded() -> None:
+    """Of one value; so its gap names the tag and is told once a minute."""
+    most = variant_module._MOST_ELEMENTS
+    assert value_bytes([0.5] * most) <= MAX_VALUE_BYTES
+    assert value_bytes([0.5] * most) > 0.9 * MAX_VALUE_BYTES
 
 
 async def test_structures_come_in_small_slices() -> None:

@@ -11,10 +11,12 @@ import pytest
 from asyncua import Client, ua
 from asyncua.client.ua_session import UaSession
 
-from gateway.model import Device
+from gateway.model import Batch, Device
 from gateway.protocols import opcua
 from gateway.protocols.opcua import collect, opening, reads, selftest, session, subscriptions
+from gateway.protocols.opcua.items import item, take
 from gateway.protocols.opcua.subscription import Subscription
+from gateway.protocols.opcua.values import Reading
 from tests.opcua.recording import RecordingLink, collecting, failure, supervised, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, Peer, running
 
@@ -343,6 +345,18 @@ async def test_deadband_in_the_unit_of_the_tag(tmp_path: Path, free_port: Port, 
             await link.until(lambda: len(link.emitted) >= 4)
         assert [sample.value for sample in link.emitted] == [0.0, 30.0, 60.0, 90.0]
         assert link.units == {"Tag0": "bar"}
+
+
+def test_a_subscribed_tag_that_becomes_polled_keeps_its_deadband(tmp_path: Path) -> None:
+    tag = opcua.TagSettings(node="Line1/Tag0", deadband=25.0)
+    link = RecordingLink("mill", tmp_path)
+    made = item("Tag0", tag.node, tag, opcua.Settings(url="opc.tcp://x"), link, {})  # type: ignore[arg-type]
+    made.filtered = True  # the server applies it
+    made.poll("it sends no value")
+    batch = Batch()
+    for ts, value in enumerate((0.0, 10.0, 30.0), 1):
+        take(made, Reading(value, ts, 0, 0), link, batch)  # type: ignore[arg-type]
+    assert [sample.value for sample in batch] == [0.0, 30.0]
 
 
 @pytest.mark.parametrize("mode", ["auto", "poll"])

@@ -4,12 +4,14 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from asyncua import ua
 
 from gateway.protocols import opcua
-from gateway.protocols.opcua import overflow
+from gateway.protocols.opcua import history, overflow
 from tests.opcua.plant import Plant, plant
 from tests.opcua.proxy import Proxy, proxy
 from tests.opcua.recording import tags
@@ -242,3 +244,39 @@ async def test_overflows_one_after_another_are_filled(
         await run.has(server)
         await run.until(lambda: run.complete(server))
         assert await run.gaps() == []
+
+
+class Historian:
+    """A server that says after each page that there is more."""
+
+    def __init__(self, step_us: int) -> None:
+        self.limits = {"history": 10}
+        self.services = self
+        self.calls = 0
+        self._step = timedelta(microseconds=step_us)
+
+    def heard(self) -> None:
+        pass
+
+    async def history_read(self, parameters: ua.HistoryReadParameters) -> list[ua.HistoryReadResult]:
+        self.calls += 1
+        value = ua.DataValue(
+            ua.Variant(1.0), SourceTimestamp=datetime(2026, 1, 1, tzinfo=UTC) + self._step * self.calls
+        )
+        more = b"more" if self.calls < 1000 else None
+        history = ua.HistoryData(DataValues=[value])
+        return [
+            ua.HistoryReadResult(ContinuationPoint=more, HistoryData=history) for _ in parameters.NodesToRead
+        ]
+
+
+@pytest.mark.parametrize(("step_us", "calls"), [(1, 1000), (0, 21)])
+async def test_a_history_without_end_is_left(
+    monkeypatch: pytest.MonkeyPatch, step_us: int, calls: int
+) -> None:
+    monkeypatch.setattr(history, "_LEAST_REST_S", 0.0)
+    server = Historian(step_us)
+    found = [page async for page in history.pages(server, [ua.NodeId(1), ua.NodeId(2)], 0, 10**15)]  # type: ignore[arg-type]
+    assert server.calls == calls
+    problems = [page.problem for page in found if page.problem]
+    assert problems == (["its history gives pages without end"] * 2 if step_us == 0 else [])

@@ -1,4 +1,4 @@
-"""Values that the server dropped from its queues, told as one gap for some seconds."""
+"""Values that did not come though their messages did, told as one gap for some seconds."""
 
 from gateway.model import Link
 from gateway.protocols.opcua.backfill import Backfill, Ends
@@ -6,6 +6,8 @@ from gateway.protocols.opcua.items import Item
 from gateway.protocols.opcua.values import Reading
 
 _REPORT_US = 10_000_000
+_REPORT_UNDECODED_US = 60_000_000
+"""They come with every change of a tag: a row for each would leave no room for other gaps."""
 _NOTABLE_US = 1_000_000
 
 
@@ -66,6 +68,42 @@ class Overflow:
         self._holes.clear()
         self._unknown.clear()
         self._told_us, self._to_us = at_us, 0
+
+
+class Undecoded:
+    """Gathers the values that could not be decoded."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._names: dict[str, None] = {}
+        self._sentence = ""
+        self._more = False
+        self._lost = self._from_us = self._to_us = self._told_us = 0
+
+    def add(self, name: str, sentence: str, lost: int, from_us: int) -> None:
+        """Note a value of that tag since that time, and how many were lost with it; `sentence` says why."""
+        if not self._names:
+            self._sentence, self._from_us = sentence, from_us
+        self._names[name] = None
+        self._lost += lost
+        self._more = self._more or lost > 1
+        self._to_us = self._link.clock.wall_us()
+
+    def tell(self, *, now: bool = False) -> None:
+        """Tell what was gathered, unless something was told only just now."""
+        at_us = self._link.clock.wall_us()
+        if not self._names or (not now and 0 <= at_us - self._told_us < _REPORT_UNDECODED_US):
+            return
+        reason = self._sentence
+        if others := list(self._names)[1:]:
+            reason += f", nor of {', '.join(others[:3])}"
+            reason += f" and {len(others) - 3} more" * (len(others) > 3)
+        if self._more:
+            reason += "; what came after it in a message is lost too"
+        self._link.gap(self._from_us, self._to_us, reason, self._lost)
+        self._names.clear()
+        self._more = False
+        self._lost, self._told_us = 0, at_us
 
 
 def _ends(last: Reading | None, new: Reading) -> Ends | None:

@@ -14,7 +14,7 @@ from gateway.protocols.opcua.faults import NO_SUCH_TAG, status_text
 from gateway.protocols.opcua.items import Condition, Item
 from gateway.protocols.opcua.monitoring import Monitor
 from gateway.protocols.opcua.notifications import Published, decode_again
-from gateway.protocols.opcua.overflow import Overflow, notable_us
+from gateway.protocols.opcua.overflow import Overflow, Undecoded, notable_us
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.taking import take_changes
 from gateway.protocols.opcua.values import Reading, overflowed
@@ -66,6 +66,7 @@ class Subscription:
         self.others: Sequence[Subscription] = ()
         """All subscriptions of the session; there may be more of them later."""
         self._overflow = Overflow(link, backfill, session.clock_offset_us)
+        self._undecodable = Undecoded(link)
         self._events = Taker(link)
         self.id = 0
         self._keep_alive_s = self._silence_s = 0.0
@@ -161,6 +162,7 @@ class Subscription:
     def close(self) -> None:
         """Tell what has not been told yet."""
         self._overflow.tell(now=True)
+        self._undecodable.tell(now=True)
 
     def _parameters(self) -> ua.CreateSubscriptionParameters:
         interval_ms = self._settings.publishing_interval_ms
@@ -239,6 +241,7 @@ class Subscription:
                 await asyncio.sleep(0)
         self._take_others(published, run)
         self._overflow.tell()
+        self._undecodable.tell()
         self._lateness_us = self._late_us(self._batch)
         taken_ns = self._link.clock.mono_ns()
         ticket = await self._link.emit(self._batch) if len(self._batch) else None
@@ -293,12 +296,11 @@ class Subscription:
             self._condition.report()
 
     def _undecoded(self, handle: int, lost: int, why: str, run: Run) -> None:
-        now = self._link.clock.wall_us()
         items = self.monitor.items
         named = items[handle].named() if handle < len(items) else f"item {handle}"
         sentence = f"a value of {named} cannot be decoded ({why})"
         run.problem(sentence)
-        self._link.gap(self._heard_us, now, f"{sentence}; what came with it is lost too", lost)
+        self._undecodable.add(named, sentence, lost, self._heard_us)
 
 
 def _after(sequence: int) -> int:
