@@ -83,6 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from gateway import logs
     from gateway.config import ConfigProblems
     from gateway.daemon import Daemon
+    from gateway.event_loop import EventLoop
 
     started = logs.start(arguments.log_level)
     arguments.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,11 +92,12 @@ def _run(arguments: argparse.Namespace) -> int:
         await Daemon(arguments.config.absolute(), arguments.state, os.environ, SystemClock(), started).run()
 
     try:
-        asyncio.run(run())
+        with asyncio.Runner(loop_factory=EventLoop) as runner:
+            runner.run(run())
     except ConfigProblems as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
-        if error.ever_valid:  # a secret or the kept file is gone: what is put back may be found at a restart
+        if error.ever_valid:  # the kept file cannot be read: what is mended may be found at a restart
             print("edge-gateway: the last valid configuration cannot be used either", file=sys.stderr)
             return 1
         print(f"edge-gateway: no valid configuration ever existed for {arguments.config}", file=sys.stderr)

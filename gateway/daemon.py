@@ -15,12 +15,12 @@ from gateway import control_socket
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
-from gateway.config import ConfigProblems, Loaded, load_or_last_good, take
+from gateway.config import ConfigProblems, Loaded, load_again, load_or_last_good, take
 from gateway.controls.certificates import Certificates
 from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
 from gateway.identity import gateway_id, version
-from gateway.in_force import InForce, needs_restart
+from gateway.in_force import InForce
 from gateway.intake import DeviceSession
 from gateway.listeners import Listeners
 from gateway.logs import Logs
@@ -40,6 +40,7 @@ _WRITER_LIMIT_S = 60.0
 _FORWARDER_LIMIT_S = 120.0
 _SETTLED_S = 25.0
 """A sensor node that is to stay connected may take 20 s."""
+_SECRETS_S = 10.0
 SWITCH_S = 0.001
 """So long the loop waits for each thread of the store that is busy in Python; unset it is 5 ms."""
 
@@ -126,7 +127,7 @@ class Daemon:
         config = self._in_force.config
         self.id = config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
-            folder = Path(config.store.path or self.state)
+            folder = config.store.path or self.state
             await asyncio.to_thread(remember_store, self.state, folder)
             # A disk that refuses at the start is waited for: systemd must not take that for a hang.
             waiting = self._supervisor.start("start of the store", self._extend_start())
@@ -135,7 +136,7 @@ class Daemon:
             own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
             await asyncio.to_thread(self.tokens.open)
             stack.push_async_callback(self._supervisor.close)
-            files = Path(config.measurements.path or self.state / "measurements")
+            files = config.measurements.path or self.state / "measurements"
             self.measurements = await stack.enter_async_context(
                 Measurements.open(self.store, self.clock, self._supervisor, files, self.id, self._offered)
             )
@@ -151,14 +152,15 @@ class Daemon:
                 gateway_id=self.id,
                 listeners=self._listeners,
             )
-            await stack.enter_async_context(control_socket.listen(self.state, self._answer))
-            self._http.start_api(config.http)
-            await self._http.wait()
-            async with self._reloading:
+            async with self._reloading:  # what is edited meanwhile is taken afterwards
+                await stack.enter_async_context(control_socket.listen(self.state, self._answer))
+                self._http.start_api(config.http)
+                await self._http.wait()
                 await self._apply()
-            self._http.start_compat(config.http)
+                self._http.start_compat(config.http)
             stack.callback(self._handle_signals())
             self._start_watchdog()
+            self._supervisor.start("wait for secrets", self._secrets_may_come())
             await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
             _log.info("running as %s, version %s: %s", self.id, self.version, self._status_line())
             await self._stopping.wait()
@@ -225,24 +227,37 @@ class Daemon:
         try:
             config = await asyncio.to_thread(take, self.file, self.state, self._environ)
         except ConfigProblems as error:
-            self._in_force.problems = error.problems
+            self._in_force.refuse(error.problems)
             for sentence in error.problems:
                 _log.error("%s", sentence)
             _log.error("reload refused: %s is broken; nothing was changed", self.file)
             return {"ok": False, "problems": list(error.problems)}
         before = self._in_force.config
         self._in_force.take(Loaded(config))
-        notes = needs_restart(before, config)
+        notes = self._in_force.needs_restart()
         if config.http != before.http:
             await stopped(self._http.keepers, STOP_UPLOADS_S)
             self._http.start_api(config.http)
-        changed = await self._apply()
+        certificates, wrong = await self._http.renew(config.http)
+        notes += wrong
+        changed = [*await self._apply(), *certificates]
         if config.http != before.http:
             self._http.start_compat(config.http)
         for note in notes:
             _log.warning("%s", note)
         _log.info("reloaded %s; restarted: %s", self.file, ", ".join(changed) or "nothing")
         return {"ok": True, "changed": changed, "warnings": [*config.warnings, *notes]}
+
+    async def _secrets_may_come(self) -> None:
+        """Begin what lacked a secret at the start once it is there: on a mount that came late, say."""
+        while self._in_force.loaded.config.lacking:
+            await self.clock.sleep(_SECRETS_S)
+            async with self._reloading:
+                before = self._in_force.loaded
+                now = await asyncio.to_thread(load_again, before, self.file, self.state, self._environ)
+                if now.config.lacking != before.config.lacking:
+                    self._in_force.take(now)
+                    _log.info("secrets are there now; restarted: %s", ", ".join(await self._apply()))
 
     async def _reload_by_signal(self) -> None:
         await self.reload()
@@ -262,7 +277,7 @@ class Daemon:
     def _status_line(self) -> str:
         running = sum(part.keeper.health.state == "running" for part in self._parts.devices.values())
         line = f"{running} of {len(self._parts.devices)} devices running, {len(self._parts.uploads)} uploads"
-        return f"{line}; {self.file.name} is broken, last valid one runs" if self._in_force.problems else line
+        return "; ".join(filter(None, [line, self._in_force.trouble()]))
 
     async def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         match request.get("command"):
@@ -280,7 +295,7 @@ class Daemon:
     def _status(self) -> Mapping[str, Any]:
         store = self.store.state()
         return {
-            "ok": not self._in_force.problems,
+            "ok": not self._in_force.loaded.problems,
             "id": self.id,
             "version": self.version,
             "address": self._http.address,
@@ -294,7 +309,7 @@ class Daemon:
                 name: part.forwarder.counters.units for name, part in self._parts.uploads.items()
             },
             "warnings": [each for each in (store.refusing, store.disk.warning, store.flash.warning) if each],
-            "problems": list(self._in_force.problems),
+            "problems": list(self._in_force.loaded.problems),
             "parts": {
                 keeper.name: f"{keeper.health.state}{keeper.health.detail and ': '}{keeper.health.detail}"
                 for keeper in self._keepers()

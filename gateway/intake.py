@@ -200,6 +200,9 @@ class DeviceSession:
             self._tell(batch)
         return ticket
 
+    def hurry(self) -> None:
+        self.store.hurry()
+
     def run(self, kind: str, run_id: int | None = None) -> AbstractAsyncContextManager[_Run]:
         return self._run(kind, run_id)
 

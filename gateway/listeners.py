@@ -11,6 +11,7 @@ from gateway.api.app import build_app
 from gateway.api.contracts import GatewayView
 from gateway.api.server import serve
 from gateway.api.settings import HttpSettings
+from gateway.model import GatewayError
 from gateway.supervise import Health, Keeper, Supervisor
 
 _UP_S: Final = 5.0
@@ -56,6 +57,19 @@ class Listeners:
     def start_api(self, http: HttpSettings) -> None:
         self._up.clear()
         self._api = self._supervisor.keep("api", lambda keeper: self._serve(keeper, http))
+
+    async def renew(self, http: HttpSettings) -> tuple[list[str], list[str]]:
+        """Take certificates that were renewed under their names; return what was taken, and what is wrong."""
+        taken, wrong = [], []
+        for files in http.tls_files():
+            try:
+                if await tls.renew(files):
+                    taken.append(f"certificate {files.certificate}")
+            except GatewayError as error:
+                wrong.append(f"{error} What was loaded before is used on.")
+        if taken:
+            self.fingerprint = await asyncio.to_thread(tls.fingerprint, http, self._state)
+        return taken, wrong
 
     async def wait(self) -> None:
         """Wait until the API listens, but not for long: its address may be in use."""

@@ -301,6 +301,9 @@ class Link(Surroundings, Protocol):
     def try_emit(self, batch: Batch) -> Ticket | None:
         """Hand samples over, or return None at once where the memory budget is full."""
 
+    def hurry(self) -> None:
+        """Have what was handed over committed now, not at the next tick: somebody waits for it."""
+
     def run(self, kind: str, run_id: int | None = None) -> AbstractAsyncContextManager[Run]:
         """Record a run: leaving records it; an exception makes it an error with its traceback.
 

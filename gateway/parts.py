@@ -95,7 +95,7 @@ class Parts:
         self._store.pin(list({*config.uploads, *waiting}))
         for name, device in config.devices.items():
             if (known := self.devices.get(name)) is None or known.config != device:
-                self.devices[name] = await self._start_device(device, known, "its configuration was changed")
+                self.devices[name] = self._start_device(device, known, "its configuration was changed")
                 changed.add(f"device {name}")
         for name, upload in config.uploads.items():
             if name not in self.uploads or self.uploads[name].config != upload:
@@ -107,7 +107,7 @@ class Parts:
         """End a device's session and begin a new one at once. KeyError: there is no such device."""
         part = self.devices[name]
         await stopped([part.keeper], _STOP_DEVICES_S)
-        begun = self.devices[name] = await self._start_device(part.config, part, "it was told to reconnect")
+        begun = self.devices[name] = self._start_device(part.config, part, "it was told to reconnect")
         return begun.keeper
 
     async def stop(self, others: Iterable[Keeper]) -> None:
@@ -118,7 +118,7 @@ class Parts:
     def _upload_keepers(self) -> list[Keeper]:
         return [keeper for part in self.uploads.values() for keeper in part.keepers]
 
-    async def _start_device(self, config: DeviceConfig, before: DevicePart | None, why: str) -> DevicePart:
+    def _start_device(self, config: DeviceConfig, before: DevicePart | None, why: str) -> DevicePart:
         session = DeviceSession(
             config.id,
             config.kind,
@@ -131,13 +131,18 @@ class Parts:
             url=config.url,
             tags=config.device.tags,
         )
-        if before is not None and before.session.last_heard_us is not None:
-            session.was_heard(before.session.last_heard_us, why)
-        else:
-            await session.take_over()
+        heard_us = before.session.last_heard_us if before is not None else None
+        if taken_over := heard_us is not None:
+            session.was_heard(heard_us, why)
 
         async def attempt(keeper: Keeper) -> None:
+            nonlocal taken_over
             session.attempt_began(keeper)
+            if not taken_over:  # here, where a store that cannot be read now is asked again
+                await session.take_over()
+                taken_over = True
+            if config.lacking:
+                raise DeviceProblem(config.lacking)
             module = await asyncio.to_thread(protocols.load, config.kind)
             try:
                 await module.run(config.device, config.settings, session)
@@ -165,6 +170,7 @@ class Parts:
             self._clock,
             self._gateway_id,
             files=self._files,
+            lacking=config.lacking,
         )
         backoff = Backoff(first_s=1.0, cap_s=_UPLOAD_BACKOFF_S)
         keeper = self._supervisor.keep(f"upload {config.id}", forwarder.run, backoff=backoff)

@@ -12,6 +12,8 @@ import sdnotify
 from gateway.clock import Clock
 
 _log = logging.getLogger(__name__)
+_TRIES = 30
+_AGAIN_S = 0.1
 _TICKS = 3  # a clock that jumps must not look like a part that stands
 
 
@@ -33,16 +35,33 @@ class Watched:
 
 
 class Notifier:
-    """Sends state lines to systemd; does nothing where NOTIFY_SOCKET is not set."""
+    """Sends state lines to systemd; does nothing where NOTIFY_SOCKET is not set.
+
+    From the event loop itself, without waiting: a thread might be had too late, and systemd restarts us.
+    """
 
     def __init__(self) -> None:
         self._notifier: Any = None
         if os.environ.get("NOTIFY_SOCKET"):
-            self._notifier = sdnotify.SystemdNotifier()  # type: ignore[no-untyped-call]
+            notifier = sdnotify.SystemdNotifier()  # type: ignore[no-untyped-call]
+            if notifier.socket is not None:
+                notifier.socket.settimeout(0)
+                notifier.debug = True  # else it would ignore a full queue
+                self._notifier = notifier
 
     async def tell(self, *lines: str) -> None:
-        if self._notifier is not None:
-            await asyncio.to_thread(self._notifier.notify, "\n".join(lines))
+        """Send them; while systemd's queue is full, try again for a few seconds."""
+        if self._notifier is None:
+            return
+        for _ in range(_TRIES):
+            try:
+                self._notifier.notify("\n".join(lines))
+            except BlockingIOError:
+                await asyncio.sleep(_AGAIN_S)
+            except OSError:
+                return
+            else:
+                return
 
 
 def watchdog_interval_s() -> float | None:

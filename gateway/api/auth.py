@@ -6,7 +6,7 @@ import logging
 import secrets
 import socket
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
@@ -35,6 +35,8 @@ class Principal:
     role: Role
     token_id: str = ""
     """"" for anybody, where reading is public."""
+    cookie: str = field(default="", repr=False)
+    """Of the browser session by which it came, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class Guard:
             return None
         token_id = self.sessions.token_id(cookie)
         token = None if token_id is None else await self._tokens.get(token_id)
-        return None if token is None else _principal(token)
+        return None if token is None else _principal(token, cookie)
 
     async def login(self, request: web.Request, text: str) -> Token:
         """Return the token of this text; a wrong one is counted against the address."""
@@ -156,9 +158,13 @@ class Guard:
         """Return who a first message says it is."""
         return _principal(await self.login(request, text))
 
-    async def still(self, principal: Principal) -> bool:
-        """Say whether the token of a long conversation still stands."""
-        return not principal.token_id or await self._tokens.get(principal.token_id) is not None
+    async def ended(self, principal: Principal) -> str:
+        """Return why a long conversation may not go on, or ""."""
+        if principal.token_id and await self._tokens.get(principal.token_id) is None:
+            return "the token was revoked"
+        if principal.cookie and self.sessions.token_id(principal.cookie) is None:
+            return "the session ended"
+        return ""
 
     def check_host(self, request: web.Request) -> None:
         """Refuse names that are not ours: a page that had its own name point at us (DNS rebinding)."""
@@ -198,8 +204,8 @@ def cookie_is_secure(request: web.Request) -> bool:
     )
 
 
-def _principal(token: Token) -> Principal:
-    return Principal(token.name, token.rank, token.id)
+def _principal(token: Token, cookie: str = "") -> Principal:
+    return Principal(token.name, token.rank, token.id, cookie)
 
 
 def _key(cookie: str) -> bytes:

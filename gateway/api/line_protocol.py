@@ -15,9 +15,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from gateway.api.windows import MAX_US, MIN_US
 from gateway.controls.devices import PushedSample
 from gateway.model import Value
+from gateway.store.values import FIRST_TS, LAST_TS, Unfit, value_bytes
 
 PRECISIONS: Final = {
     "ns": (1, 1000),
@@ -98,7 +98,7 @@ class _Line:
     def _value(self) -> Value:
         if found := _TEXT.match(self._text, self.at):
             self.at = found.end()
-            return re.sub(r'\\(["\\])', r"\1", found[1])
+            return self._stored(re.sub(r'\\(["\\])', r"\1", found[1]))
         word = self._match(_BARE, "has no value after =").rstrip("\r")
         if word in _WORDS:
             return _WORDS[word]
@@ -112,14 +112,24 @@ class _Line:
             return number
         raise self._wrong(f"has a value that is none: {word[:40]!r}; a text stands in quotes")
 
+    def _stored(self, text: str) -> str:
+        try:
+            value_bytes(text)
+        except Unfit as unfit:
+            raise self._wrong(f"cannot be stored: {unfit}") from None
+        return text
+
     def _time(self) -> int | None:
         ts = None
         if found := _TIME.match(self._text, self.at):
             self.at = found.end()
             factor, divisor = PRECISIONS[self._precision]
             ts = int(found[0]) * factor // divisor
-            if not MIN_US <= ts <= MAX_US:
-                raise self._wrong(f"has a timestamp beyond 64 bits of microseconds: {found[0]}")
+            if not FIRST_TS <= ts <= LAST_TS:
+                raise self._wrong(
+                    f"has a timestamp more than 140 000 years from 1970: {found[0]}, with precision "
+                    f"{self._precision}"
+                )
         self._spaces()
         self._take("\r")
         if self.at < len(self._text) and not self._take("\n"):

@@ -9,7 +9,7 @@ import aiohttp_apispec
 from aiohttp import web
 
 import gateway.dashboard
-from gateway.api.answers import json_answer
+from gateway.api.answers import json_answer, stream
 from gateway.api.errors import ApiError
 from gateway.api.keys import DOCUMENT
 from gateway.api.queries import NoQuery
@@ -44,6 +44,8 @@ _POLICY: Final = (
 )
 # Swagger UI sets styles on its elements.
 _DOCS_POLICY: Final = _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+_PIECE: Final = 65_536
+"""Bytes: anybody may ask for a page, and what a slow client has not read yet stands in our memory."""
 DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -53,7 +55,7 @@ class _Shell:
     def __init__(self) -> None:
         self._kept: dict[Path, tuple[bytes, str]] = {}
 
-    async def answer(self, request: web.Request, path: Path, policy: str = DATA_POLICY) -> web.Response:
+    async def answer(self, request: web.Request, path: Path, policy: str = DATA_POLICY) -> web.StreamResponse:
         if path not in self._kept:
             body = await asyncio.to_thread(path.read_bytes)
             self._kept[path] = body, hashlib.sha256(body).hexdigest()[:32]
@@ -61,19 +63,22 @@ class _Shell:
         headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache", "ETag": f'"{tag}"'}
         if any(etag.value in (tag, "*") for etag in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
-        return web.Response(body=body, content_type=_TYPES[path.suffix], charset="utf-8", headers=headers)
+        async with stream(request, _TYPES[path.suffix], headers, length=len(body)) as out:
+            for start in range(0, len(body), _PIECE):
+                await out.write(body[start : start + _PIECE])
+        return out.response
 
 
 _SHELL: Final = _Shell()
 
 
 @endpoint("GET", "/", role=Role.OPEN, tag="pages", summary="The dashboard", answers=_HTML)
-async def dashboard(request: web.Request) -> web.Response:
+async def dashboard(request: web.Request) -> web.StreamResponse:
     return await _SHELL.answer(request, _DASHBOARD / "index.html", _POLICY)
 
 
 @endpoint("GET", "/docs", role=Role.OPEN, tag="pages", summary="This document, to try out", answers=_HTML)
-async def show_docs(request: web.Request) -> web.Response:
+async def show_docs(request: web.Request) -> web.StreamResponse:
     return await _SHELL.answer(request, _DASHBOARD / "docs.html", _DOCS_POLICY)
 
 
@@ -85,7 +90,7 @@ async def show_docs(request: web.Request) -> web.Response:
     summary="A part of the pages",
     answers=_FILE,
 )
-async def show_file(request: web.Request) -> web.Response:
+async def show_file(request: web.Request) -> web.StreamResponse:
     path = _FILES.get(request.match_info["name"])
     if path is None:
         raise ApiError(404, "There is no such file.")

@@ -17,8 +17,9 @@ from gateway.api.routing import endpoint
 from gateway.api.schemas import Pushed
 from gateway.api.tokens import Role
 from gateway.api.values import FLAG_NAMES, loads, read
-from gateway.api.windows import MAX_US, MIN_US, instant
+from gateway.api.windows import instant
 from gateway.controls.devices import Push, PushedSample
+from gateway.store.values import FIRST_TS, LAST_TS, value_bytes
 
 _MAX_DETAILS: Final = 20
 _FIELDS: Final = frozenset({"tag", "ts", "value", "status", "type", "flags"})
@@ -192,6 +193,7 @@ def _sample(entry: Any) -> PushedSample:
         raise _Wrong("type", "is not a text")
     try:
         value = read(entry["value"], kind)
+        value_bytes(value)
     except ValueError as error:
         raise _Wrong("type" if str(error).startswith("type ") else "value", str(error)) from None
     _check_flags(entry.get("flags", []))
@@ -214,13 +216,13 @@ def _ts(value: Any) -> int | None:
         return None
     if isinstance(value, str):
         try:
-            return instant(value)
+            value = instant(value)
         except ValueError as error:
             raise _Wrong("ts", str(error)) from None
     if not isinstance(value, int) or isinstance(value, bool):
         raise _Wrong("ts", "is neither an integer of microseconds nor a text with ISO 8601")
-    if not MIN_US <= value <= MAX_US:
-        raise _Wrong("ts", "does not fit into 64 bits")
+    if not FIRST_TS <= value <= LAST_TS:
+        raise _Wrong("ts", "is more than 140 000 years from 1970: it counts microseconds")
     return value
 
 

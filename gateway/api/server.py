@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
 from gateway.api import tls
+from gateway.api.connections import Limits, bind
 from gateway.api.errors import error_response
 from gateway.api.settings import HttpSettings, split_address
 
@@ -24,34 +24,12 @@ STOP_S: Final = 0.8
 _MAX_HEADERS: Final = 64
 
 
-class Limits:
-    """Open connections, in all and by address."""
-
-    def __init__(self, settings: HttpSettings) -> None:
-        self._most, self._most_per_address = settings.max_connections, settings.max_connections_per_address
-        self._by_address: Counter[str] = Counter()
-        self.open = 0
-
-    def enter(self, address: str) -> bool:
-        if self.open >= self._most or self._by_address[address] >= self._most_per_address:
-            return False
-        self.open += 1
-        self._by_address[address] += 1
-        return True
-
-    def leave(self, address: str) -> None:
-        self.open -= 1
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
-
-
 class Connection(web.RequestHandler):
-    """aiohttp's connection with what it lacks: a deadline for the head, limits, and our error shape."""
+    """aiohttp's connection with what it lacks: a deadline for the head, and our error shape."""
 
-    __slots__ = ("_address", "_deadline", "_limits")
+    __slots__ = ("_deadline",)
 
-    def __init__(self, manager: web.Server, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
             manager,
             loop=loop,
@@ -60,25 +38,14 @@ class Connection(web.RequestHandler):
             max_headers=_MAX_HEADERS,
             access_log=None,  # type: ignore[arg-type]  # aiohttp says Logger and takes None
         )
-        self._limits = limits
-        self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        address = str(peer[0]) if peer else ""
-        if self._limits.enter(address):
-            self._address = address
-            self._expect_head()
-        else:
-            self.force_close()
+        self._expect_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._head_is_there()
-        if self._address is not None:
-            self._limits.leave(self._address)
-            self._address = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -128,25 +95,26 @@ async def serve(app: web.Application, settings: HttpSettings, state: Path) -> As
     context = await asyncio.to_thread(tls.context, settings, state)
     host, port = split_address(settings.listen)
     loop = asyncio.get_running_loop()
-    limits = Limits(settings)
     runner = web.AppRunner(app, shutdown_timeout=STOP_S, access_log=None)
     await runner.setup()
     try:
         manager = runner.server
         assert manager is not None
-        listener = await loop.create_server(
-            lambda: Connection(manager, limits, loop),
-            host,
-            port,
-            ssl=context,
-            ssl_handshake_timeout=HANDSHAKE_S if context else None,
-            ssl_shutdown_timeout=1.0 if context else None,
-            backlog=128,
-        )
-        try:
-            bound = listener.sockets[0].getsockname()
+        async with AsyncExitStack() as stack:
+            sockets = await bind(host, port, Limits(settings))
+            for each in sockets:
+                stack.enter_context(each)
+            for each in sockets:
+                listener = await loop.create_server(
+                    lambda: Connection(manager, loop),
+                    sock=each,
+                    ssl=context,
+                    ssl_handshake_timeout=HANDSHAKE_S if context else None,
+                    ssl_shutdown_timeout=1.0 if context else None,
+                    backlog=128,
+                )
+                stack.callback(listener.close)
+            bound = sockets[0].getsockname()
             yield bound[0], bound[1]
-        finally:
-            listener.close()
     finally:
         await runner.cleanup()

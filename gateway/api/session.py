@@ -1,12 +1,14 @@
 """`/v1/session`: a browser exchanges its token for a cookie that no script can read."""
 
 import logging
+from typing import Final
 
 from aiohttp import web
 
 from gateway.api.answers import json_answer
 from gateway.api.auth import COOKIE, SESSION_S, cookie_is_secure, unauthorized
 from gateway.api.bodies import described, read_document
+from gateway.api.errors import ApiError
 from gateway.api.keys import GUARD
 from gateway.api.queries import NoQuery
 from gateway.api.routing import endpoint
@@ -14,6 +16,8 @@ from gateway.api.schemas import Login, SessionAnswer
 from gateway.api.tokens import Role
 
 _log = logging.getLogger(__name__)
+_MOST_BYTES: Final = 4096
+"""Of a login, after decompression: nobody knows yet who sends it."""
 
 
 @endpoint(
@@ -43,7 +47,7 @@ async def show_session(request: web.Request) -> web.Response:
 )
 async def log_in(request: web.Request) -> web.Response:
     secure = cookie_is_secure(request)
-    text = (await read_document(request, Login))["token"]
+    text = await _token(request)
     guard = request.app[GUARD]
     token = await guard.login(request, text)
     _log.info('"%s" (%s) logged in from %s', token.name, token.role, request.remote)
@@ -53,6 +57,15 @@ async def log_in(request: web.Request) -> web.Response:
         COOKIE, cookie, max_age=SESSION_S, httponly=True, secure=secure, samesite="Strict", path="/"
     )
     return response
+
+
+async def _token(request: web.Request) -> str:
+    try:
+        said = await read_document(request.clone(client_max_size=_MOST_BYTES), Login)
+    except web.HTTPRequestEntityTooLarge:
+        raise ApiError(413, f"A login is no longer than {_MOST_BYTES} bytes.") from None
+    token: str = said["token"]
+    return token
 
 
 @endpoint(

@@ -46,8 +46,11 @@ def _check_hosts(value: tuple[str, ...]) -> None:
 class TlsFiles(Settings):
     """A certificate of one's own."""
 
-    certificate: str = setting(help="PEM file: the certificate and its chain", example="/etc/ssl/gateway.pem")
-    key: str = setting(help="PEM file: the private key, unencrypted, readable by the service's user")
+    certificate: Path = setting(
+        help="PEM file: the certificate and its chain; renewed under this name, a reload takes it",
+        example="/etc/ssl/gateway.pem",
+    )
+    key: Path = setting(help="PEM file: the private key, unencrypted, readable by the service's user")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +135,11 @@ class HttpSettings(Settings):
         check=_check_hosts,
         example="[gateway.plant.example]",
     )
-    max_connections: int = setting(256, help="open connections at a time", low=8, high=4096)
+    max_connections: int = setting(
+        256, help="open connections at a time; one with TLS takes 0.3 MiB of memory", low=8, high=1024
+    )
     max_connections_per_address: int = setting(
-        32, help="open connections at a time from one address", low=2, high=4096
+        32, help="open connections at a time from one address", low=2, high=1024
     )
     max_body_bytes: int = setting(
         8 * 1024 * 1024, help="largest request body, after decompression", low=1024, high=256 * 1024 * 1024
@@ -151,6 +156,15 @@ class HttpSettings(Settings):
                     port = split_address(taken)[1]
                     raise ValueError(f"{other} and compat.{name}.listen are both on port {port}")
             listens[f"compat.{name}.listen"] = listen
+
+    def tls_files(self) -> list[TlsFiles]:
+        """Return the certificates of one's own, of whichever listener."""
+        timeseries, icoapi = self.compat.timeseries, self.compat.icoapi
+        each = [self.tls, timeseries and timeseries.tls, icoapi and icoapi.tls]
+        return [tls for tls in dict.fromkeys(each) if isinstance(tls, TlsFiles)]
+
+    def files(self) -> list[Path]:
+        return list(dict.fromkeys(file for tls in self.tls_files() for file in (tls.certificate, tls.key)))
 
     def insecure(self) -> list[str]:
         """Return a sentence for each choice here that weakens security."""

@@ -125,24 +125,24 @@ async def both_ways(hearing: Coroutine[Any, Any, None], *writing: Coroutine[Any,
 
 
 class Watch:
-    """Looks once a second whether the token of a long conversation still stands."""
+    """Looks once a second whether the token and the session of a long conversation still stand."""
 
     def __init__(self, request: web.Request, principal: Principal) -> None:
         self._guard, self._clock = request.app[GUARD], request.app[GATEWAY].clock
         self._principal, self._looked_ns = principal, self._clock.mono_ns()
 
     async def look(self) -> bool:
-        """Say whether a second has gone by. Closing: the token was revoked."""
+        """Say whether a second has gone by. Closing: the token was revoked, or the session ended."""
         if self._clock.mono_ns() - self._looked_ns < TICK_S * 1e9:
             return False
         self._looked_ns = self._clock.mono_ns()
-        if not await self._guard.still(self._principal):
-            raise Closing(LOGIN_FAILED, "the token was revoked")
+        if why := await self._guard.ended(self._principal):
+            raise Closing(LOGIN_FAILED, why)
         return True
 
 
 async def watched(request: web.Request, principal: Principal) -> None:
-    """Watch beside a conversation that takes its own time. Closing: the token was revoked."""
+    """Watch beside a conversation that takes its own time. Closing: as `Watch.look`."""
     watch = Watch(request, principal)
     while True:
         await asyncio.sleep(TICK_S / 4)

@@ -1,17 +1,25 @@
 """The listener's certificate: one's own, or a self-signed one made at first start."""
 
+import asyncio
+import contextlib
 import datetime
+import hashlib
 import ipaddress
 import logging
 import os
 import socket
 import ssl
+import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.api.settings import HttpSettings, TlsFiles
@@ -24,6 +32,12 @@ _FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _TO = datetime.datetime(2060, 1, 1, tzinfo=datetime.UTC)
 
 
+_making: Final = threading.Lock()
+"""Several listeners begin at a time, each in a thread."""
+_own: Final[weakref.WeakKeyDictionary[ssl.SSLContext, tuple[TlsFiles, bytes]]] = weakref.WeakKeyDictionary()
+"""What listens with a certificate of one's own, and the hash of what is in force there."""
+
+
 def context(settings: HttpSettings, state: Path) -> ssl.SSLContext | None:
     """Return the TLS context, or None for plain HTTP. Blocks: reads files, makes a key at first start."""
     if settings.tls == "off":
@@ -32,9 +46,45 @@ def context(settings: HttpSettings, state: Path) -> ssl.SSLContext | None:
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_alpn_protocols(["http/1.1"])
     if isinstance(settings.tls, TlsFiles):
-        certificate, key = Path(settings.tls.certificate), Path(settings.tls.key)
+        content = _content(settings.tls)
+        _load(made, settings.tls.certificate, settings.tls.key)
+        _own[made] = settings.tls, content
     else:
-        certificate = key = _self_signed(_own_file(state), settings.hosts)
+        file = _self_signed(_own_file(state), settings.hosts)
+        _load(made, file, file)
+    return made
+
+
+async def renew(files: TlsFiles) -> bool:
+    """Let what listens with these files take them as they are now; False: it did already.
+
+    Open connections go on under the certificate of before. GatewayError: they cannot be used.
+    """
+    now = await asyncio.to_thread(_proven, files)
+    contexts = filter(None, (each() for each in _own.keyrefs()))  # a list at once: threads add to it
+    stale = [each for each in contexts if _own[each][0] == files and _own[each][1] != now]
+    for each in stale:
+        # In the event loop, where the handshakes are: OpenSSL wants no other thread to change a context.
+        _load(each, files.certificate, files.key)
+        _own[each] = files, now
+    return bool(stale)
+
+
+def _proven(files: TlsFiles) -> bytes:
+    content = _content(files)
+    _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files.certificate, files.key)
+    return content
+
+
+def _content(files: TlsFiles) -> bytes:
+    made = hashlib.sha256()
+    for file in (files.certificate, files.key):
+        with contextlib.suppress(OSError):  # told when it is to be used
+            made.update(file.read_bytes())
+    return made.digest()
+
+
+def _load(made: ssl.SSLContext, certificate: Path, key: Path) -> None:
     try:
         made.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as error:
@@ -42,7 +92,6 @@ def context(settings: HttpSettings, state: Path) -> ssl.SSLContext | None:
             f"http.tls: {certificate} and {key} cannot be used ({error}); both are PEM files, the key "
             "unencrypted and readable by the service's user."
         ) from error
-    return made
 
 
 def _no_password() -> str:
@@ -53,7 +102,7 @@ def fingerprint(settings: HttpSettings, state: Path) -> str:
     """Return the SHA-256 of the listener's certificate in hex, "" for plain HTTP. Blocks: reads a file."""
     if settings.tls == "off":
         return ""
-    file = Path(settings.tls.certificate) if isinstance(settings.tls, TlsFiles) else _own_file(state)
+    file = settings.tls.certificate if isinstance(settings.tls, TlsFiles) else _own_file(state)
     return x509.load_pem_x509_certificate(file.read_bytes()).fingerprint(hashes.SHA256()).hex()
 
 
@@ -62,18 +111,42 @@ def _own_file(state: Path) -> Path:
 
 
 def _self_signed(file: Path, hosts: Sequence[str]) -> Path:
-    if not file.exists():
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write(file, _make(hosts))
-    certificate = x509.load_pem_x509_certificate(file.read_bytes())
+    with _making:
+        kept = _kept(file)
+        if kept is None or (lacking := [host for host in hosts if host not in _names(kept[1])]):
+            if kept is not None:
+                _log.info("the self-signed TLS certificate is made anew for %s", ", ".join(lacking))
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write(file, _make(hosts, kept[0] if kept else ec.generate_private_key(ec.SECP256R1())))
+        certificate = x509.load_pem_x509_certificate(file.read_bytes())
     fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
     _log.info("self-signed TLS certificate, SHA-256 fingerprint %s", fingerprint)
     return file
 
 
-def _make(hosts: Sequence[str]) -> bytes:
+def _kept(file: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate] | None:
+    """Return what was made once; None: there is nothing that can be used."""
+    try:
+        pem = file.read_bytes()
+        key, certificate = load_pem_private_key(pem, None), x509.load_pem_x509_certificate(pem)
+        if isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key():
+            return key, certificate
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        _log.warning("%s is damaged (%s); a new certificate is made", file, " ".join(str(error).split()))
+        return None
+    _log.warning("%s is damaged: key and certificate do not match; a new certificate is made", file)
+    return None
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return alternatives.get_values_for_type(x509.DNSName)
+
+
+def _make(hosts: Sequence[str], key: ec.EllipticCurvePrivateKey) -> bytes:
     """Return key and certificate as one PEM text, so that they are replaced together."""
-    key = ec.generate_private_key(ec.SECP256R1())
     own = socket.gethostname()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, own[:64] or "edge-gateway")])
     names = dict.fromkeys([own, f"{own}.local", "localhost", *hosts])

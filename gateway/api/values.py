@@ -21,9 +21,9 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from gateway.model import Flag, Sample, Value
+from gateway.store.values import MAX_DEPTH
 
 Row: TypeAlias = dict[str, Any]
-MAX_DEPTH: Final = 32
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _WORDS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FLAGS: Final = {flag: flag.name.lower() for flag in Flag if flag.name}

@@ -12,10 +12,10 @@ from gateway.canbus import error_frames, link_state
 from gateway.canbus.batched import BatchedBus, Opening
 from gateway.canbus.frames import Frames
 from gateway.canbus.link_state import LinkState
-from gateway.canbus.own_thread import in_thread
 from gateway.canbus.problems import BusProblem
 from gateway.canbus.records import Records
 from gateway.canbus.settings import Settings
+from gateway.own_thread import in_thread
 
 _SOL_CAN_RAW = 101
 _CAN_RAW_FILTER, _CAN_RAW_ERR_FILTER, _CAN_RAW_FD_FRAMES = 1, 2, 5

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from gateway.canbus import error_frames
 from gateway.canbus.batched import BatchedBus, Opening
 from gateway.canbus.frames import EXTENDED, EXTENDED_BITS, REMOTE, STANDARD_BITS, Frames
-from gateway.canbus.own_thread import in_thread
 from gateway.canbus.problems import GAVE_UP, BusProblem
 from gateway.canbus.settings import Settings, device_nodes
 from gateway.model import Flag
+from gateway.own_thread import in_thread
 
 if TYPE_CHECKING:
     import can

@@ -7,6 +7,7 @@ from gateway.config.load import (
     Loaded,
     UploadConfig,
     load,
+    load_again,
     load_or_last_good,
     take,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Loaded",
     "UploadConfig",
     "load",
+    "load_again",
     "load_or_last_good",
     "take",
 ]

@@ -46,7 +46,7 @@ def needed(config: Config) -> list[str]:
         if groups := sorted({*filter(None, (_group(node.partition(" ")[0]) for node in nodes))}):
             lines.append(f"SupplementaryGroups={' '.join(groups)}")
     for folder in (config.store.path, config.measurements.path):
-        if folder and not Path(folder).is_relative_to(STATE):
+        if folder is not None and not folder.is_relative_to(STATE):
             lines.append(f"ReadWritePaths={_quoted(f'-{folder}')}")
     listeners = [config.http.listen, *config.http.compat.listens().values()]
     if any(0 < split_address(listen)[1] < 1024 for listen in listeners):

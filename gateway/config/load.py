@@ -1,8 +1,9 @@
 """Reads the configuration file, the environment laid over it, and the last good one in its place."""
 
+import contextlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from gateway.config.yaml_source import MAX_BYTES, MapNode, RefusedNode, ScalarNo
 from gateway.logs import LogSettings
 from gateway.measurements.settings import MeasurementSettings
 from gateway.model import Device
+from gateway.settings import Settings
 from gateway.store.settings import StoreSettings
 
 _DEVICES: Final = f"{PREFIX}DEVICES"
@@ -38,6 +40,8 @@ class DeviceConfig:
     """The Settings of its kind's module."""
     url: str
     """For display: without user name and password; "" where the kind has none."""
+    lacking: str = ""
+    """Why it cannot be used: secrets that it needs and that cannot be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class UploadConfig:
     id: str
     kind: str
     settings: Any
+    lacking: str = ""
+    """Why it cannot be used: secrets that it needs and that cannot be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +68,14 @@ class Config:
     uploads: Mapping[str, UploadConfig]
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What is allowed and yet probably not meant, as `file:line:column: sentence`."""
+    lacking: tuple[str, ...] = field(default=(), compare=False)
+    """The secrets that could not be had, as `file:line:column: sentence`; what needs them cannot be used."""
     source: Source = field(default=Source(b"", {}), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The configuration to run with; `problems` says why it is the last good one."""
+    """The configuration to run with; `problems` says why it is the last good one, and what it lacks."""
 
     config: Config
     problems: tuple[str, ...] = ()
@@ -79,19 +87,63 @@ def load(path: Path, environ: Mapping[str, str] | None = None, *, root: Group | 
 
     The file may be missing where the environment names the devices, as in a container.
     """
-    problems = Problems()
     environ = os.environ if environ is None else environ
-    overrides = overrides_in(environ)
-    without = _DEVICES in overrides and not os.path.lexists(path)
-    data = _NO_FILE if without else _bytes(path, problems)
-    if data is None:
-        raise ConfigProblems(problems.listed())
-    return _config(Source(data, overrides), path, path, environ, root)
+    config = _config(_source(path, environ), path, path, environ, root)
+    if config.lacking:
+        raise ConfigProblems(config.lacking)
+    return config
 
 
 def take(path: Path, state: Path, environ: Mapping[str, str] | None = None) -> Config:
     """Read a configuration file and keep it as the last good one. ConfigProblems: it cannot be used."""
-    config = load(path, environ)
+    return _kept(load(path, environ), path, state)
+
+
+def load_or_last_good(path: Path, state: Path, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Read a configuration file, or where it is broken the last valid one of this file.
+
+    A secret that cannot be had costs only the device or upload that needs it, unless the file is an edit
+    that was never valid. ConfigProblems: neither can be used; its `ever_valid` says whether there was a
+    valid one.
+    """
+    environ = os.environ if environ is None else environ
+    config = None
+    try:
+        config = _config(_source(path, environ), path, path, environ)
+        problems = config.lacking
+    except ConfigProblems as error:
+        problems = error.problems
+    if config is not None and not problems:
+        return Loaded(_kept(config, path, state))
+    kept = kept_file(state, path)
+    try:
+        source = read_good(state, path)
+        if config is not None and source in (None, config.source):
+            return Loaded(config, problems)
+        if source is None:
+            raise ConfigProblems(problems)
+        good = _config(source, path, kept, environ)
+        return Loaded(good, (*problems, *good.lacking), from_last_good=True)
+    except OSError as error:
+        sentence = f"{kept}: the last valid configuration cannot be read: {error.strerror}"
+        raise ConfigProblems([*problems, sentence], ever_valid=True) from error
+    except ConfigProblems as error:
+        if error.problems == problems:
+            raise
+        raise ConfigProblems([*problems, *error.problems], ever_valid=True) from error
+
+
+def load_again(loaded: Loaded, path: Path, state: Path, environ: Mapping[str, str]) -> Loaded:
+    """Read a configuration again from what it was read from, with the secrets that are there now."""
+    lacked = loaded.config.lacking
+    config = _config(
+        loaded.config.source, path, kept_file(state, path) if loaded.from_last_good else path, environ
+    )
+    problems = (*(each for each in loaded.problems if each not in lacked), *config.lacking)
+    return replace(loaded, config=config if config.lacking else _kept(config, path, state), problems=problems)
+
+
+def _kept(config: Config, path: Path, state: Path) -> Config:
     try:
         keep_good(state, path, config.source)
     except OSError as error:
@@ -100,29 +152,14 @@ def take(path: Path, state: Path, environ: Mapping[str, str] | None = None) -> C
     return config
 
 
-def load_or_last_good(path: Path, state: Path, environ: Mapping[str, str] | None = None) -> Loaded:
-    """Read a configuration file, or where it is broken the last valid one of this file.
-
-    ConfigProblems: neither can be used; its `ever_valid` says whether there was a valid one.
-    """
-    try:
-        return Loaded(take(path, state, environ))
-    except ConfigProblems as error:
-        problems = error.problems
-    kept = kept_file(state, path)
-    environ = os.environ if environ is None else environ
-    try:
-        source = read_good(state, path)
-        if source is None:
-            raise ConfigProblems(problems)
-        return Loaded(_config(source, path, kept, environ), problems, from_last_good=True)
-    except OSError as error:
-        sentence = f"{kept}: the last valid configuration cannot be read: {error.strerror}"
-        raise ConfigProblems([*problems, sentence], ever_valid=True) from error
-    except ConfigProblems as error:
-        if error.problems == problems:
-            raise
-        raise ConfigProblems([*problems, *error.problems], ever_valid=True) from error
+def _source(path: Path, environ: Mapping[str, str]) -> Source:
+    problems = Problems()
+    overrides = overrides_in(environ)
+    without = _DEVICES in overrides and not os.path.lexists(path)
+    data = _NO_FILE if without else _bytes(path, problems)
+    if data is None:
+        raise ConfigProblems(problems.listed())
+    return Source(data, overrides)
 
 
 def _bytes(path: Path, problems: Problems) -> bytes | None:
@@ -163,10 +200,10 @@ def _config(
     whole = reader.read(root, tree, At("gateway.yaml", beginning)) if tree is not None else INVALID
     if isinstance(whole, Whole):
         _check_points_device(whole, problems)
-    if problems.found or whole is INVALID:
+    if not problems.only_secrets() or whole is INVALID:
         raise ConfigProblems(problems.listed())
     assert isinstance(whole, Whole)
-    return _assembled(whole, source)
+    return replace(_assembled(whole, source, shown), lacking=tuple(problems.listed()))
 
 
 def _check_points_device(whole: Whole, problems: Problems) -> None:
@@ -179,32 +216,46 @@ def _check_points_device(whole: Whole, problems: Problems) -> None:
         )
 
 
-def _assembled(whole: Whole, source: Source) -> Config:
+def _assembled(whole: Whole, source: Source, shown: Path) -> Config:
     devices = {name: _device(name, kinded) for name, kinded in whole.devices.items()}
     if whole.http.compat.timeseries is not None and POINTS_DEVICE not in devices:
         settings = protocols.load("push").Settings()
         devices[POINTS_DEVICE] = DeviceConfig(POINTS_DEVICE, "push", Device(POINTS_DEVICE), settings, "")
-    uploads = {name: UploadConfig(name, each.kind, each.settings) for name, each in whole.uploads.items()}
-    warnings = tuple(_warnings(whole.devices, devices))
+    uploads = {
+        name: UploadConfig(name, each.kind, each.settings, each.lacking)
+        for name, each in whole.uploads.items()
+    }
+    warnings = tuple(_warnings(whole, devices, shown))
     return Config(
         whole.gateway, whole.http, whole.store, whole.logs, whole.measurements, devices, uploads, warnings,
-        source,
+        source=source,
     )  # fmt: skip
 
 
 def _device(name: str, kinded: Kinded) -> DeviceConfig:
     where = {tag: f"{place.source}:{place.line}" for tag, place in kinded.places.items()}
     url = without_userinfo(str(getattr(kinded.settings, "url", "") or ""))
-    return DeviceConfig(name, kinded.kind, Device(name, kinded.tags, where), kinded.settings, url)
+    device = Device(name, kinded.tags, where)
+    return DeviceConfig(name, kinded.kind, device, kinded.settings, url, kinded.lacking)
 
 
-def _warnings(read: Mapping[str, Kinded], devices: Mapping[str, DeviceConfig]) -> Iterable[str]:
+def _warnings(whole: Whole, devices: Mapping[str, DeviceConfig], shown: Path) -> Iterable[str]:
     first: dict[tuple[str, str], str] = {}
     for name, device in devices.items():
         same = first.setdefault((device.kind, device.url), name)
         if device.url and same != name:
             what = f"the same {device.kind} device, {device.url}"
-            yield f'{read[name].places[""]}: "{name}" and "{same}" are {what}'
-        for file in device.settings.files():
+            yield f'{whole.devices[name].places[""]}: "{name}" and "{same}" are {what}'
+    for name, each in (*whole.devices.items(), *whole.uploads.items()):
+        for file in _missing(each.settings):
+            yield f'{each.places[""]}: "{name}": there is no file {file}'
+    for file in _missing(whole.http):
+        yield f"{shown}: http: there is no file {file}"
+
+
+def _missing(settings: Settings) -> Iterator[Path]:
+    for file in settings.files():
+        # A folder that whoever asks may not look into, as /etc/ssl/private, says nothing.
+        with contextlib.suppress(PermissionError):
             if not file.is_file():
-                yield f'{read[name].places[""]}: "{name}": there is no file {file}'
+                yield file

@@ -34,6 +34,8 @@ class Problem:
 
     place: Place
     sentence: str
+    secret: bool = False
+    """A secret that cannot be had: all but the device or upload that needs it can be used."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.sentence}"
@@ -59,9 +61,9 @@ class Problems:
     left_out: int = 0
     _suggested: int = 0
 
-    def add(self, place: Place, sentence: str) -> None:
+    def add(self, place: Place, sentence: str, *, secret: bool = False) -> None:
         if len(self.found) < _MOST:
-            self.found.append(Problem(place, visible(sentence)))
+            self.found.append(Problem(place, visible(sentence), secret))
         else:
             self.left_out += 1
 
@@ -71,6 +73,10 @@ class Problems:
         if self.left_out:
             listed.append(f"{self.found[0].place.source}: {self.left_out} more problems are not listed")
         return listed
+
+    def only_secrets(self) -> bool:
+        """Say whether the rest can be used where what lacks a secret is left out."""
+        return not self.left_out and all(each.secret for each in self.found)
 
     def hint(self, word: str, known: Iterable[str]) -> str:
         """Return `; did you mean "..."?` where a known word is near, else nothing."""

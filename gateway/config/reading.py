@@ -27,6 +27,7 @@ from gateway.config.shapes import (
 )
 from gateway.config.wording import check_name, found, wanted
 from gateway.config.yaml_source import Entry, ListNode, MapNode, Node, RefusedNode, ScalarNode
+from gateway.settings import Secret
 
 INVALID: Final = object()
 """What stands in for a value that has a problem."""
@@ -44,6 +45,8 @@ class Kinded:
     tags: Mapping[str, Any]
     places: Mapping[str, Place]
     """Tag, or "" for the device itself."""
+    lacking: str = ""
+    """The secrets that it needs and that cannot be had; their texts in `settings` are empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class Reader:
     environ: Mapping[str, str]
     folder: Path
     """What a relative path in the configuration is relative to."""
+    in_part: bool = False
+    """Within a device or an upload, which can be left out."""
 
     def read(self, shape: Shape, node: Node, at: At) -> Any:
         """Return the value, or INVALID after its problems were noted."""
@@ -130,7 +135,9 @@ class Reader:
         try:
             return resolve(form, value.text, self.environ, self.folder)
         except ValueError as error:
-            return self._wrong(value.place, at, f"cannot be had: {error}")
+            sentence = f"{quoted(at.name)} cannot be had: {error}"
+            self.problems.add(value.place, sentence, secret=self.in_part)
+            return Secret(f"{form} {value.text}", "") if self.in_part else INVALID
 
     # -- collections -----------------------------------------------------------------------
 
@@ -260,13 +267,18 @@ class Reader:
             tag = shape.tag(kind) if shape.tagged else None
         except ImportError as error:
             return self._wrong(entry.key_place, within, f"cannot be used here: {error}")
+        before, self.in_part = len(self.problems.found), True
         settings = self.read(group, entry.node, within)
+        self.in_part = False
+        lacking = "; ".join(str(each) for each in self.problems.found[before:] if each.secret)
         places, tags = {"": at.place}, {}
         if tag is not None and listed is not None:
             tags = self.read(MapOf(tag, "tag"), listed.node, At("tags", listed.key_place))
             if isinstance(listed.node, MapNode):
                 places |= {name: each.key_place for name, each in listed.node.entries.items()}
-        return INVALID if settings is INVALID or tags is INVALID else Kinded(kind, settings, tags, places)
+        if settings is INVALID or tags is INVALID:
+            return INVALID
+        return Kinded(kind, settings, tags, places, lacking)
 
 
 def _found(node: Node, at: At) -> str:

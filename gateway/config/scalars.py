@@ -27,6 +27,8 @@ def scalar(shape: Shape, node: ScalarNode, folder: Path, hint: Hint) -> Any:
             return _number(shape, node)
         case Text(path=is_path):
             text = _text(node)
+            if is_path and not text:
+                raise ValueError("names no file or folder")
             return folder / text if is_path else text
     raise TypeError(f"{shape} is not the shape of a scalar")
 

@@ -67,7 +67,7 @@ export function store(list, state) {
 
 export function notices(section, state) {
   const found = [
-    ...state.config.problems.map((text) => ["bad", "Configuration", `${text} The last valid configuration runs.`]),
+    ...state.config.problems.map((text) => ["bad", "Configuration", `${text}. Until it is mended, what was valid runs.`]),
     ...(state.store.refusing ? [["bad", "Store", state.store.refusing]] : []),
     ...state.insecure.map((text) => ["", "Insecure", text]),
     ...state.config.warnings.map((text) => ["", "Configuration", text]),

@@ -46,13 +46,14 @@ class Forwarder:
         gateway_id: str,
         backoff: Backoff = _BACKOFF,
         files: FileSource | None = None,
+        lacking: str = "",
     ) -> None:
         self.upload, self.kind, self.gateway_id = upload, kind, gateway_id
         self.store, self.clock = store, clock
         self.gate = Gate(clock, backoff)
         self._live_gate, self._backlog_gate = Gate(clock, backoff), Gate(clock, backoff)
         self.counters = Counters()
-        self._settings = settings
+        self._settings, self._lacking = settings, lacking
         self._module = uploaders.load(kind)
         self._keeper: Keeper | None = None
         self._outlet: Outlet | None = None
@@ -130,6 +131,8 @@ class Forwarder:
             while True:
                 await self.gate.wait(self._turn)
                 try:
+                    if self._lacking:
+                        raise UploadProblem(self._lacking)
                     async with self._module.open(self.upload, self._settings, self.clock) as outlet:
                         self._outlet = outlet
                         self._report_running()

@@ -179,7 +179,9 @@ class Session:
             await asyncio.wait(self._writing)
         m = self.measurement
         text = self._closed()
-        await self._store.ride(lambda tx: recordings.keep(tx, m.name, text))
+        kept = self._store.riding(lambda tx: recordings.keep(tx, m.name, text))
+        self._store.hurry()
+        await kept
         self._show_end()
         _log.info(
             "measurement %s ended: %d frames, %d lost (%.2f %%)%s",

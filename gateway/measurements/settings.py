@@ -1,6 +1,7 @@
 """What the technician may set of measurements."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.settings import Settings, setting
 
@@ -11,8 +12,8 @@ class MeasurementSettings(Settings):
 
     SHORT = "path"
 
-    path: str = setting(
-        "",
-        help="folder of the files of measurements; empty: `measurements` in the state directory",
+    path: Path | None = setting(
+        None,
+        help="folder of the files of measurements; `measurements` in the state directory unless given",
         example="/data/measurements",
     )

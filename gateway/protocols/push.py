@@ -13,6 +13,8 @@ from gateway.settings import setting
 
 _PATIENCE_S = 10.0
 """How long a push may take for room in the memory budget and COMMIT together."""
+_UNHURRIED_S = 5.0
+"""How long it waits for a commit at its tick; where `commit_interval` is longer, one is asked for then."""
 _NAME_LENGTH = 200
 _SLICE = 1000
 """Samples between two turns of the event loop."""
@@ -69,7 +71,11 @@ class Pusher:
         async with asyncio.timeout(_PATIENCE_S):
             ticket = await self._link.emit(batch)
             self._run.add(len(batch))
-            return await ticket
+            hurry = asyncio.get_running_loop().call_later(_UNHURRIED_S, self._link.hurry)
+            try:
+                return await ticket
+            finally:
+                hurry.cancel()
 
     def stamp(self) -> tuple[int, int]:
         """Return our own (ts, flags)."""

@@ -16,6 +16,8 @@ from gateway.store.writer import Writer
 
 T = TypeVar("T")
 
+_UNHURRIED_S = 5.0
+"""How long a deletion waits for a commit at its tick; where that is farther off, one is asked for then."""
 MOST_DELETIONS = 10_000
 """That hold at a time: each reading of their series looks at all of them."""
 
@@ -56,7 +58,11 @@ class Deletes(Reads):
             survey = Survey(series, from_us, to_us, lambda: (self._writer.next_seq - 1, self._writer.newest))
             with self._history.held():
                 await self._in_turns(survey.turn)
-                made = await self.ride(lambda tx: survey.commit(tx, by, names))
+                hurry = asyncio.get_running_loop().call_later(_UNHURRIED_S, self._writer.hurry)
+                try:
+                    made = await self.ride(lambda tx: survey.commit(tx, by, names))
+                finally:
+                    hurry.cancel()
         if (from_us, to_us) == (FIRST_US, LAST_US):
             self._series.used.discard(series)
         return made

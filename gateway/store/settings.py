@@ -1,6 +1,7 @@
 """What the technician may set of the store."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.settings import Settings, setting
 
@@ -11,8 +12,8 @@ class StoreSettings(Settings):
 
     SHORT = "path"
 
-    path: str = setting(
-        "", help="folder of the store; empty: the state directory", example="/data/edge-gateway"
+    path: Path | None = setting(
+        None, help="folder of the store; the state directory unless given", example="/data/edge-gateway"
     )
     commit_interval_s: float = setting(
         1.0,

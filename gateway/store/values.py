@@ -15,7 +15,8 @@ MAX_DEPTH = 16
 MAX_VALUE_BYTES = 16 * 1024 * 1024
 _ROW_BYTES = 160
 """What a sample costs in memory beside long values: five list slots, its integers and a double."""
-_TS_LOW, _TS_HIGH = -(2**62), 2**62
+FIRST_TS, LAST_TS = -(2**62), 2**62
+"""Microseconds since 1970: no sample is earlier or later."""
 FLOAT, INT, UINT64, BOOL, NONE, STR, BYTES, LIST = range(1, 9)
 """A code for each type of value; UINT64: an integer from 2**63."""
 CODES = range(FLOAT, LIST + 1)
@@ -106,7 +107,7 @@ def checked(batch: Batch) -> Checked:
     codes, numbers = typed(batch.values)
     series, ts = _check_columns(*batch.columns())
     t0, t1 = (min(batch.ts), max(batch.ts)) if ts else (0, 0)
-    if t0 < _TS_LOW or t1 > _TS_HIGH:
+    if t0 < FIRST_TS or t1 > LAST_TS:
         raise Unfit("its time lies more than 140 000 years from 1970")
     found = Checked(*batch.columns(), series, ts, codes, numbers, t0, t1, _ROW_BYTES * len(batch))
     if not found.plain:

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -33,11 +34,14 @@ class WebTarget(Settings):
     """How the target's certificate is checked."""
 
     verify: bool = setting(default=True, help="Check the target's certificate; `false` is shown as insecure.")
-    ca: str | None = setting(
+    ca: Path | None = setting(
         None,
         help="File with the certificates to trust in place of the system's.",
         example="/etc/plant-ca.pem",
     )
+
+    def files(self) -> list[Path]:
+        return [] if self.ca is None else [self.ca]
 
     def insecure(self, url: str, secret: str) -> str:
         """Return what is insecure about the way to `url` as a sentence, or nothing."""
@@ -62,7 +66,7 @@ async def session(target: WebTarget, timeout_s: float) -> AsyncIterator[aiohttp.
         yield client
 
 
-def trust(ca: str | None, verify: bool) -> ssl.SSLContext:
+def trust(ca: Path | None, verify: bool) -> ssl.SSLContext:
     """Return what a target's certificate is checked against. UploadProblem: the file will not do."""
     try:
         context = ssl.create_default_context(cafile=ca)

@@ -1,6 +1,7 @@
 """Who gets in: every route with every role, hosts, origins, sessions, failed logins, the token file."""
 
 import asyncio
+import gzip
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from aiohttp import web
 from gateway.api.app import build_app
 from gateway.api.auth import COOKIE, FailedLogins, Sessions
 from gateway.api.errors import ApiError
+from gateway.api.keys import GUARD
 from gateway.api.routing import Endpoint, declared
 from gateway.api.server import serve
 from gateway.api.settings import HttpSettings
@@ -196,12 +198,54 @@ async def test_a_revoked_token_ends_its_sessions_and_streams(
     async with anybody.ws_connect("/v1/stream") as socket:
         other = Tokens(gateway.state, SystemClock())
         assert await asyncio.to_thread(other.revoke, token.id)
-        message = await socket.receive(timeout=4)
-        while message.type is aiohttp.WSMsgType.TEXT:
-            message = await socket.receive(timeout=4)
-        assert (socket.close_code, message.extra) == (4401, "the token was revoked")
+        assert await close_reason(socket) == (4401, "the token was revoked")
     async with anybody.get("/v1/state") as answer:
         assert answer.status == 401
+
+
+async def close_reason(socket: aiohttp.ClientWebSocketResponse) -> tuple[int | None, str]:
+    async with asyncio.timeout(6):
+        while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+            pass
+    return socket.close_code, message.extra
+
+
+async def test_a_log_out_ends_the_streams_of_its_session_and_no_others(
+    gateway: Plant, anybody: aiohttp.ClientSession, admin: aiohttp.ClientSession
+) -> None:
+    async with anybody.post("/v1/session", json={"token": gateway.texts[Role.ADMIN]}):
+        pass
+    by_cookie = [
+        await anybody.ws_connect(path) for path in ("/v1/stream", "/v1/measurement/stream?device=tools")
+    ]
+    by_header = await admin.ws_connect("/v1/stream")
+    async with anybody.delete("/v1/session") as answer:
+        assert answer.status == 204
+    for socket in by_cookie:
+        assert await close_reason(socket) == (4401, "the session ended")
+    await asyncio.sleep(1.5)
+    async with admin.post("/v1/devices/box/samples", json=[{"tag": "a", "value": 1}]) as answer:
+        assert answer.status == 200
+    async with asyncio.timeout(5):
+        while "samples" not in (await by_header.receive_json()):
+            pass
+    await by_header.close()
+
+
+async def test_a_stream_ends_with_the_twelve_hours_of_its_session(
+    gateway: Plant, settings: HttpSettings
+) -> None:
+    app = build_app(gateway, settings)
+    app[GUARD].sessions = Sessions(clock := MovedClock())
+    async with (
+        serve(app, settings, gateway.state) as (host, port),
+        aiohttp.ClientSession(f"http://{host}:{port}", cookie_jar=aiohttp.CookieJar(unsafe=True)) as client,
+    ):
+        async with client.post("/v1/session", json={"token": gateway.texts[Role.READ]}):
+            pass
+        async with client.ws_connect("/v1/stream") as socket:
+            clock.hours = 12.1
+            assert await close_reason(socket) == (4401, "the session ended")
 
 
 async def test_failed_logins_are_slowed_but_a_right_token_passes(
@@ -216,6 +260,26 @@ async def test_failed_logins_are_slowed_but_a_right_token_passes(
     assert 1 <= int(retry_after or 0) <= 60
     async with anybody.get("/v1/state", headers=gateway.bearer(Role.READ)) as answer:
         assert answer.status == 200
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_login_is_refused_by_its_length_before_it_is_parsed(
+    gateway: Plant, anybody: aiohttp.ClientSession, packed: bool
+) -> None:
+    """Nobody knows yet who sends it: eight MiB of `[]` would cost hundreds of MiB and seconds."""
+
+    def packed_or_not(body: bytes) -> bytes:
+        return gzip.compress(body) if packed else body
+
+    headers = {"Content-Type": "application/json", **({"Content-Encoding": "gzip"} if packed else {})}
+    large = packed_or_not(b'{"token": [' + b"[]," * (2_000_000 if packed else 10_000) + b"[]]}")
+    async with anybody.post("/v1/session", data=large, headers=headers) as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (413, "too_large")
+        assert "4096 bytes" in (await answer.json())["error"]["message"]
+    good = json.dumps({"token": gateway.texts[Role.READ]}).encode().ljust(4096)
+    for body, status in ((good, 200), (good + b" ", 413)):
+        async with anybody.post("/v1/session", data=packed_or_not(body), headers=headers) as answer:
+            assert answer.status == status
 
 
 class MovedClock(SystemClock):

@@ -93,7 +93,9 @@ def test_precision(precision: str, ts: int) -> None:
         ('m f="a"b 1', "line 1 goes on where it should end: 'b 1'"),
         ("m f=1 1x", "line 1 goes on where it should end: 'x'"),
         ("m f=1 1 2", "line 1 goes on where it should end: '2'"),
-        ("m f=1 99999999999999999999999", "line 1 has a timestamp beyond 64 bits of microseconds"),
+        ("m f=1 99999999999999999999999", "line 1 has a timestamp more than 140 000 years from 1970"),
+        (f"m f=1 {2**62}\nm f=1 {2**62 + 1}", "line 2 has a timestamp more than 140 000 years from 1970"),
+        (f"m f=1 {-(2**62) - 1}", "line 1 has a timestamp more than 140 000 years from 1970"),
         ("#c\nm f=1\n\nm f=x", "line 4 has a value"),
         ('m f="a\nb"\nm f=x', "line 3 has a value"),
         ("m f=\u0661", "line 1 has a value that is none"),
@@ -102,6 +104,12 @@ def test_precision(precision: str, ts: int) -> None:
 def test_what_is_no_line(text: str, problem: str) -> None:
     with pytest.raises(WrongLine, match="^" + re.escape(problem)):
         read(text)
+
+
+def test_a_text_that_the_store_would_not_keep() -> None:
+    assert len(read('m f="' + "é" * 4_300_000 + '"')) == 1
+    with pytest.raises(WrongLine, match="line 1 cannot be stored: its value of 17200"):
+        read('m f="' + "é" * 4_300_000 + '\U0001f600"')
 
 
 NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="\\#"), min_size=1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import functools
 import gzip
 import io
 import json
@@ -221,6 +222,33 @@ async def test_a_wrong_body_names_index_and_field_and_stores_nothing(
     if index is not None:
         assert (error["details"][0]["index"], error["details"][0]["field"]) == (index, field)
     assert (await get(admin))["samples"] == []
+
+
+@pytest.mark.parametrize(
+    ("field", "beyond"),
+    [
+        ("ts", {"ts": 2**62 + 1, "value": 1}),
+        ("ts", {"ts": f"{-(2**62) - 1}", "value": 1}),
+        ("value", {"ts": 2, "value": functools.reduce(lambda inner, _: [inner], range(17), 1)}),
+        ("value", {"ts": 2, "value": [1.5] * 600_000}),
+    ],
+    ids=["late", "early", "deep", "large"],
+)
+async def test_what_the_store_would_not_keep_is_refused_with_all_the_rest(
+    admin: aiohttp.ClientSession, field: str, beyond: dict[str, Any]
+) -> None:
+    good = {"tag": "a", "ts": 1, "value": 1}
+    body = io.BytesIO(json.dumps([good, {"tag": "a", **beyond}]).encode())
+    async with admin.post(SAMPLES, data=body, headers={"Content-Type": "application/json"}) as answer:
+        error = (await answer.json())["error"]
+        assert answer.status == 422, error
+    assert (error["details"][0]["index"], error["details"][0]["field"]) == (1, field)
+    assert (await get(admin))["samples"] == []
+    within = [{"tag": "a", "ts": ts, "value": 1} for ts in (-(2**62), 2**62)]
+    async with admin.post(SAMPLES, json=within) as answer:
+        assert (await answer.json())["added"] == 2
+    async with admin.get("/v1/gaps") as answer:
+        assert (await answer.json())["gaps"] == []
 
 
 async def test_a_large_body_is_413(admin: aiohttp.ClientSession) -> None:

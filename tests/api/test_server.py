@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 import stat
 import time
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography import x509
 
-from gateway.api import bodies, server, tls
+from gateway.api import bodies, connections, server, tls
 from gateway.api.app import build_app
 from gateway.api.server import serve
 from gateway.api.settings import HttpSettings, TlsFiles, split_address
 from gateway.api.tokens import Role
+from gateway.controls.devices import Push, PushedSample
 from gateway.model import GatewayError
 from tests.api.plant import Plant
 
@@ -155,6 +158,56 @@ async def test_no_address_takes_all_connections(url: str) -> None:
         writer.close()
 
 
+async def answers_again(url: str) -> None:
+    """Wait until a client gets in."""
+    async with asyncio.timeout(8), aiohttp.ClientSession(url) as client:
+        while True:
+            try:
+                async with client.get("/healthz", ssl=False) as answer:
+                    assert answer.status == 200
+                return
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)
+
+
+async def test_connections_count_before_their_tls_handshake(
+    gateway: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_S", 60)
+    settings = HttpSettings(listen="127.0.0.1:0", max_connections=8, max_connections_per_address=3)
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        silent = [await connect(f"http://{host}:{port}") for _ in range(3)]
+        reader, writer = await connect(f"http://{host}:{port}")
+        await closed(reader, 5)
+        writer.close()
+        silent.pop()[1].close()
+        await answers_again(f"https://{host}:{port}")
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_a_handshake_that_fails_takes_no_place_for_good(
+    gateway: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_S", 0.3)
+    settings = HttpSettings(listen="127.0.0.1:0", max_connections=8, max_connections_per_address=2)
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        for sent in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff", b""):
+            for _ in range(3):
+                reader, writer = await connect(f"http://{host}:{port}")
+                writer.write(sent)
+                await closed(reader, 5)
+                writer.close()
+        await answers_again(f"https://{host}:{port}")
+
+
+async def test_localhost_is_a_listen_address(gateway: Plant) -> None:
+    settings = HttpSettings(listen="localhost:0", tls="off")
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        assert host in ("127.0.0.1", "::1")
+        await answers_again(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+
 async def test_a_hundred_slow_loris_do_not_hold_up_a_good_client(
     gateway: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +262,38 @@ async def test_a_client_that_reads_nothing_of_a_large_answer_is_cut(
     writer.close()
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("path", ["/static/swagger-ui-bundle.js", "/v1/devices/box/samples"])
+async def test_who_reads_nothing_of_an_answer_keeps_no_place(
+    gateway: Plant, monkeypatch: pytest.MonkeyPatch, path: str, encrypted: bool
+) -> None:
+    monkeypatch.setattr(connections, "UNREAD_S", 1)
+    control = gateway.devices["box"].control(Push)
+    assert control is not None
+    await control.push([PushedSample("big", "x" * 900_000, n) for n in range(8)])
+    settings = HttpSettings(
+        listen="127.0.0.1:0", tls="self-signed" if encrypted else "off", max_connections_per_address=2
+    )
+    trust = ssl._create_unverified_context() if encrypted else None
+    token = gateway.texts[Role.READ]
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        held = []
+        for _ in range(2):
+            narrow = socket.socket()
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            narrow.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(narrow, (host, port))
+            reader, writer = await asyncio.open_connection(
+                sock=narrow, ssl=trust, server_hostname="localhost" if encrypted else None, limit=16
+            )
+            writer.write(head)
+            held.append((reader, writer))
+        await answers_again(f"{'https' if encrypted else 'http'}://{host}:{port}")
+        for _, writer in held:
+            writer.transport.abort()
+
+
 @pytest.fixture
 async def secure(gateway: Plant, caplog: pytest.LogCaptureFixture) -> AsyncIterator[str]:
     settings = HttpSettings(listen="127.0.0.1:0")
@@ -239,6 +324,38 @@ async def test_a_self_signed_certificate_is_made_and_kept(
     assert await asyncio.to_thread(file.read_bytes) == before
 
 
+def self_signed(folder: Path, *hosts: str) -> x509.Certificate:
+    assert tls.context(HttpSettings(hosts=hosts), folder) is not None
+    return x509.load_pem_x509_certificate((folder / "tls" / "self-signed.pem").read_bytes())
+
+
+def test_a_self_signed_certificate_is_made_anew_for_a_new_name(tmp_path: Path) -> None:
+    first = self_signed(tmp_path, "hall-3.example")
+    assert self_signed(tmp_path, "hall-3.example") == self_signed(tmp_path) == first
+    second = self_signed(tmp_path, "hall-3.example", "press.example")
+    names = second.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"hall-3.example", "press.example"} <= {*names.get_values_for_type(x509.DNSName)}
+    assert second.public_key() == first.public_key()
+    assert self_signed(tmp_path, "hall-3.example") == second
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "noise", "other key"])
+def test_a_damaged_self_signed_certificate_is_made_anew(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = self_signed(tmp_path)
+    self_signed(tmp_path / "other")
+    file = tmp_path / "tls" / "self-signed.pem"
+    pem, other = file.read_bytes(), (tmp_path / "other" / "tls" / "self-signed.pem").read_bytes()
+    at = pem.index(b"-----BEGIN CERT")
+    mixed = pem[:at] + other[other.index(b"-----BEGIN CERT") :]
+    left = {"empty": b"", "half": pem[: at + 100], "noise": b"\0" * 500, "other key": mixed}
+    file.write_bytes(left[damage])
+    assert self_signed(tmp_path) != first
+    assert f"{file} is damaged" in caplog.text
+    assert self_signed(tmp_path) == self_signed(tmp_path)
+
+
 async def test_old_tls_is_refused(secure: str) -> None:
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
@@ -254,7 +371,7 @@ async def test_own_certificate_and_its_mistakes(tmp_path: Path) -> None:
     made = await asyncio.to_thread(tls.context, HttpSettings(), tmp_path)
     assert made is not None
     file = str(tmp_path / "tls" / "self-signed.pem")
-    own = HttpSettings(tls=TlsFiles(certificate=file, key=file))
+    own = HttpSettings(tls=TlsFiles(certificate=Path(file), key=Path(file)))
     assert await asyncio.to_thread(tls.context, own, tmp_path / "other") is not None
     assert not (tmp_path / "other").exists()
     (tmp_path / "empty.pem").touch()
@@ -263,15 +380,56 @@ async def test_own_certificate_and_its_mistakes(tmp_path: Path) -> None:
         (file, "nowhere.pem"),
         (file, str(tmp_path / "empty.pem")),
     ):
-        wrong = HttpSettings(tls=TlsFiles(certificate=certificate, key=key))
+        wrong = HttpSettings(tls=TlsFiles(certificate=Path(certificate), key=Path(key)))
         with pytest.raises(GatewayError, match=r"http\.tls: .* cannot be used"):
             await asyncio.to_thread(tls.context, wrong, tmp_path)
 
 
+async def served(host: str, port: int) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect; return the certificate in DER, and the connection."""
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection(host, port, ssl=trusting)
+    return writer.get_extra_info("ssl_object").getpeercert(True), reader, writer
+
+
+async def test_a_renewed_certificate_is_taken_by_the_next_connection(gateway: Plant, tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two", "three"):
+        await asyncio.to_thread(tls.context, HttpSettings(), tmp_path / name)
+        made.append(await asyncio.to_thread((tmp_path / name / "tls" / "self-signed.pem").read_bytes))
+    one, two, three = made
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+
+    async def write(certificates: bytes, keys: bytes) -> None:
+        await asyncio.to_thread(certificate.write_bytes, certificates)
+        await asyncio.to_thread(key.write_bytes, keys)
+
+    await write(one, one)
+    files = TlsFiles(certificate=certificate, key=key)
+    settings = HttpSettings(listen="127.0.0.1:0", tls=files)
+    async with serve(build_app(gateway, settings), settings, gateway.state) as (host, port):
+        first, reader, writer = await served(host, port)
+        assert not await tls.renew(files)
+        await write(two, two)
+        assert await tls.renew(files)
+        assert not await tls.renew(files)
+        second, _, other = await served(host, port)
+        assert second == ssl.PEM_cert_to_DER_cert(two[two.index(b"-----BEGIN CERT") :].decode())
+        assert second != first
+        await write(three, two)
+        with pytest.raises(GatewayError, match="cannot be used"):
+            await tls.renew(files)
+        again, _, third = await served(host, port)
+        assert again == second
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in await reader.readuntil(b'alive"}')
+        for each in (writer, other, third):
+            each.close()
+
+
 async def test_a_browser_login_over_plain_http_from_the_network_is_refused(gateway: Plant) -> None:
     """A session cookie must not travel readable: 127.0.0.1 is the only exception."""
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # sends nothing; tells which address of ours faces the network
         own = probe.getsockname()[0]

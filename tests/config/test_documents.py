@@ -1,5 +1,6 @@
 """The reference, the JSON Schema and the example say what the declarations say."""
 
+import errno
 import re
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,55 @@ def test_check_shows_warnings_and_counts(tmp_path: Path) -> None:
         f"{file}: OK, 2 devices (2 opcua), 1 listed tag, 1 upload (1 http)",
         f"{file}: flash: at most 2 samples/s, about 1.80 GB a day, 36.5 years of its 24 TB; not known of b",
     )
+
+
+FILES = """\
+http:
+  tls: {certificate: own/cert.pem, key: own/key.pem}
+  compat: {timeseries: {users: users.json, tls: {certificate: own/cert.pem, key: other.pem}}}
+store: {path: data}
+measurements: recordings
+uploads:
+  cloud: {http: {url: 'https://cloud.example', ca: plant-ca.pem}}
+"""
+
+
+def test_a_relative_path_begins_at_the_file_wherever_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(FILES)
+    config = load(file, {})
+    assert config.store.path == tmp_path / "data"
+    assert config.measurements.path == tmp_path / "recordings"
+    assert config.uploads["cloud"].settings.ca == tmp_path / "plant-ca.pem"
+    own = tmp_path / "own"
+    assert config.http.files() == [own / "cert.pem", own / "key.pem", tmp_path / "other.pem"]
+    file.write_text("store: {path: ''}\n")
+    with pytest.raises(ConfigProblems, match=r':1:15: "path" names no file or folder'):
+        load(file, {})
+
+
+def test_check_warns_of_files_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, closed = tmp_path / "gateway.yaml", tmp_path / "own"
+    file.write_text(FILES)
+    (tmp_path / "plant-ca.pem").mkdir()
+    closed.mkdir()
+    (closed / "cert.pem").touch()
+    http = f"{file}: http: there is no file"
+    warnings = [line for line in check(file, {}).lines if line.endswith("(a warning)")]
+    assert warnings == [
+        f'{file}:7:3: "cloud": there is no file {tmp_path}/plant-ca.pem (a warning)',
+        f"{http} {closed}/key.pem (a warning)",
+        f"{http} {tmp_path}/other.pem (a warning)",
+    ]
+    is_file = Path.is_file
+
+    def as_another_user(path: Path) -> bool:
+        if path.parent == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", as_another_user)  # of /etc/ssl/private, say
+    assert [line for line in check(file, {}).lines if str(closed) in line] == []
 
 
 def test_check_names_a_database_that_is_not_there(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigProblems, Loaded, load_or_last_good, take
+from gateway.config import ConfigProblems, Loaded, load_again, load_or_last_good, take
 from gateway.config.last_good import Source, keep_good, kept_file, read_good
 
 GOOD = "devices:\n  press-07:\n    push: {max_batch: 10}\n"
@@ -129,20 +129,69 @@ def test_the_broken_edit_and_the_kept_file_are_not_overwritten(file: Path, state
     assert kept_file(state, file).read_bytes() == kept
 
 
-def test_secrets_are_kept_by_reference_and_a_lost_one_breaks_both(file: Path, state: Path) -> None:
-    write(file, "uploads:\n  cloud:\n    http: {url: 'https://cloud.example', token: {env: TOKEN}}\n")
+SECRET = """\
+devices:
+  press-07:
+    push: {max_batch: 10}
+uploads:
+  cloud:
+    http: {url: 'https://cloud.example', token: {env: TOKEN}}
+"""
+
+
+def test_secrets_are_kept_by_reference_and_a_lost_one_costs_what_needs_it(file: Path, state: Path) -> None:
+    write(file, SECRET)
     start(file, state, {"TOKEN": "hunter2"})
     kept = kept_file(state, file)
     assert b"hunter2" not in kept.read_bytes()
     write(file, BROKEN)
     assert start(file, state, {"TOKEN": "hunter3"}).config.uploads["cloud"].settings.token.text == "hunter3"
+    loaded = start(file, state)
+    assert loaded.from_last_good
+    lacking = f'{kept}:6:55: "token" cannot be had: the environment variable TOKEN is not set'
+    assert loaded.problems == (f'{file}:3:23: "max_batch" must be 1 to 10000000, found 0', lacking)
+    assert loaded.config.uploads["cloud"].lacking == lacking
+    assert loaded.config.devices["press-07"].lacking == ""
+
+
+@pytest.mark.parametrize("ever_valid", [True, False])
+def test_a_secret_that_is_gone_at_the_start_costs_only_what_needs_it(
+    ever_valid: bool, file: Path, state: Path
+) -> None:
+    write(file, SECRET)
+    if ever_valid:
+        start(file, state, {"TOKEN": "hunter2"})
+    loaded = start(file, state)
+    lacking = f'{file}:6:55: "token" cannot be had: the environment variable TOKEN is not set'
+    assert (loaded.problems, loaded.from_last_good) == ((lacking,), False)
+    assert loaded.config.lacking == (lacking,)
+    assert loaded.config.uploads["cloud"].lacking == lacking
+    assert kept_file(state, file).exists() == ever_valid
+    again = load_again(loaded, file, state, {"TOKEN": "hunter3"})
+    assert (again.problems, again.config.lacking) == ((), ())
+    assert again.config.uploads["cloud"].settings.token.text == "hunter3"
+    assert kept_file(state, file).exists()
+
+
+def test_an_edit_is_refused_for_a_missing_secret_and_the_last_valid_file_runs(
+    file: Path, state: Path
+) -> None:
+    write(file, GOOD)
+    start(file, state)
+    write(file, SECRET)
+    with pytest.raises(ConfigProblems, match="TOKEN is not set"):
+        take(file, state, {})
+    loaded = start(file, state)
+    assert (loaded.from_last_good, list(loaded.config.uploads)) == (True, [])
+    (problem,) = loaded.problems
+    assert problem.startswith(f"{file}:6:55: ")
+
+
+def test_a_missing_secret_excuses_no_other_problem(file: Path, state: Path) -> None:
+    write(file, SECRET.replace("max_batch: 10", "max_batch: 0"))
     with pytest.raises(ConfigProblems) as caught:
         start(file, state)
-    assert caught.value.ever_valid
-    assert caught.value.problems == (
-        f'{file}:3:23: "max_batch" must be 1 to 10000000, found 0',
-        f'{kept}:3:55: "token" cannot be had: the environment variable TOKEN is not set',
-    )
+    assert len(caught.value.problems) == 2
 
 
 def test_a_relative_secret_is_found_beside_the_file_itself(file: Path, state: Path) -> None:

@@ -1,7 +1,9 @@
 """A technician's edits: a broken one changes nothing, also at boot; a good one restarts what it changes."""
 
 import asyncio
+import json
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from gateway.api import tls
+from gateway.api.settings import HttpSettings
 from tests.e2e.gateway_process import GatewayProcess, gateway
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.slow]
@@ -135,4 +139,75 @@ async def test_a_gateway_starts_without_any_device_and_stops_in_time(
         await running.start()
         device = await running.get("/v1/devices/press")
         assert device["health"]["state"] in ("starting", "failed")
+        assert await running.stop() == 0
+
+
+async def test_a_reload_takes_a_renewed_certificate(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    port = free_port()
+    pairs = []
+    for name in ("one", "two"):
+        await asyncio.to_thread(tls.context, HttpSettings(), tmp_path / name)
+        pairs.append((tmp_path / name / "tls/self-signed.pem").read_text())
+    async with gateway(tmp_path / "gw", port) as running:
+        running.folder.mkdir()
+        pem = running.folder / "plant.pem"
+        pem.write_text(pairs[0])
+        running.file.write_text(
+            f"http: {{listen: '127.0.0.1:{port}', tls: {{certificate: plant.pem, key: plant.pem}}}}\n"
+        )
+        await running.start()
+
+        async def fingerprint() -> str:
+            _code, said = await running.run("status", "--state", str(running.state))
+            return str(json.loads(said)["fingerprint"])
+
+        before = await fingerprint()
+        assert (await running.reload())[1].startswith("restarted: nothing")
+        pem.write_text(pairs[1])
+        code, said = await running.reload()
+        assert (code, said) == (0, f"restarted: certificate {pem}\n")
+        assert await fingerprint() != before
+        served = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+        assert served in pairs[1]
+        pem.write_text("broken")
+        code, said = await running.reload()
+        assert code == 0
+        assert "What was loaded before is used on." in said
+        assert await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)) == served
+
+
+async def test_a_secret_that_is_gone_at_a_boot_costs_only_what_needs_it(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    one, two = free_port(), free_port()
+    cloud, password = secrets = [tmp_path / "cloud.txt", tmp_path / "two.txt"]
+    rest = (
+        f"devices:\n  one: {{opcua: 'opc.tcp://127.0.0.1:{one}/demo'}}\n"
+        f"  two: {{opcua: {{url: 'opc.tcp://127.0.0.1:{two}', user: a, password: {{file: {password}}}}}}}\n"
+        f"uploads:\n  cloud: {{http: {{url: 'http://127.0.0.1:1', token: {{file: {cloud}}}}}}}\n"
+    )
+    async with plc(one), gateway(tmp_path / "gw", free_port()) as running:
+        running.write(rest)
+        await running.start()  # the first boot of all
+        await flows(running, "one")
+        _code, said = await running.run("status", "--state", str(running.state))
+        status = json.loads(said)
+        assert not status["ok"]
+        assert [each.split(": ")[0].rpartition(":")[0] for each in status["problems"]] == [
+            f"{running.file}:4",
+            f"{running.file}:6",
+        ]
+        assert "running without device two, upload cloud" in running.log.read_text()
+        assert "two.txt cannot be read" in (await running.get("/v1/devices/two"))["health"]["detail"]
+        (upload,) = (await running.get("/v1/uploads"))["uploads"]
+        assert upload["health"]["state"] == "failed"
+        assert "cloud.txt cannot be read" in upload["health"]["detail"]
+
+        for secret in secrets:
+            secret.touch(0o600)
+            secret.write_text("hunter2")
+        async with asyncio.timeout(30):  # nobody has to say so
+            while (await running.get("/v1/state"))["config"]["problems"]:
+                await asyncio.sleep(0.2)
+        assert "cannot be had" not in (await running.get("/v1/devices/two"))["health"]["detail"]
         assert await running.stop() == 0

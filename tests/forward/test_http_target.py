@@ -330,7 +330,7 @@ def test_headers_that_will_not_do(headers: dict[str, str | Secret]) -> None:
 
 async def test_a_certificate_file_that_is_none_is_a_problem_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing")
-    settings = http.Settings(url="https://h/", ca=str(tmp_path / "ca.pem"))
+    settings = http.Settings(url="https://h/", ca=tmp_path / "ca.pem")
     with pytest.raises(UploadProblem, match=r"ca\.pem"):
         async with http.open("cloud", settings, SystemClock()):
             pass

@@ -93,7 +93,7 @@ async def test_a_slow_dataspace_freezes_nothing(
     """Defect 8: there, an answer that takes 4 s stopped everything, and ended the measurement."""
     async with receiver(free_port(), tmp_path / "cloud") as peer:
         await peer.faults(delay_s=30)
-        add_upload(ico.plant, "dataspace", file_settings(peer))
+        add_upload(ico.plant, "dataspace", file_settings(peer, timeout_s=60.0))
         await connect(ico)
         asking = asyncio.create_task(ico.client.get("/api/v1/cloud"))
         async with measuring(ico) as name:

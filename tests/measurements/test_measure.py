@@ -51,6 +51,18 @@ async def recorded(measurements: Measurements, node: Node, asked: Plan) -> Measu
     return await measurements.finished(m.name)
 
 
+async def test_a_stop_does_not_wait_for_the_ticks_of_a_long_commit_interval(
+    gateway: Gateway, node: Node
+) -> None:
+    node.frames = 100
+    async with gateway.opened(commit_interval_s=60) as (measurements, _):
+        await measurements.start(DEVICE, plan())
+        assert node.streaming is not None
+        await node.streaming.drained.wait()
+        async with asyncio.timeout(6):
+            assert (await measurements.stop(DEVICE)).received == 100
+
+
 async def blocks(store: Store, name: str) -> list[Any]:
     return [decode_part(data).frames async for data in store.recording(name)]
 

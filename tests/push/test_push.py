@@ -10,6 +10,8 @@ import pytest
 from gateway.controls.devices import Push, PushedSample
 from gateway.model import Batch, Device, Flag, Receipt
 from gateway.protocols import push
+from gateway.store import deletes
+from tests.api.plant import plant
 from tests.opcua.recording import RecordingLink
 
 
@@ -125,3 +127,32 @@ async def test_no_room_or_no_commit_in_time(
     async with pushing(link) as control:
         with pytest.raises(TimeoutError):
             await control.push([PushedSample("a", 1, 1)])
+
+
+async def test_who_waits_is_answered_in_time_whatever_the_commit_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert push._UNHURRIED_S <= push._PATIENCE_S / 2
+    monkeypatch.setattr(push, "_UNHURRIED_S", 0.1)
+    monkeypatch.setattr(push, "_PATIENCE_S", 4.0)
+    monkeypatch.setattr(deletes, "_UNHURRIED_S", 0.1)
+    async with plant(tmp_path, commit_interval_s=60) as gateway:
+        box = gateway.devices["box"]
+        control = box.control(Push)
+        assert control is not None
+        for n in range(3):
+            assert await control.push([PushedSample("a", 1, n)]) == Receipt(1, 0, 0)
+        async with asyncio.timeout(4):
+            made = await gateway.store.delete(box.tags["a"], "a test")
+        assert made is not None and made.count == 3
+
+
+async def test_a_commit_is_not_hurried_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each commit wears the flash: that is what a long interval is for."""
+    link, hurried = RecordingLink("box", tmp_path, commit_s=0.1), list[None]()
+    monkeypatch.setattr(link, "hurry", lambda: hurried.append(None))
+    monkeypatch.setattr(push, "_UNHURRIED_S", 0.4)
+    async with pushing(link) as control:
+        await control.push([PushedSample("a", 1, 1)])
+        await asyncio.sleep(0.5)
+    assert not hurried

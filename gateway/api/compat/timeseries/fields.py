@@ -3,10 +3,12 @@ first slash. `{"imu": {"x": 1}, "a/b": 2}` is `{"imu/x": 1, "a~1b": 2}`.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
-from gateway.api.values import MAX_DEPTH, read
+from gateway.api.values import read
 from gateway.model import Value
+
+_MAX_LEVELS: Final = 32
 
 
 def flat(fields: Mapping[str, Any]) -> dict[str, Value]:
@@ -15,10 +17,10 @@ def flat(fields: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def _leaves(fields: Mapping[str, Any], before: str, depth: int) -> Iterator[tuple[str, Value]]:
-    if not fields or "" in fields or depth > MAX_DEPTH:
+    if not fields or "" in fields or depth > _MAX_LEVELS:
         where = f'"{before[:-1]}": ' if before else ""
         raise ValueError(
-            f"{where}An object of at most {MAX_DEPTH} levels, each with a name and a value, "
+            f"{where}An object of at most {_MAX_LEVELS} levels, each with a name and a value, "
             'such as {"temp_C": 13}'
         )
     for name, value in fields.items():
