@@ -107,6 +107,25 @@ async def test_a_power_cut_leaves_until_when_the_device_was_heard(store: Store) 
     assert "killed" in (rows[1].error or "")
 
 
+async def test_a_power_cut_while_tags_are_read_beside_a_subscription(store: Store) -> None:
+    clock = HandClock()
+    before = session(store, clock)
+    never_left = before.run("subscription")
+    running = await never_left.__aenter__()
+    running.add(5)
+    heard = clock.now_us
+    for _ in range(3):
+        clock.pass_s(1)
+        async with before.run("cycle") as cycle:
+            cycle.add(3)
+    await store.flush()
+    after = session(store, clock)  # the power was gone
+    await after.take_over()
+    assert after.hole == (heard - 250_000, "the gateway was not running")
+    await store.flush()
+    assert "running" not in {row.status for row in await store.runs()}
+
+
 @pytest.mark.parametrize("step_s", [-3600, 3600, 315_000_000, -1_700_000_000])
 async def test_a_clock_that_is_set_makes_a_hole_no_longer_and_no_shorter(store: Store, step_s: int) -> None:
     clock = HandClock()
