@@ -225,7 +225,8 @@ class Daemon:
 
     async def _reload(self) -> Mapping[str, Any]:
         try:
-            config = await asyncio.to_thread(take, self.file, self.state, self._environ)
+            unable = self._in_force.loaded.config.unable()
+            config = await asyncio.to_thread(take, self.file, self.state, self._environ, unable)
         except ConfigProblems as error:
             self._in_force.refuse(error.problems)
             for sentence in error.problems:
@@ -233,7 +234,7 @@ class Daemon:
             _log.error("reload refused: %s is broken; nothing was changed", self.file)
             return {"ok": False, "problems": list(error.problems)}
         before = self._in_force.config
-        self._in_force.take(Loaded(config))
+        self._in_force.take(Loaded(config, config.lacking))
         notes = self._in_force.needs_restart()
         if config.http != before.http:
             await stopped(self._http.keepers, STOP_UPLOADS_S)
@@ -246,7 +247,7 @@ class Daemon:
         for note in notes:
             _log.warning("%s", note)
         _log.info("reloaded %s; restarted: %s", self.file, ", ".join(changed) or "nothing")
-        return {"ok": True, "changed": changed, "warnings": [*config.warnings, *notes]}
+        return {"ok": True, "changed": changed, "warnings": [*config.warnings, *config.lacking, *notes]}
 
     async def _secrets_may_come(self) -> None:
         """Begin what lacked a secret at the start once it is there: on a mount that came late, say."""

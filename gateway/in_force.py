@@ -49,10 +49,7 @@ class InForce:
         """Say in a few words what is wrong with the file, "" where nothing is."""
         if self.loaded.from_last_good:
             return f"{self._file} is broken; running the last valid configuration"
-        config = self.loaded.config
-        devices = [f"device {each.id}" for each in config.devices.values() if each.lacking]
-        uploads = [f"upload {each.id}" for each in config.uploads.values() if each.lacking]
-        without = ", ".join([*devices, *uploads])
+        without = ", ".join(self.loaded.config.unable())
         return without and f"secrets of {self._file} cannot be had; running without {without}"
 
     def lay_out(self) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -72,6 +72,11 @@ class Config:
     """The secrets that could not be had, as `file:line:column: sentence`; what needs them cannot be used."""
     source: Source = field(default=Source(b"", {}), compare=False, repr=False)
 
+    def unable(self) -> list[str]:
+        """Name the devices and uploads that lack a secret, as "device press-07"."""
+        devices = [f"device {each.id}" for each in self.devices.values() if each.lacking]
+        return devices + [f"upload {each.id}" for each in self.uploads.values() if each.lacking]
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -94,9 +99,19 @@ def load(path: Path, environ: Mapping[str, str] | None = None, *, root: Group | 
     return config
 
 
-def take(path: Path, state: Path, environ: Mapping[str, str] | None = None) -> Config:
-    """Read a configuration file and keep it as the last good one. ConfigProblems: it cannot be used."""
-    return _kept(load(path, environ), path, state)
+def take(
+    path: Path, state: Path, environ: Mapping[str, str] | None = None, unable: Collection[str] = ()
+) -> Config:
+    """Read a configuration file and keep it as the last good one.
+
+    ConfigProblems: it cannot be used; a missing secret is no reason where only those need it that are
+    `unable` already.
+    """
+    environ = os.environ if environ is None else environ
+    config = _config(_source(path, environ), path, path, environ)
+    if not {*config.unable()} <= {*unable}:
+        raise ConfigProblems(config.lacking)
+    return _kept(config, path, state)
 
 
 def load_or_last_good(path: Path, state: Path, environ: Mapping[str, str] | None = None) -> Loaded:
@@ -119,7 +134,7 @@ def load_or_last_good(path: Path, state: Path, environ: Mapping[str, str] | None
     try:
         source = read_good(state, path)
         if config is not None and source in (None, config.source):
-            return Loaded(config, problems)
+            return Loaded(_kept(config, path, state), problems)
         if source is None:
             raise ConfigProblems(problems)
         good = _config(source, path, kept, environ)
@@ -140,7 +155,7 @@ def load_again(loaded: Loaded, path: Path, state: Path, environ: Mapping[str, st
         loaded.config.source, path, kept_file(state, path) if loaded.from_last_good else path, environ
     )
     problems = (*(each for each in loaded.problems if each not in lacked), *config.lacking)
-    return replace(loaded, config=config if config.lacking else _kept(config, path, state), problems=problems)
+    return replace(loaded, config=config, problems=problems)
 
 
 def _kept(config: Config, path: Path, state: Path) -> Config:

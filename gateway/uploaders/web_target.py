@@ -17,11 +17,19 @@ from gateway.settings import Settings, setting
 
 def web_address(url: str) -> None:
     """Check a URL. ValueError: a sentence."""
+    if any(each.isspace() or not each.isprintable() for each in url):
+        raise ValueError("a web address has no blanks; write %20 where one is meant")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{without_query(url)!r} is not a web address; write https://host/path")
     if parts.username or parts.password:
         raise ValueError("a web address must not hold a password; give it as a secret by reference")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("the port of the web address is no number from 1 to 65535")
 
 
 def encrypted(url: str) -> bool:

@@ -166,11 +166,11 @@ def test_a_secret_that_is_gone_at_the_start_costs_only_what_needs_it(
     assert (loaded.problems, loaded.from_last_good) == ((lacking,), False)
     assert loaded.config.lacking == (lacking,)
     assert loaded.config.uploads["cloud"].lacking == lacking
-    assert kept_file(state, file).exists() == ever_valid
     again = load_again(loaded, file, state, {"TOKEN": "hunter3"})
     assert (again.problems, again.config.lacking) == ((), ())
     assert again.config.uploads["cloud"].settings.token.text == "hunter3"
-    assert kept_file(state, file).exists()
+    write(file, BROKEN)
+    assert start(file, state).from_last_good
 
 
 def test_an_edit_is_refused_for_a_missing_secret_and_the_last_valid_file_runs(
@@ -185,6 +185,19 @@ def test_an_edit_is_refused_for_a_missing_secret_and_the_last_valid_file_runs(
     assert (loaded.from_last_good, list(loaded.config.uploads)) == (True, [])
     (problem,) = loaded.problems
     assert problem.startswith(f"{file}:6:55: ")
+
+
+def test_an_edit_is_taken_where_nothing_more_lacks_a_secret(file: Path, state: Path) -> None:
+    write(file, SECRET)
+    running = start(file, state).config
+    assert running.unable() == ["upload cloud"]
+    write(file, SECRET.replace("max_batch: 10", "max_batch: 20"))
+    edited = take(file, state, {}, running.unable())
+    assert (edited.devices["press-07"].settings.max_batch, len(edited.lacking)) == (20, 1)
+    assert start(file, state).config == edited
+    write(file, SECRET + "  other:\n    http: {url: 'https://cloud.example', token: {env: OTHER}}\n")
+    with pytest.raises(ConfigProblems, match="OTHER is not set"):
+        take(file, state, {}, running.unable())
 
 
 def test_a_missing_secret_excuses_no_other_problem(file: Path, state: Path) -> None:

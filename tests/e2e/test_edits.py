@@ -203,6 +203,10 @@ async def test_a_secret_that_is_gone_at_a_boot_costs_only_what_needs_it(
         assert upload["health"]["state"] == "failed"
         assert "cloud.txt cannot be read" in upload["health"]["detail"]
 
+        running.write(rest.replace("  one: {", "  three: {push: {}}\n  one: {"))
+        code, said = await running.reload()
+        assert (code, said.splitlines()[-1]) == (0, "restarted: device three, device two, upload cloud")
+        assert "two.txt cannot be read" in said
         for secret in secrets:
             secret.touch(0o600)
             secret.write_text("hunter2")

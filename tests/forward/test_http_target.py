@@ -275,7 +275,9 @@ def test_plain_http_and_unchecked_certificates_are_shown_as_insecure() -> None:
     assert http.insecure(http.Settings(url="https://h/")) == ""
     assert "unencrypted" in http.insecure(http.Settings(url="HTTP://h/"))
     assert http.insecure(http.Settings(url="HTTPS://h/")) == ""
-    assert "X-Api-Key" in http.insecure(http.Settings(url="https://h/", headers={"X-Api-Key": "0f0f"}))
+    both = http.insecure(http.Settings(url="http://h/", headers={"X-Api-Key": "0f0f", "X": "y"}))
+    assert "unencrypted" in both and "the header X-Api-Key" in both and "the header X " not in both
+    assert "0f0f" not in both
     by_reference = http.Settings(url="https://h/", headers={"X-Api-Key": Secret("env K", "0f0f"), "X": "y"})
     assert http.insecure(by_reference) == ""
 
@@ -304,10 +306,24 @@ async def test_the_query_of_an_address_is_sent_and_never_shown(store: Store, mar
     assert "CANARY" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["ftp://h/", "cloud.example", "https://", "https://me:pw@h/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ftp://h/", "cloud.example", "https://", "https://me:pw@h/"),
+        *("https://h:99999", "https://h:abc/x", "https://h:0", "https://h:-1"),
+        *("https://ho st", " http://x", "http://x ", "https://h/a b", "https://h/\tx", "https://h/\0"),
+    ],
+)
 def test_addresses_that_will_not_do(url: str) -> None:
     with pytest.raises(ValueError, match="web address"):
         http.web_address(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://h:65535/x", "http://[::1]:80", "https://h:", "https://münchen.example/ü?a=b"]
+)
+def test_addresses_that_will_do(url: str) -> None:
+    http.web_address(url)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@
 // --refuse subscriptions|browse, --max-sessions N, --max-subscribed N, --per-subscription N, --max-subscriptions N,
 // --publish-queue N, --transfer yes, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --level N,
 // --space yes (units, ranges, enumerations, structures, an alarm), --namespace URI (of the tags), --before URI,URI (namespaces before it), --manufacturer NAME, --product NAME,
+// --advertised URL (it is reached there as well), --session-endpoints none|elsewhere (what CreateSession tells: no endpoints, or other hosts and ports),
 // --certificate FILE --key FILE --uri URI (PEM, perhaps a chain), --users-by-certificate yes, --clock-ahead SECONDS
 
 const fs = require("node:fs");
@@ -88,6 +89,12 @@ function sabotage() {
   layer.send_response = function (kind, response, ...rest) {
     const refused = response.responseHeader.serviceResult.name;
     if (refused !== "Good") requests[refused] = (requests[refused] || 0) + 1;
+    if (response instanceof opcua.CreateSessionResponse) {
+      if (options["session-endpoints"] === "none") response.serverEndpoints = [];
+      if (options["session-endpoints"] === "elsewhere") {
+        for (const each of response.serverEndpoints) each.endpointUrl = "opc.tcp://plc-07.plant.example:14840/UA";
+      }
+    }
     if (response instanceof opcua.CreateSubscriptionResponse) newest = response.subscriptionId;
     if (response instanceof opcua.PublishResponse) {
       if (faults.mute || (faults.hush && response.subscriptionId === newest)) return undefined;
@@ -118,6 +125,7 @@ async function main() {
     port,
     host: "127.0.0.1",
     alternateHostname: "127.0.0.1",
+    ...(options.advertised ? { advertisedEndpoints: options.advertised } : {}),
     resourcePath: "/node",
     ...(options.space === "yes"
       ? { nodeset_filename: [opcua.nodesets.standard, path.join(__dirname, "types.xml")] }
