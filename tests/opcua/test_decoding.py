@@ -70,7 +70,10 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "ExtensionObject": st.one_of(
         st.builds(lambda low, high: ua.Range(low, high), st.floats(), st.floats()),
         st.builds(
-            ua.ExtensionObject, _NODES.filter(lambda node: node.NamespaceIndex > 0), st.binary(max_size=9)
+            ua.ExtensionObject,
+            # asyncua takes an identifier of 0 for none in every namespace.
+            _NODES.filter(lambda node: node.NamespaceIndex > 0 and node.Identifier != 0),
+            st.binary(max_size=9),
         ),
     ),
     "DataValue": st.builds(
@@ -355,6 +358,17 @@ async def test_what_is_not_decoded_leaves_its_neighbours_alone(name: str, keyed:
     assert [broken[:2] for broken in decoded.broken] == [(20 * step, 1), (41 * step, 1)]
     for columns in decoded.slices:  # what was passed over lies between two of them
         assert columns.keys == [*range(columns.keys[0], columns.keys[-1] + 1, step)]
+
+
+async def test_where_the_end_is_not_told_the_rest_is_lost() -> None:
+    """Beside one that asyncua refuses, a structure of old servers: its length is -1, and it has a body."""
+    range_of_two_bytes = b"\x01\x00" + struct.pack("<h", 886) + b"\x01" + struct.pack("<i", 2) + b"ab"
+    endless = b"\x01\x00" + struct.pack("<h", 886) + b"\x01" + struct.pack("<i", -1) + bytes(16)
+    broken = value(b"\x98" + struct.pack("<i", 2) + b"\x16" + range_of_two_bytes + b"\x16" + endless)
+    data = doubles(5) + broken + doubles(5)
+    decoded = await datavalues.decode(data, 0, len(data), 11, keyed=True)
+    assert [one.value for _, one in of(decoded)] == [*range(5)]
+    assert [broken[:2] for broken in decoded.broken] == [(1, 6)]
 
 
 async def test_a_message_is_passed_over_only_so_often() -> None:

@@ -19,6 +19,7 @@ _DEEPEST = 32
 _MOST_STEPS = 300_000
 """Some tenths of a second, on a thread."""
 _INT32 = struct.Struct("<i")
+_NONE = _INT32.pack(-1)
 
 
 def data_value_end(data: bytes, at: int, end: int) -> int:
@@ -75,8 +76,7 @@ class _Walker:
         if kind == _LOCALIZED:
             return self._localized(at)
         if kind == _EXTENSION:
-            at = self._node_id(at)
-            return self._sized(at + 1) if self._byte(at) else at + 1
+            return self._extension(self._node_id(at))
         if kind == _DATA_VALUE:
             return self.data_value(at)
         if kind == _VARIANT:
@@ -96,6 +96,13 @@ class _Walker:
         if encoding & 0x80:
             at = self._sized(at)
         return self._inside(at + 4 * bool(encoding & 0x40))
+
+    def _extension(self, at: int) -> int:
+        if not self._byte(at):
+            return at + 1
+        if self._data[at + 1 : at + 5] == _NONE:
+            raise ValueError("a structure whose length is not told")  # old servers: it goes on to the end
+        return self._sized(at + 1)
 
     def _localized(self, at: int) -> int:
         mask = self._byte(at)
