@@ -239,6 +239,7 @@ class Daemon:
         if config.http != before.http:
             await stopped(self._http.keepers, STOP_UPLOADS_S)
             self._http.start_api(config.http)
+            await self._http.wait()
         certificates, wrong = await self._http.renew(config.http)
         notes += wrong
         changed = [*await self._apply(), *certificates]
