@@ -24,6 +24,7 @@ _ROW_NS = 60_000_000_000  # a row of a subscription's run covers at most a minut
 _TRACEBACK_CHARACTERS = 8_000
 # What the device had from us last was put together a little before it arrived: the hole begins there.
 _UNDER_WAY_US = 250_000
+_SUBSCRIPTION = "subscription"
 _WITHOUT_GAPS = ("poll", "push", "connect", "backfill")
 
 
@@ -87,7 +88,7 @@ class _Run:
 
     def add(self, samples: int, late_us: int = 0) -> None:
         self._samples += samples
-        self._session.heard(ends_hole=self._kind not in _WITHOUT_GAPS, late_us=late_us)
+        self._session.heard(self._kind, late_us)
         now = self._session.clock.mono_ns()
         self._heard_ns = max(now - 1000 * late_us, self._start_ns)
         if self._session.held is not None:
@@ -96,7 +97,7 @@ class _Run:
         if now - self._start_ns >= _ROW_NS:
             self.end(None)
             self._begin()
-        elif self._kind == "subscription" and (self._told_ns is None or now - self._told_ns >= _TELL_NS):
+        elif self._kind == _SUBSCRIPTION and (self._told_ns is None or now - self._told_ns >= _TELL_NS):
             # A power cut leaves this row: until when the device was heard, for the gap of the next start.
             self._told_ns = now
             self._record(RUNNING)
@@ -110,7 +111,7 @@ class _Run:
 
     def _record(self, status: str, error: str | None = None) -> RunRecord:
         """Write the row, over an earlier one of this run. A subscription lasts until it was last heard."""
-        until_ns = self._heard_ns if self._kind == "subscription" else self._session.clock.mono_ns()
+        until_ns = self._heard_ns if self._kind == _SUBSCRIPTION else self._session.clock.mono_ns()
         record = RunRecord(
             id=self.id,
             device=self._session.id,
@@ -174,8 +175,12 @@ class DeviceSession:
         self._controls: list[object] = []
         self.hole: tuple[int, str] | None = None
         """Since when (wall, microseconds) and why nothing is heard, where the device was heard before."""
-        self._heard_ns: int | None = None
-        """When `last_heard_us` was, monotonic; None: in an earlier life."""
+        self._collected_us: int | None = None
+        """Until when all of its acquisition came; a poll out of cycle and the like say nothing of that."""
+        self._collected_ns: int | None = None
+        """The same, monotonic; None: in an earlier life."""
+        self._subscriptions = 0
+        """Runs of subscriptions under way: what is read beside them says nothing of them."""
         self._hole_ns = 0
         self.held: _HeldHole | None = None
         self._attempt_us, self._attempt_ns = 0, 0
@@ -253,20 +258,29 @@ class DeviceSession:
 
     # -- the daemon's side -----------------------------------------------------------------------
 
-    def heard(self, *, ends_hole: bool, late_us: int = 0) -> None:
-        """The device gave a sign of life; data or a keep-alive of its acquisition also ends a hole."""
-        if ends_hole and self.hole is not None:
+    def heard(self, kind: str, late_us: int = 0) -> None:
+        """A run of that kind had a sign of life; data or a keep-alive of its acquisition also ends a hole."""
+        self.last_heard_us = self.clock.wall_us() - late_us
+        if kind in _WITHOUT_GAPS or (self._subscriptions and kind != _SUBSCRIPTION):
+            return
+        if self.hole is not None:
             if self.held is None:
                 since_us, reason = self.hole
                 self._close_hole(self._window(since_us), reason)
             elif self.held.window is None:
                 self.held.window = self._window(self.held.since_us)
-        self.last_heard_us = self.clock.wall_us() - late_us
-        self._heard_ns = self.clock.mono_ns() - 1000 * late_us
+        self._collected_us = self.last_heard_us
+        self._collected_ns = self.clock.mono_ns() - 1000 * late_us
 
     def was_heard(self, until_us: int, why_not_since: str) -> None:
         """Take over from before: the device was heard until then, and why it was not since."""
-        self.last_heard_us, self._heard_ns = until_us, None
+        self.last_heard_us = self._collected_us = until_us
+        self._collected_ns = None
+        self.lost(why_not_since)
+
+    def follow(self, before: "DeviceSession", why_not_since: str) -> None:
+        """Take over from the session before a change of the configuration."""
+        self.last_heard_us, self._collected_us = before.last_heard_us, before._collected_us
         self.lost(why_not_since)
 
     async def take_over(self) -> None:
@@ -282,8 +296,8 @@ class DeviceSession:
     def lost(self, reason: str) -> None:
         """The session ended: tell those who wait, and begin a hole at the last sign of life."""
         self.polls.close(reason)
-        if self.hole is None and self.last_heard_us is not None and self.kind not in _WITHOUT_GAPS:
-            self.hole = (self.last_heard_us - _UNDER_WAY_US, reason)
+        if self.hole is None and self._collected_us is not None and self.kind not in _WITHOUT_GAPS:
+            self.hole = (self._collected_us - _UNDER_WAY_US, reason)
             self._hole_ns = self.clock.mono_ns()
 
     def attempt_began(self, keeper: Keeper) -> None:
@@ -331,8 +345,9 @@ class DeviceSession:
     def _window(self, since_us: int) -> tuple[int, int]:
         """Return from when to when the hole is that ends now."""
         now_us, now_ns = self.clock.wall_us(), self.clock.mono_ns()
-        if self._heard_ns is not None:  # a clock that was set in between makes the hole no longer nor shorter
-            since_us = now_us - (now_ns - self._heard_ns) // 1000 - _UNDER_WAY_US
+        if self._collected_ns is not None:
+            # A clock that was set in between makes the hole no longer nor shorter.
+            since_us = now_us - (now_ns - self._collected_ns) // 1000 - _UNDER_WAY_US
         return since_us, max(now_us, since_us + (now_ns - self._hole_ns) // 1000)
 
     def _close_hole(self, window: tuple[int, int], reason: str) -> None:
@@ -343,6 +358,7 @@ class DeviceSession:
     @contextlib.asynccontextmanager
     async def _run(self, kind: str, run_id: int | None) -> AsyncIterator[_Run]:
         self._runs += 1
+        self._subscriptions += kind == _SUBSCRIPTION
         run = _Run(self, kind, run_id)
         error: str | None = None
         try:
@@ -355,6 +371,7 @@ class DeviceSession:
                 self.lost(describe(raised))
             raise
         finally:
+            self._subscriptions -= kind == _SUBSCRIPTION
             self.polls.finished(run.end(error))
 
     @contextlib.contextmanager

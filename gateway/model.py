@@ -308,7 +308,8 @@ class Link(Surroundings, Protocol):
         """Record a run: leaving records it; an exception makes it an error with its traceback.
 
         A hole begins at the last sign of life where the session ends, and is recorded as a gap with the
-        first sign of life after it; a run of kind "poll" (out of cycle), "backfill" or "push" ends none.
+        first sign of life after it. A run of kind "poll" (out of cycle), "backfill" or "push" moves and ends
+        none, nor does a "cycle" while a "subscription" is under way.
         """
 
     def gap(self, from_us: int, to_us: int, reason: str, count: int | None = None) -> None:

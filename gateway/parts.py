@@ -131,9 +131,10 @@ class Parts:
             url=config.url,
             tags=config.device.tags,
         )
-        heard_us = before.session.last_heard_us if before is not None else None
-        if taken_over := heard_us is not None:
-            session.was_heard(heard_us, why)
+        taken_over = False
+        if before is not None and before.session.last_heard_us is not None:
+            session.follow(before.session, why)
+            taken_over = True
 
         async def attempt(keeper: Keeper) -> None:
             nonlocal taken_over

@@ -107,6 +107,25 @@ async def test_a_power_cut_leaves_until_when_the_device_was_heard(store: Store) 
     assert "killed" in (rows[1].error or "")
 
 
+async def test_a_power_cut_while_tags_are_read_beside_a_subscription(store: Store) -> None:
+    clock = HandClock()
+    before = session(store, clock)
+    never_left = before.run("subscription")
+    running = await never_left.__aenter__()
+    running.add(5)
+    heard = clock.now_us
+    for _ in range(3):
+        clock.pass_s(1)
+        async with before.run("cycle") as cycle:
+            cycle.add(3)
+    await store.flush()
+    after = session(store, clock)  # the power was gone
+    await after.take_over()
+    assert after.hole == (heard - 250_000, "the gateway was not running")
+    await store.flush()
+    assert "running" not in {row.status for row in await store.runs()}
+
+
 @pytest.mark.parametrize("step_s", [-3600, 3600, 315_000_000, -1_700_000_000])
 async def test_a_clock_that_is_set_makes_a_hole_no_longer_and_no_shorter(store: Store, step_s: int) -> None:
     clock = HandClock()
@@ -143,6 +162,61 @@ async def test_polls_and_pushes_end_no_hole(store: Store) -> None:
         async with link.run(kind) as run:
             run.add(1)
     assert await gaps(store) == []
+
+
+@pytest.mark.parametrize("beside", ["cycle", "poll", "backfill"])
+async def test_what_is_read_beside_a_silent_subscription_hides_no_hole(store: Store, beside: str) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    with pytest.raises(DeviceProblem):
+        async with link.run("subscription") as run:
+            run.add(1)
+            heard = clock.now_us
+            for _ in range(20):
+                clock.pass_s(1)
+                async with link.run(beside) as other:
+                    other.add(3)
+            raise DeviceProblem("the subscription has been silent for 20 s")
+    assert link.last_heard_us == clock.now_us
+    clock.pass_s(2)
+    async with link.run("subscription") as run:
+        async with link.run(beside) as other:
+            other.add(3)
+        clock.pass_s(1)
+        run.add(1)
+    reason = "the subscription has been silent for 20 s"
+    assert await gaps(store) == [Gap(heard - 250_000, clock.now_us, reason, device="press-07")]
+
+
+async def test_a_poll_before_the_first_publish_moves_no_hole(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    async with link.run("subscription") as run:
+        run.add(1)
+    heard = clock.now_us
+    link.lost("unplugged")
+    clock.pass_s(600)
+    async with link.run("poll") as poll:
+        poll.add(5)
+    clock.pass_s(1)
+    async with link.run("subscription") as run:
+        run.add(1)
+    assert await gaps(store) == [Gap(heard - 250_000, clock.now_us, "unplugged", device="press-07")]
+
+
+async def test_a_changed_configuration_moves_no_hole(store: Store) -> None:
+    clock = HandClock()
+    before = session(store, clock)
+    async with before.run("subscription") as run:
+        run.add(1)
+    heard = clock.now_us
+    clock.pass_s(5)
+    async with before.run("poll") as poll:
+        poll.add(5)
+    after = session(store, clock)
+    after.follow(before, "its configuration changed")
+    assert after.last_heard_us == clock.now_us
+    assert after.hole == (heard - 250_000, "its configuration changed")
 
 
 async def test_a_pushing_device_has_no_holes_of_ours(store: Store) -> None:

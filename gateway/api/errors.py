@@ -45,7 +45,7 @@ _SENTENCES: Final[Mapping[int, str]] = {
     400: "The request is not valid HTTP.",
     404: "There is nothing under this path.",
     405: "This path does not take this method.",
-    413: "The request body is larger than the gateway takes (http.max_body_bytes).",
+    413: "The request body is larger than the gateway takes (http.max_body).",
 }
 
 

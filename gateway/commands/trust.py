@@ -41,7 +41,10 @@ def _trust(arguments: argparse.Namespace) -> int:
         if arguments.issuer or Path(name).is_file():
             files = pki.add(Path(name).read_bytes(), issuer=arguments.issuer)
         else:
-            files = [pki.trust(name, expired=arguments.expired)]
+            shown = pki.shown_by(name)
+            if len(shown) > 1:
+                raise GatewayError(f"{name} showed several certificates, say which one: {', '.join(shown)}")
+            files = [pki.trust(shown[0] if shown else name.upper(), expired=arguments.expired)]
     except KeyError:
         raise GatewayError(
             f"no server showed a certificate as device or thumbprint {name!r}, and there is no such file; "
@@ -58,7 +61,14 @@ def _trust(arguments: argparse.Namespace) -> int:
 def _list(entries: list[CertificateEntry]) -> int:
     for entry in entries:
         until = datetime.fromtimestamp(entry.valid_until_us / 1e6, UTC).date()
-        print(entry.place, entry.thumbprint, entry.device or "-", f"until {until}", entry.subject, sep="\t")
+        print(
+            entry.place,
+            entry.thumbprint,
+            entry.device or "-",
+            f"until {until}",
+            entry.subject or "-",
+            sep="\t",
+        )
     if not entries:
         print("there is no certificate yet", file=sys.stderr)
     return 0

@@ -34,7 +34,7 @@ class Certificates(Protocol):
         """List all certificates, the gateway's own first."""
 
     def trust(self, name: str, *, expired: bool = False) -> object:
-        """Trust a rejected one, by thumbprint or device. KeyError: there is none; ValueError: several."""
+        """Trust a rejected one, by its thumbprint. KeyError: there is none."""
 
     def distrust(self, name: str) -> int:
         """Remove one by its thumbprint; return how many files went."""

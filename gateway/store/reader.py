@@ -181,10 +181,11 @@ def runs(conn: sqlite3.Connection, where: dict[str, object], limit: int) -> list
 
 
 def last_collected(conn: sqlite3.Connection, device: str) -> RunRecord | None:
-    """Return the newest run in which a device was heard."""
+    """Return the newest run in which a device was heard; before those beside it, one that never ended."""
     row = conn.execute(
         "SELECT id, device, kind, start_us, duration_us, samples, status, error FROM run WHERE device = ? "
-        "AND (kind = 'subscription' OR (kind = 'cycle' AND status != 'error')) ORDER BY id DESC LIMIT 1",
+        "AND (kind = 'subscription' OR (kind = 'cycle' AND status != 'error')) "
+        "ORDER BY status = 'running' DESC, id DESC LIMIT 1",
         (device,),
     ).fetchone()
     return RunRecord(*row) if row else None

@@ -82,13 +82,12 @@ def encoding(settings: Settings) -> Encoding:
 
 def insecure(settings: Settings) -> str:
     """Return what is insecure about these settings as a sentence, or nothing."""
-    written = next((name for name, text in settings.headers.items() if _is_open(name, text)), None)
-    return settings.insecure(settings.url, "token") or (
-        f"the header {written} is written in the configuration itself; give it by reference: "
-        f"`{written}: {{credential: NAME}}`"
-        if written is not None
-        else ""
+    written = (
+        f"the header {name} is written in the configuration: give it by reference, {{credential: NAME}}"
+        for name, text in settings.headers.items()
+        if _is_open(name, text)
     )
+    return "; ".join(filter(None, (settings.insecure(settings.url, "token"), *written)))
 
 
 def _is_open(name: str, text: str | Secret) -> bool:

@@ -47,6 +47,20 @@ async def test_a_rejected_certificate_is_trusted_and_removed(
         assert answer.status == 404 and name in (await answer.json())["error"]["message"]
 
 
+async def test_a_certificate_is_trusted_by_its_thumbprint_alone(
+    gateway: Plant, admin: aiohttp.ClientSession
+) -> None:
+    await showed(gateway)
+    pairs = [await asyncio.to_thread(made, "mill") for _ in range(2)]
+    for shown in ([pairs[0]], pairs):
+        for pair in shown:
+            await asyncio.to_thread(gateway.certificates.reject, pair.certificate, "MILL")
+        async with admin.post("/v1/certificates/mill/trust") as answer:
+            assert answer.status == 404
+            assert "MILL" in (await answer.json())["error"]["message"]
+    assert {row["place"] for row in (await listed(admin)).values()} == {"own", "rejected"}
+
+
 async def test_the_own_certificate_can_be_fetched(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     async with admin.get("/v1/certificates/own") as answer:
         assert answer.status == 404

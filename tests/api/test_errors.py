@@ -54,6 +54,7 @@ def check(status: int, body: bytes, expected: int) -> dict[str, Any]:
         ("POST", BOX, {"data": b"x", "headers": {"Content-Type": "image/png"}}, 415),
         ("POST", BOX, {"data": b"{", "headers": {"Content-Type": "application/json"}}, 400),
         ("POST", BOX, {"json": {"a": 1}}, 422),
+        ("PUT", "/v1/config/restore", {"json": {"filename": [[]] * 60_000}}, 413),
         ("GET", f"{BOX}?from=yesterday", {}, 422),
         ("GET", f"{BOX}?from=2026-01-01T00:00:00", {}, 422),
         ("GET", f"{BOX}?from=2026-13-01T00:00:00Z", {}, 422),

@@ -1,7 +1,9 @@
 """The reference, the JSON Schema and the example say what the declarations say."""
 
+import ast
 import errno
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +218,30 @@ def test_check_names_a_database_that_is_not_there(tmp_path: Path) -> None:
     assert checked.code == 0
     assert checked.lines[0] == f'{file}:2:3: "a": there is no file {tmp_path}/oven.dbc (a warning)'
     assert "press.dbc" not in checked.lines[0]
+
+
+def _said() -> Iterator[tuple[Path, str]]:
+    """Yield what the documentation and the texts in the code say."""
+    here = Path(__file__).parents[2]
+    for path in (here / "README.md", *here.glob("docs/*.md")):
+        yield path, path.read_text()
+    for path in here.glob("gateway/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield path, node.value
+
+
+def test_the_settings_of_http_that_are_named_anywhere_exist() -> None:
+    """A technician who is told of `http.max_body_bytes` looks for it in vain: the YAML has `max_body`."""
+    known = set(re.findall(r"EDGE_GATEWAY__(\w+)", reference()))
+    named = {
+        (path.name, found)
+        for path, text in _said()
+        for found in re.findall(r"(?<![\w./-])http\.[a-z_]+(?:\.[a-z_]+)*", text)
+    }
+    wrong = {
+        (file, name)
+        for file, name in named
+        if not any(f"{each}__".startswith(name.upper().replace(".", "__") + "__") for each in known)
+    }
+    assert len(named) > 20 and not wrong

@@ -167,6 +167,7 @@ async def test_a_unit_closed_by_the_store_while_it_waits_is_given_up(tmp_path: P
             await peer.faults(reset=True)
             await until(lambda: forwarder.counters.closed >= 1, "the unit is given up")
             await until(lambda: forwarder.status().backlog.blocks == 0, "the rest is delivered")
+            await until(lambda: forwarder.health.state == "running", "it runs")
             gaps = [gap for _, gap in await store.gaps(upload="cloud", limit=1000)]
     arrived = {s["ts"] for s in await peer.samples()}
     lost = {ts for _, ts in plant.written} - arrived

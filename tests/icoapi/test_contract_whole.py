@@ -274,6 +274,7 @@ async def test_an_error_has_its_form_and_the_connection_goes_on(
         ("PATCH", "/sth", {"data": long}, 405),
         ("DELETE", "/files/x.yaml", {}, 405),
         ("PUT", "/sth/write-adc", {"data": io.BytesIO(b" " * 8_500_000)}, 413),
+        ("PUT", "/sth/write-adc", {"json": [[]] * 60_000}, 413),
         ("POST", "/config/sensors", {"data": yaml_form(SENSORS, "image/png")}, 415),
         ("GET", "/files/x.hdf5", {"headers": {"Range": "bytes=100-"}}, 416),
         ("GET", "/state", {"headers": {"Host": "rebound.example"}}, 421),

@@ -75,8 +75,23 @@ def made(
         except ValueError:
             names.append(x509.DNSName(host))
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        extended = usage if isinstance(usage, x509.ExtensionType) else x509.ExtendedKeyUsage([usage])
+        builder = builder.add_extension(extended, critical=False)
     return Pair(builder.sign(issuer.key if issuer else own, hashes.SHA256()), own)
+
+
+UNREADABLE_USAGE = x509.UnrecognizedExtension(x509.ExtensionOID.EXTENDED_KEY_USAGE, b"\xff\xff\xff")
+
+
+def unreadable(pair: Pair, part: str) -> x509.Certificate:
+    """Return the certificate with the bytes of its "name" or of its "key" broken; its signature is too."""
+    if part == "key":
+        broken = pair.der.replace(bytes.fromhex("3082010a0282"), bytes.fromhex("3082010a0482"))
+    else:
+        name = x509.load_der_x509_certificate(pair.der).subject.rfc4514_string().removeprefix("CN=").encode()
+        broken = pair.der.replace(name, b"\xff" * len(name))
+    assert broken != pair.der
+    return x509.load_der_x509_certificate(broken)
 
 
 def revocations(authority: Pair, *revoked: Pair) -> x509.CertificateRevocationList:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Flag, Sample
+from gateway.model import Batch, Device, Flag, Sample
 from gateway.protocols import opcua
 from gateway.protocols.opcua import reads, selftest, subscriptions
+from gateway.protocols.opcua.events import Taker, event_items
 from tests.opcua.recording import RecordingLink, collecting, supervised, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, Peer, running
 
@@ -153,3 +154,27 @@ async def test_a_server_that_cannot_refresh(tmp_path: Path, free_port: Port) -> 
 def test_half_a_tag_is_named(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="events"):
         opcua.TagSettings(**given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "at"),
+    [
+        ("i=2041", "yesterday"),
+        ("i=2041", "2026-01-01"),
+        ("i=2041", [1]),
+        ("no node id", None),
+        ([], "Z"),
+        (7, 8),
+    ],
+)
+def test_fields_of_a_wrong_type_are_kept_as_they_are(tmp_path: Path, kind: Any, at: Any) -> None:
+    link = RecordingLink("d", tmp_path)
+    device = Device("d", alarms())
+    (alarm,) = event_items(device, opcua.Settings(url="opc.tcp://x"), link, {})  # type: ignore[arg-type]
+    batch = Batch()
+    Taker(link).take(alarm, [b"1", kind, "pump", at, "too hot"], [], batch)  # type: ignore[arg-type]
+    (sample,) = batch
+    told = json.loads(str(sample.value))
+    assert told["EventType"] == ("BaseEventType" if kind == "i=2041" else kind)
+    assert (told.get("Time"), told["Message"]) == (at, "too hot")
+    assert sample.flags & Flag.OWN_TIME

@@ -11,10 +11,12 @@ import pytest
 from asyncua import Client, ua
 from asyncua.client.ua_session import UaSession
 
-from gateway.model import Device
+from gateway.model import Batch, Device
 from gateway.protocols import opcua
 from gateway.protocols.opcua import collect, opening, reads, selftest, session, subscriptions
+from gateway.protocols.opcua.items import item, take
 from gateway.protocols.opcua.subscription import Subscription
+from gateway.protocols.opcua.values import Reading
 from tests.opcua.recording import RecordingLink, collecting, failure, supervised, tags
 from tests.peers.opcua_peer import NODE_OPCUA, PLC, Peer, running
 
@@ -345,6 +347,18 @@ async def test_deadband_in_the_unit_of_the_tag(tmp_path: Path, free_port: Port, 
         assert link.units == {"Tag0": "bar"}
 
 
+def test_a_subscribed_tag_that_becomes_polled_keeps_its_deadband(tmp_path: Path) -> None:
+    tag = opcua.TagSettings(node="Line1/Tag0", deadband=25.0)
+    link = RecordingLink("mill", tmp_path)
+    made = item("Tag0", tag.node, tag, opcua.Settings(url="opc.tcp://x"), link, {})  # type: ignore[arg-type]
+    made.filtered = True  # the server applies it
+    made.poll("it sends no value")
+    batch = Batch()
+    for ts, value in enumerate((0.0, 10.0, 30.0), 1):
+        take(made, Reading(value, ts, 0, 0), link, batch)  # type: ignore[arg-type]
+    assert [sample.value for sample in batch] == [0.0, 30.0]
+
+
 @pytest.mark.parametrize("mode", ["auto", "poll"])
 async def test_all_tags_bad_is_said(tmp_path: Path, free_port: Port, mode: Any) -> None:
     async with running(NODE_OPCUA, free_port()) as server:
@@ -369,3 +383,54 @@ async def test_a_node_that_goes_away_and_comes_back(tmp_path: Path, free_port: P
             )
             await server.ask("write", 1, 10, answer="done")
             await link.until(lambda: link.reports[-1][0] == "running")
+
+
+@pytest.mark.timeout(40)
+async def test_a_subscribed_tag_that_is_refused_is_not_subscribed_without_end(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "_RETRY_S", 0.2)
+    async with running(NODE_OPCUA, free_port()) as server:
+        link = RecordingLink("mill", tmp_path)
+        settings = opcua.Settings(url=server.url, publishing_interval_ms=50, sampling_interval_ms=0)
+
+        async def counts() -> dict[str, int]:
+            return cast(dict[str, int], (await server.ask("requests", answer="requests"))["counts"])
+
+        async with collecting(link, settings, tags(FIVE | {"lost": "ns=1;s=Lost"})):
+            await link.until(lambda: len(link.emitted) >= 5)
+            server.say("bad", "Tag0", "BadUserAccessDenied")
+            await link.until(lambda: bool(link.reports) and "2 of 6 tags are bad" in link.reports[-1][1])
+            tried = (await counts())["CreateMonitoredItemsRequest"]
+            while (await counts())["CreateMonitoredItemsRequest"] < tried + 8:
+                await asyncio.sleep(0.1)
+            items = await server.ask("items", answer="items")
+            assert items["count"] == 5
+            assert items["greatest"] <= 5
+            await server.ask("write", 1, 10, answer="done")
+            await link.until(lambda: "1 of 6 tags are bad" in link.reports[-1][1])
+            await link.until(lambda: set(server.ledger) <= link.rows())
+        written = [sample for sample in link.emitted if (sample.series, sample.value) == (1, 1000.0)]
+        assert len(written) == 1
+
+
+@pytest.mark.timeout(40)
+@pytest.mark.parametrize("spec", ["Line1/Tag0", "ns=1;s=Line1.Tag0"])
+async def test_a_node_that_is_deleted_and_made_anew(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch, spec: str
+) -> None:
+    """node-opcua never tells of it by the monitored item of before."""
+    monkeypatch.setattr(collect, "_RETRY_S", 0.2)
+    async with running(NODE_OPCUA, free_port()) as server:
+        link = RecordingLink("mill", tmp_path)
+        settings = opcua.Settings(url=server.url, publishing_interval_ms=50, sampling_interval_ms=0)
+        async with collecting(link, settings, tags(FIVE | {"Tag0": spec})):
+            await link.until(lambda: len(link.emitted) >= 5)
+            await server.ask("remove", "Tag0", answer="removed")
+            await link.until(lambda: bool(link.reports) and "1 of 5 tags are bad" in link.reports[-1][1])
+            await asyncio.sleep(0.5)
+            await server.ask("add", "Tag0", answer="added")
+            await link.until(lambda: link.reports[-1][0] == "running")
+            await server.ask("write", 1, 10, answer="done")
+            await link.until(lambda: server.ledger[-5:] and set(server.ledger[-5:]) <= link.rows())
+            assert (await server.ask("items", answer="items"))["count"] == 5

@@ -4,12 +4,14 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from asyncua import ua
 
 from gateway.protocols import opcua
-from gateway.protocols.opcua import overflow
+from gateway.protocols.opcua import history, overflow
 from tests.opcua.plant import Plant, plant
 from tests.opcua.proxy import Proxy, proxy
 from tests.opcua.recording import tags
@@ -92,6 +94,36 @@ async def test_subscriptions_are_moved_where_the_session_is_not(tmp_path: Path, 
         asked = (await server.ask("requests", answer="requests"))["counts"]
         assert asked["CreateSubscriptionRequest"] == 1
         assert asked["CreateSessionRequest"] == asked["TransferSubscriptionsRequest"] + 1 == 3
+
+
+async def test_what_did_not_change_for_longer_than_backfill_is_no_gap(
+    tmp_path: Path, free_port: Port
+) -> None:
+    async with (
+        running(NODE_OPCUA, free_port(), "--history", "5") as server,
+        proxy(server.url) as between,
+        plant(tmp_path, fast(between.url, backfill_s=0.1), tags(FIVE)) as run,
+    ):
+        server.say("forbid", "yes")
+        await run.until(run.running)
+        await run.has(server)
+        # The history is asked for up to a second ahead of the server's clock, and so for nothing here.
+        await asyncio.sleep(0.2)
+        starts = run.keeper.health.starts
+        between.cut()
+
+        async def lost() -> bool:
+            return run.session.hole is not None
+
+        await run.until(lost)
+        between.heal()
+        await run.until(run.running)
+        await run.whole()
+        assert run.keeper.health.starts > starts
+        assert await run.gaps() == []
+        await server.ask("write", 1, 20, answer="done")
+        await run.has(server)
+        assert await run.judged(server) == (0, 0)
 
 
 async def test_a_history_that_began_after_the_hole_proves_nothing(tmp_path: Path, free_port: Port) -> None:
@@ -195,3 +227,56 @@ async def test_an_overflow_is_filled(
         assert await run.judged(server) == (0, 0)
         assert await run.gaps() == []
         assert await run.fetched()
+
+
+@pytest.mark.timeout(60)
+async def test_overflows_one_after_another_are_filled(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several are told as one, others come while the history is read."""
+    monkeypatch.setattr(overflow, "_REPORT_US", 1_000_000)
+    async with (
+        running(NODE_OPCUA, free_port(), "--history", "5") as server,
+        plant(tmp_path, fast(server.url, publishing_interval_ms=200, queue_size=3), tags(FIVE)) as run,
+    ):
+        await run.until(run.running)
+        await server.ask("write", 150, 20, answer="done")
+        await run.has(server)
+        await run.until(lambda: run.complete(server))
+        assert await run.gaps() == []
+
+
+class Historian:
+    """A server that says after each page that there is more."""
+
+    def __init__(self, step_us: int) -> None:
+        self.limits = {"history": 10}
+        self.services = self
+        self.calls = 0
+        self._step = timedelta(microseconds=step_us)
+
+    def heard(self) -> None:
+        pass
+
+    async def history_read(self, parameters: ua.HistoryReadParameters) -> list[ua.HistoryReadResult]:
+        self.calls += 1
+        value = ua.DataValue(
+            ua.Variant(1.0), SourceTimestamp=datetime(2026, 1, 1, tzinfo=UTC) + self._step * self.calls
+        )
+        more = b"more" if self.calls < 1000 else None
+        history = ua.HistoryData(DataValues=[value])
+        return [
+            ua.HistoryReadResult(ContinuationPoint=more, HistoryData=history) for _ in parameters.NodesToRead
+        ]
+
+
+@pytest.mark.parametrize(("step_us", "calls"), [(1, 1000), (0, 21)])
+async def test_a_history_without_end_is_left(
+    monkeypatch: pytest.MonkeyPatch, step_us: int, calls: int
+) -> None:
+    monkeypatch.setattr(history, "_LEAST_REST_S", 0.0)
+    server = Historian(step_us)
+    found = [page async for page in history.pages(server, [ua.NodeId(1), ua.NodeId(2)], 0, 10**15)]  # type: ignore[arg-type]
+    assert server.calls == calls
+    problems = [page.problem for page in found if page.problem]
+    assert problems == (["its history gives pages without end"] * 2 if step_us == 0 else [])

@@ -5,17 +5,18 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from asyncua import ua
+from asyncua import Client, ua
 from asyncua.common.utils import Buffer
 from asyncua.ua.ua_binary import struct_to_binary
 
 from gateway.protocols import opcua
-from gateway.protocols.opcua import notifications, opening
+from gateway.protocols.opcua import notifications, opening, session
 from tests.opcua.recording import RecordingLink, collecting, failure, tags
 from tests.opcua.test_security import trust_the_server
-from tests.peers.opcua_peer import NODE_OPCUA, running
+from tests.peers.opcua_peer import NODE_OPCUA, PLC, running
 
 Port = Callable[[], int]
 
@@ -76,6 +77,26 @@ async def test_what_cannot_be_decoded_costs_the_rest_of_its_notification_and_is_
     assert [(handle, lost) for handle, lost, _ in published.undecoded] == [(1, 3)]
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("mode", ["subscribe", "poll"])
+async def test_a_tag_that_is_never_decoded_leaves_the_others_alone(
+    tmp_path: Path, free_port: Port, mode: Any
+) -> None:
+    nodes = {"Texts": "Line1/Texts"} | {f"Tag{n}": f"Line1/Tag{n}" for n in range(5)}
+    async with running(PLC, free_port()) as plc:
+        await plc.ask("texts", "Texts", 26_000, answer="added")
+        link = RecordingLink("press", tmp_path)
+        settings = opcua.Settings(url=plc.url, mode=mode, poll_interval_ms=50, publishing_interval_ms=50)
+        async with collecting(link, settings, tags(nodes)):
+            await link.until(lambda: link.newest().keys() == nodes.keys() - {"Texts"}, 20)
+            await link.until(lambda: any(run.problems for run in link.runs), 20)
+        assert "Texts" in next(run for run in link.runs if run.problems).problems[0]
+        if mode == "subscribe":
+            ((_, _, reason, count),) = link.gaps
+            assert count == 1
+            assert reason.startswith("a value of Texts (gateway.yaml:10) cannot be decoded (Spent: ")
+
+
 async def test_a_keep_alive_tells_the_next_number() -> None:
     response = ua.PublishResponse()
     response.Parameters.SubscriptionId = 7
@@ -100,3 +121,20 @@ async def test_the_secure_channel_is_renewed(
             await server.ask("write", 100, 50, answer="done")
             await link.until(lambda: set(server.ledger) == link.rows())
         assert len({run.id for run in link.runs}) == 1
+
+
+async def test_a_channel_without_a_lifetime_is_not_renewed_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Awaited(Exception):
+        pass
+
+    async def sleep(seconds: float) -> None:
+        raise Awaited(seconds)
+
+    client = Client("opc.tcp://x")
+    client.secure_channel_timeout = 0  # as the server revised it
+    settings = opcua.Settings(url="opc.tcp://x")
+    held = session.Session(client, "mill", settings, None, "")  # type: ignore[arg-type]
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(Awaited) as awaited:
+        await held.renew()
+    assert awaited.value.args[0] >= 1

@@ -159,6 +159,60 @@ async def test_a_subscription_that_goes_silent_is_made_anew(
             assert missing == 0 or await run.gaps()
 
 
+@pytest.mark.timeout(60)
+async def test_a_server_that_refuses_every_publish_request_is_silent(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription, "_KEEP_ALIVE_S", 0.5)
+    async with running(NODE_OPCUA, free_port()) as server:
+        settings = opcua.Settings(
+            url=server.url, publishing_interval_ms=50, sampling_interval_ms=0, request_timeout_s=1
+        )
+        async with plant(tmp_path, settings, tags(some(5))) as run:
+            await run.until(run.running)
+            server.say("deny", "yes")
+            await server.ask("write", 1, 50, answer="done")
+
+            async def noticed() -> bool:
+                return "silent" in run.keeper.health.detail
+
+            await run.until(noticed)
+            server.say("deny", "no")
+            counts = (await server.ask("requests", answer="requests"))["counts"]
+            # Refused every 50 ms for the 3.5 s that it may be silent: however slow this machine is.
+            assert 5 <= counts["BadTooManyPublishRequests"] <= 150
+            await run.has(server)
+
+
+@pytest.mark.timeout(60)
+async def test_one_of_two_subscriptions_that_goes_silent_is_a_hole(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is heard all the time, and tells nothing of it."""
+    monkeypatch.setattr(subscription, "_KEEP_ALIVE_S", 0.5)
+    async with running(NODE_OPCUA, free_port(), "--per-subscription", "3") as server:
+        settings = opcua.Settings(
+            url=server.url, publishing_interval_ms=50, sampling_interval_ms=0, request_timeout_s=1
+        )
+        async with plant(tmp_path, settings, tags(some(5))) as run:
+            await run.until(run.running)
+            server.say("write", 1_000_000, 50)
+            await asyncio.sleep(0.5)
+            server.say("hush", "yes")
+
+            async def noticed() -> bool:
+                return "silent" in run.keeper.health.detail
+
+            await run.until(noticed)
+            server.say("hush", "no")
+            await run.whole()
+            await server.ask("stop", answer="done")
+            await run.has(server)
+            missing, unreported = await run.judged(server)
+            assert missing >= 2 * 20
+            assert unreported == 0
+
+
 @pytest.mark.timeout(30)
 async def test_what_sends_no_first_value_is_read(tmp_path: Path, free_port: Port) -> None:
     """Keep-alives come, values do not: subscribed is not heard."""

@@ -125,5 +125,22 @@ def test_a_broken_structure_leaves_its_neighbours_alone() -> None:
     one = b"\x01\x16" + broken
     data = one + b"\x01\x06" + struct.pack("<i", 7) + b"\x01\x96" + struct.pack("<i", 2) + broken * 2
     decoded = decode_at_once(data, 0, len(data), 3, keyed=False)
-    assert decoded.broken is None
+    assert not decoded.broken
     assert [reading.value for part in decoded.slices for _, reading in part] == [broken, 7, [broken, broken]]
+
+
+def test_an_array_of_structures_is_read_as_far_as_it_is_quick() -> None:
+    """What is beyond stays as it came; what is broken at once costs little."""
+    raw = encoded(TREE, text("") + struct.pack("<i", 9_000) + (text("") + struct.pack("<i", -1)) * 9_000)
+    found = AsJson(structures=ALL)([b"none"] * 1000 + [raw] * 20)
+    assert found[:1000] == [b"none"] * 1000
+    turned = [isinstance(each, str) for each in found[1000:]]
+    assert turned == [True] * 5 + [False] * 15
+
+
+def test_numbers_within_a_structure_are_weighed() -> None:
+    count = 400_000
+    raw = encoded(GRID, struct.pack("<3i", 2, 1, count) + bytes(4 * count))
+    assert json_text(raw, ALL) == raw
+    few = encoded(GRID, struct.pack("<3i", 2, 1, 1000) + bytes(4000))
+    assert isinstance(json_text(few, ALL), str)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.__main__ import main
 from gateway.clock import SystemClock
@@ -18,7 +19,7 @@ from gateway.protocols.opcua.pki import Pki
 from gateway.protocols.opcua.trust import thumbprint
 from gateway.protocols.opcua.trusting import expiring, user_login
 from gateway.settings import Secret
-from tests.opcua.certificates import DAY, NOW, Pair, made
+from tests.opcua.certificates import DAY, NOW, UNREADABLE_USAGE, Pair, made, revocations, unreadable
 from tests.opcua.recording import RecordingLink, collecting, failure
 from tests.peers.opcua_peer import NODE_OPCUA, Peer, running
 
@@ -95,6 +96,29 @@ async def test_an_authority_is_trusted_and_then_no_more(
             async with collecting(link, settings) as running_task:
                 await link.until(lambda: any(isinstance(each, Channel) for each in link.controls))
                 await asyncio.to_thread(pki.distrust, thumbprint(ROOT.certificate))
+                await running_task
+
+
+@pytest.mark.timeout(30)
+async def test_a_revocation_list_that_is_overwritten_is_obeyed_and_one_that_is_broken_told(
+    tmp_path: Path, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_watch, "_LOOK_S", 0.05)
+    pair = made("plc", ROOT, uri=URI_OF_NODE)
+    async with server_with(tmp_path / "server", free_port(), pair) as server:
+        link, settings = linked(tmp_path), settings_for(server)
+        pki = Pki(tmp_path / "pki")
+        await asyncio.to_thread(pki.identity, "g")
+        await asyncio.to_thread(pki.add, ROOT.pem.encode())
+        file = pki.trusted / "plant.crl"
+        file.write_bytes(revocations(ROOT).public_bytes(Encoding.DER))
+        with pytest.raises(DeviceProblem, match="was revoked by 'plant authority'"):
+            async with collecting(link, settings) as running_task:
+                await link.until(lambda: any(isinstance(each, Channel) for each in link.controls))
+                (channel,) = [control for control in link.controls if isinstance(control, Channel)]
+                file.write_bytes(b"half a list")
+                await link.until(lambda: any(str(file) in warning for warning in channel.warnings))
+                file.write_bytes(revocations(ROOT, pair).public_bytes(Encoding.DER))
                 await running_task
 
 
@@ -190,11 +214,83 @@ def test_several_certificates_of_a_device_have_to_be_told_apart(
     state = ["--state", str(tmp_path)]
     assert main(["trust", "mill", *state]) == 1
     assert thumbprint(pairs[0].certificate) in capsys.readouterr().err
-    assert main(["trust", thumbprint(pairs[0].certificate), *state]) == 0
+    assert main(["trust", "", *state]) == 1
+    assert main(["trust", thumbprint(pairs[0].certificate).lower(), *state]) == 0
     assert main(["trust", "--remove", thumbprint(pairs[1].certificate).lower(), *state]) == 0
     assert [entry.place for entry in pki.entries()] == ["own", "trusted"]
     assert main(["trust", "mill", *state]) == 1
     assert "no server showed a certificate as device or thumbprint 'mill'" in capsys.readouterr().err
+
+
+EMPTY = revocations(ROOT)
+FULL = revocations(ROOT, made("plc", ROOT))
+DER = EMPTY.public_bytes(Encoding.DER)
+PEM = EMPTY.public_bytes(Encoding.PEM)
+HALF = PEM[: len(PEM) // 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "certificates", "lists", "passed_over"),
+    [
+        pytest.param(DER, 0, 1, "", id="a list, DER"),
+        pytest.param(PEM, 0, 1, "", id="a list, PEM"),
+        pytest.param(PEM + FULL.public_bytes(Encoding.PEM), 0, 2, "", id="two lists"),
+        pytest.param(ROOT.pem.encode() + PEM, 1, 1, "", id="an authority and its list"),
+        pytest.param(b"Plant authority:\n" + ROOT.pem.encode(), 1, 0, "", id="with a comment"),
+        pytest.param(ROOT.der, 1, 0, "", id="an authority, DER"),
+        pytest.param(HALF, 0, 0, "holds no certificate and no revocation list", id="half a list"),
+        pytest.param(DER[:-3], 0, 0, "holds no certificate and no revocation list", id="half a list, DER"),
+        pytest.param(b"", 0, 0, "holds no certificate and no revocation list", id="an empty file"),
+        pytest.param(HALF + ROOT.pem.encode() + PEM, 1, 1, "a part of", id="half a list before others"),
+        pytest.param(DER.replace(b"plant", b"\xff" * 5), 0, 0, "holds no", id="a list of nobody"),
+        pytest.param(bytes(2**20 + 1), 0, 0, "is larger than 1 MiB", id="too large"),
+    ],
+)
+def test_what_a_file_of_trust_holds(
+    tmp_path: Path, data: bytes, certificates: int, lists: int, passed_over: str
+) -> None:
+    pki = Pki(tmp_path)
+    pki.identity("g")
+    before = pki.version()
+    pki.trusted.joinpath("file").write_bytes(data)
+    assert pki.version() != before
+    found = pki.lists()
+    assert (len(found.trusted), len(found.revocations)) == (certificates, lists)
+    assert [passed_over in sentence for sentence in found.passed_over] == ([True] if passed_over else [])
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [("nowhere", "is no file that can be read"), ("/proc/self/mem", "cannot be read (")]
+)
+def test_a_file_of_trust_that_cannot_be_read_is_told(tmp_path: Path, target: str, said: str) -> None:
+    pki = Pki(tmp_path)
+    pki.identity("g")
+    pki.trusted.joinpath("ca.crl").symlink_to(target)
+    pki.trusted.joinpath("folder").mkdir()
+    pki.trusted.joinpath(".hidden").write_bytes(b"")
+    (told,) = pki.lists().passed_over
+    assert said in told and str(pki.trusted / "ca.crl") in told
+
+
+@pytest.mark.parametrize("part", ["extension", "name", "key"])
+def test_a_broken_certificate_of_a_stranger_stops_no_trust(
+    tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pki, good = Pki(tmp_path / "pki"), made("good")
+    stranger = made("stranger", usage=UNREADABLE_USAGE)
+    broken = stranger.certificate if part == "extension" else unreadable(stranger, part)
+    pki.identity("g")
+    pki.reject(broken, "evil")
+    pki.reject(good.certificate, "mill")
+    state = ["--state", str(tmp_path)]
+    assert main(["trust", "mill", *state]) == 0
+    listed = {entry.thumbprint: entry for entry in pki.entries()}
+    assert listed[thumbprint(good.certificate)].place == "trusted"
+    assert listed[thumbprint(broken)].subject == ("" if part == "name" else "CN=stranger")
+    assert main(["trust", *state]) == 0
+    assert thumbprint(broken) in capsys.readouterr().out
+    assert main(["trust", "--remove", thumbprint(broken), *state]) == 0
+    assert [entry.place for entry in pki.entries()] == ["own", "trusted"]
 
 
 @pytest.mark.parametrize("text", ["", "-----BEGIN", made("operator").pem, made("operator").key_pem])

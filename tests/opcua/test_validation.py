@@ -1,13 +1,24 @@
 """Every way in which a server's certificate can be wrong, and the few in which it is right."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.protocols.opcua.validation import Lists, Peer, fault
-from tests.opcua.certificates import DAY, NOW, URI, Pair, key, made, revocations
+from tests.opcua.certificates import (
+    DAY,
+    NOW,
+    UNREADABLE_USAGE,
+    URI,
+    Pair,
+    key,
+    made,
+    revocations,
+    unreadable,
+)
 
 PEER = Peer("Basic256Sha256", "127.0.0.1", URI)
 ROOT = made("plant authority", authority=True, start=NOW - 1000 * DAY)
@@ -17,6 +28,10 @@ OTHER = made("other authority", authority=True)
 SELF = made("plc")
 FROM_LINE = made("plc", LINE)
 FROM_ROOT = made("plc", ROOT)
+RENEWED = made("plant authority", authority=True, start=NOW - 10 * DAY)
+RENEWED_LINE = made("line authority", ROOT, authority=True, start=NOW - 10 * DAY)
+ENDED = made("plant authority", authority=True, start=NOW - 1000 * DAY, end=NOW - DAY)
+BACKDATED = made("plc", RENEWED, start=NOW - 11 * DAY)
 OLD_LINE = made("line authority", ROOT, authority=True, start=NOW - 900 * DAY, end=NOW - DAY)
 
 
@@ -38,6 +53,18 @@ def judge(lists: Lists, *chain: Pair, peer: Peer = PEER, now: datetime | None = 
         pytest.param(trusted(ROOT), [FROM_LINE, LINE], id="it brings its chain"),
         pytest.param(trusted(ROOT, issuers=[LINE.certificate]), [FROM_LINE], id="its chain lies in issuers"),
         pytest.param(trusted(LINE), [FROM_LINE], id="an authority below the root is trusted"),
+        pytest.param(trusted(RENEWED), [FROM_ROOT], id="its authority was renewed with the same key"),
+        pytest.param(trusted(ENDED, RENEWED), [FROM_ROOT], id="it was renewed, the old one has expired"),
+        pytest.param(trusted(RENEWED, ENDED), [FROM_ROOT], id="it was renewed, the old one comes last"),
+        pytest.param(
+            trusted(ROOT), [made("plc", RENEWED_LINE), RENEWED_LINE],
+            id="the authority in its chain was renewed",
+        ),
+        pytest.param(
+            trusted(ROOT, issuers=[RENEWED_LINE.certificate]), [FROM_LINE],
+            id="the authority in issuers was renewed",
+        ),
+        pytest.param(trusted(RENEWED), [BACKDATED], id="it is dated before its authority"),
         pytest.param(
             trusted(ROOT, revocations=[revocations(ROOT, OTHER)]), [FROM_ROOT], id="another one was revoked"
         ),
@@ -123,10 +150,48 @@ ELLIPTIC = made("plc", own_key=ec.generate_private_key(ec.SECP256R1()))
             "BadCertificatePolicyCheckFailed", id="a short key",
         ),
         pytest.param(trusted(ELLIPTIC), [ELLIPTIC], "BadCertificatePolicyCheckFailed", id="no RSA key"),
+        pytest.param(
+            trusted(ROOT), [made("plc", ROOT, usage=UNREADABLE_USAGE)], "BadCertificateInvalid",
+            id="an extension that cannot be read",
+        ),
+        pytest.param(
+            trusted(ROOT), [Pair(unreadable(SELF, "key"), None)], "BadCertificateInvalid",
+            id="a key that cannot be read",
+        ),
+        pytest.param(
+            trusted(ROOT), [Pair(unreadable(SELF, "name"), None)], "BadCertificateInvalid",
+            id="a name that cannot be read",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_not(lists: Lists, chain: list[Pair], symbol: str) -> None:
     assert judge(lists, *chain) == symbol
+
+
+@pytest.mark.parametrize("part", ["name", "key"])
+@pytest.mark.parametrize("place", ["trusted", "issuers"])
+def test_a_broken_certificate_in_a_folder_harms_no_other(part: str, place: str) -> None:
+    broken = unreadable(NAMESAKE, part)
+    lists: dict[str, Any] = {"trusted": [ROOT.certificate], "issuers": []}
+    lists[place].insert(0, broken)
+    revoked = revocations(NAMESAKE, FROM_ROOT)
+    assert judge(Lists(**lists, revocations=[revoked]), FROM_ROOT) is None
+    assert judge(Lists(**lists, revocations=[revoked, revocations(ROOT, FROM_ROOT)]), FROM_ROOT) == (
+        "BadCertificateRevoked"
+    )
+
+
+@pytest.mark.parametrize(
+    ("authority", "leaf"),
+    [
+        (RENEWED, FROM_ROOT),
+        (RENEWED, BACKDATED),
+        (ENDED, FROM_ROOT),
+        (ROOT, made("plc", ROOT, end=NOW - DAY)),
+    ],
+)
+def test_without_a_clock_a_chain_has_no_age(authority: Pair, leaf: Pair) -> None:
+    assert judge(trusted(authority), leaf, now=None) is None
 
 
 @pytest.mark.parametrize("pair", [EXPIRED, EARLY])

@@ -7,6 +7,9 @@
 //   stop                       end the rounds; "done" follows
 //   sessions                   how many sessions there are
 //   subscriptions              how many subscriptions there are
+//   items                      how many monitored items there are, and their greatest client handle
+//   remove NAME                delete a tag's node; "removed" follows
+//   add NAME                   make a tag's node, with the value -1; "added" follows
 //   drop                       end all subscriptions, as an administrator would
 //   requests                   how often each service was asked, how often each refusal was answered, and the acknowledgements with their time
 //   trust                      trust every client certificate that was rejected
@@ -14,6 +17,8 @@
 //   lose N                     the next N answers to PublishRequests that carry values never leave
 //   forget yes|no              whether messages that were sent are forgotten at once (no Republish)
 //   mute yes|no                whether subscriptions stop sending anything at all
+//   hush yes|no                whether the subscription that was made last stops sending anything at all
+//   deny yes|no                whether every PublishRequest is refused at once
 //   hollow yes|no              whether subscriptions send keep-alives and no values
 //   forbid yes|no              whether no session may be taken up again, nor its subscriptions moved
 //   level N                    ServiceLevel
@@ -25,6 +30,7 @@
 // --refuse subscriptions|browse, --max-sessions N, --max-subscribed N, --per-subscription N, --max-subscriptions N,
 // --publish-queue N, --transfer yes, --per-call N, --accept yes, --types yes, --history N (of the first N tags), --level N,
 // --space yes (units, ranges, enumerations, structures, an alarm), --namespace URI (of the tags), --before URI,URI (namespaces before it), --manufacturer NAME, --product NAME,
+// --advertised URL (it is reached there as well), --session-endpoints none|elsewhere (what CreateSession tells: no endpoints, or other hosts and ports),
 // --certificate FILE --key FILE --uri URI (PEM, perhaps a chain), --users-by-certificate yes, --clock-ahead SECONDS
 
 const fs = require("node:fs");
@@ -66,9 +72,11 @@ const modes = {
 const [user, password] = (options.user || ":").split(":");
 
 const requests = {};
-const faults = { lose: 0, forget: false, mute: false, hollow: false, forbid: false, level: Number(options.level || 255) };
+const faults = { lose: 0, forget: false, mute: false, hush: false, deny: false, hollow: false, forbid: false, level: Number(options.level || 255) };
 const acks = [];
 const tags = [];
+let line;
+let newest = 0;
 let heat = () => undefined;
 let number = 0;
 let writing = true;
@@ -81,8 +89,15 @@ function sabotage() {
   layer.send_response = function (kind, response, ...rest) {
     const refused = response.responseHeader.serviceResult.name;
     if (refused !== "Good") requests[refused] = (requests[refused] || 0) + 1;
+    if (response instanceof opcua.CreateSessionResponse) {
+      if (options["session-endpoints"] === "none") response.serverEndpoints = [];
+      if (options["session-endpoints"] === "elsewhere") {
+        for (const each of response.serverEndpoints) each.endpointUrl = "opc.tcp://plc-07.plant.example:14840/UA";
+      }
+    }
+    if (response instanceof opcua.CreateSubscriptionResponse) newest = response.subscriptionId;
     if (response instanceof opcua.PublishResponse) {
-      if (faults.mute) return undefined;
+      if (faults.mute || (faults.hush && response.subscriptionId === newest)) return undefined;
       if (faults.hollow) response.notificationMessage.notificationData = [];
       if (faults.lose && (response.notificationMessage.notificationData || []).length) {
         faults.lose -= 1;
@@ -110,6 +125,7 @@ async function main() {
     port,
     host: "127.0.0.1",
     alternateHostname: "127.0.0.1",
+    ...(options.advertised ? { advertisedEndpoints: options.advertised } : {}),
     resourcePath: "/node",
     ...(options.space === "yes"
       ? { nodeset_filename: [opcua.nodesets.standard, path.join(__dirname, "types.xml")] }
@@ -167,21 +183,26 @@ function populate(server) {
   for (const uri of options.before ? options.before.split(",") : []) space.registerNamespace(uri);
   const own = options.namespace ? space.registerNamespace(options.namespace) : space.getOwnNamespace();
   space.findNode("i=2267").bindVariable({ get: () => new Variant({ dataType: DataType.Byte, value: faults.level }) }, true);
-  const line = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Line1", nodeId: "s=Line1" });
+  line = own.addObject({ organizedBy: space.rootFolder.objects, browseName: "Line1", nodeId: "s=Line1" });
   for (let n = 0; n < Number(options.tags || 5); n++) {
-    const variable = own.addVariable({
-      componentOf: line,
-      browseName: `Tag${n}`,
-      nodeId: `s=Line1.Tag${n}`,
-      dataType: DataType.Double,
-      minimumSamplingInterval: 0,
-    });
-    tags.push(variable);
+    const variable = addTag(own, `Tag${n}`);
     if (n < Number(options.history || 0)) space.installHistoricalDataNode(variable, { maxOnlineValues: 1000000 });
     write(variable, n);
   }
   if (options.types === "yes") populateTypes(space, own);
   if (options.space === "yes") populateSpace(space, own);
+}
+
+function addTag(own, name) {
+  const variable = own.addVariable({
+    componentOf: line,
+    browseName: name,
+    nodeId: `s=Line1.${name}`,
+    dataType: DataType.Double,
+    minimumSamplingInterval: 0,
+  });
+  tags.push(variable);
+  return variable;
 }
 
 function forbid(server) {
@@ -190,6 +211,12 @@ function forbid(server) {
     if (!faults.forget) return republish.call(this, message, channel);
     const gone = { responseHeader: { serviceResult: StatusCodes.BadMessageNotAvailable } };
     return channel.send_response("MSG", new opcua.RepublishResponse(gone), message);
+  };
+  const publish = server._on_PublishRequest;
+  server._on_PublishRequest = function (message, channel) {
+    if (!faults.deny) return publish.call(this, message, channel);
+    const refused = { responseHeader: { serviceResult: StatusCodes.BadTooManyPublishRequests } };
+    return channel.send_response("MSG", new opcua.ServiceFault(refused), message);
   };
   const activate = server._on_ActivateSessionRequest;
   server._on_ActivateSessionRequest = function (message, channel) {
@@ -355,6 +382,19 @@ function command(server, [verb, ...words]) {
     say({ event: "sessions", count: server.engine.currentSessionCount, names });
   }
   if (verb === "subscriptions") say({ event: "subscriptions", count: subscriptions(server).length });
+  if (verb === "items") {
+    const items = subscriptions(server).flatMap((subscription) => [...subscription.monitoredItems.values()]);
+    say({ event: "items", count: items.length, greatest: Math.max(...items.map((item) => item.clientHandle)) });
+  }
+  if (verb === "remove") {
+    const place = tags.findIndex((one) => one.browseName.name === words[0]);
+    server.engine.addressSpace.deleteNode(tags.splice(place, 1)[0]);
+    say({ event: "removed" });
+  }
+  if (verb === "add") {
+    write(addTag(line.namespace, words[0]), -1);
+    say({ event: "added" });
+  }
   if (verb === "drop") {
     for (const subscription of subscriptions(server)) subscription.terminate();
     say({ event: "dropped" });
@@ -362,7 +402,7 @@ function command(server, [verb, ...words]) {
   if (verb === "requests") say({ event: "requests", counts: requests, acks });
   if (verb === "trust") trust(server.serverCertificateManager);
   if (verb === "lose" || verb === "level") faults[verb] = Number(words[0]);
-  if (["forget", "mute", "hollow", "forbid"].includes(verb)) faults[verb] = words[0] === "yes";
+  if (["forget", "mute", "hush", "deny", "hollow", "forbid"].includes(verb)) faults[verb] = words[0] === "yes";
   if (verb === "heat") heat(Number(words[0]));
   if (verb === "overflow") {
     server.engine.addressSpace.rootFolder.objects.server.raiseEvent("EventQueueOverflowEventType", {});

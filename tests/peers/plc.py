@@ -5,6 +5,7 @@ commands on its input, a line each:
 
     write ROUNDS INTERVAL_MS    every tag gets the next number in each round; "done" follows
     add NAME                    a late variable appears
+    texts NAME COUNT            a variable with an array of so many texts appears
     event SEVERITY TEXT         the server raises an event; "raised" follows
 """
 
@@ -128,6 +129,11 @@ async def main() -> None:
                     generator.event.Severity = int(severity)
                     await generator.trigger(message=" ".join(text))
                     say(event="raised")
+                case ["texts", name, count]:
+                    texts = ua.Variant(["a"] * int(count), ua.VariantType.String)
+                    node = ua.NodeId(f"Line1.{name}", index)
+                    await line.add_variable(node, ua.QualifiedName(name, index), texts)
+                    say(event="added")
                 case ["add", name]:
                     await plc.add(line, name)
                     say(event="added")

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from asyncua import ua
 
@@ -32,6 +34,10 @@ _AHEAD_US = 1_000_000
 _SEAM = "its history does not meet the values before and after"
 _NO_SOURCE_TIME = Flag.OWN_TIME | Flag.SERVER_TIME
 
+Ends = tuple[int, int]
+"""Source times of the last value before a hole and of the first one after it."""
+_FIRST = itemgetter(1)
+
 
 @dataclass(slots=True)
 class _Loss:
@@ -41,16 +47,20 @@ class _Loss:
     from_us: int
     to_us: int
     reason: str
+    holes: Mapping[str, Sequence[Ends]] | None = None
+    """By tag, in order of time; None: one hole each, that ends with the tag's first value since."""
 
 
 @dataclass(slots=True)
 class _Fill:
-    """One tag being filled: from the newest value that is known to the first one after the hole."""
+    """One tag being filled: from the newest value that is known to the first one after the last hole."""
 
     scratch: Item
     """A copy that takes the old values, while `item` takes the live ones."""
     item: Item
     since: int
+    holes: Sequence[Ends] = ()
+    """Where the values around each are known; else it is one, up to the item's first value."""
     met: bool = False
     """The value before the hole was found in the history."""
     after: int = 0
@@ -63,8 +73,13 @@ class _Fill:
         self.reached = self.since
 
     def wants(self, ts: int) -> bool:
-        """Say whether a value of that time lies in the hole, and was not taken before."""
-        return ts > self.after and (self.item.first is None or ts < self.item.first)
+        """Say whether a value of that time lies in a hole, and was not taken before."""
+        if ts <= self.after:
+            return False
+        if not self.holes:
+            return self.item.first is None or ts < self.item.first
+        place = bisect_right(self.holes, ts, key=_FIRST)
+        return place < len(self.holes) and ts > self.holes[place][0]
 
     def reach(self, ts: int) -> None:
         self.met = self.met or ts == self.since
@@ -72,7 +87,10 @@ class _Fill:
 
     def complete(self) -> bool:
         """Say whether the history met the known values at both ends, so that nothing can be missing."""
-        return self.met and (self.item.first is None or self.reached >= self.item.first)
+        first = self.holes[-1][1] if self.holes else self.item.first
+        if first == self.since:
+            return True  # nothing was written in between, perhaps for longer than the history is asked for
+        return self.met and (first is None or self.reached >= first)
 
 
 class Backfill:
@@ -96,16 +114,27 @@ class Backfill:
             self._since.setdefault(item.tag, item.last.ts)
         item.first = None
 
-    def missed(self, items: Sequence[Item], from_us: int, reason: str, *, to_us: int | None = None) -> None:
-        """Take a loss that nobody can send again; the times are those of its gap record.
+    def missed(self, items: Sequence[Item], from_us: int, reason: str) -> None:
+        """Take a loss that nobody can send again; from then until now is its gap record."""
+        for item in items:
+            self.begin(item)
+        self._lost(_Loss(list(items), from_us, self._link.clock.wall_us(), reason))
 
-        Where the tags are not given as begun yet (`to_us` None), they are now.
+    def dropped(
+        self,
+        items: Sequence[Item],
+        holes: Mapping[str, Sequence[Ends]],
+        from_us: int,
+        to_us: int,
+        reason: str,
+    ) -> None:
+        """Take a loss between known values; what `holes` does not have cannot be filled.
+
+        `from_us`, `to_us`: of its gap record.
         """
-        if to_us is None:
-            for item in items:
-                self.begin(item)
-            to_us = self._link.clock.wall_us()
-        loss = _Loss(list(items), from_us, to_us, reason)
+        self._lost(_Loss(list(items), from_us, to_us, reason, holes))
+
+    def _lost(self, loss: _Loss) -> None:
         if self._ended:
             self._record(loss, "")
         else:
@@ -141,7 +170,7 @@ class Backfill:
     async def _fill_or_record(self, loss: _Loss) -> None:
         left: str | None = ""
         try:
-            left = await self._left(loss.items)
+            left = await self._left(loss.items, loss.holes)
         finally:
             self._record(loss, left)
 
@@ -149,23 +178,34 @@ class Backfill:
         if left is not None:
             self._link.gap(loss.from_us, loss.to_us, f"{loss.reason}{left}")
 
-    async def _left(self, items: Sequence[Item]) -> str | None:
+    async def _left(
+        self, items: Sequence[Item], holes: Mapping[str, Sequence[Ends]] | None = None
+    ) -> str | None:
         """Fill these tags; return None where nothing is missing any more, else how much of it was fetched."""
         if not items:
             return None
-        able = await self._able(items)
+        since = self._since if holes is None else {tag: ends[0][0] for tag, ends in holes.items()}
+        able = await self._able(items, since)
         fills = [
-            _Fill(replace(item, newest={}, filtered=False), item, self._since[item.tag]) for item in able
+            _Fill(
+                replace(item, newest={}, filtered=False),
+                item,
+                since[item.tag],
+                (holes or {}).get(item.tag, ()),
+            )
+            for item in able
         ]
         if fills:
-            await self._settled(able)
+            if holes is None:
+                await self._settled(able)
             broken = self._link.memory.get(_BROKEN, 0)
             self._link.memory[_BROKEN] = broken + 1  # unless it comes back from there
             async with self._link.run("backfill") as run:
                 await self._fill(fills, run)
             self._link.memory[_BROKEN] = 0
-        for item in items:
-            self._since.pop(item.tag, None)
+        if holes is None:
+            for item in items:
+                self._since.pop(item.tag, None)
         bad = [fill for fill in fills if not fill.complete()]
         if not fills:
             return ""
@@ -175,7 +215,7 @@ class Backfill:
         named = [f"{fill.item.named()}: {fill.problem or _SEAM}" for fill in bad[:3]]
         return f"{done}, not {'; '.join(named)}" if named else done
 
-    async def _able(self, items: Sequence[Item]) -> list[Item]:
+    async def _able(self, items: Sequence[Item], since: Mapping[str, int]) -> list[Item]:
         if not self._settings.backfill_s:
             return []
         if self._link.memory.get(_BROKEN, 0) >= _MOST_BROKEN:
@@ -192,8 +232,8 @@ class Backfill:
                 found = [False] * len(asked)
             for item, has_history in zip(asked, found, strict=True):
                 item.historic = has_history
-        able = [item for item in items if item.historic and not item.problem and item.tag in self._since]
-        return sorted(able, key=lambda item: self._since[item.tag])
+        able = [item for item in items if item.historic and not item.problem and item.tag in since]
+        return sorted(able, key=lambda item: since[item.tag])
 
     async def _settled(self, items: Sequence[Item]) -> None:
         """Wait until each tag has its first value after the hole, or some publishes went without one."""
@@ -231,6 +271,8 @@ class Backfill:
                     new = new._replace(status=new.status & ~_INFO_BITS, flags=new.flags | Flag.HISTORY)
                     if fill.wants(ts):
                         take(fill.scratch, new, self._link, batch)
+                        if isinstance(data.Value.Value, ua.ExtensionObject | list):
+                            await asyncio.sleep(0)  # structures become JSON there
                     fill.reach(ts)
             if len(batch):
                 run.add(len(batch))

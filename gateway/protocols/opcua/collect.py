@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from asyncua import ua
 
@@ -11,7 +12,7 @@ from gateway.protocols.opcua import Settings, TagSettings
 from gateway.protocols.opcua.abouts import Abouts
 from gateway.protocols.opcua.backfill import Backfill
 from gateway.protocols.opcua.browse import Browser
-from gateway.protocols.opcua.discovery import discovered
+from gateway.protocols.opcua.discovery import CURRENT_READ, discovered
 from gateway.protocols.opcua.events import event_items
 from gateway.protocols.opcua.faults import NO_SUBSCRIPTION, cut_off, problem, sentence
 from gateway.protocols.opcua.items import Condition, Item, Newest, listed
@@ -20,6 +21,7 @@ from gateway.protocols.opcua.nodes import resolve
 from gateway.protocols.opcua.opening import KEPT
 from gateway.protocols.opcua.patterns import is_pattern
 from gateway.protocols.opcua.polling import Poller
+from gateway.protocols.opcua.reads import access_levels
 from gateway.protocols.opcua.redundancy import open_healthiest, watch_health
 from gateway.protocols.opcua.selftest import fast_path_works
 from gateway.protocols.opcua.session import Session
@@ -192,21 +194,53 @@ class _Acquisition:
 
     async def _retry(self) -> None:
         """Look again for the tags that the server did not have: it may still be starting."""
+        there: set[int] = set()
         while True:
-            await self._link.clock.sleep(_RETRY_S)
+            # In this time a subscription that works tells what it has to tell.
+            await self._link.clock.sleep(max(_RETRY_S, self._settings.publishing_interval_ms / 1000))
             bad = [item for item in self._items if item.problem and not item.polled]
-            if not bad:
-                continue
-            await resolve(self._session, [item for item in bad if not is_pattern(item.spec)])
-            found = [item for item in bad if item.node is not None]
-            found += await self._matched_now([item for item in bad if is_pattern(item.spec)])
-            await self._abouts.learn(found)
-            if self._subscriptions is not None:
-                await self._subscriptions.add(found)
-            else:
-                for item in found:
-                    item.poll("")
-            self._condition.report()
+            subscribed = [item for item in bad if self._is_subscribed(item)]
+            before, there = there, await self._there(subscribed)
+            dead = [item for item in subscribed if item.series in before & there]
+            bad = [item for item in bad if not self._is_subscribed(item)]
+            if bad or dead:
+                await self._try_again(bad, dead)
+                self._condition.report()
+
+    def _is_subscribed(self, item: Item) -> bool:
+        return self._subscriptions is not None and self._subscriptions.has(item)
+
+    async def _there(self, subscribed: Sequence[Item]) -> set[int]:
+        """Find the nodes of bad tags anew; return the series of those that the server has and lets us read.
+
+        Where a node was deleted and made anew, as PLC programs are loaded, many servers never tell of it.
+        """
+        sought = [replace(item) for item in subscribed]
+        await resolve(self._session, sought)
+        found = [item for item in sought if item.node is not None]
+        levels = await self._session.chunked(
+            "read", [item.node for item in found], lambda nodes: access_levels(self._session, nodes)
+        )
+        there = {
+            item.series: item.node
+            for item, level in zip(found, levels, strict=True)
+            if isinstance(level, int) and level & CURRENT_READ
+        }
+        for item in subscribed:
+            item.node = there.get(item.series, item.node)
+        return set(there)
+
+    async def _try_again(self, bad: Sequence[Item], dead: Sequence[Item]) -> None:
+        await resolve(self._session, [item for item in bad if not is_pattern(item.spec)])
+        found = [item for item in bad if item.node is not None]
+        found += await self._matched_now([item for item in bad if is_pattern(item.spec)])
+        await self._abouts.learn(found)
+        if self._subscriptions is not None:
+            await self._subscriptions.drop(dead)
+            await self._subscriptions.add([*found, *dead])
+        else:
+            for item in found:
+                item.poll("")
 
     async def _unheard(self) -> None:
         """Read cyclically what is subscribed and does not even send its first value."""

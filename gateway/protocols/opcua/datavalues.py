@@ -7,13 +7,16 @@ after both times, the standard and other servers give them after each.
 
 import asyncio
 import struct
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from gateway.model import Flag, Value
-from gateway.protocols.opcua.bounded import AT_MOST, AT_ONCE, BROKEN, Spent, why
+from gateway.protocols.opcua.bounded import AT_MOST, AT_ONCE, BROKEN, why
 from gateway.protocols.opcua.columns import Columns
+from gateway.protocols.opcua.extents import data_value_end
 from gateway.protocols.opcua.values import Reading, text_of
 from gateway.protocols.opcua.variants import FIXED, INT32, STRING, UINT32, VariantReader
 
@@ -23,6 +26,8 @@ _LEAST_RUN = 8
 """Of values of one shape, so that they are decoded together."""
 _SLICE = 1000
 """Values that are decoded before the event loop gets a turn: under a millisecond."""
+_MOST_PASSED = 100
+"""Values of one message that are passed over: each is looked at on a thread."""
 _BEFORE_1970_US = 11_644_473_600_000_000
 _END_OF_TIME = (datetime(9999, 12, 31, 23, 59, 59) - datetime(1601, 1, 1)) // timedelta(seconds=1) * 10**7  # noqa: DTZ001
 """FILETIME of 9999-12-31T23:59:59: what is later counts as that (Part 6, 5.2.2.5)."""
@@ -31,7 +36,7 @@ _FIRST_MOMENT = 10
 
 
 class Broken(NamedTuple):
-    """A value that cannot be decoded, and all after it: where it ends is not known."""
+    """A value that cannot be decoded; where its end is not known, all after it are lost too."""
 
     key: int
     lost: int
@@ -39,10 +44,13 @@ class Broken(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What came of so many DataValues: slices of at most a thousand, and what could not be decoded."""
+    """What came of so many DataValues: slices of at most a thousand, and what could not be decoded.
+
+    The keys of a slice that has places as keys are in a row.
+    """
 
     slices: list[Columns]
-    broken: Broken | None = None
+    broken: Sequence[Broken] = ()
 
 
 async def decode(data: bytes, at: int, end: int, count: int, *, keyed: bool) -> Decoded:
@@ -52,12 +60,13 @@ async def decode(data: bytes, at: int, end: int, count: int, *, keyed: bool) -> 
     """
     decoder = _Decoder(data, at, end, count, keyed=keyed)
     slices: list[Columns] = []
-    while decoder.left and decoder.broken is None:
+    while decoder.left:
         if slices:
             await asyncio.sleep(0)
         slices.append(decoder.slice())
         if decoder.heavy:
             slices.append(await asyncio.to_thread(decoder.heavy_one))
+    slices = [columns for columns in slices if len(columns)]
     return Decoded(slices, decoder.broken)
 
 
@@ -65,7 +74,7 @@ def decode_at_once(data: bytes, at: int, end: int, count: int, *, keyed: bool) -
     """Decode without a turn for anybody else, however long it takes."""
     decoder = _Decoder(data, at, end, count, keyed=keyed)
     slices: list[Columns] = []
-    while decoder.left and decoder.broken is None:
+    while decoder.left:
         slices.append(decoder.heavy_one() if decoder.heavy else decoder.slice())
     return Decoded(slices, decoder.broken)
 
@@ -150,35 +159,51 @@ class _Decoder(VariantReader):
         """So many are to be decoded each on its own."""
         self.left = count
         self.heavy = False
-        """The next value takes long."""
-        self.broken: Broken | None = None
+        """The next value takes long, or cannot be decoded."""
+        self.broken: list[Broken] = []
 
     def slice(self) -> Columns:
-        """Decode some, until they are many, took long or are broken."""
+        """Decode some, until they are many, took long or one is broken."""
         columns = Columns()
         self.reads = AT_ONCE
-        while self.left and len(columns) < _SLICE and self.reads > 0 and self.broken is None:
+        while self.left and len(columns) < _SLICE and self.reads > 0:
             if not self._one_by_one and (self._run(columns) or self._mixed(columns)):
                 continue
             try:
                 self._single(columns)
-            except Spent:
+            except BROKEN:
                 # What came before it may have taken the most: alone it may do.
                 self.heavy = not len(columns)
                 break
         return columns
 
     def heavy_one(self) -> Columns:
-        """Decode one value that may take long."""
+        """Decode one value that may take long, or else pass over it."""
         columns = Columns()
         self.heavy = False
         self.reads = AT_MOST
         try:
             self._single(columns)
-        except Spent as error:
-            key = int(self.unpack(UINT32, self._at)[0]) if self._keyed else self._place
-            self.broken = Broken(key, self.left, why(error))
+        except BROKEN as error:
+            self._pass_over(why(error))
         return columns
+
+    def _pass_over(self, reason: str) -> None:
+        """Go on after the next value, which cannot be decoded, or give up all that is left."""
+        key, before = self._place, self.left
+        if self._keyed:
+            key = 2**32  # nobody's, unless it can be read
+            with suppress(ValueError):
+                key = int(self.unpack(UINT32, self._at)[0])
+        stop = None
+        if len(self.broken) < _MOST_PASSED:
+            with suppress(ValueError):
+                stop = data_value_end(self.data, self._at + self._lead, self.end)
+        if stop is None:
+            self.left = 0
+        else:
+            self._pass(1, stop)
+        self.broken.append(Broken(key, before - self.left, reason))
 
     def _run(self, columns: Columns) -> bool:
         """Decode as many as have the shape of the first, where they are some."""
@@ -286,17 +311,10 @@ class _Decoder(VariantReader):
     def _single(self, columns: Columns) -> None:
         """Decode one value of any kind. Spent: it takes more than is left for this slice."""
         key, at = self._place, self._at
-        try:
-            if self._keyed:
-                key = 2**32  # nobody's, unless it can be read
-                key = int(self.unpack(UINT32, at)[0])
-                at += 4
-            reading, at = self._data_value(at)
-        except Spent:
-            raise
-        except BROKEN as error:
-            self.broken = Broken(key, self.left, why(error))
-            return
+        if self._keyed:
+            key = int(self.unpack(UINT32, at)[0])
+            at += 4
+        reading, at = self._data_value(at)
         columns.add(key, reading)
         self._pass(1, at)
 

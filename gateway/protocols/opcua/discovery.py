@@ -20,7 +20,8 @@ from gateway.protocols.opcua.walking import Place, Walk
 
 _NAME_LENGTH = 200
 SERVER = ua.NodeId(ua.ObjectIds.Server)
-_CURRENT_READ = 1
+CURRENT_READ = 1
+"""Bit of an AccessLevel (Part 3, 8.57)."""
 _LOOKS_QUALIFIED = re.compile(r"^(\d+):")
 
 
@@ -77,7 +78,7 @@ async def readable(session: Session, variables: Sequence[Place]) -> list[Place]:
     kept = []
     for variable, value in zip(variables, levels, strict=True):
         # A server that does not tell is tried.
-        if not isinstance(value, int) or value & _CURRENT_READ:
+        if not isinstance(value, int) or value & CURRENT_READ:
             kept.append(variable)
     return kept
 

@@ -5,6 +5,7 @@ Part 4, 7.22.3 (EventFilter), Part 5, 6.4 (BaseEventType), Part 9, 5.5 to 5.8 (c
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -244,9 +245,10 @@ def _text(told: dict[str, Value], namespaces: Sequence[str]) -> str:
     if isinstance(number := shown.get("EventId"), bytes):
         shown["EventId"] = number.hex()
     if isinstance(kind := shown.get("EventType"), str):
-        node = ua.NodeId.from_string(kind)
-        standard = ua.ObjectIdNames.get(node.Identifier) if node.NamespaceIndex == 0 else None
-        shown["EventType"] = standard or spelled(node, namespaces)
+        with suppress(*BROKEN):  # a text that is no node id stays as it is
+            node = ua.NodeId.from_string(kind)
+            standard = ua.ObjectIdNames.get(node.Identifier) if node.NamespaceIndex == 0 else None
+            shown["EventType"] = standard or spelled(node, namespaces)
     return orjson.dumps(shown, default=_hex).decode()
 
 
@@ -258,8 +260,11 @@ def _hex(value: object) -> str:
 
 
 def _microseconds(text: Value) -> int | None:
-    """Return what a DateTime was before it became text."""
-    if not isinstance(text, str):
+    """Return what a DateTime was before it became text; None where it is none."""
+    if not isinstance(text, str) or not text.endswith("Z"):
         return None
-    moment = datetime.fromisoformat(text)
-    return (moment - _EPOCH) // timedelta(microseconds=1) if moment.year > 1601 else None
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment - _EPOCH) // timedelta(microseconds=1) if moment.year > 1601 else None
+    except ValueError:
+        return None

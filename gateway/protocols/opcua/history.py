@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -15,6 +16,9 @@ _VALUES_A_CALL = 1000
 """Of all nodes together: decoding them holds the event loop some 20 ms, not more."""
 _LEAST_REST_S = 0.01
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_IDLE = 20
+"""Pages of a node in a row that bring nothing newer."""
+_ENDLESS = "its history gives pages without end"
 _HISTORY_READ = 4
 """Of an AccessLevel (Part 3, 8.57)."""
 
@@ -54,6 +58,7 @@ async def pages(
     window.StartTime = _EPOCH + timedelta(microseconds=from_us)
     # Ours are cut to microseconds, the server's have 100 ns: one more holds them all.
     window.EndTime = _EPOCH + timedelta(microseconds=to_us + 1)
+    course = _Course()
     asked: list[tuple[int, bytes | None]] = [(place, None) for place in range(len(nodes))]
     while asked:
         chunk = asked[: session.limits["history"]]
@@ -77,12 +82,31 @@ async def pages(
             elif result.StatusCode.is_bad():
                 yield Page(place, (), f"its history cannot be read: {status_text(result.StatusCode.value)}")
             else:
-                yield Page(place, getattr(result.HistoryData, "DataValues", None) or ())
-                if result.ContinuationPoint:
+                values = getattr(result.HistoryData, "DataValues", None) or ()
+                endless = bool(result.ContinuationPoint) and not course.goes_on(place, values)
+                yield Page(place, values, _ENDLESS if endless else "")
+                if result.ContinuationPoint and not endless:
                     further.append((place, result.ContinuationPoint))
         asked = further + asked[len(chunk) :]
         # Live values go first: the server gets as much time for them, and for itself.
         await asyncio.sleep(max(_LEAST_REST_S, time.monotonic() - began))
+
+
+class _Course:
+    """Tells a long history from pages without end."""
+
+    def __init__(self) -> None:
+        self._newest: dict[int, datetime] = {}
+        self._idle: Counter[int] = Counter()
+
+    def goes_on(self, place: int, values: Sequence[ua.DataValue]) -> bool:
+        """Say whether a node's pages came to newer values, at least now and then."""
+        newest = max((data.SourceTimestamp for data in values if data.SourceTimestamp), default=_EPOCH)
+        if newest > self._newest.get(place, _EPOCH):
+            self._newest[place], self._idle[place] = newest, 0
+            return True
+        self._idle[place] += 1
+        return self._idle[place] < _MOST_IDLE
 
 
 async def _read(

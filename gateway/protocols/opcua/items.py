@@ -90,6 +90,7 @@ class Item:
             self.problem = f"node {self.spec}: its events come by subscription only" + f" ({why})" * bool(why)
         else:
             self.polled, self.refusal = True, why
+            self.filtered = False  # what is read, no server filters
 
     def named(self) -> str:
         return f"{self.tag} ({self.where})" if self.where else self.tag

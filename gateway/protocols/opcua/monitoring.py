@@ -18,11 +18,31 @@ class Monitor:
         self._strict = strict
         """What cannot be subscribed is bad, rather than read cyclically."""
         self.items: list[Item] = []
-        self._made: list[Item] = []
+        self._places: dict[int, int] = {}
+        """By series; an item that is tried again takes its place of before."""
+        self._made: dict[int, tuple[Item, int]] = {}
+        """By series the items that the server has, each with its id there."""
 
     def subscribed(self) -> list[Item]:
         """Return the items that it really has."""
-        return [item for item in self._made if not item.polled]
+        return [item for item, _ in self._made.values() if not item.polled]
+
+    def has(self, item: Item) -> bool:
+        return item.series in self._made
+
+    async def drop(self, subscription: int, items: Sequence[Item]) -> None:
+        """Give items back to the server; those that it does not know any more are gone as well."""
+        ids = [self._made.pop(item.series)[1] for item in items if item.series in self._made]
+
+        async def deleted(some: list[int]) -> list[ua.StatusCode]:
+            parameters = ua.DeleteMonitoredItemsParameters()
+            parameters.SubscriptionId = subscription
+            parameters.MonitoredItemIds = some
+            kinds = ua.DeleteMonitoredItemsRequest, ua.DeleteMonitoredItemsResponse
+            response = await self.session.ask(kinds[0], parameters, kinds[1])
+            return list(response.Results or ())
+
+        await self.session.chunked("monitor", ids, deleted)
 
     async def add(self, subscription: int, items: Sequence[Item]) -> list[Item]:
         """Create the items; each is then subscribed, to be polled, or bad.
@@ -42,18 +62,13 @@ class Monitor:
         parameters = ua.CreateMonitoredItemsParameters()
         parameters.SubscriptionId = subscription
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
-        first = len(self.items)
-        self.items.extend(items)
         namespaces = self.session.namespaces
-        parameters.ItemsToCreate = [
-            _request(first + place, item, namespaces) for place, item in enumerate(items)
-        ]
+        parameters.ItemsToCreate = [_request(self._placed(item), item, namespaces) for item in items]
         try:
             response = await self.session.ask(
                 ua.CreateMonitoredItemsRequest, parameters, ua.CreateMonitoredItemsResponse
             )
         except ua.UaStatusCodeError as error:
-            del self.items[first:]
             if error.code in NO_ROOM:
                 return list(items)
             if error.code not in TOO_MUCH:
@@ -83,13 +98,17 @@ class Monitor:
                 self._take(item, result)
         return full + (await self._add_chunk(subscription, again) if again else [])
 
+    def _placed(self, item: Item) -> int:
+        place = self._places.setdefault(item.series, len(self.items))
+        self.items[place : place + 1] = [item]
+        return place
+
     def _take(self, item: Item, result: ua.MonitoredItemCreateResult) -> None:
         item.polled, item.refusal = False, ""
         # A queue of one overflows without a word (Part 4, 7.22.2).
         item.queued = result.RevisedQueueSize > 1
         if result.StatusCode.is_good():
-            item.problem = ""
-            self._made.append(item)
+            self._made[item.series] = item, result.MonitoredItemId
         else:
             self._refused(item, result.StatusCode.value)
 

@@ -129,8 +129,7 @@ async def _changes(data: Bounded, published: Published) -> None:
         raise ValueError(f"{count} values in {end - at} bytes")
     decoded = await datavalues.decode(raw, at, end, count, keyed=True)
     published.changes += decoded.slices
-    if decoded.broken is not None:
-        published.undecoded.append(decoded.broken)
+    published.undecoded += decoded.broken
 
 
 def _nonsense(kind: str, error: Exception) -> ua.UaError:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from asyncua import Client, ua
@@ -16,7 +16,7 @@ from gateway.protocols.opcua.greeting import with_port
 from gateway.protocols.opcua.kept import Kept, reactivated
 from gateway.protocols.opcua.learning import learn
 from gateway.protocols.opcua.pki import Identity, Pki
-from gateway.protocols.opcua.security import Choice, choices, insecure
+from gateway.protocols.opcua.security import Choice, Offer, choices, downgraded, insecure
 from gateway.protocols.opcua.selftest import guard
 from gateway.protocols.opcua.server_clock import asked_for_endpoints, clock_note
 from gateway.protocols.opcua.session import Session
@@ -41,21 +41,22 @@ async def open_session(device: Device, settings: Settings, link: Surroundings) -
     if left is not None and left.url != settings.url:
         left = None
     if left is not None:
-        ways, offset_us = [left.choice], left.clock_offset_us
+        offer = Offer([left.choice], [], left.clock_offset_us)
     else:
-        ways, offset_us = await _candidates(device, settings, link, pki, identity)
+        offer = await _offered(device, settings, link, pki, identity)
     refusals: list[str] = []
-    for choice in ways:
+    for choice in offer.ways:
         vetted = await asyncio.to_thread(vet, device, settings, link, pki, choice)
         client = _client(device, settings, link, identity, choice, vetted)
         try:
-            resumed = await _connect(client, device, settings, choice, left, link)
+            resumed = await _connect(client, device, settings, choice, offer, left, link)
         except ua.UaStatusCodeError as error:
             await _leave(client)
             link.memory.pop(KEPT, None)
             if error.code in REFUSED_POLICY:
                 refusals.append(f"{choice}: {sentence(error)}")
                 continue
+            offset_us = offer.clock_offset_us
             raise _refused(device, settings, link, identity, choice, error, offset_us) from error
         except BaseException:
             await _leave(client)
@@ -66,7 +67,7 @@ async def open_session(device: Device, settings: Settings, link: Surroundings) -
             session = Session(client, device.id, settings, choice, insecure(choice, settings))
             session.resumed, session.kept = resumed, left
             session.vetted = vetted
-            session.clock_offset_us = offset_us
+            session.clock_offset_us = offer.clock_offset_us
             session.heard()
             await learn(session)
             yield session
@@ -81,10 +82,10 @@ async def open_session(device: Device, settings: Settings, link: Surroundings) -
     raise DeviceProblem(f"device {device.id}: no endpoint of the server works: {'; '.join(refusals)}")
 
 
-async def _candidates(
+async def _offered(
     device: Device, settings: Settings, link: Surroundings, pki: Pki, identity: Identity
-) -> tuple[list[Choice], int | None]:
-    """Return the ways in, the best first, and what the server's clock is ahead of ours."""
+) -> Offer:
+    """Ask the server for the ways in. DeviceProblem: none will do."""
     asking = _bare_client(settings, identity)
     try:
         await _open_socket(asking)
@@ -93,7 +94,7 @@ async def _candidates(
         _abort(asking)
     remembered = pki.secured_file(device.id)
     once = str(remembered) if await asyncio.to_thread(remembered.exists) else ""
-    return choices(device.id, settings, endpoints, once_secured=once), offset_us
+    return Offer(choices(device.id, settings, endpoints, once_secured=once), endpoints, offset_us)
 
 
 def _bare_client(settings: Settings, identity: Identity) -> Client:
@@ -134,7 +135,13 @@ def _client(
 
 
 async def _connect(
-    client: Client, device: Device, settings: Settings, choice: Choice, left: Kept | None, link: Surroundings
+    client: Client,
+    device: Device,
+    settings: Settings,
+    choice: Choice,
+    offer: Offer,
+    left: Kept | None,
+    link: Surroundings,
 ) -> bool:
     """Open everything up to an active session; say whether it is the one that was `left` at the server."""
     await _open_socket(client)
@@ -152,7 +159,12 @@ async def _connect(
             return True
         _log.info("%s: the session of before is not taken up again: %s", device.id, why)
     with understood("the answer to CreateSession"):
-        await _create_session(client)
+        signed = await _create_session(client, offer.endpoints)
+    if why := downgraded(settings, offer, choice, signed):
+        raise DeviceProblem(
+            f"device {device.id}: {why}: an attacker would do that to get the weaker {choice}; look at what "
+            f"lies between, or, if the server itself is so, write `security: {choice}`"
+        )
     if settings.user and choice.mode == "Sign":
         token = client.server_policy(ua.UserTokenType.UserName)
         if token.SecurityPolicyUri.endswith("#None"):
@@ -176,8 +188,24 @@ async def _open_socket(client: Client) -> None:
         await client.send_hello()
 
 
-async def _create_session(client: Client) -> None:
-    """Create the session; a cancellation waits a moment for it, so that it can be closed."""
+async def _create_session(
+    client: Client, offered: Sequence[ua.EndpointDescription]
+) -> Sequence[ua.EndpointDescription]:
+    """Create the session; return the endpoints that its answer tells: not all servers tell any.
+
+    A cancellation waits a moment for it, so that it can be closed.
+    """
+    inner = client.uaclient
+    signed: list[ua.EndpointDescription] = []
+    create = inner.create_session
+
+    async def answered(parameters: ua.CreateSessionParameters) -> ua.CreateSessionResult:
+        answer = await create(parameters)
+        signed.extend(answer.ServerEndpoints or ())
+        answer.ServerEndpoints = signed or list(offered)  # asyncua takes our kind of login from there
+        return answer
+
+    inner.create_session = answered
     creating = asyncio.ensure_future(client.create_session())
     try:
         await asyncio.shield(creating)
@@ -186,6 +214,7 @@ async def _create_session(client: Client) -> None:
             async with asyncio.timeout(_LEAVE_S):
                 await creating
         raise
+    return signed
 
 
 def _refused(

@@ -1,5 +1,6 @@
 """Cyclic reads on an absolute schedule, and reads on request."""
 
+import asyncio
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -84,21 +85,26 @@ class Poller:
     async def _keep(self, items: Sequence[Item], decoded: Decoded, run: Run, interval_ms: int | None) -> None:
         batch = Batch()
         special = functools.partial(self._look, run)
-        start = 0
-        for columns in decoded.slices:
-            end = start + len(columns)
-            take_read(columns, items[start:end], self._link, batch, special)
-            start = end
+        for columns in filter(len, decoded.slices):
+            start = columns.keys[0]
+            take_read(columns, items[start : start + len(columns)], self._link, batch, special)
+            if len(decoded.slices) > 1:
+                await asyncio.sleep(0)  # structures become JSON there
         run.add(len(batch))
         if len(batch) and interval_ms is not None:
             await emit_sampled(self._link, batch, interval_ms)
         elif len(batch):
             await self._link.emit(batch)
-        if decoded.broken is not None:
-            # Where the broken value ends is not known: what follows is asked for again.
-            self._undecodable(items[start], decoded.broken.why, run)
-            if rest := items[start + 1 :]:
-                await self._read_chunk(rest, run, interval_ms)
+        if len(items) == 1 and decoded.broken:
+            self._undecodable(items[0], decoded.broken[0].why, run)
+            return
+        # The answer as a whole may have been too much, or where a value ends is not known: both are asked
+        # for again.
+        again = [item for key, lost, _ in decoded.broken for item in items[key : key + lost]]
+        if len(again) == len(items):
+            await self._halves(items, run, interval_ms)
+        elif again:
+            await self._read_chunk(again, run, interval_ms)
 
     def _look(self, run: Run, item: Item, new: Reading) -> bool:
         """Look at a reading that is not plain; False: the server has no such tag."""

@@ -59,6 +59,7 @@ class Publisher:
                         if answer == ua.StatusCodes.BadTooManyPublishRequests:
                             wanted = max(1, min(wanted, len(flight)))
                         await self._link.clock.sleep(_PAUSE_S)  # it refuses at once: not asked in a loop
+                        self._waited(_PAUSE_S)
                         continue
                     _give_up_lost(flight, sent)
                     if len(flight) < wanted:
@@ -111,10 +112,13 @@ class Publisher:
                 timeout=quietest.patience_s(),
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            for subscription in self._subscriptions:
-                subscription.waited_s += time.monotonic() - began
+            self._waited(time.monotonic() - began)
             if answered := [sent for sent in flight if sent.task.done()]:
                 return answered
+
+    def _waited(self, seconds: float) -> None:
+        for subscription in self._subscriptions:
+            subscription.waited_s += seconds
 
 
 def _give_up_lost(flight: list[_Sent], answered: _Sent) -> None:

@@ -1,6 +1,9 @@
 """Which endpoint of a server is used: the strongest that works, and never less than was asked for."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from asyncua import ua
 from asyncua.crypto import security_policies as policies
@@ -50,14 +53,24 @@ class Choice:
 NONE = Choice("none", "", b"")
 
 
+class Offer(NamedTuple):
+    """What a server offered before there was a session: nobody signed it (Part 4, 5.4.4)."""
+
+    ways: Sequence[Choice]
+    """The ways in to try, the best first."""
+    endpoints: Sequence[ua.EndpointDescription]
+    """All of them; empty where nobody asked, as for a session that is taken up again."""
+    clock_offset_us: int | None
+
+
 def choices(
-    device: str, settings: Settings, endpoints: list[ua.EndpointDescription], *, once_secured: str
+    device: str, settings: Settings, endpoints: Sequence[ua.EndpointDescription], *, once_secured: str
 ) -> list[Choice]:
     """Return the ways in to try, the best first. DeviceProblem: there is none, and why.
 
     `once_secured` names the file that remembers an earlier secured session, or is "".
     """
-    offered = [e for e in endpoints if e.EndpointUrl and e.EndpointUrl.startswith("opc.tcp")] or endpoints
+    offered = [e for e in endpoints if _over_tcp(e)] or endpoints
     names = ", ".join(sorted({_name(e) for e in offered})) or "nothing"
     if settings.security == "none":
         return [_open(device, settings, offered, names)]
@@ -83,6 +96,34 @@ def choices(
     return [_open(device, settings, offered, names)]
 
 
+def downgraded(
+    settings: Settings, offer: Offer, taken: Choice, signed: Sequence[ua.EndpointDescription]
+) -> str:
+    """Return which stronger way in somebody took from us, and how; "" for none.
+
+    `signed` are the endpoints in the answer to CreateSession, which nobody between can change over a secured
+    channel (Part 4, 5.5.1 and 5.6.2). They may have other host names, no certificates, or be none at all. A
+    port of the server that was not dialled may well take more than the one that was.
+    """
+    if not offer.endpoints:
+        return ""
+    ports = {_port(e) for e in signed if _same(e, taken)}
+    here = [e for e in signed if _over_tcp(e) and _port(e) in ports]
+    for way in _ranked(settings):
+        if _same_way(way, taken):
+            break
+        theirs = [e for e in here if _same(e, way) and _takes(e, settings)]
+        if not theirs:
+            continue
+        if any(_same_way(way, tried) for tried in offer.ways):
+            # Any policy that `auto` tries will do, but who only signs can be read by everybody.
+            if way.mode != taken.mode:
+                return f"{way}, which the server offers, was refused by an answer that nobody signed"
+        elif any(e.UserIdentityTokens for e in theirs) or not any(_same(e, way) for e in offer.endpoints):
+            return f"{way}, which the server offers, was missing in its list of endpoints, which nobody signs"
+    return ""
+
+
 def insecure(choice: Choice, settings: Settings) -> str:
     """Return what is insecure about a session over this endpoint, or ""."""
     if choice.secured:
@@ -93,22 +134,28 @@ def insecure(choice: Choice, settings: Settings) -> str:
     return f"insecure: neither signed nor encrypted, {why}"
 
 
-def _secured(settings: Settings, offered: list[ua.EndpointDescription]) -> list[Choice]:
-    wanted, _, mode_wanted = settings.security.partition("/")
+def _secured(settings: Settings, offered: Sequence[ua.EndpointDescription]) -> list[Choice]:
     found = []
-    for mode in _MODES:
-        for policy in _AUTO if wanted == "auto" else (wanted,):
-            if mode_wanted and mode != mode_wanted:
-                continue
-            for endpoint in offered:
-                if _is(endpoint, policy, mode) and _takes(endpoint, settings):
-                    uri = endpoint.Server.ApplicationUri or ""
-                    found.append(Choice(policy, mode, endpoint.ServerCertificate, uri))
-                    break
+    for way in _ranked(settings):
+        for endpoint in offered:
+            if _same(endpoint, way) and endpoint.ServerCertificate and _takes(endpoint, settings):
+                uri = endpoint.Server.ApplicationUri or ""
+                found.append(replace(way, certificate=endpoint.ServerCertificate, application_uri=uri))
+                break
     return found
 
 
-def _open(device: str, settings: Settings, offered: list[ua.EndpointDescription], names: str) -> Choice:
+def _ranked(settings: Settings) -> list[Choice]:
+    """Return what the setting allows, the strongest first, without a certificate."""
+    wanted, _, mode_wanted = settings.security.partition("/")
+    if wanted == "none":
+        return []
+    policies_wanted = _AUTO if wanted == "auto" else (wanted,)
+    modes = [mode_wanted] if mode_wanted else list(_MODES)
+    return [Choice(policy, mode, b"") for mode in modes for policy in policies_wanted]
+
+
+def _open(device: str, settings: Settings, offered: Sequence[ua.EndpointDescription], names: str) -> Choice:
     if settings.user or settings.user_certificate is not None:
         raise DeviceProblem(
             f"device {device}: a user and password are never sent over an unencrypted session, nor is a "
@@ -126,12 +173,27 @@ def _open(device: str, settings: Settings, offered: list[ua.EndpointDescription]
     return NONE
 
 
-def _is(endpoint: ua.EndpointDescription, policy: str, mode: str) -> bool:
+def _same(endpoint: ua.EndpointDescription, way: Choice) -> bool:
+    if not way.secured:
+        return bool(endpoint.SecurityMode == ua.MessageSecurityMode.None_)
     return bool(
-        endpoint.SecurityPolicyUri == _CLASSES[policy].URI
-        and endpoint.SecurityMode == _MODES[mode]
-        and endpoint.ServerCertificate
+        endpoint.SecurityPolicyUri == way.policy_class.URI and endpoint.SecurityMode == way.mode_value
     )
+
+
+def _same_way(one: Choice, other: Choice) -> bool:
+    return (one.policy, one.mode) == (other.policy, other.mode)
+
+
+def _over_tcp(endpoint: ua.EndpointDescription) -> bool:
+    return bool(endpoint.EndpointUrl and endpoint.EndpointUrl.startswith("opc.tcp"))
+
+
+def _port(endpoint: ua.EndpointDescription) -> int | None:
+    try:
+        return urlsplit(endpoint.EndpointUrl or "").port
+    except ValueError:
+        return None
 
 
 def _takes(endpoint: ua.EndpointDescription, settings: Settings) -> bool:

@@ -117,7 +117,7 @@ def _decoding() -> None:
     data = b"".join(encoded)
     ours = decode_at_once(data, 0, len(data), len(encoded), keyed=False)
     theirs = [reading(struct_from_binary(ua.DataValue, Bounded(one))) for one in encoded]
-    if ours.broken is not None or [found for part in ours.slices for _, found in part] != theirs:
+    if ours.broken or [found for part in ours.slices for _, found in part] != theirs:
         raise ValueError("values are not decoded as asyncua decodes them")
 
 

@@ -24,6 +24,8 @@ _PROBE_S = 3.0
 _SLOW_S = 2.0
 _LAST_S = 1.0
 _LEAST_WAIT_S = 0.1
+_LEAST_RENEWAL_S = 1.0
+"""Whatever lifetime the server gives a channel."""
 
 
 @dataclass(slots=True)
@@ -133,7 +135,7 @@ class Session:
     async def renew(self) -> None:
         """Keep the secure channel from running out, for ever (Part 4, 5.5.2: at 75 % of its lifetime)."""
         while True:
-            await asyncio.sleep(self.client.secure_channel_timeout / 1000 * 0.75)
+            await asyncio.sleep(max(self.client.secure_channel_timeout / 1000 * 0.75, _LEAST_RENEWAL_S))
             await self.client.open_secure_channel(renew=True)
             self.client.uaclient.revolve_security_token()
             # A server may answer under the old token until it has seen the new one, and asyncua forgets the

@@ -27,7 +27,10 @@ _GUID, _XML, _NODE_ID, _EXPANDED, _QUALIFIED, _EXTENSION, _DATA_VALUE, _VARIANT,
 _DEEPEST = 32
 _DIMENSIONS = 8
 _MOST_PARTS = 20_000
-"""Of one value, arrays of numbers counted as one: some ten milliseconds."""
+"""Of one structure: some ten milliseconds."""
+_MOST_PARTS_OF_ALL = 100_000
+"""Of an array of structures."""
+_NUMBERS_A_PART = 16
 _BODY = struct.Struct("<i")
 _MASK = struct.Struct("<I")
 _NAME_INDEX = struct.Struct("<H")
@@ -73,18 +76,29 @@ class AsJson(Scaling):
         return False
 
     def __call__(self, value: Value) -> Value:
+        return self._turned(value, [_MOST_PARTS_OF_ALL])
+
+    def _turned(self, value: Value, parts: list[int]) -> Value:
         if isinstance(value, list):
-            return [self(each) for each in value]
-        return json_text(value, self.structures) if isinstance(value, bytes) else value
+            return [self._turned(each, parts) for each in value]
+        return json_text(value, self.structures, parts) if isinstance(value, bytes) else value
 
 
-def json_text(raw: bytes, structures: Structures) -> Value:
-    """Return an ExtensionObject as JSON text; None for an empty one, its bytes where it cannot be read."""
+def json_text(raw: bytes, structures: Structures, parts: list[int] | None = None) -> Value:
+    """Return an ExtensionObject as JSON text; None for an empty one, its bytes where it cannot be read.
+
+    `parts`: how many more may be read, which is counted down.
+    """
+    reader = _BodyReader(raw, len(raw), structures)
+    most = reader.reads = min(_MOST_PARTS, _MOST_PARTS if parts is None else parts[0])
     try:
-        found, _ = _BodyReader(raw, len(raw), structures).extension(0, known=True)
+        found, _ = reader.extension(0, known=True)
         return None if found is None else orjson.dumps(found).decode()
     except (*BROKEN, orjson.JSONEncodeError):
         return raw
+    finally:
+        if parts is not None:
+            parts[0] = max(0, parts[0] - (most - reader.reads))
 
 
 class _BodyReader(VariantReader):
@@ -110,10 +124,12 @@ class _BodyReader(VariantReader):
         if encoding == 1 and wanted is not None:
             inner = _BodyReader(body, len(body), self._structures, self._depth + 1)
             inner.reads = self.reads
-            found, end = inner.structure(wanted, 0)
+            try:
+                found, end = inner.structure(wanted, 0)
+            finally:
+                self.reads = inner.reads
             if end != len(body):
                 raise ValueError(f"{wanted.name} takes {end} bytes, there are {len(body)}")
-            self.reads = inner.reads
             return found, at
         if known:
             raise ValueError("no structure that is known")
@@ -163,6 +179,7 @@ class _BodyReader(VariantReader):
         values: list[Json] = []
         if not isinstance(kind, Structure) and (code := FIXED.get(kind)) is not None:
             raw = self.take(at, count * struct.calcsize("<" + code))
+            self._spend(count // _NUMBERS_A_PART)
             return _jsonable(list(struct.unpack(f"<{count}{code}", raw))), at + len(raw)
         for _ in range(count):
             value, at = self._one(kind, at)
@@ -170,9 +187,7 @@ class _BodyReader(VariantReader):
         return values, at
 
     def _one(self, kind: "int | Structure", at: int) -> tuple[Json, int]:
-        self.reads -= 1
-        if self.reads < 0:
-            raise Spent("it holds more parts than are taken")
+        self._spend(1)
         if isinstance(kind, Structure):
             return self.structure(kind, at)
         if kind == _EXTENSION:
@@ -193,6 +208,11 @@ class _BodyReader(VariantReader):
         else:
             value, at = self._scalar(kind, at)
         return _jsonable(value), at
+
+    def _spend(self, parts: int) -> None:
+        self.reads -= parts
+        if self.reads < 0:
+            raise Spent("it holds more parts than are taken")
 
     def _by_asyncua(self, decoder: Callable[..., Any], at: int) -> tuple[Any, int]:
         budget = [self.reads]

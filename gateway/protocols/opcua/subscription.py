@@ -14,7 +14,7 @@ from gateway.protocols.opcua.faults import NO_SUCH_TAG, status_text
 from gateway.protocols.opcua.items import Condition, Item
 from gateway.protocols.opcua.monitoring import Monitor
 from gateway.protocols.opcua.notifications import Published, decode_again
-from gateway.protocols.opcua.overflow import Overflow, notable_us
+from gateway.protocols.opcua.overflow import Overflow, Undecoded, notable_us
 from gateway.protocols.opcua.session import Session
 from gateway.protocols.opcua.taking import take_changes
 from gateway.protocols.opcua.values import Reading, overflowed
@@ -30,6 +30,8 @@ _MOST_LATE_US = 10_000_000
 """An older value is no measure of the way here: it did not change, or a clock is wrong."""
 _LAST_SEQUENCE = 2**32 - 1
 _MOST_REPUBLISHED = 100
+_MOST_CAUGHT_UP = 1000
+"""Messages; what is missing after that is asked for when the next one comes."""
 _NOT_AGAIN = frozenset(
     {
         ua.StatusCodes.BadMessageNotAvailable,
@@ -56,8 +58,15 @@ class Subscription:
         self._lateness_us = 0
         """Of the message before."""
         self._expected = 1  # the first message of a subscription (Part 4, 7.22)
-        self._heard_us = link.clock.wall_us()
+        self._under_way: Published | None = None
+        """The message that is being handed over; what of it was taken is in `_batch`."""
+        self._batch = Batch()
+        self._heard_us, self._heard_ns = link.clock.wall_us(), link.clock.mono_ns()
+        """Until when all that the server had to tell by it came."""
+        self.others: Sequence[Subscription] = ()
+        """All subscriptions of the session; there may be more of them later."""
         self._overflow = Overflow(link, backfill, session.clock_offset_us)
+        self._undecodable = Undecoded(link)
         self._events = Taker(link)
         self.id = 0
         self._keep_alive_s = self._silence_s = 0.0
@@ -100,7 +109,9 @@ class Subscription:
 
     async def catch_up(self, run: Run) -> None:
         """Have sent again what was sent while nobody listened (Part 4, 6.7)."""
-        while True:
+        if self._under_way is not None:
+            await self._emit(self._under_way, run)
+        for _ in range(_MOST_CAUGHT_UP):
             try:
                 message = await self._again(self._expected)
             except ua.UaStatusCodeError as error:
@@ -108,8 +119,8 @@ class Subscription:
                     return
                 raise
             self._session.heard()
+            self._expected = _after(message.sequence)
             await self._emit(message, run)
-            self._expected = _after(self._expected)
 
     def acknowledged(self) -> list[int]:
         """Take the numbers of the messages that are committed since last asked."""
@@ -128,6 +139,7 @@ class Subscription:
         self.waited_s, self.reminded = 0.0, False
         if not self._late(published):
             for missed in await self._missed(published):
+                self._expected = _after(missed.sequence)
                 await self._emit(missed, run)
             self._expected = published.sequence if published.empty else _after(published.sequence)
         if published.ended is not None:
@@ -138,6 +150,7 @@ class Subscription:
         before_us = self._link.clock.wall_us()
         ticket = await self._emit(published, run)
         self._heard_us = min(arrived_us, before_us - self._lateness_us) - _UNDER_WAY_US
+        self._heard_ns = self._link.clock.mono_ns() - 1000 * (self._link.clock.wall_us() - self._heard_us)
         if self._events.refresh_due:
             self._events.refresh_due = False
             await refresh(self._session, self.id)
@@ -149,6 +162,7 @@ class Subscription:
     def close(self) -> None:
         """Tell what has not been told yet."""
         self._overflow.tell(now=True)
+        self._undecodable.tell(now=True)
 
     def _parameters(self) -> ua.CreateSubscriptionParameters:
         interval_ms = self._settings.publishing_interval_ms
@@ -210,29 +224,48 @@ class Subscription:
         request = ua.RepublishRequest()
         request.Parameters.SubscriptionId = self.id
         request.Parameters.RetransmitSequenceNumber = number
-        return await decode_again(await self._session.services._send_request(request), self.id)
+        message = await decode_again(await self._session.services._send_request(request), self.id)
+        if message.empty or message.sequence != number:
+            # asyncua's server answers so, with Good, where it has no such message.
+            raise ua.UaStatusCodeError(ua.StatusCodes.BadMessageNotAvailable)
+        return message
 
     async def _emit(self, published: Published, run: Run) -> Ticket | None:
-        batch = Batch()
-        for columns in published.changes:
-            take_changes(columns, self.monitor.items, self._link, batch, self._look)
-            if len(batch) > _MOST_A_MESSAGE:
-                await asyncio.sleep(0)  # more than it was asked for: the others get their turns
+        """Hand over what a message holds; where that is cancelled, `catch_up` goes on with it."""
+        self._under_way = published
+        while published.changes:
+            columns = published.changes.pop(0)
+            take_changes(columns, self.monitor.items, self._link, self._batch, self._look)
+            if published.changes:
+                # More than it was asked for, or structures that become JSON: the others get their turns.
+                await asyncio.sleep(0)
+        self._take_others(published, run)
+        self._overflow.tell()
+        self._undecodable.tell()
+        self._lateness_us = self._late_us(self._batch)
+        taken_ns = self._link.clock.mono_ns()
+        ticket = await self._link.emit(self._batch) if len(self._batch) else None
+        # Until the store has room, what follows waits at the server: the device is not heard meanwhile.
+        now_ns = self._link.clock.mono_ns()
+        late_us = self._lateness_us + (now_ns - taken_ns) // 1000
+        unheard_us = ((now_ns - other._heard_ns) // 1000 for other in self.others if other is not self)
+        run.add(len(self._batch), max(late_us, max(unheard_us, default=0)))
+        self._batch, self._under_way = Batch(), None
+        if ticket is not None:
+            ticket.add_done_callback(lambda kept: self._acks.append(published.sequence) if kept else None)
+        elif not published.empty:
+            self._acks.append(published.sequence)
+        return ticket
+
+    def _take_others(self, published: Published, run: Run) -> None:
+        """Take what is no plain value out of a message."""
         for handle, fields in published.events:
             if handle < len(self.monitor.items):
-                self._events.take(self.monitor.items[handle], fields, self._session.namespaces, batch)
+                self._events.take(self.monitor.items[handle], fields, self._session.namespaces, self._batch)
         for handle, lost, why in published.undecoded:
             self._undecoded(handle, lost, why, run)
-        self._overflow.tell()
-        self._lateness_us = self._late_us(batch)
-        run.add(len(batch), self._lateness_us)
-        if not len(batch):
-            if not published.empty:
-                self._acks.append(published.sequence)
-            return None
-        ticket = await self._link.emit(batch)
-        ticket.add_done_callback(lambda kept: self._acks.append(published.sequence) if kept else None)
-        return ticket
+        published.events.clear()
+        published.undecoded.clear()
 
     def _late_us(self, batch: Batch) -> int:
         """Return how old the newest of a message is: what the next one holds may be no younger.
@@ -246,7 +279,7 @@ class Subscription:
 
     def _look(self, item: Item, new: Reading) -> bool:
         if overflowed(new.status):
-            self._overflow.add(item, new.ts)
+            self._overflow.add(item, new)
         self._judge(item, new.status)
         return True
 
@@ -263,12 +296,11 @@ class Subscription:
             self._condition.report()
 
     def _undecoded(self, handle: int, lost: int, why: str, run: Run) -> None:
-        now = self._link.clock.wall_us()
         items = self.monitor.items
         named = items[handle].named() if handle < len(items) else f"item {handle}"
         sentence = f"a value of {named} cannot be decoded ({why})"
         run.problem(sentence)
-        self._link.gap(self._heard_us, now, f"{sentence}; what came with it is lost too", lost)
+        self._undecodable.add(named, sentence, lost, self._heard_us)
 
 
 def _after(sequence: int) -> int:

@@ -60,6 +60,15 @@ class Subscriptions:
             if item.queued
         }
 
+    def has(self, item: Item) -> bool:
+        """Say whether the tag is subscribed, well or badly."""
+        return any(subscription.monitor.has(item) for subscription in self._all)
+
+    async def drop(self, items: Sequence[Item]) -> None:
+        """Give the monitored items of these tags back to the server."""
+        for subscription in self._all:
+            await subscription.monitor.drop(subscription.id, items)
+
     async def add(self, items: Iterable[Item]) -> None:
         """Subscribe items that are resolved, in further subscriptions where one is full.
 
@@ -127,6 +136,7 @@ class Subscriptions:
         kind = Subscription if self._own else PublicSubscription
         made = kind(self._session, self._settings, self._link, self._condition, self._backfill)
         await made.create()
+        made.others = self._all
         self._all.append(made)
         return made
 

@@ -1,7 +1,6 @@
 """The folders of certificates that a person trusts, or has yet to. Blocking: files."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -14,13 +13,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from gateway.controls.certificates import CertificateEntry
 from gateway.durable import write
 from gateway.model import DeviceProblem
+from gateway.protocols.opcua.trust_files import held, parsed, state
 from gateway.protocols.opcua.validation import Lists, application_uris
 
 _MOST_REJECTED: Final = 100
 """Files; a server that shows another certificate at each attempt must not fill the disk."""
-_LARGEST_BYTES: Final = 1 << 20
-_CRL_PEM: Final = b"-----BEGIN X509 CRL"
-_PEM: Final = b"-----BEGIN"
 
 
 class TrustLists:
@@ -41,17 +38,18 @@ class TrustLists:
 
     def lists(self) -> Lists:
         """Read what is trusted now."""
-        revocations = [each for place in (self.trusted, self.issuers) for each in _revocations(place)]
+        places = trusted, issuers, expired = held(self.trusted), held(self.issuers), held(self.expired)
         return Lists(
-            [each for each, _ in _certificates(self.trusted)],
-            [each for each, _ in _certificates(self.issuers)],
-            [each for each, _ in _certificates(self.expired)],
-            revocations,
+            [each for each, _ in trusted.certificates],
+            [each for each, _ in issuers.certificates],
+            [each for each, _ in expired.certificates],
+            [*trusted.revocations, *issuers.revocations],
+            [sentence for place in places for sentence in place.passed_over],
         )
 
-    def version(self) -> tuple[int, ...]:
-        """Return what changes when a person adds or removes a file."""
-        return tuple(_changed_ns(place) for place in (self.trusted, self.issuers, self.expired))
+    def version(self) -> Hashable:
+        """Return what changes when a person adds, removes or overwrites a file."""
+        return tuple(state(place) for place in (self.trusted, self.issuers, self.expired))
 
     def entries(self) -> list[CertificateEntry]:
         """List every certificate in the folders."""
@@ -59,7 +57,9 @@ class TrustLists:
 
     def _listed(self) -> list[CertificateEntry]:
         return [
-            _entry(certificate, file) for place in self.folders for certificate, file in _certificates(place)
+            _entry(certificate, file)
+            for place in self.folders
+            for certificate, file in held(place).certificates
         ]
 
     def reject(self, certificate: x509.Certificate, device: str) -> Path:
@@ -78,30 +78,24 @@ class TrustLists:
         self._rejected_file(certificate, device).unlink(missing_ok=True)
 
     def trust(self, name: str, *, expired: bool = False) -> Path:
-        """Trust a rejected certificate, named by its thumbprint or by its device; return its file.
+        """Trust a rejected certificate, named by its thumbprint; return its file. KeyError: there is none.
 
-        `expired`: as it is, though it has expired or will. KeyError: there is none; ValueError: several.
+        `expired`: as it is, though it has expired or will; it may be trusted already.
         """
-        found = {
-            entry.thumbprint: entry for entry in self._listed() if name in (entry.device, entry.thumbprint)
-        }
-        # One that is trusted and has expired can be accepted as it is.
-        known = [e for e in found.values() if e.place == "rejected" or (expired and e.place == "trusted")]
-        if not known:
-            raise KeyError(name)
-        if len(known) > 1:
-            several = ", ".join(entry.thumbprint for entry in known)
-            raise ValueError(f"it showed several certificates, say which one: {several}")
-        certificate = next(
-            each
-            for each, _ in _certificates(Path(known[0].file).parent)
-            if thumbprint(each) == known[0].thumbprint
-        )
-        return self._keep(certificate, self.expired if expired else self.trusted)
+        for place in (self.rejected, self.trusted) if expired else (self.rejected,):
+            for certificate, _ in held(place).certificates:
+                if thumbprint(certificate) == name:
+                    return self._keep(certificate, self.expired if expired else self.trusted)
+        raise KeyError(name)
+
+    def shown_by(self, device: str) -> list[str]:
+        """Return the thumbprints of what a device showed and nobody trusts yet."""
+        found = (entry.thumbprint for entry in self._listed() if device and entry.device == device)
+        return list(dict.fromkeys(found))
 
     def add(self, data: bytes, *, issuer: bool = False) -> list[Path]:
         """Trust the certificates of a file, DER or PEM; ValueError: it holds none."""
-        found = list(_parsed(data))
+        found = parsed(data)
         if not found:
             raise ValueError("it holds no certificate, neither DER nor PEM")
         return [self._keep(certificate, self.issuers if issuer else self.trusted) for certificate in found]
@@ -137,15 +131,24 @@ def thumbprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303  # a name, not a proof
 
 
+def told(part: Callable[[], x509.Name | str]) -> str:
+    """Return a part of a certificate as text; "" where it cannot be read: anybody can show a broken one."""
+    try:
+        found = part()
+        return found if isinstance(found, str) else found.rfc4514_string()
+    except ValueError:
+        return ""
+
+
 def entry(certificate: x509.Certificate, place: str, file: Path, device: str = "") -> CertificateEntry:
     """Return what people are shown of a certificate."""
     return CertificateEntry(
         place=place,
         thumbprint=thumbprint(certificate),
         sha256=certificate.fingerprint(hashes.SHA256()).hex().upper(),
-        subject=certificate.subject.rfc4514_string(),
-        issuer=certificate.issuer.rfc4514_string(),
-        application_uri=next(iter(application_uris(certificate)), ""),
+        subject=told(lambda: certificate.subject),
+        issuer=told(lambda: certificate.issuer),
+        application_uri=told(lambda: next(iter(application_uris(certificate)), "")),
         valid_from_us=_us(certificate.not_valid_before_utc),
         valid_until_us=_us(certificate.not_valid_after_utc),
         device=device,
@@ -162,42 +165,3 @@ def _entry(certificate: x509.Certificate, file: Path) -> CertificateEntry:
 
 def _us(moment: datetime) -> int:
     return int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1_000_000
-
-
-def _files(folder: Path) -> Iterator[tuple[Path, bytes]]:
-    with contextlib.suppress(FileNotFoundError):
-        for file in sorted(folder.iterdir()):
-            with contextlib.suppress(OSError):  # it went meanwhile, or may not be read: then it trusts nobody
-                if not file.name.startswith(".") and file.is_file() and file.stat().st_size <= _LARGEST_BYTES:
-                    yield file, file.read_bytes()
-
-
-def _certificates(folder: Path) -> Iterator[tuple[x509.Certificate, Path]]:
-    for file, data in _files(folder):
-        for certificate in _parsed(data):
-            yield certificate, file
-
-
-def _parsed(data: bytes) -> list[x509.Certificate]:
-    """Return the certificates in a file's bytes: none where it is some other file."""
-    try:
-        if _PEM in data:
-            return x509.load_pem_x509_certificates(data)
-        return [x509.load_der_x509_certificate(data)]
-    except ValueError:
-        return []
-
-
-def _revocations(folder: Path) -> Iterator[x509.CertificateRevocationList]:
-    for _, data in _files(folder):
-        with contextlib.suppress(ValueError):
-            pem = _CRL_PEM in data
-            if pem or _PEM not in data:
-                yield x509.load_pem_x509_crl(data) if pem else x509.load_der_x509_crl(data)
-
-
-def _changed_ns(folder: Path) -> int:
-    try:
-        return folder.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0

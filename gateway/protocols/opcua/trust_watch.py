@@ -54,6 +54,7 @@ class TrustWatch:
             self._session.vetted = await asyncio.to_thread(
                 vet, self._device, self._settings, self._link, self._pki, self._session.choice
             )
+            await self._look()
 
     async def _look(self) -> None:
         await self._ask_for_the_time()
@@ -61,6 +62,8 @@ class TrustWatch:
         offset_us = self.channel.clock_offset_us
         if offset_us is not None and is_wrong(offset_us) and self._link.clock.synchronised():
             warnings.append(Warned("the server's clock", 0, clock_words(offset_us)))
+        if self._session.vetted is not None:
+            warnings += [Warned(sentence, 0, sentence) for sentence in self._session.vetted.passed_over]
         for subject, days, sentence in warnings:
             if (subject, days) not in self._told:
                 self._told.add((subject, days))

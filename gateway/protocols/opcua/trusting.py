@@ -1,5 +1,6 @@
 """Between an offered endpoint and a session: whether the certificates will do. Blocking: files."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,7 @@ from gateway.model import Device, DeviceProblem, Surroundings, WaitingForTrust
 from gateway.protocols.opcua import Settings
 from gateway.protocols.opcua.pki import Pki
 from gateway.protocols.opcua.security import Choice
-from gateway.protocols.opcua.trust import thumbprint
+from gateway.protocols.opcua.trust import thumbprint, told
 from gateway.protocols.opcua.validation import Fault, Peer, fault
 from gateway.settings import Secret
 
@@ -29,7 +30,9 @@ class Vetted:
     """A server's certificate that was accepted, and the state of the folders then."""
 
     certificate: x509.Certificate
-    version: tuple[int, ...]
+    version: Hashable
+    passed_over: Sequence[str]
+    """Files in the folders that are of no use, each as a sentence."""
 
 
 def vet(device: Device, settings: Settings, link: Surroundings, pki: Pki, choice: Choice) -> Vetted | None:
@@ -47,11 +50,12 @@ def vet(device: Device, settings: Settings, link: Surroundings, pki: Pki, choice
             f"device {device.id}: the server's certificate cannot be read: {error}"
         ) from error
     host = urlsplit(settings.url).hostname or ""
-    found = fault(chain, pki.lists(), Peer(choice.policy, host, choice.application_uri), _now(link.clock))
+    lists = pki.lists()
+    found = fault(chain, lists, Peer(choice.policy, host, choice.application_uri), _now(link.clock))
     if found is not None:
         raise _problem(device.id, chain[0], found, pki)
     pki.clear_rejected(chain[0], device.id)
-    return Vetted(chain[0], version)
+    return Vetted(chain[0], version, lists.passed_over)
 
 
 class Warned(NamedTuple):
@@ -111,8 +115,8 @@ def _now(clock: Clock) -> datetime | None:
 
 
 def _problem(device: str, certificate: x509.Certificate, found: Fault, pki: Pki) -> DeviceProblem:
-    name = f"{thumbprint(certificate)} ({certificate.subject.rfc4514_string()})"
-    said = f"device {device}: the server's certificate {name} {found.clause}"
+    subject = told(lambda: certificate.subject) or "no readable subject"
+    said = f"device {device}: the server's certificate {thumbprint(certificate)} ({subject}) {found.clause}"
     if found.symbol in _UNTRUSTED:
         file = pki.reject(certificate, device)
         return WaitingForTrust(

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
@@ -27,6 +28,9 @@ E = TypeVar("E", bound=x509.ExtensionType)
 _OUTDATED: Final = ("Basic256", "Basic128Rsa15")
 """Their profiles (Part 7) ask for keys of 1024 bits, the others of 2048."""
 
+_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm)
+"""What the library raises, part by part, on bytes that are no name, key or extension."""
+
 _SIGNING = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
@@ -40,6 +44,8 @@ class Lists:
     expired: Sequence[x509.Certificate] = ()
     """Trusted as they are though they have expired."""
     revocations: Sequence[x509.CertificateRevocationList] = ()
+    passed_over: Sequence[str] = ()
+    """A sentence for each file that is of no use."""
 
 
 class Peer(NamedTuple):
@@ -63,11 +69,18 @@ def fault(chain: Sequence[x509.Certificate], lists: Lists, peer: Peer, now: date
 
     `now` is None where nothing sets the clock: then no certificate is too old or too new.
     """
+    try:
+        return _fault(chain, lists, peer, now)
+    except _UNREADABLE as error:
+        return Fault("BadCertificateInvalid", f"cannot be read: {error}")
+
+
+def _fault(chain: Sequence[x509.Certificate], lists: Lists, peer: Peer, now: datetime | None) -> Fault | None:
     leaf = chain[0]
     if found := _too_weak(leaf, peer.policy):
         return found
     pinned = leaf in lists.trusted or leaf in lists.expired
-    path = [leaf] if pinned else _path(chain, lists)
+    path = [leaf] if pinned else _path(chain, lists, now)
     if not path:
         return _untrusted(leaf)
     if found := _revoked(path, lists):
@@ -89,19 +102,30 @@ def application_uris(certificate: x509.Certificate) -> list[str]:
     return names.get_values_for_type(x509.UniformResourceIdentifier) if names else []
 
 
-def _path(chain: Sequence[x509.Certificate], lists: Lists) -> Sequence[x509.Certificate]:
+def _path(
+    chain: Sequence[x509.Certificate], lists: Lists, now: datetime | None
+) -> Sequence[x509.Certificate]:
     """Return the chain from the certificate to one that is trusted, or nothing.
 
-    The library takes no signature for a link that can be forged (MD5, SHA-1).
+    One that is valid now comes first. Else any will do that was valid at some time, which is when one of its
+    certificates began: its age is looked at afterwards, for a sentence of its own. The library takes no
+    signature for a link that can be forged (MD5, SHA-1).
     """
     if not lists.trusted:
         return ()
+    candidates = (*chain, *lists.issuers, *lists.trusted)
+    moments = dict.fromkeys(certificate.not_valid_before_utc for certificate in candidates)
+    for moment in moments if now is None else {now: None, **moments}:
+        if path := _path_at(moment, chain, lists):
+            return path
+    return ()
+
+
+def _path_at(moment: datetime, chain: Sequence[x509.Certificate], lists: Lists) -> Sequence[x509.Certificate]:
     authority = ExtensionPolicy.permit_all().require_present(
         x509.BasicConstraints, Criticality.AGNOSTIC, None
     )
-    # Its age is looked at afterwards, for a sentence of its own.
-    moment = chain[0].not_valid_before_utc.replace(tzinfo=None)
-    builder = PolicyBuilder().store(Store(list(lists.trusted))).time(moment)
+    builder = PolicyBuilder().store(Store(list(lists.trusted))).time(moment.replace(tzinfo=None))
     builder = builder.extension_policies(ca_policy=authority, ee_policy=ExtensionPolicy.permit_all())
     try:
         verified = builder.build_client_verifier().verify(chain[0], [*chain[1:], *lists.issuers])
@@ -137,10 +161,11 @@ def _revoked(path: Sequence[x509.Certificate], lists: Lists) -> Fault | None:
 
 
 def _signed(revocations: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
-    key = issuer.public_key()
-    if issuer.subject != revocations.issuer or not isinstance(key, _SIGNING):
+    try:
+        key, named = issuer.public_key(), issuer.subject == revocations.issuer
+    except _UNREADABLE:  # a certificate in a folder that is broken itself signs nothing
         return False
-    return revocations.is_signature_valid(key)
+    return named and isinstance(key, _SIGNING) and revocations.is_signature_valid(key)
 
 
 def _too_weak(leaf: x509.Certificate, policy: str) -> Fault | None:

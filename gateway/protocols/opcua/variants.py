@@ -17,8 +17,16 @@ FIXED = {1: "?", 2: "b", 3: "B", 4: "h", 5: "H", 6: "i", 7: "I", 8: "q", 9: "Q",
 STRING, _DATE_TIME, _BYTES, _LOCALIZED, _EXTENSION = 12, 13, 15, 21, 22
 _SCALARS = frozenset((*FIXED, STRING, _DATE_TIME, _BYTES, _LOCALIZED))
 _ARRAY, _MATRIX = 0x80, 0xC0
-_MOST_ELEMENTS = 1_000_000
-"""Of one array."""
+_MOST_ELEMENTS = 400_000
+"""Of one array: the store takes no value above 16 MiB, which is some more."""
+_ELEMENTS_A_READ = 7
+"""2**7 numbers of an array are weighed like one of asyncua's reads."""
+_BYTES_A_READ = 256
+"""Bytes of a structure that are weighed so: they become JSON."""
+_MEMORY = {kind: 8 if code in "?B" else 36 for kind, code in FIXED.items()}
+"""Bytes of memory of a number in a list, by its type; Python has all bytes and booleans already."""
+_ROOM = 80 * 2**20
+"""Bytes of memory of all numbers in arrays of a message: 16 MiB of doubles."""
 _MOST_DIMENSIONS = 16
 _TEXT_READS = 2
 """A text in an array is weighed like asyncua's reads."""
@@ -32,6 +40,7 @@ class VariantReader:
         self.data = data
         self.end = end
         self.reads = AT_ONCE
+        self._room = _ROOM
 
     def variant(self, at: int) -> tuple[Value, int]:
         (encoding,) = self.take(at, 1)
@@ -84,8 +93,7 @@ class VariantReader:
             raise ValueError(f"an array of {count} elements, where {_MOST_ELEMENTS} are taken at most")
         values: list[Value]
         if kind in FIXED:
-            raw = self.take(at, count * _element(kind).size)
-            values, at = list(struct.unpack(f"<{count}{FIXED[kind]}", raw)), at + len(raw)
+            values, at = self._numbers(kind, at, count)
         elif kind == _EXTENSION:
             extensions = self._extensions(at, count)
             if extensions is None:
@@ -102,6 +110,17 @@ class VariantReader:
         if not dimensions or min(dimensions) < 1 or math.prod(dimensions) != count:
             return None
         return _folded(values, dimensions), at + 4 + rank * 4
+
+    def _numbers(self, kind: int, at: int, count: int) -> tuple[list[Value], int]:
+        stop = at + count * _element(kind).size
+        if stop > self.end:
+            raise ValueError(f"{count} numbers where {self.end - at} bytes are left")
+        self.reads -= count >> _ELEMENTS_A_READ
+        size = count * _MEMORY[kind]
+        if size > self._room:
+            raise ValueError(f"the arrays of one message would take more than {_ROOM >> 20} MiB")
+        self._room -= size
+        return list(struct.unpack_from(f"<{count}{FIXED[kind]}", self.data, at)), stop
 
     def _texts(self, kind: int, at: int, count: int) -> tuple[list[Value], int]:
         values: list[Value] = []
@@ -132,13 +151,14 @@ class VariantReader:
         buffer = Bounded(self.data, at, self.end - at, budget)
         by_asyncua(nodeid_from_binary, buffer)
         self.reads = budget[0]
-        at = buffer.cur_pos
-        if self.take(at, 1) == b"\0":
-            return at + 1
-        (size,) = self.unpack(INT32, at + 1)
+        start: int = buffer.cur_pos + 5
+        if self.take(start - 5, 1) == b"\0":
+            return start - 4
+        (size,) = self.unpack(INT32, start - 4)
         if size < 0:
             return None
-        return at + 5 + len(self.take(at + 5, size))
+        self.reads -= size // _BYTES_A_READ
+        return start + len(self.take(start, size))
 
     def _unusual(self, at: int) -> tuple[Value, int]:
         """Let asyncua decode one Variant."""
