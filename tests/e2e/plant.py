@@ -96,7 +96,7 @@ class Plant:
             while True:
                 stored = await self.stored()
                 counts = [len(await self.delivered(upload)) for upload in ("cloud", "archive")]
-                # Again: what a client sent last may be stored after the first look, and delivered with the rest.
+                # Again: what was sent last may be stored after the first look and be delivered with the rest.
                 if min(counts) >= stored.total() and await self.stored() == stored:
                     return stored
                 await asyncio.sleep(1)
