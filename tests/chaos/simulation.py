@@ -216,7 +216,8 @@ class Simulation:
                 await asyncio.sleep(self.rng.uniform(0, 3))
             case "target":
                 target = self.rng.choice(list(TARGETS.values()))
-                target.up = not target.up
+                # What is never dropped undelivered cannot be kept silent.
+                target.up = not target.up and (self.mutant != "silent" or self._day() > self.days / 2)
             case "disk":
                 self._change_disk()
             case "late":

@@ -47,7 +47,7 @@ def test_nothing_that_was_acknowledged_is_lost_or_doubled_over_the_days(seed: in
     ],
 )
 def test_the_mutants_are_caught(mutant: str, words: tuple[str, ...]) -> None:
-    # Where no room is ever lacking nothing is dropped, and nothing can be kept silent: another seed's turn.
+    # A seed may never come to where the mutant shows.
     tried = (simulated(seed, 60, mutant) for seed in (1, 2, 3))
     assert any(word in found["broken"] for found in tried for word in words)
 

@@ -207,13 +207,13 @@ async def test_a_stop_whose_frames_cannot_be_committed_is_a_504(
     async with contract(tmp_path) as ico:
         await connect(ico)
         await ico.ask("POST", "/measurement/start", instructions())
-        takes, ride = asyncio.Event(), ico.plant.store.ride
+        takes, riding = asyncio.Event(), ico.plant.store.riding
 
         async def waits(job: Any) -> Any:
             await takes.wait()
-            return await ride(job)
+            return await riding(job)
 
-        monkeypatch.setattr(ico.plant.store, "ride", waits)
+        monkeypatch.setattr(ico.plant.store, "riding", lambda job: asyncio.ensure_future(waits(job)))
         said = await ico.ask("POST", "/measurement/stop", status=504)
         assert "not committed" in said["detail"]
         takes.set()
