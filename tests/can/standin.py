@@ -45,6 +45,7 @@ class Machine:
         folder.rename(self.net.parent / f"gone-{name}-{self._index}")
 
     def write(self, name: str, **files: Any) -> None:
+        """Write files of an interface; sysfs is never seen half written."""
         for file, value in files.items():
             path = self.net / name / file
             draft = path.with_name(f".{file}")
@@ -52,9 +53,14 @@ class Machine:
             draft.replace(path)
 
     def count(self, name: str = "can0", *, rx: int = 0, rx_bytes: int = 0, overruns: int = 0) -> None:
-        counters = {"rx_packets": rx, "rx_bytes": rx_bytes, "rx_over_errors": overruns}
-        for file, value in {"tx_packets": 0, "tx_bytes": 0, **counters}.items():
-            (self.net / name / "statistics" / file).write_text(f"{value}\n")
+        self.write(
+            f"{name}/statistics",
+            tx_packets=0,
+            tx_bytes=0,
+            rx_packets=rx,
+            rx_bytes=rx_bytes,
+            rx_over_errors=overruns,
+        )
 
     def raw_socket(self, _channel: str, filters: Any, *, fd: bool) -> socket.socket:
         """Stand in for socketcan.raw_socket."""

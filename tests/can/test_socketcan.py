@@ -211,6 +211,7 @@ async def test_the_load_counts_also_what_filters_keep_away(machine: Machine) -> 
         receiving = asyncio.create_task(receive())
         try:
             while not any(seen):
+                assert not receiving.done()
                 machine.send(1, b"")
                 await asyncio.sleep(0.05)
         finally:
