@@ -113,7 +113,8 @@ class Daemon:
     async def reconnect(self, device: str) -> None:
         async with self._reloading:
             keeper = await self._parts.reconnect(device)
-        await keeper.settled(_SETTLED_S)
+        if keeper is not None:
+            await keeper.settled(_SETTLED_S)
 
     # -- life -------------------------------------------------------------------------------
 

@@ -103,9 +103,10 @@ class Parts:
                 changed.add(f"upload {name}")
         return sorted(changed)
 
-    async def reconnect(self, name: str) -> Keeper:
-        """End a device's session and begin a new one at once. KeyError: there is no such device."""
-        part = self.devices[name]
+    async def reconnect(self, name: str) -> Keeper | None:
+        """End a device's session and begin a new one at once; None where there is no such device."""
+        if (part := self.devices.get(name)) is None:
+            return None
         await stopped([part.keeper], _STOP_DEVICES_S)
         begun = self.devices[name] = self._start_device(part.config, part, "it was told to reconnect")
         return begun.keeper

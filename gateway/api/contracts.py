@@ -174,9 +174,9 @@ class GatewayView(Protocol):
     def logs(self) -> Logs | None: ...
 
     async def reconnect(self, device: str) -> None:
-        """End the session of a device and begin a new one; return once its health tells how that went.
+        """End the session of a device, where there is one, and begin a new one.
 
-        KeyError: there is no such device.
+        Returns once its health tells how that went.
         """
 
     def config(self) -> ConfigInfo: ...

@@ -1,7 +1,6 @@
 """`/v1/devices`: what there is, how it is, poll now, browse."""
 
 import asyncio
-import contextlib
 import dataclasses
 from collections import Counter
 from typing import Any, Final
@@ -175,8 +174,7 @@ async def poll_device(request: web.Request) -> web.Response:
 async def reconnect_device(request: web.Request) -> web.Response:
     gateway, device = request.app[GATEWAY], device_of(request)
     refuse_while_measuring(gateway, device)
-    with contextlib.suppress(KeyError):  # a reload has taken it away meanwhile
-        await gateway.reconnect(device.id)
+    await gateway.reconnect(device.id)
     return json_answer(device_row(device_of(request)))
 
 

@@ -8,8 +8,10 @@ from aiohttp import web
 
 from gateway.api.answers import json_answer
 from gateway.api.bodies import made_of, read_body
+from gateway.api.contracts import GatewayView
 from gateway.api.devices import device_of
-from gateway.api.errors import ApiError, wrong_parameter
+from gateway.api.errors import RETRY_AFTER_S, ApiError, wrong_parameter
+from gateway.api.keys import GATEWAY
 from gateway.api.line_protocol import WrongLine
 from gateway.api.line_protocol import samples as samples_of_lines
 from gateway.api.queries import PushQuery
@@ -22,6 +24,11 @@ from gateway.controls.devices import Push, PushedSample
 from gateway.store.values import FIRST_TS, LAST_TS, value_bytes
 
 _MAX_DETAILS: Final = 20
+_PUSHES: Final = "push"
+_RESTARTS: Final = ("starting", "stopped")
+"""States of a session that is about to be, or to give way to the next."""
+_STARTS_NS: Final = 3_000_000_000
+_LOOK_S: Final = 0.02
 _FIELDS: Final = frozenset({"tag", "ts", "value", "status", "type", "flags"})
 _JSON: Final = ("application/json", "")
 _NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
@@ -95,9 +102,15 @@ _BODY: Final = {
 )
 async def push_samples(request: web.Request) -> web.Response:
     device = device_of(request)
-    push = device.control(Push)
+    push = await push_of(request.app[GATEWAY], device.id)
     if push is None:
-        raise ApiError(409, f'Device "{device.id}" takes no samples now ({device.health.state}).')
+        if device.kind != _PUSHES:
+            raise ApiError(409, f'Device "{device.id}" takes no samples: its kind is {device.kind}.')
+        raise ApiError(
+            503,
+            f'Device "{device.id}" takes no samples now ({device.health.state}); send them again.',
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )
     parse = _parser(request, push)
     samples = await made_of(await read_body(request), parse)
     try:
@@ -105,6 +118,20 @@ async def push_samples(request: web.Request) -> web.Response:
     except ValueError as error:
         raise ApiError(422, f"Nothing was stored; {error}.") from None
     return json_answer({"added": receipt.added, "same": receipt.same, "moved": receipt.moved})
+
+
+async def push_of(gateway: GatewayView, device: str) -> Push | None:
+    """Return what takes samples for a device, where it has any now or within the moment that a start takes.
+
+    Who pushes need not know that the gateway was just started, or its configuration edited.
+    """
+    until_ns = gateway.clock.mono_ns() + _STARTS_NS
+    while (session := gateway.devices.get(device)) is not None and session.kind == _PUSHES:
+        push = session.control(Push)
+        if push is not None or session.health.state not in _RESTARTS or gateway.clock.mono_ns() > until_ns:
+            return push
+        await gateway.clock.sleep(_LOOK_S)
+    return None
 
 
 def _parser(request: web.Request, push: Push) -> Callable[[bytes], list[PushedSample]]:

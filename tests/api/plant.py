@@ -130,7 +130,8 @@ class Plant:
             self.listeners.remove(listener)
 
     async def reconnect(self, device: str) -> None:
-        before = self.devices[device]
+        if (before := self.devices.get(device)) is None:
+            return
         await before.keeper.stop()
         await self.add(device, before.kind, self.runs[device]).keeper.settled(30)
 

@@ -13,6 +13,9 @@ import aiohttp
 import pytest
 
 from gateway.controls.devices import PushedSample
+from gateway.intake import DeviceSession
+from gateway.model import Device, DeviceProblem
+from gateway.protocols import push as pushing
 from tests.api.plant import Plant
 
 T0 = 1_763_690_000_000_000
@@ -267,6 +270,31 @@ async def test_a_compressed_bomb_is_413(admin: aiohttp.ClientSession) -> None:
 async def test_a_device_that_takes_no_samples_is_409(admin: aiohttp.ClientSession) -> None:
     async with admin.post("/v1/devices/counter/samples", json=series(1)) as answer:
         assert (answer.status, (await answer.json())["error"]["code"]) == (409, "conflict")
+
+
+async def test_a_push_meets_a_session_that_begins(gateway: Plant, admin: aiohttp.ClientSession) -> None:
+    """Whoever pushes cannot know of a start, an edit or a reconnect; a session that fails is told apart."""
+
+    async def restarted() -> None:
+        await gateway.devices["box"].keeper.stop()
+        await asyncio.sleep(0.2)  # as where another device of the same edit takes its time
+        gateway.add("box", "push", late)
+
+    async def late(link: DeviceSession) -> None:
+        await asyncio.sleep(0.3)
+        await pushing.run(Device("box"), pushing.Settings(), link)
+
+    async def failing(_link: DeviceSession) -> None:
+        raise DeviceProblem("a secret is missing")
+
+    restart = asyncio.create_task(restarted())
+    await asyncio.sleep(0.05)
+    assert await push(admin, series(3)) == {"added": 3, "same": 0, "moved": 0}
+    await restart
+    gateway.add("lost", "push", failing)
+    async with admin.post("/v1/devices/lost/samples", json=series(1)) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+        assert "lost" in (await answer.json())["error"]["message"]
 
 
 async def test_no_commit_in_time_is_503_with_retry_after(

@@ -145,7 +145,7 @@ async def test_an_stu_without_power_is_named_and_tried_again(stage: Plant, link:
 async def test_an_stu_that_loses_its_power_ends_the_session(stage: Plant, link: Link) -> None:
     with pytest.raises(DeviceProblem, match="is it powered"):
         async with collecting(link, stage.settings(node=SPINDLE)) as session:
-            await link.until(lambda: link.reports and link.reports[-1] == ("running", "Spindle is connected"))
+            await link.until(lambda: link.report_now == ("running", "Spindle is connected"))
             stage.stu.faults.mute = True
             await asyncio.wait([session])
     assert link.controls == []
@@ -189,7 +189,7 @@ async def test_a_link_left_over_to_a_node_that_hangs_is_ended(stage: Plant, link
         await nodes(link)
         assert stage.stu.connected is None
         stage.stu.faults.hang = False
-        await link.until(lambda: link.reports[-1] == ("running", "Spindle is connected"))
+        await link.until(lambda: link.report_now == ("running", "Spindle is connected"))
 
 
 async def test_the_wanted_node_is_connected_as_soon_as_it_is_there(
@@ -200,15 +200,15 @@ async def test_the_wanted_node_is_connected_as_soon_as_it_is_there(
     stage.stu.faults.unreachable = [CHUCK]
     async with collecting(link, stage.settings(node=CHUCK)):
         control = await nodes(link)
-        await link.until(lambda: link.reports[-1][0] == "degraded")
-        assert "no sensor node Chuck was found" in link.reports[-1][1]
+        await link.until(lambda: link.report_now[0] == "degraded")
+        assert "no sensor node Chuck was found" in link.report_now[1]
         stage.stu.faults.unreachable = []
         await link.until(lambda: control.connected is not None)
-        await link.until(lambda: link.reports[-1] == ("running", "Chuck is connected"))
+        await link.until(lambda: link.report_now == ("running", "Chuck is connected"))
         # What the API disconnects stays so.
         await control.disconnect()
         await asyncio.sleep(1.5)
-        assert control.connected is None and link.reports[-1] == ("running", "no sensor node is connected")
+        assert control.connected is None and link.report_now == ("running", "no sensor node is connected")
         await control.connect(CHUCK)
 
 
@@ -227,7 +227,7 @@ async def test_looking_for_the_wanted_node_gives_way_to_who_asks_for_another(
         assert control.connected is not None and control.connected.name == CHUCK
         # Once the other one is let go, the wanted one is connected.
         await control.disconnect()
-        await link.until(lambda: link.reports[-1] == ("running", "Spindle is connected"))
+        await link.until(lambda: link.report_now == ("running", "Spindle is connected"))
 
 
 async def test_a_run_tells_that_it_is_heard_also_when_nothing_is_stored(stage: Plant, link: Link) -> None:

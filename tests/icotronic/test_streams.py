@@ -215,12 +215,12 @@ async def test_a_node_lost_while_it_streams_is_noticed_within_6_s(
                 await take(stream, 1_000_000)
         assert watch.seconds < 6
     assert control.connected is None
-    await link.until(lambda: link.reports[-1][0] == "degraded" and "was lost" in link.reports[-1][1])
+    await link.until(lambda: link.report_now[0] == "degraded" and "was lost" in link.report_now[1])
     stage.stu.faults.tell({"reset": True, "find_s": 0.03})
     await control.connect(SPINDLE)
     async with recording(control).stream((True, False, False)) as stream:
         await take(stream, 10)
-    await link.until(lambda: link.reports[-1] == ("running", "Spindle is connected"))
+    await link.until(lambda: link.report_now == ("running", "Spindle is connected"))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ async def test_a_node_lost_while_it_is_idle_is_noticed_within_6_s(
     async with Stopwatch() as watch:
         await link.until(lambda: control.connected is None)
         assert watch.seconds < 6
-    await link.until(lambda: link.reports[-1][0] == "degraded" and why in link.reports[-1][1])
+    await link.until(lambda: link.report_now[0] == "degraded" and why in link.report_now[1])
     # The STU may still hold the link to a node that hangs: it is ended, or nobody could connect again.
     await link.until(lambda: stage.stu.connected is None)
 
@@ -273,10 +273,10 @@ async def test_a_lost_node_is_noticed_within_6_s_however_many_ask(
         assert watch.seconds < 6, "they need not find out one after the other"
     assert {type(problem) for problem in told} <= {NodeLost, NoAnswer, NotConnected}
     # Nobody wants it back: there is nothing to look after any more.
-    await link.until(lambda: link.reports[-1][0] == "degraded")
+    await link.until(lambda: link.report_now[0] == "degraded")
     with pytest.raises(NotConnected, match="was lost"):
         await control.disconnect()
-    await link.until(lambda: link.reports[-1] == ("running", "no sensor node is connected"))
+    await link.until(lambda: link.report_now == ("running", "no sensor node is connected"))
 
 
 async def test_a_node_that_the_stu_knows_to_be_gone_is_lost_without_asking_it(
@@ -288,7 +288,7 @@ async def test_a_node_that_the_stu_knows_to_be_gone_is_lost_without_asking_it(
         stage.stu.connected = None
         before = len(stage.stu.heard)
         await link.until(lambda: control.connected is None)
-        await link.until(lambda: "the radio link broke" in link.reports[-1][1])
+        await link.until(lambda: "the radio link broke" in link.report_now[1])
         assert not [can_id for _, can_id, _ in stage.stu.heard[before:] if can_id & 0x1F == 1]
 
 
@@ -296,14 +296,14 @@ async def test_a_lost_node_leaves_a_gap_in_its_tags(stage: Plant, link: Link) ->
     async with collecting(link, stage.settings(node=SPINDLE), {"rssi": TagSettings(signal="rssi")}):
         await link.until(lambda: "rssi" in link.newest())
         stage.stu.faults.unreachable = [SPINDLE]
-        await link.until(lambda: link.reports[-1][0] == "degraded")
+        await link.until(lambda: link.report_now[0] == "degraded")
         before = time.time_ns() // 1000
         assert link.gaps == []
         stage.stu.faults.unreachable = []
         await link.until(lambda: link.gaps)
         ((from_us, to_us, reason, count),) = link.gaps
         assert from_us < before < to_us and "Spindle" in reason and "was lost" in reason and count is None
-        await link.until(lambda: link.reports[-1] == ("running", "Spindle is connected"))
+        await link.until(lambda: link.report_now == ("running", "Spindle is connected"))
 
 
 # -- cancellation --------------------------------------------------------------------------------------

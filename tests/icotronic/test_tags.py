@@ -204,7 +204,7 @@ async def test_a_node_that_returns_streams_again_behind_a_gap(stage: Plant, link
     async with collecting(link, stage.settings(node=SPINDLE, stream=True), tags):
         await link.until(lambda: len(link.emitted) > 3)
         stage.stu.faults.unreachable = [SPINDLE]
-        await link.until(lambda: link.reports[-1][0] == "degraded")
+        await link.until(lambda: link.report_now[0] == "degraded")
         last_us = link.newest()["x"].ts
         stage.stu.faults.unreachable = []
         await link.until(lambda: link.newest()["x"].ts > last_us)

@@ -137,6 +137,11 @@ class RecordingLink:
         names = {series: name for name, series in self.names.items()}
         return {(names[s.series], s.ts, s.value) for s in self.committed}
 
+    @property
+    def report_now(self) -> tuple[str, str]:
+        """Return the state and the detail last told, empty before the first."""
+        return self.reports[-1] if self.reports else ("", "")
+
     def newest(self) -> dict[str, Sample]:
         names = {series: name for name, series in self.names.items()}
         return {names[sample.series]: sample for sample in self.emitted}

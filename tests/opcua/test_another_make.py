@@ -141,8 +141,8 @@ async def test_a_server_without_subscriptions_is_polled(tmp_path: Path, free_por
             assert (await server.ask("sessions", answer="sessions"))["count"] == 1
         written = {(f"Line1/{tag}", ts, value) for tag, ts, value in server.ledger}
         assert written <= link.rows()
-        assert link.reports[-1][0] == "running"
-        assert "tags are read cyclically, not subscribed" in link.reports[-1][1]
+        assert link.report_now[0] == "running"
+        assert "tags are read cyclically, not subscribed" in link.report_now[1]
 
 
 @pytest.mark.seed_row("L1")
@@ -159,7 +159,7 @@ async def test_what_cannot_be_subscribed_is_polled(tmp_path: Path, free_port: Po
             assert (await server.ask("sessions", answer="sessions"))["count"] == 1
         assert link.rows() == set(server.ledger)
         assert {run.kind for run in link.runs} == {"subscription", "cycle"}
-        assert "10 of 30 tags are read cyclically, not subscribed" in link.reports[-1][1]
+        assert "10 of 30 tags are read cyclically, not subscribed" in link.report_now[1]
 
 
 async def test_the_limits_of_the_server_are_kept(tmp_path: Path, free_port: Port) -> None:
@@ -171,7 +171,7 @@ async def test_the_limits_of_the_server_are_kept(tmp_path: Path, free_port: Port
             )
             async with collecting(link, settings):
                 await link.until(lambda link=link: len(link.emitted) >= 100)
-            assert link.reports[-1][0] == "running"
+            assert link.report_now[0] == "running"
 
 
 async def test_limits_that_the_server_does_not_tell(
@@ -193,4 +193,4 @@ async def test_limits_that_the_server_does_not_tell(
             listed = RecordingLink("mill", tmp_path)
             async with collecting(listed, settings, tags({f"Tag{n}": f"Line1/Tag{n}" for n in range(60)})):
                 await listed.until(lambda link=listed: len(link.emitted) >= 60)
-            assert listed.reports[-1][0] == "running"
+            assert listed.report_now[0] == "running"

@@ -60,7 +60,7 @@ async def test_events_are_samples_at_their_own_time(
             # A poll of all tags reads no events.
             link.polls.asked.put_nowait(7)
             await link.until(lambda: any(run.id == 7 and run.ended for run in link.runs))
-            assert link.reports[-1][0] == "running"
+            assert link.report_now[0] == "running"
 
 
 async def test_severity_and_type_are_judged(tmp_path: Path, free_port: Port) -> None:
@@ -133,9 +133,9 @@ async def test_what_gives_no_events_is_named(tmp_path: Path, free_port: Port) ->
             async with supervised(link, settings, wrong | tags({"Tag0": "Line1/Tag0"})):
                 await link.until(lambda: "Tag0" in link.newest())  # noqa: B023
                 await link.until(lambda: link.reports)  # noqa: B023
-                assert link.reports[-1][0] == "degraded"
+                assert link.report_now[0] == "degraded"
                 for sentence in sentences:
-                    assert sentence in link.reports[-1][1]
+                    assert sentence in link.report_now[1]
 
 
 async def test_a_server_that_cannot_refresh(tmp_path: Path, free_port: Port) -> None:

@@ -147,7 +147,7 @@ async def test_one_bad_tag_of_many_is_named_and_the_others_flow(tmp_path: Path, 
             settings = opcua.Settings(url=plc.url, mode=mode, publishing_interval_ms=50, poll_interval_ms=50)
             async with collecting(link, settings, listed):
                 await link.until(lambda link=link: len(link.emitted) >= 50 and link.reports)
-            state, detail = link.reports[-1]
+            state, detail = link.report_now
             assert state == "degraded"
             assert detail.startswith("3 of 53 tags are bad: ")
             assert "ghost (gateway.yaml:60): node ns=2;s=Ghost: the server has no such node" in detail
@@ -168,10 +168,10 @@ async def test_a_tag_that_appears_later_is_found(
             settings = opcua.Settings(url=plc.url, mode=mode, publishing_interval_ms=50, poll_interval_ms=50)
             listed = tags({"Tag0": "Line1/Tag0", "late": f"Line1/{name}"})
             async with collecting(link, settings, listed):
-                await link.until(lambda link=link: link.reports and link.reports[-1][0] == "degraded")
+                await link.until(lambda link=link: link.report_now[0] == "degraded")
                 await plc.ask("add", name, answer="added")
                 await link.until(lambda link=link: "late" in link.newest())
-                await link.until(lambda link=link: link.reports[-1][0] == "running")
+                await link.until(lambda link=link: link.report_now[0] == "running")
 
 
 async def test_too_many_variables_are_said_not_cut(tmp_path: Path, free_port: Port) -> None:
@@ -180,8 +180,8 @@ async def test_too_many_variables_are_said_not_cut(tmp_path: Path, free_port: Po
         settings = opcua.Settings(url=server.url, max_tags=10, publishing_interval_ms=50, root="Line1")
         async with collecting(link, settings):
             await link.until(lambda: len(link.emitted) >= 10 and link.reports)
-        assert link.reports[-1][0] == "degraded"
-        assert link.reports[-1][1].startswith("10 of 30, list your tags")
+        assert link.report_now[0] == "degraded"
+        assert link.report_now[1].startswith("10 of 30, list your tags")
         assert len(link.names) == 10
 
 
@@ -366,8 +366,8 @@ async def test_all_tags_bad_is_said(tmp_path: Path, free_port: Port, mode: Any) 
         settings = opcua.Settings(url=server.url, mode=mode, publishing_interval_ms=50)
         async with collecting(link, settings, tags({"ghost": "Line1/Ghost"})):
             await link.until(lambda: bool(link.reports))
-        assert link.reports[-1][0] == "degraded"
-        assert "1 of 1 tags are bad: ghost (gateway.yaml:10): node Line1/Ghost" in link.reports[-1][1]
+        assert link.report_now[0] == "degraded"
+        assert "1 of 1 tags are bad: ghost (gateway.yaml:10): node Line1/Ghost" in link.report_now[1]
 
 
 async def test_a_node_that_goes_away_and_comes_back(tmp_path: Path, free_port: Port) -> None:
@@ -377,12 +377,12 @@ async def test_a_node_that_goes_away_and_comes_back(tmp_path: Path, free_port: P
         async with collecting(link, settings, tags(FIVE)):
             await link.until(lambda: len(link.emitted) >= 5)
             server.say("bad", "Tag0", "BadNodeIdUnknown")
-            await link.until(lambda: link.reports[-1][0] == "degraded")
+            await link.until(lambda: link.report_now[0] == "degraded")
             assert (
-                "Tag0 (gateway.yaml:10): node Line1/Tag0: the server has no such node" in link.reports[-1][1]
+                "Tag0 (gateway.yaml:10): node Line1/Tag0: the server has no such node" in link.report_now[1]
             )
             await server.ask("write", 1, 10, answer="done")
-            await link.until(lambda: link.reports[-1][0] == "running")
+            await link.until(lambda: link.report_now[0] == "running")
 
 
 @pytest.mark.timeout(40)
@@ -400,7 +400,7 @@ async def test_a_subscribed_tag_that_is_refused_is_not_subscribed_without_end(
         async with collecting(link, settings, tags(FIVE | {"lost": "ns=1;s=Lost"})):
             await link.until(lambda: len(link.emitted) >= 5)
             server.say("bad", "Tag0", "BadUserAccessDenied")
-            await link.until(lambda: bool(link.reports) and "2 of 6 tags are bad" in link.reports[-1][1])
+            await link.until(lambda: "2 of 6 tags are bad" in link.report_now[1])
             tried = (await counts())["CreateMonitoredItemsRequest"]
             while (await counts())["CreateMonitoredItemsRequest"] < tried + 8:
                 await asyncio.sleep(0.1)
@@ -408,7 +408,7 @@ async def test_a_subscribed_tag_that_is_refused_is_not_subscribed_without_end(
             assert items["count"] == 5
             assert items["greatest"] <= 5
             await server.ask("write", 1, 10, answer="done")
-            await link.until(lambda: "1 of 6 tags are bad" in link.reports[-1][1])
+            await link.until(lambda: "1 of 6 tags are bad" in link.report_now[1])
             await link.until(lambda: set(server.ledger) <= link.rows())
         written = [sample for sample in link.emitted if (sample.series, sample.value) == (1, 1000.0)]
         assert len(written) == 1
@@ -427,10 +427,10 @@ async def test_a_node_that_is_deleted_and_made_anew(
         async with collecting(link, settings, tags(FIVE | {"Tag0": spec})):
             await link.until(lambda: len(link.emitted) >= 5)
             await server.ask("remove", "Tag0", answer="removed")
-            await link.until(lambda: bool(link.reports) and "1 of 5 tags are bad" in link.reports[-1][1])
+            await link.until(lambda: "1 of 5 tags are bad" in link.report_now[1])
             await asyncio.sleep(0.5)
             await server.ask("add", "Tag0", answer="added")
-            await link.until(lambda: link.reports[-1][0] == "running")
+            await link.until(lambda: link.report_now[0] == "running")
             await server.ask("write", 1, 10, answer="done")
             await link.until(lambda: server.ledger[-5:] and set(server.ledger[-5:]) <= link.rows())
             assert (await server.ask("items", answer="items"))["count"] == 5

@@ -83,7 +83,7 @@ async def test_three_bad_tags_of_a_thousand(tmp_path: Path, free_port: Port) -> 
             await link.until(lambda: len(link.committed) >= len(server.ledger))
             assert ways(link) == {"subscribed": 997, "bad": 3}
         assert link.rows() == set(server.ledger)
-        state, detail = link.reports[-1]
+        state, detail = link.report_now
         assert state == "degraded"
         assert detail.startswith("3 of 1000 tags are bad: ")
         for words in (
@@ -225,7 +225,7 @@ async def test_what_sends_no_first_value_is_read(tmp_path: Path, free_port: Port
         async with collecting(link, settings, tags(some(5))):
             await link.until(lambda: len(link.newest()) == 5, timeout=20)
             assert ways(link) == {"polled": 5}
-            assert "subscribed, it sends no value" in link.reports[-1][1]
+            assert "subscribed, it sends no value" in link.report_now[1]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ async def test_a_known_server_is_spared(tmp_path: Path, free_port: Port) -> None
             counts = (await server.ask("requests", answer="requests"))["counts"]
             assert ways(link) == {"subscribed": 1000, "polled": 100}
         assert counts["CreateMonitoredItemsRequest"] == 10
-        assert "(the server subscribes 1000 tags at most)" in link.reports[-1][1]
+        assert "(the server subscribes 1000 tags at most)" in link.report_now[1]
 
 
 async def until(condition: Callable[[], bool], timeout: float = 10) -> None:

@@ -61,7 +61,7 @@ async def test_trust_has_to_be_given_both_ways(tmp_path: Path, free_port: Port) 
 
         channel = await flowing(link, settings)
         assert (channel.security, channel.insecure) == ("Aes256_Sha256_RsaPss/SignAndEncrypt", "")
-        assert link.reports[-1] == ("running", "")
+        assert link.report_now == ("running", "")
         assert not list((tmp_path / "pki" / "rejected").iterdir())
 
 
@@ -84,7 +84,7 @@ async def test_no_fall_to_none_after_one_secured_session(tmp_path: Path, free_po
         plain = opcua.Settings(url=settings.url, security="none", publishing_interval_ms=50)
         channel = await flowing(forced, plain)
         assert "`security: none` is configured" in channel.insecure
-        assert "insecure" in forced.reports[-1][1]
+        assert "insecure" in forced.report_now[1]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ async def test_units_ranges_texts_and_structures(tmp_path: Path, free_port: Port
             }
             assert json.loads(got["Maybe"]) == {"Always": 1, "Second": {"X": 5, "Y": 6}}
             assert json.loads(got["Either"]) == {"Point": {"X": 7, "Y": 8}}
-            assert link.reports[-1][0] == "running"
+            assert link.report_now[0] == "running"
 
 
 async def test_structures_of_another_make(tmp_path: Path, free_port: Port) -> None:
@@ -101,5 +101,5 @@ async def test_a_server_that_tells_nothing_of_its_tags(tmp_path: Path, free_port
         async with collecting(link, settings, tags({"Temperature": "Space/Temperature"})) as task:
             await link.until(lambda: link.newest() and link.reports)
             await server.ask("write", 3, 50, answer="done")
-            assert (link.reports[-1][0], task.done(), link.units["Temperature"]) == ("running", False, "")
+            assert (link.report_now[0], task.done(), link.units["Temperature"]) == ("running", False, "")
             assert state(link, "Temperature").about is None

@@ -27,7 +27,7 @@ async def test_each_match_is_a_tag(tmp_path: Path, free_port: Port) -> None:
                 "one": 3,
                 "deep/Line1/Tag2": 2,
             }
-            assert link.reports[-1][0] == "running"
+            assert link.report_now[0] == "running"
             assert link.units["deep/Line1/Tag2"] == "rpm"
             # Tags of the search and listed ones are one subscription's: a poll reads both.
             link.polls.asked.put_nowait(7)
@@ -41,8 +41,8 @@ async def test_more_matches_than_tags_are_told(tmp_path: Path, free_port: Port) 
         async with collecting(link, settings, tags({"some": "*/Tag0", "all": "Line1/*"})):
             await link.until(lambda: len(link.newest()) == 4)
             await link.until(lambda: link.reports)
-            assert link.reports[-1][0] == "degraded"
-            assert "3 of 9 matches of all" in link.reports[-1][1]
+            assert link.report_now[0] == "degraded"
+            assert "3 of 9 matches of all" in link.report_now[1]
 
 
 @pytest.mark.parametrize("mode", ["auto", "poll"])
@@ -56,12 +56,12 @@ async def test_no_match_is_named_and_looked_for_again(
         configured = tags({"Tag0": "Line1/Tag0", "late": "Line?/Late*"})
         async with collecting(link, settings, configured):
             await link.until(lambda: link.reports and "Tag0" in link.newest())
-            state, detail = link.reports[-1]
+            state, detail = link.report_now
             assert state == "degraded"
             assert "late (gateway.yaml:11): node Line?/Late*: no readable variable matches" in detail
             await plc.ask("add", "Late7", answer="added")
             await link.until(lambda: "late/Line1/Late7" in link.newest())
-            await link.until(lambda: link.reports[-1][0] == "running")
+            await link.until(lambda: link.report_now[0] == "running")
 
 
 def test_a_broken_pattern_is_named_when_the_file_is_read() -> None:

@@ -86,7 +86,7 @@ async def test_everything_of_the_configuration_is_a_tag_under_its_name(box: Box,
         (changed,) = link.emitted[count:]
         assert (changed.series, changed.value, changed.status) == (link.names["O_14"], True, 0)
         assert changed.flags == Flag.OWN_TIME and abs(changed.ts / 1e6 - time.time()) < 5
-    assert link.reports[-1] == ("running", "") and [run.kind for run in link.runs] == ["subscription"]
+    assert link.report_now == ("running", "") and [run.kind for run in link.runs] == ["subscription"]
 
 
 async def test_only_exported(box: Box, link: RecordingLink) -> None:
@@ -111,7 +111,7 @@ async def test_listed_tags_with_bit_sign_unit_and_scale(box: Box, link: Recordin
         await link.until(lambda: link.newest() and link.reports)
         assert values(link) == {"oil": 7.5, "raw": 65511, "led": False, "errors": True}
         assert link.units["oil"] == "bar"
-        state, detail = link.reports[-1]
+        state, detail = link.report_now
         assert state == "degraded"
         assert "gone (gateway.yaml:14): " in detail and "no input or output 'InputValu_1'" in detail
         assert "did you mean 'InputValue_1'" in detail
@@ -243,18 +243,18 @@ async def test_a_missing_module_makes_its_values_bad_and_only_those(
         await link.until(lambda: link.newest()["InputValue_1"].status == BAD_NO_COMMUNICATION)
         assert link.newest()["InputValue_1"].value is None
         assert link.newest()["I_1"].status == link.newest()["RevPiStatus"].status == 0
-        await link.until(lambda: link.reports[-1][0] == "degraded")
-        assert "RevPi AIO (position 33): configured in PiCtory but not connected" in link.reports[-1][1]
+        await link.until(lambda: link.report_now[0] == "degraded")
+        assert "RevPi AIO (position 33): configured in PiCtory but not connected" in link.report_now[1]
         driver.missing = set()
         await link.until(lambda: values(link)["InputValue_1"] == 5)
-        await link.until(lambda: link.reports[-1] == ("running", ""))
+        await link.until(lambda: link.report_now == ("running", ""))
 
 
 async def test_transmission_errors_are_said(box: Box, link: RecordingLink) -> None:
     async with collecting(link, box.settings()):
         await link.until(lambda: link.newest())
         box.place("RS485ErrorCnt", 3)
-        await link.until(lambda: "3 transmission errors on the PiBridge" in link.reports[-1][1])
+        await link.until(lambda: "3 transmission errors on the PiBridge" in link.report_now[1])
 
 
 async def test_a_new_configuration_is_taken_at_once_where_there_is_no_driver(
@@ -265,16 +265,16 @@ async def test_a_new_configuration_is_taken_at_once_where_there_is_no_driver(
         box.configure(plant.core(105, "RevPi Connect"), plant.mio(32), plant.aio(33))
         box.place("InputValue_1", 4711)
         await link.until(lambda: values(link).get("InputValue_1") == 4711 and "AnalogInput_8" in values(link))
-        assert link.reports[-1] == ("running", "")
+        assert link.report_now == ("running", "")
         box.rsc.write_text('{"App": ')  # caught in the middle of writing
-        await link.until(lambda: link.reports[-1][0] == "degraded")
-        assert "is no JSON" in link.reports[-1][1] and "the one before is used" in link.reports[-1][1]
+        await link.until(lambda: link.report_now[0] == "degraded")
+        assert "is no JSON" in link.report_now[1] and "the one before is used" in link.report_now[1]
         box.place("InputValue_1", 4712)
         await link.until(lambda: values(link)["InputValue_1"] == 4712)
         box.rsc.unlink()
-        await link.until(lambda: "there is no configuration at" in link.reports[-1][1])
+        await link.until(lambda: "there is no configuration at" in link.report_now[1])
         box.configure(plant.core(105, "RevPi Connect"), plant.mio(32), plant.aio(33))
-        await link.until(lambda: link.reports[-1] == ("running", ""))
+        await link.until(lambda: link.report_now == ("running", ""))
     assert len(link.runs) == 1, "no hole: values flowed all the time"
 
 
@@ -290,9 +290,9 @@ async def test_a_new_configuration_counts_once_the_driver_has_it(
     async with collecting(link, box.settings()):
         await link.until(lambda: link.newest())
         box.configure(plant.core(105, "RevPi Connect"), plant.mio(32), plant.aio(33))
-        await link.until(lambda: link.reports[-1][0] == "degraded")
-        assert "is not what the piControl driver works with" in link.reports[-1][1]
-        assert "piTest -x" in link.reports[-1][1] and "the one before is used" in link.reports[-1][1]
+        await link.until(lambda: link.report_now[0] == "degraded")
+        assert "is not what the piControl driver works with" in link.report_now[1]
+        assert "piTest -x" in link.report_now[1] and "the one before is used" in link.report_now[1]
         new, box.places = box.places, old
         box.place("InputValue_1", 101)
         await link.until(lambda: values(link)["InputValue_1"] == 101)
@@ -300,15 +300,15 @@ async def test_a_new_configuration_counts_once_the_driver_has_it(
         # The reset, with the image laid out anew: nothing of it may be read by the old places.
         driver.running = not stands_still
         if stands_still:
-            await link.until(lambda: link.reports[-1][0] == "failed")
-            assert "exchanges no data" in link.reports[-1][1]
+            await link.until(lambda: link.report_now[0] == "failed")
+            assert "exchanges no data" in link.report_now[1]
         driver.reset()
         box.memory[11:] = b"\x77" * (4096 - 11)
         box.places = new
         box.place("InputValue_1", 102)
         driver.running = True
         await link.until(lambda: values(link)["InputValue_1"] == 102)
-        await link.until(lambda: link.reports[-1] == ("running", ""))
+        await link.until(lambda: link.report_now == ("running", ""))
         got = [s.value for s in link.emitted if s.series == link.names["InputValue_1"]]
         assert got == [100, 101, 102]
     assert bool(link.runs[0].error) == stands_still
@@ -323,9 +323,9 @@ async def test_a_module_added_at_the_end_comes_with_the_reset(
     async with collecting(link, box.settings()):
         await link.until(lambda: link.newest())
         box.configure(plant.core(105, "RevPi Connect"), plant.dio(32), plant.aio(33), plant.mio(34))
-        await link.until(lambda: link.reports[-1][0] == "degraded")
+        await link.until(lambda: link.report_now[0] == "degraded")
         driver.reset()
-        await link.until(lambda: "AnalogInput_8" in link.newest() and link.reports[-1] == ("running", ""))
+        await link.until(lambda: "AnalogInput_8" in link.newest() and link.report_now == ("running", ""))
     assert not link.runs[0].error
 
 
@@ -339,18 +339,18 @@ async def test_nothing_is_read_where_neither_the_old_nor_the_new_places_are_know
         new = plant.core(105, "RevPi Connect"), plant.mio(32), plant.aio(33)
         box.configure(*new)
         box.rsc.write_text("{")
-        await link.until(lambda: "is no JSON" in link.reports[-1][1])
+        await link.until(lambda: "is no JSON" in link.report_now[1])
         count, before = len(link.emitted), driver.variables
         driver.variables = {name: (byte + 1, bit, bits) for name, (byte, bit, bits) in before.items()}
         box.memory[20:] = b"\x55" * (4096 - 20)
         box.place("Core_Temperature", 0x55)
-        await link.until(lambda: link.reports[-1][0] == "failed")
+        await link.until(lambda: link.report_now[0] == "failed")
         await asyncio.sleep(0.2)
-        assert len(link.emitted) == count and "is no JSON" in link.reports[-1][1]
+        assert len(link.emitted) == count and "is no JSON" in link.report_now[1]
         assert len(link.runs) == 1 and link.runs[0].ended, "one hole, not one for each try"
         box.configure(*new)
         driver.reset()
-        await link.until(lambda: "AnalogInput_8" in link.newest() and link.reports[-1] == ("running", ""))
+        await link.until(lambda: "AnalogInput_8" in link.newest() and link.report_now == ("running", ""))
 
 
 async def test_a_driver_that_stands_still_is_a_hole_and_is_not_opened_anew(
@@ -363,8 +363,8 @@ async def test_a_driver_that_stands_still_is_a_hole_and_is_not_opened_anew(
     monkeypatch.setattr(image_module, "_open", lambda path, device: opened.append(path) or real(path, device))
     driver.running = False
     async with collecting(link, box.settings()) as task:
-        await link.until(lambda: link.reports and link.reports[-1][0] == "failed")
-        assert "exchanges no data with its modules" in link.reports[-1][1]
+        await link.until(lambda: link.report_now[0] == "failed")
+        assert "exchanges no data with its modules" in link.report_now[1]
         driver.running = True
         await link.until(lambda: link.newest())
         driver.running = False
@@ -374,7 +374,7 @@ async def test_a_driver_that_stands_still_is_a_hole_and_is_not_opened_anew(
         await asyncio.sleep(0.2)
         assert len([run for run in link.runs if run.kind == "subscription"]) == 1, "one row, not one per try"
         driver.running = True
-        await link.until(lambda: link.reports[-1] == ("running", ""))
+        await link.until(lambda: link.report_now == ("running", ""))
         assert not task.done() and opened == [str(box.image)]
 
 
@@ -408,10 +408,10 @@ async def test_a_driver_that_hangs_is_said_and_the_loop_goes_on(
         await link.until(lambda: link.newest())
         hanging.clear()
         began = time.monotonic()
-        await link.until(lambda: link.reports[-1][0] == "failed")
-        assert "has not answered" in link.reports[-1][1] and time.monotonic() - began < 2
+        await link.until(lambda: link.report_now[0] == "failed")
+        assert "has not answered" in link.report_now[1] and time.monotonic() - began < 2
         hanging.set()
-        await link.until(lambda: link.reports[-1] == ("running", "") and link.gaps)
+        await link.until(lambda: link.report_now == ("running", "") and link.gaps)
         assert "has not answered" in link.gaps[0][2] and link.gaps[0][1] - link.gaps[0][0] >= 300_000
 
 

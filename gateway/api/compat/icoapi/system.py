@@ -49,8 +49,7 @@ async def reset_can(request: web.Request) -> web.Response:
     """Close the bus and open it again; ApiError 502: the STU does not answer there."""
     gateway, device = request.app[GATEWAY], unit_of(request)
     refuse_while_measuring(gateway, device, 400)
-    with contextlib.suppress(KeyError):  # a reload has taken it away meanwhile
-        await gateway.reconnect(device.id)
+    await gateway.reconnect(device.id)
     nodes_of(unit_of(request))
     return nothing()
 

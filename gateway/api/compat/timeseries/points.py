@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 from gateway.api.compat.timeseries.series import Series
 from gateway.api.contracts import GatewayView
 from gateway.api.errors import RETRY_AFTER_S, ApiError
+from gateway.api.push import push_of
 from gateway.api.values import carry
 from gateway.controls.devices import Push, PushedSample
 from gateway.model import Batch, Value
@@ -54,8 +55,7 @@ class Points:
 
     async def put(self, series: Series, fields: Mapping[str, Value]) -> int:
         """Store a point of now; return its id after COMMIT."""
-        device = self._gateway.devices.get(series.device)
-        push = device.control(Push) if device is not None else None
+        push = await push_of(self._gateway, series.device)
         if push is None:
             raise ApiError(
                 503,
