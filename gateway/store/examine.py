@@ -24,6 +24,7 @@ from gateway.store.schema import (
     connect_reader,
     is_corrupt,
     is_disk,
+    is_read_only,
     schema_crc,
 )
 from gateway.store.segment import Segment
@@ -80,7 +81,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         return connect_reader(path)
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+        if not is_read_only(error):
             raise
     # It was cut short while it was made: before there is a WAL, a journal has to be rolled back.
     return sqlite3.connect(path, isolation_level=None)

@@ -21,11 +21,13 @@ from gateway.store.schema import (
     Damaged,
     DiskRefuses,
     StoreProblem,
+    check_writable,
     connect,
     is_busy,
     is_corrupt,
     is_disk,
     is_full,
+    is_read_only,
     migrate,
     put_meta,
 )
@@ -164,6 +166,11 @@ class HotFile:
         if left_unwritten(error):
             self.distrust()
         try:
+            if is_read_only(error):
+                check_writable(self.path)
+        except Damaged as damaged:
+            error = damaged
+        try:
             if is_corrupt(error):
                 self.set_aside(f"{error}", now_us)
                 return
@@ -213,7 +220,7 @@ class HotFile:
             self._reserve.unlink()
         except OSError:
             return False
-        _log.warning("the disk is full: the store uses its reserve")
+        _log.warning("the disk refuses: the store gives back the %d KiB it keeps", _RESERVE_BYTES // 1024)
         return True
 
     def words(self, error: Exception) -> str:

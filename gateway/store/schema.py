@@ -18,7 +18,7 @@ APPLICATION_ID = 0x45475700
 """Of the hot file, with its version in the last byte: a version that came about by a damaged byte shows."""
 WIDE_US = 600_000_000
 """A block that spans more than this is found through its own small index."""
-
+_WRITE_VERSION_AT = 18
 
 _DISK_CODES = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
@@ -46,6 +46,11 @@ def is_busy(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_read_only(error: BaseException) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.Error) and code == sqlite3.SQLITE_READONLY
+
+
 def is_full(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
@@ -61,6 +66,18 @@ class Damaged(sqlite3.DatabaseError):
     """What SQLite does not tell by itself, told like what it does."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def check_writable(path: Path) -> None:
+    """Raise Damaged where a file's header forbids writing: SQLite tells that like a disk that refuses.
+
+    The write version of its format, 1 or 2 (https://sqlite.org/fileformat2.html, 1.3.3).
+    """
+    version = b""
+    with contextlib.suppress(OSError), path.open("rb") as file:  # SQLite tells what cannot be read
+        version = file.read(_WRITE_VERSION_AT + 1)[_WRITE_VERSION_AT:]
+    if version > b"\2":
+        raise Damaged(f"its header says write version {version[0]}")
 
 
 class StoreProblem(GatewayError):

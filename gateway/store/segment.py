@@ -15,7 +15,7 @@ from gateway.model import SeriesInfo
 from gateway.store import records
 from gateway.store.columns import CorruptBlock
 from gateway.store.pages import PAGE_BYTES
-from gateway.store.schema import Damaged, check_integrity, is_disk, make_private
+from gateway.store.schema import Damaged, check_integrity, check_writable, is_disk, make_private
 
 VERSION = 1
 _PARTS, _SERIES = 12, 31
@@ -77,6 +77,7 @@ def make(path: Path) -> None:
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the newest segment for writing."""
+    check_writable(path)
     uri = f"{path.absolute().as_uri()}?mode=rw"
     conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:

@@ -204,6 +204,27 @@ async def test_a_segment_whose_schema_is_damaged_costs_the_hot_file_nothing(
         assert [x.value for x in await everything(store, [s])] == list(range(20))
 
 
+@pytest.mark.parametrize("name", ["hot.db", "history/000001.db"])
+async def test_a_header_that_forbids_writing_is_damage_and_not_a_disk_that_refuses(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """SQLite takes such a file for one on a read-only disk: it would be waited for, for ever."""
+    eager(monkeypatch)
+    async with opened(**AT_ONCE) as store:
+        s = store.series("plc", "a")
+        for n in range(20):
+            await put(store, (s, NOW_US + n, n))
+        await folded(store)
+    overwrite(tmp_path / "store" / name, 18, b"\x82")
+    async with opened(**AT_ONCE) as store:
+        await searched(store)
+        assert [x.value for x in await everything(store, [s])] == list(range(20))
+        assert any("write version 130" in gap.reason for _, gap in await store.gaps())
+        await put(store, (s, NOW_US + 20, 20))
+        await put(store, (s, NOW_US + 21, 21))
+        await folded(store)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 async def test_a_wal_that_lost_its_end_is_noticed_after_a_kill(
     opened: Opener, tmp_path: Path, damage: str
