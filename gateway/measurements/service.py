@@ -316,7 +316,10 @@ class Measurements:
         except (FileProblem, FileFailed, OSError, NotStored) as error:
             m.problem = f"{m.name}: {error}"
             return m.problem
-        _log.info("measurement %s: %s", m.name, f"{m.file} is written" if m.file else "it had no frames")
+        _log.info(
+            "measurement %s: %s", m.name,
+            f"{m.file} is written" if m.file else f"no file: {m.ending or 'it had no frames'}",
+        )  # fmt: skip
         self._forget()
         self.on_written()
         if not m.metadata_due and (event := self._written.pop(m.name, None)):
