@@ -131,6 +131,10 @@ def _about(m: Measurement, counted: FrameCount, first_us: int) -> dict[str, str]
         "frames_received": f"{counted.received}",
         "frames_lost": f"{counted.lost}",
     }
+    if m.clock_set_us:
+        about["clock_set"] = (
+            f"by {m.clock_set_us / 1e6:.3f} s while it was recorded: all times are by the clock before"
+        )
     if m.interrupted:
         about["interrupted"] = m.ending or "the measurement was interrupted"
     return about
