@@ -1,5 +1,6 @@
 """What a bus loses, counted and recorded as gaps: one for losses that follow each other closely."""
 
+from gateway.clock import wall_us_of
 from gateway.model import Link
 
 SAMPLES_LOST = "{} samples were lost, for the memory for those that wait was full: the store takes none"
@@ -19,7 +20,7 @@ class Loss:
         self._link = link
         self._reason = reason
         self._count = 0
-        self._from_us = self._to_us = self._began_ns = 0
+        self._from_ns = self._began_ns = 0
 
     @property
     def sentence(self) -> str:
@@ -28,9 +29,10 @@ class Loss:
 
     def add(self, count: int, since_us: int) -> None:
         """Count what was lost since then (wall time)."""
-        self.last_ns, self._to_us = self._link.clock.mono_ns(), self._link.clock.wall_us()
+        clock = self._link.clock
+        self.last_ns = clock.mono_ns()
         if not self._count:
-            self._from_us, self._began_ns = since_us, self.last_ns
+            self._began_ns, self._from_ns = self.last_ns, self.last_ns - (clock.wall_us() - since_us) * 1000
         self._count += count
         self.total += count
 
@@ -38,7 +40,9 @@ class Loss:
         """Record what was lost once it is over, or goes on for a minute."""
         if not self._count or self.last_ns is None:
             return
-        now_ns = self._link.clock.mono_ns()
+        clock = self._link.clock
+        now_ns = clock.mono_ns()
         if at_once or now_ns - self.last_ns >= _CALM_NS or now_ns - self._began_ns >= _LONGEST_NS:
-            self._link.gap(self._from_us, self._to_us, self._reason.format(self._count), self._count)
+            from_us, to_us = wall_us_of(clock, self._from_ns), wall_us_of(clock, self.last_ns)
+            self._link.gap(from_us, to_us, self._reason.format(self._count), self._count)
             self._count = 0

@@ -14,6 +14,7 @@ class Time:
 
     def __init__(self) -> None:
         self.s = 0.0
+        self.set_by_us = 0
         self.gaps: Gaps = []
         self.clock = self
 
@@ -21,7 +22,7 @@ class Time:
         return int(self.s * 1e9)
 
     def wall_us(self) -> int:
-        return int(self.s * 1e6)
+        return int(self.s * 1e6) + self.set_by_us
 
     def gap(self, *record: Any) -> None:
         self.gaps.append(record)
@@ -67,3 +68,12 @@ def test_at_the_end_they_are_told_at_once(link: Time) -> None:
     loss.settle(at_once=True)
     loss.settle(at_once=True)
     assert [gap[3] for gap in link.gaps] == [10]
+
+
+def test_a_clock_that_is_set_in_between_makes_them_no_longer(link: Time) -> None:
+    loss = Loss(link, "{} frames")  # type: ignore[arg-type]
+    for link.s, set_by_us in ((10.0, 0), (10.5, 10**12)):
+        link.set_by_us = set_by_us
+        loss.add(10, link.wall_us() - 100_000)
+    loss.settle(at_once=True)
+    assert link.gaps == [(10**12 + 9_900_000, 10**12 + 10_500_000, "20 frames", 20)]

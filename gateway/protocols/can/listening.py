@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.canbus import Bus, first_of
 from gateway.canbus.losses import Loss
+from gateway.clock import wall_us_of
 from gateway.model import Link, Run
 from gateway.protocols.can import Settings
 from gateway.protocols.can.browse import Browser
@@ -44,7 +45,7 @@ class Listening:
         self._browser = Browser(decoder.database, decoder.collected, link)
         self._scanner = Scanner(settings, decoder.matching, link.device, link.clock)
         self._silence_ns = settings.silence_ms * 1_000_000
-        self._heard_us, self._heard_ns = link.clock.wall_us(), link.clock.mono_ns()
+        self._heard_ns = link.clock.mono_ns()
         self._newest_us = link.stamp()[0]
         """By the frames' clock, when the last of them came."""
         self._traffic: int | None = None
@@ -105,14 +106,15 @@ class Listening:
     def _heard(self) -> None:
         """Take note that frames came, and of what did not come before."""
         health, clock = self._bus.health, self._link.clock
+        heard_us = wall_us_of(clock, self._heard_ns)
         back = "the bus was bus-off, and came back" if health.returns != self._returns else ""
         if hole := self._silent() or back:
-            self._link.gap(self._heard_us, clock.wall_us(), hole)
+            self._link.gap(heard_us, clock.wall_us(), hole)
         self._returns = health.returns
         if health.dropped != self._dropped:
-            self._losses.frames.add(health.dropped - self._dropped, self._heard_us)
+            self._losses.frames.add(health.dropped - self._dropped, heard_us)
             self._dropped = health.dropped
-        self._heard_us, self._heard_ns = clock.wall_us(), clock.mono_ns()
+        self._heard_ns = clock.mono_ns()
         self._traffic = None
 
     def _frames_us(self) -> int:
@@ -122,7 +124,8 @@ class Listening:
     def _count_overruns(self) -> None:
         overruns = self._bus.health.overruns
         if overruns != self._overruns:
-            self._losses.overruns.add(overruns - self._overruns, self._heard_us)
+            heard_us = wall_us_of(self._link.clock, self._heard_ns)
+            self._losses.overruns.add(overruns - self._overruns, heard_us)
             self._overruns = overruns
 
     # -- what is to be said --------------------------------------------------------------------------
