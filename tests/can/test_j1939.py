@@ -56,6 +56,11 @@ def test_groups_for_a_destination_are_known_whatever_it_is() -> None:
     assert not bench.take((0, frame(0xEB99, 9), asked))
 
 
+def test_a_remote_frame_is_no_data() -> None:
+    bench = Bench(read("j1939.dbc"), DecodingSettings(keep_interval_ms=0, raw_frames="all"))
+    assert not bench.take((0, 0x40000000 | frame(0xF004, 3), bytes(8)))
+
+
 def test_the_same_from_two_senders_are_two_tags() -> None:
     names = Names()
     bench = Bench(read("j1939.dbc"), names=names)

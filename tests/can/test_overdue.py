@@ -71,12 +71,21 @@ def test_a_message_that_never_came_is_not_missed() -> None:
     assert not after(it, names, 60)
 
 
-@pytest.mark.parametrize(("kind", "cycle_ms"), [("Cyclic", 20), ("OnEvent", None), ("CyclicIfActive", 20)])
-def test_what_comes_on_events_has_no_cycle(kind: str, cycle_ms: int | None) -> None:
+@pytest.mark.parametrize(
+    ("kind", "cycle_ms"),
+    [
+        ("Cyclic", 20),
+        ("CyclicAndSpontan", 20),
+        ("OnEvent", None),
+        ("CyclicIfActive", None),
+        ("cyclic-if-active", None),
+    ],
+)
+def test_what_comes_on_events_or_while_active_has_no_cycle(kind: str, cycle_ms: int | None) -> None:
     from tests.can.decoding import DATABASES
     from tests.can.test_loading import from_text
 
-    kinds = 'BA_DEF_ BO_ "GenMsgSendType" ENUM "Cyclic","OnEvent","CyclicIfActive";'
+    kinds = f'BA_DEF_ BO_ "GenMsgSendType" ENUM "Other","{kind}";'
     default = f'BA_DEF_DEF_ "GenMsgSendType" "{kind}";'
     text = (DATABASES / "plain.dbc").read_text()
     text = text.replace("BA_DEF_DEF_", f"{kinds}\nBA_DEF_DEF_", 1)
