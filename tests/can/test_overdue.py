@@ -51,8 +51,17 @@ def test_a_change_that_waited_is_kept_before() -> None:
     it.take((0, 256, bytes(8)), (100_000, 256, FRAME))
     names.clock.us += 6_000_000
     assert it.flush(500_000) == [
-        ("speed", 100_000, 2500.0, 0), ("speed", names.clock.us, None, BAD_NO_COMMUNICATION),
+        ("speed", 100_000, 2500.0, 0), ("speed", 500_000, None, BAD_NO_COMMUNICATION),
     ]  # fmt: skip
+
+
+def test_it_is_behind_the_last_value_where_the_frames_clock_is_ahead() -> None:
+    it, names = bench()
+    ahead_us = 8_000_000
+    it.take((names.clock.us + ahead_us, 256, FRAME))
+    names.clock.us += 5_100_000
+    bad_us = names.clock.us + ahead_us
+    assert it.flush(bad_us) == [("speed", bad_us, None, BAD_NO_COMMUNICATION)]
 
 
 def test_patience_is_at_least_five_cycles_and_may_be_for_ever() -> None:

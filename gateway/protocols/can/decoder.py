@@ -31,6 +31,7 @@ _MOST_FILTERS: Final = 512
 _LONGEST_UNIT: Final = 64
 _MOST_SENTENCES: Final = 5
 _RECENT_US: Final = 60_000_000
+_FOR_EVER_US: Final = 2**62
 
 
 class Decoder:
@@ -100,12 +101,20 @@ class Decoder:
 
     def flush(self, now_us: int) -> Batch:
         """Return the changes that waited for their interval to pass, as of a time of the frames' clock."""
+        batch = self._released(now_us)
+        if self._reassembly is not None:
+            self._reassembly.expire(now_us)
+        self._watch.look(now_us, batch)
+        return batch
+
+    def rest(self) -> Batch:
+        """Return the changes that wait: no more frames come."""
+        return self._released(_FOR_EVER_US)
+
+    def _released(self, now_us: int) -> Batch:
         batch = Batch()
         for keeper in list(self._waiting):
             keeper.release(now_us, batch)
-        if self._reassembly is not None:
-            self._reassembly.expire(now_us)
-        self._watch.look(batch)
         return batch
 
     def filters(self) -> list[tuple[int, int]]:

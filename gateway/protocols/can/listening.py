@@ -16,7 +16,6 @@ from gateway.protocols.can.losses import Losses
 from gateway.protocols.can.scanning import Scanner
 
 _LOOK_S = 1.0
-_FOR_EVER_US = 2**62
 _TELL_NS = 60_000_000_000
 """So long a loss is told of."""
 _ERRORS: Final = {
@@ -46,8 +45,8 @@ class Listening:
         self._scanner = Scanner(settings, decoder.matching, link.device, link.clock)
         self._silence_ns = settings.silence_ms * 1_000_000
         self._heard_ns = link.clock.mono_ns()
-        self._newest_us = link.stamp()[0]
-        """By the frames' clock, when the last of them came."""
+        self._ahead_us = 0
+        """What the frames' clock, which may be that of another machine, is ahead of the gateway's."""
         self._traffic: int | None = None
         """Frames of all kinds on the bus when it was found silent."""
         self._dropped = self._overruns = self._returns = 0
@@ -63,7 +62,7 @@ class Listening:
                     await self._together(run)
         finally:
             self._count_overruns()
-            self._losses.emit(self._decoder.flush(_FOR_EVER_US))  # the last state is never lost
+            self._losses.emit(self._decoder.rest())  # the last state is never lost
             self._losses.settle(at_once=True)
 
     async def _together(self, run: Run) -> None:
@@ -82,7 +81,7 @@ class Listening:
             samples = self._decoder.take(frames)
             run.add(len(samples))
             self._heard()
-            self._newest_us = frames.ts[-1]
+            self._ahead_us = frames.ts[-1] - self._link.stamp()[0]
             self._losses.emit(samples)
 
     async def _look(self, run: Run) -> None:
@@ -118,8 +117,8 @@ class Listening:
         self._traffic = None
 
     def _frames_us(self) -> int:
-        """Return the time by the frames' clock, which may be that of another machine."""
-        return self._newest_us + (self._link.clock.mono_ns() - self._heard_ns) // 1000
+        """Return the time by the frames' clock."""
+        return self._link.stamp()[0] + self._ahead_us
 
     def _count_overruns(self) -> None:
         overruns = self._bus.health.overruns

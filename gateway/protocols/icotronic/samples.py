@@ -61,7 +61,7 @@ class Samples:
             return
         self._came.update(batch.series)
         if self._link.try_emit(batch) is None:
-            self._lost.add(len(batch), batch.ts[0])
+            self._lost.add_samples(batch)
         elif self.run is not None:
             self.run.add(len(batch))
 
