@@ -74,6 +74,9 @@ def test_however_many_tags_are_missing_the_event_loop_does_not_wait(monkeypatch:
     # What is of the same message is compared first, however many names there are before it.
     assert problems[0].endswith("no signal Axis1990.DriveTemprature; did you mean Axis1990.DriveTemperature?")
     assert problems[-1].endswith("no signal Axle999.DriveTorque")
+    decoder = Bench(Database(messages), EVERY, tags).decoder
+    assert decoder.problems == (*problems[:5], "and 1005 more like these")
+    assert len(decoder.tag_states()) == 1010
 
 
 def test_a_source_address_is_for_j1939() -> None:

@@ -42,8 +42,8 @@ class Decoder:
         self._settings = settings
         self._link = link
         self._wanted = Wanted(device, settings, database)
-        self.problems = tuple(self._wanted.problems.values())
-        """Sentences on listed tags that the databases do not have."""
+        self.problems = tuple(_few(list(self._wanted.problems.values())))
+        """Sentences on listed tags that the databases do not have; `tag_states` has that of each."""
         self.database = database
         self.matching = Matching(database)
         self._groups = frozenset(
