@@ -48,6 +48,16 @@ remove() {
     systemctl daemon-reload
 }
 
+# Also where it is a link, and where it is a disk of its own: that is emptied. What a purge kept there stays.
+erase() {
+    folder=$(readlink -f "$1" || true)
+    if [ -d "$folder" ]; then
+        find "$folder" -depth ! -path '*/edge-gateway.kept-*' ! -path '*/lost+found*' \
+            \( ! -type d -o -empty ! -exec mountpoint -q {} \; \) -delete
+    fi
+    if [ -L "$1" ]; then rm "$1"; fi
+}
+
 if [ -n "$uninstall" ]; then
     store=
     if [ -L "$STATE/.store" ]; then store=$(readlink -f "$STATE/.store" || true); fi
@@ -57,7 +67,9 @@ if [ -n "$uninstall" ]; then
             rm -rf "$store/hot.db" "$store"/hot.db-* "$store"/hot.db.* "$store/history" "$store/store.lock" \
                 "$store/reserve" "$store/restoring" "$store"/replaced-[0-9]*
         fi
-        rm -rf "$ETC" "$STATE" "$LOGS" /etc/systemd/system/edge-gateway.service.d
+        erase "$STATE"
+        erase "$LOGS"
+        rm -rf "$ETC" /etc/systemd/system/edge-gateway.service.d
         say "removed, with configuration and store"
     else
         say "removed; configuration ($ETC) and store ($STATE) stay"
