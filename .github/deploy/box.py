@@ -211,7 +211,7 @@ def go_back(was: Before, version: str, limit: Limits) -> None:
         # The version before must not meet the store of the new one.
         run("systemctl", "mask", "--runtime", "--now", UNIT)
     try:
-        run("dpkg", "--install", "--force-confold", str(KEPT), EDGE_GATEWAY_ALLOW_DOWNGRADE="1")
+        run("dpkg", "--install", str(KEPT), EDGE_GATEWAY_ALLOW_DOWNGRADE="1")
         if restoring:
             store = ("--store", was.store) if was.store else ()
             run("edge-gateway", "restore", "--force", *store, str(BACKUP / "store"), timeout_s=3600)
@@ -260,8 +260,7 @@ def upgrade(limit: Limits) -> tuple[str, str]:
     try:
         if version != new:
             prepare(was, version, kept)
-            run("apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300",
-                "-o", "Dpkg::Options::=--force-confold", str(NEW))  # fmt: skip
+            run("apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", str(NEW))
         watch(was, new, limit)
     except Failed as error:
         if kept in ("", new):  # it was there before, and is not well: there is nothing to go back to

@@ -76,6 +76,8 @@ def test_installed_without_network_it_runs_and_a_purge_leaves_nothing(bare: Mach
         assert bare.token() not in journal
         assert bare.sh("stat -c '%a %U' /var/lib/edge-gateway/admin-token").split() == ["600", "edge-gateway"]
         assert bare.sh("stat -c '%a %U' /etc/edge-gateway/secrets").split() == ["700", "root"]
+        assert bare.sh(f"stat -c '%a %U' {CONFIG}").split() == ["644", "root"]
+        assert bare.sh("dpkg-query -W -f '${Conffiles}' edge-gateway").strip() == ""
         bare.until("a log file", 15, "test -s /var/log/edge-gateway/edge-gateway.log")
         bare.sh("apt-get purge -y edge-gateway")
         left = bare.sh("find / -xdev -name '*edge-gateway*' -not -path '/proc/*' -not -path '/packages*' "
