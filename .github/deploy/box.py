@@ -112,6 +112,11 @@ def packaged(package: Path, field: str) -> str:
     return run("dpkg-deb", "-f", str(package), field, check=False).strip()
 
 
+def older(one: str, other: str) -> bool:
+    command = ("dpkg", "--compare-versions", one, "lt", other)
+    return subprocess.run(command, check=False).returncode == 0
+
+
 def look() -> Seen:
     shown = run("systemctl", "show", "-p", "ActiveState", "-p", "NRestarts", UNIT, check=False).splitlines()
     state = dict(line.partition("=")[::2] for line in shown)
@@ -257,10 +262,13 @@ def upgrade(limit: Limits) -> tuple[str, str]:
     if version == kept and (BACKUP / "store").exists() and not look().status:
         go_back(was, kept, limit)
         return "rolled back", "an earlier way back had not ended; now it has"
+    if older(new, version):
+        raise Refused(f"{new} is older than {version}: it may not be able to read the store")
     try:
         if version != new:
             prepare(was, version, kept)
-            run("apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", str(NEW))
+            run("apt-get", "install", "-y", "--no-install-recommends",
+                "-o", "DPkg::Lock::Timeout=300", str(NEW))  # fmt: skip
         watch(was, new, limit)
     except Failed as error:
         if kept in ("", new):  # it was there before, and is not well: there is nothing to go back to

@@ -122,11 +122,13 @@ def test_an_upgrade_keeps_the_backlog_the_edit_and_every_acknowledged_sample(
 
 
 def test_a_downgrade_is_refused_with_a_clear_word(box: Machine) -> None:
+    pid = box.property("MainPID")
     done = box.install("older-deb12.deb", check=False)
     assert done.returncode
     assert "refusing to go back" in done.stderr + done.stdout
     assert "0.0.1" not in box.sh("dpkg-query -W edge-gateway")
     box.sh("systemctl is-active edge-gateway")
+    assert box.property("MainPID") == pid
 
 
 def test_a_purge_keeps_what_was_not_delivered_for_root_only(box: Machine, tmp_path: Path) -> None:
