@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway import control_socket
+from gateway.api import tls
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
-from gateway.config import ConfigProblems, Loaded, load_again, load_or_last_good, take
+from gateway.config import Config, ConfigProblems, Loaded, edited, keep, load_again, load_or_last_good
 from gateway.controls.certificates import Certificates
 from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
@@ -26,9 +27,9 @@ from gateway.listeners import Listeners
 from gateway.logs import Logs
 from gateway.measurements import Catalogue, Measurements
 from gateway.memory import return_what_is_freed
-from gateway.model import BatchListener
+from gateway.model import BatchListener, GatewayError
 from gateway.own_time import OwnTime
-from gateway.parts import STOP_UPLOADS_S, Parts, stopped
+from gateway.parts import Parts
 from gateway.state_files import remember_store
 from gateway.store import Store
 from gateway.supervise import Health, Keeper, Supervisor
@@ -122,7 +123,7 @@ class Daemon:
         """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
         sys.setswitchinterval(SWITCH_S)
         return_what_is_freed()
-        loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
+        loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ, tls.prove)
         await asyncio.to_thread(self.documents.open)
         self._in_force.take(loaded)
         config = self._in_force.config
@@ -225,22 +226,21 @@ class Daemon:
                 await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
 
     async def _reload(self) -> Mapping[str, Any]:
+        before = self._in_force.config
         try:
             unable = self._in_force.loaded.config.unable()
-            config = await asyncio.to_thread(take, self.file, self.state, self._environ, unable)
+            config = await asyncio.to_thread(edited, self.file, self._environ, unable)
+            if config.http != before.http:
+                await self._listen(before, config)
         except ConfigProblems as error:
             self._in_force.refuse(error.problems)
             for sentence in error.problems:
                 _log.error("%s", sentence)
             _log.error("reload refused: %s is broken; nothing was changed", self.file)
             return {"ok": False, "problems": list(error.problems)}
-        before = self._in_force.config
+        config = await asyncio.to_thread(keep, config, self.file, self.state)
         self._in_force.take(Loaded(config, config.lacking))
-        notes = self._in_force.needs_restart()
-        if config.http != before.http:
-            await stopped(self._http.keepers, STOP_UPLOADS_S)
-            self._http.start_api(config.http)
-            await self._http.wait()
+        notes = [*self._in_force.needs_restart(), *filter(None, [self._http.trouble()])]
         certificates, wrong = await self._http.renew(config.http)
         notes += wrong
         changed = [*await self._apply(), *certificates]
@@ -250,6 +250,12 @@ class Daemon:
             _log.warning("%s", note)
         _log.info("reloaded %s; restarted: %s", self.file, ", ".join(changed) or "nothing")
         return {"ok": True, "changed": changed, "warnings": [*config.warnings, *config.lacking, *notes]}
+
+    async def _listen(self, before: Config, config: Config) -> None:
+        try:
+            await self._http.change(before.http, config.http)
+        except GatewayError as error:
+            raise ConfigProblems([f"{config.http_at}: {error}"]) from error
 
     async def _secrets_may_come(self) -> None:
         """Begin what lacked a secret at the start once it is there: on a mount that came late, say."""
@@ -297,8 +303,9 @@ class Daemon:
 
     def _status(self) -> Mapping[str, Any]:
         store = self.store.state()
+        problems = [*self._in_force.loaded.problems, *filter(None, [self._http.trouble()])]
         return {
-            "ok": not self._in_force.loaded.problems,
+            "ok": not problems,
             "id": self.id,
             "version": self.version,
             "address": self._http.address,
@@ -312,7 +319,7 @@ class Daemon:
                 name: part.forwarder.counters.units for name, part in self._parts.uploads.items()
             },
             "warnings": [each for each in (store.refusing, store.disk.warning, store.flash.warning) if each],
-            "problems": list(self._in_force.loaded.problems),
+            "problems": problems,
             "parts": {
                 keeper.name: f"{keeper.health.state}{keeper.health.detail and ': '}{keeper.health.detail}"
                 for keeper in self._keepers()
@@ -322,10 +329,7 @@ class Daemon:
     def _health(self) -> Mapping[str, Any]:
         """Say what a new start could mend: a part that stands, an API that does not listen."""
         standing = self._watchdog.standing()
-        api = self._http.api
-        problems = [standing] if standing else []
-        if api.state != "running":
-            problems.append(f"the API does not listen: {api.detail or api.state}")
+        problems = [*filter(None, [standing, self._http.trouble()])]
         return {"ok": not problems, "problems": problems}
 
     def _keepers(self) -> list[Keeper]:
