@@ -30,7 +30,7 @@ from gateway.memory import return_what_is_freed
 from gateway.model import BatchListener, GatewayError
 from gateway.own_time import OwnTime
 from gateway.parts import Parts
-from gateway.state_files import remember_store
+from gateway.starting import Start
 from gateway.store import Store
 from gateway.supervise import Health, Keeper, Supervisor
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
@@ -127,16 +127,16 @@ class Daemon:
         await asyncio.to_thread(self.documents.open)
         self._in_force.take(loaded)
         config = self._in_force.config
-        self.id = config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
             folder = config.store.path or self.state
-            await asyncio.to_thread(remember_store, self.state, folder)
-            # A disk that refuses at the start is waited for: systemd must not take that for a hang.
-            waiting = self._supervisor.start("start of the store", self._extend_start())
-            self.store = await stack.enter_async_context(Store.open(folder, config.store, self.clock))
-            waiting.cancel()
+            start = Start(self._notifier, self.clock, self.state)
+            async with start.told(self._supervisor):
+                await asyncio.to_thread(start.remember, folder)
+                opening = Store.open(folder, config.store, self.clock, start.refuses)
+                self.store = await stack.enter_async_context(opening)
+                self.id = config.gateway.id or await start.on(lambda: gateway_id(self.state))
+                await start.on(self.tokens.open)
             own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
-            await asyncio.to_thread(self.tokens.open)
             stack.push_async_callback(self._supervisor.close)
             files = config.measurements.path or self.state / "measurements"
             self.measurements = await stack.enter_async_context(
@@ -154,6 +154,7 @@ class Daemon:
                 gateway_id=self.id,
                 listeners=self._listeners,
             )
+            self._start_watchdog()
             async with self._reloading:  # what is edited meanwhile is taken afterwards
                 await stack.enter_async_context(control_socket.listen(self.state, self._answer))
                 self._http.start_api(config.http)
@@ -161,18 +162,12 @@ class Daemon:
                 await self._apply()
                 self._http.start_compat(config.http)
             stack.callback(self._handle_signals())
-            self._start_watchdog()
             self._supervisor.start("wait for secrets", self._secrets_may_come())
             await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
             _log.info("running as %s, version %s: %s", self.id, self.version, self._status_line())
             await self._stopping.wait()
             await self._stop()
         _log.info("stopped")
-
-    async def _extend_start(self) -> None:
-        while True:
-            await self._notifier.tell("EXTEND_TIMEOUT_USEC=30000000", "STATUS=opening the store")
-            await self.clock.sleep(10)
 
     def stop(self) -> None:
         self._stopping.set()
