@@ -72,7 +72,9 @@ export class Plot {
   scale(points, from, to, width, height) {
     let low = Infinity, high = -Infinity;
     for (const point of points) { low = Math.min(low, point.min); high = Math.max(high, point.max); }
-    if (low === high) { const room = Math.abs(low) * 0.1 || 1; low -= room; high += room; }
+    const size = Math.max(Math.abs(low), Math.abs(high));
+    // Closer than ticks can be told apart.
+    if (!(high - low > size * 1e-13 + 1e-300)) { const room = size * 0.1 || 1; low -= room; high += room; }
     const ticks = nice(low, high, Math.max(2, Math.floor(height / 45)));
     low = Math.min(low, ticks[0]); high = Math.max(high, ticks.at(-1));
     return {
@@ -159,8 +161,8 @@ export class Plot {
 function nice(low, high, count) {
   const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
-  const ticks = [];
-  for (let n = Math.floor(low / step); n <= Math.ceil(high / step); n += 1) ticks.push(Number((n * step).toPrecision(12)));
+  const first = Math.floor(low / step), last = Math.ceil(high / step), ticks = [];
+  for (let k = 0; k < count + 2 && first + k <= last; k += 1) ticks.push(Number(((first + k) * step).toPrecision(15)));
   return ticks;
 }
 
