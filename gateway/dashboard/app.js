@@ -10,7 +10,7 @@ const get = (id) => document.getElementById(id);
 const RANGES = [["5 min", 300], ["1 h", 3600], ["6 h", 21600], ["24 h", 86400], ["7 d", 604800]];
 const plot = new Plot(get("plot"), get("plot-empty"));
 const table = new Table(get("values"), get("values-more"), get("filter"), choose);
-let stream = null, chosen = null, seconds = 300, timers = [], loading = 0;
+let stream = null, chosen = null, seconds = 300, timers = [], loading = 0, loaded = 0, asking = false;
 
 async function enter() {
   try {
@@ -18,8 +18,8 @@ async function enter() {
     show(true);
     get("facts").title = `logged in as ${name} (${role})`;
     stream = new Stream(take, tell);
+    timers = [setInterval(refresh, 5000), setInterval(() => plot.draw(), 500), setInterval(again, 15000)];
     await refresh();
-    timers = [setInterval(refresh, 5000), setInterval(() => plot.draw(), 500), setInterval(loadHistory, 15000)];
   } catch (refused) {
     leave(refused.status === 401 ? "" : refused.message);
   }
@@ -63,6 +63,7 @@ function tell(state) {
   if (state === "logged out") { leave("The token is not valid any more."); return; }
   get("link").textContent = state;
   get("link").className = `badge ${state === "live" ? "good" : "bad"}`;
+  get("page").classList.toggle("offline", state === "offline");
 }
 
 function take(message) {
@@ -100,6 +101,8 @@ function choose(tag) {
   loadHistory();
 }
 
+function again() { if (loaded === loading) loadHistory(); }
+
 async function loadHistory() {
   if (!chosen) return;
   const { device, tag } = chosen, mine = ++loading;
@@ -107,12 +110,14 @@ async function loadHistory() {
   const id = encodeURIComponent(device), window = `from=${from}&to=${to}`;
   try {
     const [history, holes] = await Promise.all([
-      ask(`/v1/devices/${id}/samples?tags=${encodeURIComponent(tag)}&${window}&bucket=${width}s`),
-      ask(`/v1/gaps?device=${id}&${window}&limit=200`),
+      ask(`/v1/devices/${id}/samples?tags=${encodeURIComponent(tag)}&${window}&bucket=${width}s`, {}, 60),
+      ask(`/v1/gaps?device=${id}&${window}&limit=200`, {}, 60),
     ]);
     if (mine === loading) plot.history(history.buckets, width * 1e6, holes.gaps);
   } catch (refused) {
     if (refused.status !== 404 && mine === loading) get("plot-empty").textContent = refused.message;
+  } finally {
+    if (mine === loading) loaded = mine;
   }
 }
 
@@ -129,6 +134,9 @@ for (const [text, length] of RANGES) {
 }
 
 async function refresh() {
+  if (asking) return;
+  asking = true;
+  const asked = stream;
   try {
     const [state, uploads, gaps] = await Promise.all([ask("/v1/state"), ask("/v1/uploads"), ask("/v1/gaps?limit=8")]);
     parts.notices(get("notices"), state);
@@ -136,7 +144,11 @@ async function refresh() {
     parts.uploads(get("uploads"), uploads.uploads);
     parts.gaps(get("gaps"), gaps.gaps);
   } catch (refused) {
+    if (!asked || stream !== asked) return;
     if (refused.status === 401) leave("Please log in again.");
+    if (refused.status === 0) stream.lost();
+  } finally {
+    asking = false;
   }
 }
 

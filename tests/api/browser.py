@@ -1,8 +1,8 @@
-"""Chromium for the tests of the pages, as fixtures: name this module in `pytest_plugins`."""
+"""Chromium for the tests of the pages."""
 
+import contextlib
 from collections.abc import AsyncIterator
 
-import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 CHROMIUM = "/usr/bin/chromium"
@@ -16,16 +16,16 @@ FLAGS = [
 ]
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
+@contextlib.asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         await browser.close()
 
 
-@pytest.fixture
-async def page(browser: Browser) -> AsyncIterator[Page]:
+@contextlib.asynccontextmanager
+async def watched(browser: Browser) -> AsyncIterator[Page]:
     """A page that notes every complaint of the browser and every request that leaves the gateway."""
     context = await browser.new_context(viewport={"width": 1280, "height": 900})
     page = await context.new_page()

@@ -19,7 +19,6 @@ from gateway.model import Batch, Gap
 from tests.api.browser import log_in
 from tests.api.plant import Plant
 
-pytest_plugins = ["tests.api.browser"]
 pytestmark = pytest.mark.timeout(60)
 
 

@@ -1,13 +1,75 @@
 """The page in a real browser where something is wrong: odd values, cut cables, clocks, ends of sessions."""
 
 import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
-pytest_plugins = ["tests.api.browser"]
+from gateway.api.tokens import Role
+from gateway.model import Batch
+from tests.api.browser import log_in
+from tests.api.plant import Plant
+
 pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+async def cable(url: str) -> AsyncIterator["Cable"]:
+    async with asyncio.TaskGroup() as group:
+        made = Cable(url, group)
+        server = await asyncio.start_server(made.carry, "127.0.0.1", 0)
+        made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield made
+        server.close()
+        made.end()
+
+
+class Cable:
+    """Between browser and gateway. Cut, it carries no byte and closes nothing, as without power."""
+
+    def __init__(self, to: str, group: asyncio.TaskGroup) -> None:
+        self.url = ""
+        self.whole = asyncio.Event()
+        self.whole.set()
+        self._port = int(to.rpartition(":")[2])
+        self._group = group
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.append(self._group.create_task(self._carry(reader, writer)))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.whole.wait()
+        onward = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            await asyncio.gather(self._pump(reader, onward[1]), self._pump(onward[0], writer))
+        finally:
+            writer.close()
+            onward[1].close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                await self.whole.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+async def put(gateway: Plant, tag: str, value: Any, at_s: float, *, status: int = 0, unit: str = "") -> None:
+    batch, box = Batch(), gateway.devices["box"]
+    batch.add(box.tag(tag, unit=unit), int(at_s * 1e6), value, status)
+    await box.emit(batch)
+    await gateway.store.flush()
+
 
 # Draws buckets of these values, ten seconds apart, and returns the numbers at the axis.
 TICKS = """async values => {
@@ -49,3 +111,23 @@ async def test_values_that_hardly_differ_are_drawn(url: str, page: Page) -> None
             heights = [height for _, height in ticks]
             assert heights == sorted(heights, reverse=True)
             assert len(set(heights)) == len(heights)
+
+
+async def test_a_gateway_without_power_is_offline(gateway: Plant, cable: Cable, page: Page) -> None:
+    """Nothing closes the stream then; the page once stayed live for as long as it was open."""
+    # A request is given up after 0.5 s here, not after ten.
+    await page.add_init_script(
+        "const limit = AbortSignal.timeout; AbortSignal.timeout = () => limit.call(AbortSignal, 500);"
+    )
+    await put(gateway, "speed", 1, time.time())
+    await log_in(page, cable.url, gateway.texts[Role.READ])
+    await expect(page.locator("#link")).to_have_text("live")
+    await expect(page.locator("#values")).to_have_css("opacity", "1")
+    cable.whole.clear()
+    await expect(page.locator("#link")).to_have_text("offline", timeout=20_000)
+    await expect(page.locator("#values")).not_to_have_css("opacity", "1")
+    await put(gateway, "speed", 2, time.time())
+    cable.whole.set()
+    await expect(page.locator("#link")).to_have_text("live", timeout=20_000)
+    await expect(page.locator("#values")).to_have_css("opacity", "1")
+    await expect(page.locator("#values tr", has_text="speed").locator("td").nth(2)).to_have_text("2")
