@@ -19,21 +19,22 @@ export class Plot {
 
   clear(seconds) {
     this.seconds = seconds; this.buckets = []; this.live = []; this.gaps = []; this.width = 0; this.pointer = null;
-    this.loaded = false;
+    this.loaded = false; this.end = 0;
     this.draw();
   }
 
   history(buckets, width, gaps) {
     this.buckets = buckets; this.width = width; this.gaps = gaps; this.loaded = true;
     const last = buckets.at(-1);
-    const end = last ? last.ts + width : 0;
-    this.live = this.live.filter((point) => point.ts >= end);
+    this.end = last ? last.ts + width : 0;
+    this.live = this.live.filter((point) => point.ts >= this.end);
     this.draw();
   }
 
   add(ts, value) {
     const last = this.live.at(-1);
-    if (last && ts < last.ts) return;  // late samples come with the next history
+    if (ts < this.end || ts < last?.ts) return;  // late samples come with the next history
+    if (ts > this.now() + 864e8) return;  // a device's clock was wrong
     this.live.push({ ts, value });
     if (this.live.length > 20000) this.live.splice(0, 10000);
   }

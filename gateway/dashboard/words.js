@@ -17,8 +17,9 @@ export function value(row) {
   return text.length > 120 ? `${text.slice(0, 120)}… (${text.length} characters)` : text;
 }
 
-// The number that a plot shows of a sample, or null.
+// The number that a plot shows of a sample, or null; the history leaves out what is Bad, too.
 export function plotted(row) {
+  if (row.status >>> 31) return null;
   if (typeof row.value === "number") return row.value;
   if (typeof row.value === "boolean") return row.value ? 1 : 0;
   return null;
@@ -27,7 +28,7 @@ export function plotted(row) {
 export function status(code) {
   const kind = ["good", "warn", "bad", "bad"][(code >>> 30) & 3];
   const word = { good: "Good", warn: "Uncertain", bad: "Bad" }[kind];
-  return { kind, text: code === 0 ? word : `${word} 0x${code.toString(16).toUpperCase().padStart(8, "0")}` };
+  return { kind, word, text: code === 0 ? word : `${word} 0x${code.toString(16).toUpperCase().padStart(8, "0")}` };
 }
 
 export function clock(us) {
