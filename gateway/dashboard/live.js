@@ -19,11 +19,11 @@ export async function ask(path, options = {}, limit_s = 10) {
   return document;
 }
 
-// Integers beyond 2**53 would lose digits as numbers: they are kept as their text where the browser tells it.
+// Integers beyond 2**53 would lose digits as numbers: they become texts. Texts are skipped, numbers taken whole.
 export function parse(text) {
-  if (!/\d{17}/.test(text)) return JSON.parse(text);
-  return JSON.parse(text, (_key, value, context) =>
-    Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source ? context.source : value);
+  if (!/9\d{15}|\d{17}/.test(text)) return JSON.parse(text);
+  return JSON.parse(text.replace(/"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g, (part) =>
+    /^-?\d{16,}$/.test(part) && !Number.isSafeInteger(Number(part)) ? `"${part}"` : part));
 }
 
 export class Stream {

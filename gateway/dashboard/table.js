@@ -1,7 +1,7 @@
 // The table of live values: rows are made once, cells change in place.
 
 import { element } from "/static/parts.js";
-import { clock, status, value } from "/static/words.js";
+import { clock, raw, status, value } from "/static/words.js";
 
 const MOST_ROWS = 400;
 const REFRESH_MS = 150;  // faster nobody reads
@@ -79,6 +79,7 @@ export class Table {
   write(cells, tag) {
     cells[2].textContent = value(tag); cells[3].textContent = tag.unit ?? "";
     if (tag.ts === undefined) return;
+    cells[2].title = raw(tag);
     const { kind, text } = status(tag.status);
     cells[2].className = kind === "good" ? "number" : `number ${kind}`;  // a phone has no status column
     cells[4].textContent = text; cells[4].className = kind;

@@ -1,11 +1,13 @@
 // How values, times, sizes and states are written.
 
+// Meters count far: of a large number all digits before the point are said, and two behind it.
 export function number(value) {
   if (!Number.isFinite(value)) return String(value);
-  if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString();
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-4 || size >= 1e12)) return value.toExponential(4);
-  return value.toLocaleString(undefined, { maximumSignificantDigits: 7 });
+  if (Number.isSafeInteger(value)) return value.toLocaleString();
+  if (size < 1e-4 || size >= 1e15) return value.toExponential(4);
+  const digits = Math.max(7, Math.min(15, Math.ceil(Math.log10(size)) + 2));
+  return value.toLocaleString(undefined, { maximumSignificantDigits: digits });
 }
 
 export function value(row) {
@@ -15,6 +17,12 @@ export function value(row) {
   if (shown === null) return "null";
   const text = typeof shown === "object" ? JSON.stringify(shown) : String(shown);
   return text.length > 120 ? `${text.slice(0, 120)}… (${text.length} characters)` : text;
+}
+
+// As the API gives it, for who needs every digit.
+export function raw(row) {
+  const text = typeof row.value === "string" ? row.value : JSON.stringify(row.value) ?? "";
+  return text.slice(0, 2000);
 }
 
 // The number that a plot shows of a sample, or null; the history leaves out what is Bad, too.

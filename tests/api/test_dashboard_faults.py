@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from gateway.api.tokens import Role
 from gateway.model import Batch
@@ -76,6 +76,7 @@ async def put(gateway: Plant, tag: str, value: Any, at_s: float, *, status: int 
 TICKS = """async values => {
   const { Plot } = await import("/static/plot.js");
   const { parse } = await import("/static/live.js");
+  const { number } = await import("/static/words.js");
   const canvas = document.createElement("canvas");
   canvas.style = "position: fixed; top: 0; width: 900px; height: 272px";
   document.body.append(canvas);
@@ -83,7 +84,10 @@ TICKS = """async values => {
   plot.seconds = 300;
   const bucket = (value, n) => `{"ts": ${from + n * 1e7}, "min": ${value}, "max": ${value}, "avg": ${value}}`;
   let ticks;
-  plot.drawAxes = (pen, scale) => { ticks = scale.ticks.map((tick) => [tick, scale.y(tick)]); };
+  plot.drawAxes = (pen, scale) => {
+    const room = scale.x(scale.from), fits = (tick) => pen.measureText(number(tick)).width < room;
+    ticks = scale.ticks.map((tick) => [tick, scale.y(tick), fits(tick)]);
+  };
   plot.history(parse(`[${values.map(bucket)}]`), 1e6, []);
   canvas.remove();
   return ticks;
@@ -109,7 +113,8 @@ async def test_values_that_hardly_differ_are_drawn(url: str, page: Page) -> None
         assert 1 <= len(ticks) <= 9, (low, high)
         if high != "1.7e308":  # the difference is beyond what a number can hold
             assert ticks[0][0] <= float(low) and float(high) <= ticks[-1][0]
-            heights = [height for _, height in ticks]
+            heights = [height for _, height, _ in ticks]
+            assert all(fits for *_, fits in ticks), "the numbers at the axis are cut off"
             assert heights == sorted(heights, reverse=True)
             assert len(set(heights)) == len(heights)
 
@@ -194,3 +199,37 @@ def _ends_now(url: str) -> bool:
     """Say whether this asks for a window of the history that ends about now."""
     query = parse_qs(urlsplit(url).query)
     return "bucket" in query and abs(int(query["to"][0]) / 1e6 - time.time()) < 60
+
+
+NUMBERS = {
+    "48213977.35": "48,213,977.35",
+    "123456789.25": "123,456,789.25",
+    "1763690000123456": "1,763,690,000,123,456",
+    "-9007199254740991": "-9,007,199,254,740,991",
+    "9007199254740993": "9007199254740993",
+    "-12345678901234567890": "-12345678901234567890",
+    "1e300": "1.0000e+300",
+    "1480.123456789": "1,480.123",
+    "0.1": "0.1",
+    "1000": "1,000",
+    "0": "0",
+    '"9007199254740993 \\\\\\" 9007199254740993"': '9007199254740993 \\" 9007199254740993',
+    "[9007199254740993, 0.12345678901234567, 12345678901234567.5]": '["9007199254740993",'
+    "0.12345678901234566,12345678901234568]",
+}
+
+
+async def test_no_digit_of_a_large_number_is_lost(url: str, browser: Browser) -> None:
+    context = await browser.new_context(locale="en-US")
+    page = await context.new_page()
+    await page.goto(url)
+    shown = await page.evaluate(
+        """async texts => {
+          const { parse } = await import("/static/live.js");
+          const { value } = await import("/static/words.js");
+          return texts.map((text) => value(parse(`{"ts": 1763690000123456, "value": ${text}}`)));
+        }""",
+        list(NUMBERS),
+    )
+    assert dict(zip(NUMBERS, shown, strict=True)) == NUMBERS
+    await context.close()
