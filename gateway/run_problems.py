@@ -51,7 +51,7 @@ class Problems:
 
 
 class Told:
-    """What the last rows of a device said in full, so that a problem that lasts is not written each second."""
+    """What the last rows of a device said in full: a problem that lasts is not written so each second."""
 
     def __init__(self) -> None:
         self._texts: dict[str, tuple[int, int]] = {}
