@@ -91,14 +91,19 @@ def without_query(url: str) -> str:
 
 def secrets_in(settings: Any) -> Iterator[str]:
     """Yield the text of every Secret within settings, mappings and sequences."""
+    return (secret.text for secret in secrets_of(settings))
+
+
+def secrets_of(settings: Any) -> Iterator[Secret]:
+    """Yield every Secret within settings, mappings and sequences."""
     if isinstance(settings, Secret):
-        yield settings.text
+        yield settings
     elif dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         for each in dataclasses.fields(settings):
-            yield from secrets_in(getattr(settings, each.name))
+            yield from secrets_of(getattr(settings, each.name))
     elif isinstance(settings, Mapping):
         for value in settings.values():
-            yield from secrets_in(value)
+            yield from secrets_of(value)
     elif isinstance(settings, list | tuple):
         for value in settings:
-            yield from secrets_in(value)
+            yield from secrets_of(value)
