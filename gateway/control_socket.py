@@ -88,7 +88,9 @@ async def ask(state: Path, request: Mapping[str, Any], timeout_s: float = 90) ->
         with _short(state) as path:
             reader, writer = await asyncio.open_unix_connection(path, limit=16 * _LINE_BYTES)
     except OSError as error:
-        raise NotRunning(f"no daemon answers at {state / _NAME}: {error.strerror or error}") from error
+        advice = "; try it as root (sudo)" if isinstance(error, PermissionError) else ""
+        sentence = f"no daemon answers at {state / _NAME}: {error.strerror or error}{advice}"
+        raise NotRunning(sentence) from error
     try:
         writer.write(json.dumps(request).encode() + b"\n")
         reply = json.loads(await asyncio.wait_for(reader.readline(), timeout_s) or b"null")

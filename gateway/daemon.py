@@ -140,7 +140,9 @@ class Daemon:
             stack.push_async_callback(self._supervisor.close)
             files = config.measurements.path or self.state / "measurements"
             self.measurements = await stack.enter_async_context(
-                Measurements.open(self.store, self.clock, self._supervisor, files, self.id, self._offered)
+                Measurements.open(
+                    self.store, self.clock, self._supervisor, files, self.id, self._offered, stamp=own_time
+                )
             )
             self.files = Catalogue(self.measurements, self.store)
             await self.files.clear()

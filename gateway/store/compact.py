@@ -19,6 +19,7 @@ from gateway.store.release import Releaser
 from gateway.store.renew import left_unwritten
 from gateway.store.schema import put_meta
 from gateway.store.series import SeriesTable
+from gateway.store.shares import excess_bytes
 from gateway.store.work import Work
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Compactor:
             self.pending = []  # what is damaged is set aside with the next commit; what cannot be read waits
         self.wants_commit = bool(self.pending)
 
-    def care(self, work: Work, hot_bytes: int, max_bytes: int) -> None:
+    def care(self, conn: sqlite3.Connection, work: Work, hot_bytes: int, max_bytes: int) -> None:
         """Before a commit: set damaged segments aside, keep the budget, note what was found."""
         history, now_us = self._history, self._clock.wall_us()
         work.bad += self.bad
@@ -76,6 +77,8 @@ class Compactor:
         work.damage = history.set_damaged_aside(work.damage + history.past.taken_damage(), now_us)
         if history.gaps:
             self._look_again()
+        if hot_bytes + history.bytes_used > max_bytes:
+            hot_bytes -= excess_bytes(conn, max_bytes)  # that goes first, with this commit and the next ones
         history.make_room(hot_bytes, max_bytes, busy=self.unsettled)
         work.gaps += history.gaps
         history.gaps = []

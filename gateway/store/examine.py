@@ -96,7 +96,7 @@ def _known(conn: sqlite3.Connection, path: Path) -> bool:
         if (path.parent / "history").exists():  # made after the first commit
             raise Damaged("it is empty")
         return False
-    if application != APPLICATION_ID | version:
+    if application - APPLICATION_ID != version:  # not "|": a version may hold no bit that the id lacks
         raise Damaged(f"its header says version {version} and {application:#x}")
     return bool(version == len(MIGRATIONS))
 

@@ -13,6 +13,7 @@ import pytest
 from gateway.model import Gap
 from gateway.store import StoreProblem, examine, pages, salvage
 from gateway.store.recovery import born_us
+from gateway.store.values import LAST_TS
 from tests.store.conftest import NOW_US, Opener
 from tests.store.folding import AT_ONCE, eager, folded, segments
 from tests.store.reading import everything, put
@@ -76,6 +77,8 @@ async def test_a_restart_in_the_middle_begins_again(opened: Opener, tmp_path: Pa
         s = store.series("plc", "a")
         await put(store, *((s, NOW_US + n, n) for n in range(20_000)))
         await put(store, *((s, NOW_US + n, n) for n in range(20_000, 40_000)))
+        far = store.series("plc", "far")
+        await put(store, (far, LAST_TS, 1), (far, LAST_TS, 2))
     path = tmp_path / "store" / "hot.db"
     overwrite(path, page_of(path, "block"), bytes(_PAGE))
     async with opened() as store:
@@ -85,6 +88,7 @@ async def test_a_restart_in_the_middle_begins_again(opened: Opener, tmp_path: Pa
     async with opened() as store:
         await searched(store)
         assert [x.value for x in await everything(store, [s])] == list(range(40_000))
+        assert [x.ts for x in await everything(store, [far])] == [LAST_TS, LAST_TS + 1]
 
 
 async def test_a_reader_that_finds_damage_has_the_file_set_aside(opened: Opener, tmp_path: Path) -> None:
@@ -204,22 +208,35 @@ async def test_a_segment_whose_schema_is_damaged_costs_the_hot_file_nothing(
         assert [x.value for x in await everything(store, [s])] == list(range(20))
 
 
-@pytest.mark.parametrize("name", ["hot.db", "history/000001.db"])
-async def test_a_header_that_forbids_writing_is_damage_and_not_a_disk_that_refuses(
-    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize(
+    ("name", "place", "byte", "told"),
+    [
+        ("hot.db", 18, 0x82, "write version 130"),
+        ("history/000001.db", 18, 0x82, "write version 130"),
+        ("hot.db", 61, 0x05, "version 327684"),
+    ],
+)
+async def test_a_header_that_lies_keeps_nobody_from_starting(
+    opened: Opener,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    place: int,
+    byte: int,
+    told: str,
 ) -> None:
-    """SQLite takes such a file for one on a read-only disk: it would be waited for, for ever."""
+    """It may say that nobody writes the file (SQLite: the disk refuses), or that a newer version made it."""
     eager(monkeypatch)
     async with opened(**AT_ONCE) as store:
         s = store.series("plc", "a")
         for n in range(20):
             await put(store, (s, NOW_US + n, n))
         await folded(store)
-    overwrite(tmp_path / "store" / name, 18, b"\x82")
+    overwrite(tmp_path / "store" / name, place, bytes([byte]))
     async with opened(**AT_ONCE) as store:
         await searched(store)
         assert [x.value for x in await everything(store, [s])] == list(range(20))
-        assert any("write version 130" in gap.reason for _, gap in await store.gaps())
+        assert any(told in gap.reason for _, gap in await store.gaps())
         await put(store, (s, NOW_US + 20, 20))
         await put(store, (s, NOW_US + 21, 21))
         await folded(store)
