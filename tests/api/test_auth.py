@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from gateway.api import sockets
 from gateway.api.app import build_app
 from gateway.api.auth import COOKIE, FailedLogins, Sessions
 from gateway.api.errors import ApiError
@@ -244,6 +245,15 @@ async def test_a_stream_ends_with_the_twelve_hours_of_its_session(
         async with client.ws_connect("/v1/stream") as socket:
             clock.hours = 12.1
             assert await close_reason(socket) == (4401, "the session ended")
+
+
+async def test_a_stream_of_a_session_that_is_over_says_so(
+    anybody: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that was open while the gateway restarted: its token is as good as before."""
+    monkeypatch.setattr(sockets, "LOGIN_S", 0.3)
+    async with anybody.ws_connect("/v1/stream", headers={"Cookie": f"{COOKIE}=over"}) as socket:
+        assert await close_reason(socket) == (4401, "the session ended")
 
 
 async def test_failed_logins_are_slowed_but_a_right_token_passes(
