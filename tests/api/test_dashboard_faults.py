@@ -298,3 +298,13 @@ async def test_one_log_in_is_one_session_and_its_end_is_told_as_such(
     assert asked.count("POST") == len(streams) == 1
     await page.context.request.delete(f"{url}/v1/session")
     await expect(page.locator("#login-error")).to_contain_text("Please log in again")
+
+
+async def test_an_open_page_keeps_its_session(gateway: Plant, url: str, page: Page) -> None:
+    """Displays on walls once logged themselves out twice a day."""
+    await page.clock.install()
+    await log_in(page, url, gateway.texts[Role.READ])
+    await expect(page.locator("#link")).to_have_text("live")
+    async with page.expect_response("**/v1/session") as asked:
+        await page.clock.fast_forward("01:00:01")
+    assert "Max-Age" in (await (await asked.value).all_headers())["set-cookie"]
