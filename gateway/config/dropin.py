@@ -48,8 +48,7 @@ def needed(config: Config) -> list[str]:
     for folder in (config.store.path, config.measurements.path):
         if folder is not None and not folder.is_relative_to(STATE):
             lines.append(f"ReadWritePaths={_quoted(f'-{folder}')}")
-    listeners = [config.http.listen, *config.http.compat.listens().values()]
-    if any(0 < split_address(listen)[1] < 1024 for listen in listeners):
+    if any(0 < split_address(listen)[1] < 1024 for listen in config.http.listens().values()):
         # A capability counts for the host's network only outside a user namespace.
         lines += ["AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE"]
         lines.append("PrivateUsers=no")

@@ -48,17 +48,17 @@ def _write(m: Measurement, folder: Path, source: BinaryIO) -> dict[str, Any]:
             for part in parts:
                 writer.add(part.frames)
             writer.finish()
+        answer = {
+            "file": "", "received": writer.count.received, "lost": writer.count.lost,
+            "last_us": parts.last_us, "missing": parts.missing,
+        }  # fmt: skip
         if not writer.written.rows:
-            return {"file": "", "missing": parts.missing}
+            return answer
         settle(draft, writer.written)
         final = _free(folder, m)
         draft.replace(final)
     sync(folder)
-    counted = writer.count
-    return {
-        "file": final.name, "received": counted.received, "lost": counted.lost, "last_us": parts.last_us,
-        "missing": parts.missing,
-    }  # fmt: skip
+    return answer | {"file": final.name}
 
 
 class Parts:
@@ -69,16 +69,18 @@ class Parts:
         self.missing = self.last_us = 0
 
     def __iter__(self) -> Iterator[Part]:
-        following = 0
+        following = damaged = 0
         while size := BLOCK_SIZE.unpack(self._exactly(BLOCK_SIZE.size))[0]:
             try:
                 part = decode_part(self._exactly(size))
             except CorruptBlock:
+                damaged += 1
                 continue
             number = part_of(part.header.seq)
             self.missing += number - following
-            following, self.last_us = number + 1, part.frames.ts[-1]
+            following, damaged, self.last_us = number + 1, 0, part.frames.ts[-1]
             yield part
+        self.missing += damaged  # behind the last sound one no number tells of them
 
     def _exactly(self, size: int) -> bytes:
         data = self._source.read(size)

@@ -39,9 +39,10 @@ class Finisher:
                 await child.send(BLOCK_SIZE.pack(len(data)) + data)
             await child.send(BLOCK_SIZE.pack(0))
             answer = await child.answer()
+        unstored = max(0, m.received - answer["received"])
         _take(m, answer)
         self._settle_metadata(m, *sent)
-        gaps, name, text = _gaps(m, answer), m.name, m.text()
+        gaps, name, text = _gaps(m, answer["missing"], unstored), m.name, m.text()
 
         def done(tx: Transaction) -> None:
             recordings.keep(tx, name, text, done=True)
@@ -116,17 +117,21 @@ def _take(m: Measurement, answer: dict[str, Any]) -> None:
     if m.file:
         m.received, m.lost = answer["received"], answer["lost"]
         m.ended_us = m.ended_us or answer["last_us"]
+    elif answer["missing"]:
+        m.ending = m.ending or "its frames were damaged in the store"
 
 
-def _gaps(m: Measurement, answer: dict[str, Any]) -> list[Gap]:
+def _gaps(m: Measurement, missing: int, unstored: int) -> list[Gap]:
+    """Return what is missing: `missing` blocks, `unstored` of the frames that came."""
     until = m.ended_us or m.started_us
     gaps = []
     if m.lost:
         why = f"measurement {m.name}: {m.lost} of {m.received + m.lost} frames were lost on their way"
         gaps.append(Gap(m.started_us, until, why, m.device, count=m.lost))
-    if missing := answer["missing"]:
-        why = f"measurement {m.name}: {missing} of its blocks were lost in the store"
-        gaps.append(Gap(m.started_us, until, why, m.device))
+    if missing or unstored:
+        what = f"{missing} of its blocks" if missing else f"{unstored} of its frames"
+        why = f"measurement {m.name}: {what} were lost in the store"
+        gaps.append(Gap(m.started_us, until, why, m.device, count=unstored or None))
     if m.interrupted:
         gaps.append(Gap(until, until, f"measurement {m.name} was interrupted: {m.ending}", m.device))
     return gaps

@@ -17,7 +17,7 @@ from gateway.store.past import Damage, Past
 from gateway.store.records import storable
 from gateway.store.schema import put_meta
 from gateway.store.series import save_series
-from gateway.store.values import Checked, checked
+from gateway.store.values import Checked, stored
 from gateway.store.work import Ride, Work
 
 
@@ -115,7 +115,7 @@ def write(conn: sqlite3.Connection, work: Work, books: Books, wall_us: int) -> t
     parts: list[Checked] = []
     batches = [intake.batch for intake in work.intakes]
     if len(work.salvaged):
-        batches.append(checked(work.salvaged))
+        batches.append(stored(work.salvaged))
     if batches:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
         known_us = max(books.newest.own_us, books.synced_us)

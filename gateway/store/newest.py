@@ -12,7 +12,7 @@ from gateway.store.codec import BlockHeader, CorruptBlock, Kind, decode, encode
 from gateway.store.past import Past
 from gateway.store.segment import Fold, Segment
 from gateway.store.tombstones import Tombstone
-from gateway.store.values import Checked, checked, value_bytes
+from gateway.store.values import Checked, stored, value_bytes
 
 Row = tuple[int, int, Value, int, int]
 """A Sample's fields: series, ts, value, status, flags."""
@@ -280,7 +280,7 @@ def _load_snapshot(conn: sqlite3.Connection) -> tuple[Newest, int]:
     seq, own_us, last, far = row
     newest = Newest(own_us=own_us)
     try:
-        newest.add_newer(checked(decode(last)[1]))
+        newest.add_newer(stored(decode(last)[1]))
         pairs = list(decode(far)[1])
     except CorruptBlock:
         return Newest(own_us=own_us), 0

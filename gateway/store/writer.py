@@ -7,6 +7,7 @@ the same work tried again, about each second, for as long as it takes.
 import asyncio
 import contextlib
 import logging
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -68,7 +69,8 @@ class Writer(Inbox, threading.Thread):
         self._unwritten = False
         self._tainted = False
         """Something in the work cannot be written, and that is not the disk's doing."""
-        self._token = 0
+        self._token = secrets.randbits(62)
+        """That of an earlier life, which the file may hold, is another one."""
         self._next_ns = 0
         self.turned_ns = clock.mono_ns()
         self.refusing = ""

@@ -139,6 +139,29 @@ async def test_login_by_first_message(gateway: Plant, anybody: aiohttp.ClientSes
         assert [device["id"] for device in (await socket.receive_json())["devices"]] == ["box"]
 
 
+async def test_another_unit_is_told_before_the_first_value_in_it(
+    gateway: Plant, admin: aiohttp.ClientSession
+) -> None:
+    """A reload may change it under clients who are connected for a month."""
+    box, told = gateway.devices["box"], []
+    async with admin.ws_connect("/v1/stream?tags=pressure") as socket:
+        await socket.receive_json(timeout=5)
+        for unit in ("bar", "bar", "kPa"):
+            batch = Batch()
+            for tag in ("pressure", "not wanted"):
+                batch.add(box.tag(tag, unit=unit), time.time_ns() // 1000, 1)
+            await box.emit(batch)
+            while not told or told[-1]["type"] != "samples":
+                told.append(await socket.receive_json(timeout=5))
+            told.append({"type": "end of the batch"})
+    of_unit = [message["tags"] if message["type"] == "tags" else message["type"] for message in told]
+    assert of_unit == [
+        *([{"tag": "pressure", "unit": "bar"}], "samples", "end of the batch"),
+        *("samples", "end of the batch"),
+        *([{"tag": "pressure", "unit": "kPa"}], "samples", "end of the batch"),
+    ]
+
+
 @pytest.mark.parametrize("first", ['{"token": "egw_wrong"}', "{}", "[]", "{", "", '{"token": 1}', b"\x00"])
 async def test_a_wrong_first_message_is_closed(anybody: aiohttp.ClientSession, first: str | bytes) -> None:
     async with anybody.ws_connect("/v1/stream") as socket:

@@ -107,6 +107,32 @@ async def test_a_lost_block_is_told(gateway: Gateway, node: Node, tmp_path: Path
     assert len(table(gateway.files / m.file)) == 8192
 
 
+_DAMAGED = "UPDATE recording SET data = CAST(substr(data, 1, 150) || x'00' AS BLOB) WHERE id & 4294967295"
+
+
+@pytest.mark.parametrize(
+    ("query", "received", "what"),
+    [(f"{_DAMAGED} = 2", 8192, "1 of its blocks"),
+     (f"{_DAMAGED} > 0", 4096, "2 of its blocks"),
+     ("DELETE FROM recording WHERE id & 4294967295 = 2", 8192, "4096 of its frames"),
+     (f"{_DAMAGED} >= 0", 0, "3 of its blocks"),
+     ("DELETE FROM recording", 0, "12288 of its frames")],
+)  # fmt: skip
+async def test_blocks_lost_at_the_end_are_told(
+    gateway: Gateway, node: Node, tmp_path: Path, query: str, received: int, what: str
+) -> None:
+    node.frames, node.batch = 12_288, 4096
+    before = await interrupted(gateway, node)
+    await asyncio.to_thread(edited, tmp_path / "store" / "hot.db", query)
+    async with gateway.opened() as (measurements, store):
+        m = await measurements.finished(before.name)
+        gaps = [gap for _, gap in await store.gaps() if "in the store" in gap.reason]
+    assert [gap.count for gap in gaps] == [node.frames - received] and what in gaps[0].reason, gaps
+    assert (gaps[0].from_us, gaps[0].to_us) == (m.started_us, m.ended_us)
+    assert m.state == ("written" if received else "empty")
+    assert not received or len(table(gateway.files / m.file)) == m.received == received
+
+
 async def test_a_file_that_cannot_be_written_is_tried_again(gateway: Gateway, node: Node) -> None:
     gateway.child = ["false"]
     async with gateway.opened() as (measurements, store):
