@@ -2,6 +2,7 @@
 
 import asyncio
 import glob
+import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from gateway.durable import sync
 from gateway.measurements.inspection import FileFailed, FileUnfit
 from gateway.measurements.names import DRAFT, numbered
 
+_log = logging.getLogger(__name__)
 _INCOMING = ".incoming"
 _KEPT_SHARE, _OWN_SHARE = 0.1, 0.01
 """Of the disk, left free by what others bring, and by the copy of a file of a measurement."""
@@ -104,8 +106,15 @@ class Incoming:
         """Remove what an earlier run left in the middle of taking it in."""
 
         def remove() -> None:
-            for draft in self._folder.glob(f".*{_INCOMING}"):
-                draft.unlink(missing_ok=True)
+            try:
+                for draft in self._folder.glob(f".*{_INCOMING}"):
+                    draft.unlink(missing_ok=True)
+            except OSError as error:
+                _log.error(
+                    "%s refuses (%s): a draft of a file stays until a later start",
+                    self._folder,
+                    error.strerror,
+                )
 
         await asyncio.to_thread(remove)
 
