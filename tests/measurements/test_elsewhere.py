@@ -134,6 +134,7 @@ def test_objects_without_end_are_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("what", ["embedded file", "linked group"])
 async def test_no_job_reads_or_writes_elsewhere(
     tmp_path: Path, secret: Path, victim: Path, what: str
