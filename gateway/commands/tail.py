@@ -83,6 +83,8 @@ class _Heard:
         if message["type"] == "samples":
             for sample in message["samples"]:
                 yield self._told(message["device"], sample)
+        elif message["type"] == "tags":
+            self._units |= {(message["device"], each["tag"]): each["unit"] for each in message["tags"]}
         elif message["type"] == "state":
             self.reached, self.failures = True, 0
             if message["skipped"]:

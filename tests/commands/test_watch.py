@@ -145,6 +145,10 @@ async def test_tail_of_the_gateway_here_goes_on_after_a_restart(here: Here) -> N
         await here.rows([{"tag": "bad", "ts": 5, "value": "\x1b[2J\x9b", "status": 0x80000000}])
         line = await until(process, "bad")
         assert "[status 0x80000000]" in line and "\x1b" not in line and "\x9b" not in line
+        here.running.file.write_text(here.running.file.read_text().replace("rpm", "1/min"))
+        assert (await said("reload", "--state", here.running.state)).code == 0
+        await here.push(speed=3.25)
+        await until(process, "speed  3.25 1/min")
         await here.running.kill()
         await here.running.start()
         assert process.stderr is not None
@@ -154,7 +158,7 @@ async def test_tail_of_the_gateway_here_goes_on_after_a_restart(here: Here) -> N
                 await asyncio.sleep(0.1)
         await here.push(speed=3.5)
         line = await until(process, "speed")
-        assert "speed  3.5 rpm" in line, "what was shown before is not shown again"
+        assert "speed  3.5 1/min" in line, "what was shown before is not shown again"
         process.send_signal(2)
         assert await asyncio.wait_for(process.wait(), 10) == 130
 
