@@ -10,7 +10,7 @@ const get = (id) => document.getElementById(id);
 const RANGES = [["5 min", 300], ["1 h", 3600], ["6 h", 21600], ["24 h", 86400], ["7 d", 604800]];
 const plot = new Plot(get("plot"), get("plot-empty"));
 const table = new Table(get("values"), get("values-more"), get("filter"), choose, () => plot.now());
-let stream = null, seconds = 300, timers = [], loading = 0, loaded = 0, asking = false;
+let stream = null, devices = [], seconds = 300, timers = [], loading = 0, loaded = 0, asking = false;
 
 async function enter() {
   try {
@@ -81,10 +81,10 @@ function take(message) {
     get("gateway-id").textContent = document.title = message.id;
     get("facts").textContent = `version ${message.version}`;
     align(message);
-    parts.devices(get("devices"), message.devices);
+    parts.devices(get("devices"), devices = message.devices);
     table.state(message.devices);
   } else if (message.type === "devices") {
-    parts.devices(get("devices"), message.devices);
+    parts.devices(get("devices"), devices = message.devices);
     table.devices(message.devices);
   } else if (message.type === "tags") {
     table.units(message.device, message.tags);
@@ -114,6 +114,15 @@ function reading() {
   const tag = table.picked, there = tag?.ts !== undefined, { kind, word } = status(there ? tag.status : 0);
   get("plot-value").textContent = there ? `${value(tag)} ${tag.unit ?? ""}${kind === "good" ? "" : ` · ${word}`}` : "";
   get("plot-value").className = `reading ${kind}`;
+  get("plot-note").hidden = typeof tag?.value !== "boolean";
+  const shown = there && holds(tag) ? plotted(tag) : null;
+  plot.held = shown === null ? null : { ts: tag.ts, value: shown };
+}
+
+// Whether no news of a tag means that it is as it was: not of one that is pushed, nor while its device is away.
+function holds(tag) {
+  const device = devices.find((each) => each.id === tag.device);
+  return device?.kind !== "push" && ["running", "degraded"].includes(device?.state);
 }
 
 function choose() {

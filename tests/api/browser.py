@@ -15,6 +15,15 @@ FLAGS = [
     "--no-first-run",
 ]
 
+# How many pixels of the canvas are drawn in: an empty plot has none.
+INK = """least => {
+  const canvas = document.getElementById("plot");
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  let count = 0;
+  for (let at = 3; at < data.length; at += 4) if (data[at] > 40) count += 1;
+  return count > least;
+}"""
+
 
 @contextlib.asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
