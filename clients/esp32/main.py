@@ -64,11 +64,11 @@ def run():
     woke = machine.reset_cause() == machine.DEEPSLEEP_RESET
     log = Logger(config, mac, "/spool", same_boot=woke)
     log.add(reading(config["pins"]))
-    log.save()
+    saved = log.save()
     # The RTC's memory outlasts deep sleep: how many readings were not tried to send yet.
     memory = machine.RTC().memory()
     count = 1 + (memory[0] if woke and memory else 0)
-    if count >= config["send_every"]:
+    if count >= config["send_every"] or not saved:
         count = 0
         if connect(config["wifi"]) and log.send():
             blink(config["pins"]["led"], 1)

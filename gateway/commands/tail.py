@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
@@ -33,10 +32,7 @@ def tail(to: Access, arguments: argparse.Namespace) -> int:
                 if not arguments.tag or sample[1]["tag"] in arguments.tag:
                     print(show(*sample), flush=True)
 
-    try:
-        asyncio.run(follow())
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has read enough
+    asyncio.run(follow())
     return 0
 
 

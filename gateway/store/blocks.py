@@ -7,7 +7,7 @@ from itertools import chain, pairwise
 from gateway.model import Batch, Flag, Gap
 from gateway.store.codec import BlockHeader, Kind, encode
 from gateway.store.schema import WIDE_US
-from gateway.store.values import Checked, checked, cut_out, value_bytes
+from gateway.store.values import Checked, cut_out, stored, value_bytes
 
 BLOCK_ROWS = 8192
 _BLOCK_PAYLOAD_BYTES = 1024 * 1024
@@ -151,4 +151,4 @@ def _by_size(batch: Checked) -> list[Checked]:
 
 
 def _pick(batch: Batch, places: Sequence[int]) -> Checked:
-    return checked(Batch(*([column[place] for place in places] for column in batch.columns())))  # type: ignore[arg-type]
+    return stored(Batch(*([column[place] for place in places] for column in batch.columns())))  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ from gateway.store.columns import (
     take_codes,
     take_types,
 )
-from gateway.store.values import BOOL, FLOAT, INT, NONE, checked
+from gateway.store.values import BOOL, FLOAT, INT, NONE, stored
 from gateway.store.zstd import pack, unpack
 
 __all__ = [
@@ -86,7 +86,7 @@ class BlockHeader:
 
 def encode(header: BlockHeader, batch: Batch) -> bytes:
     """Pack samples that can be stored; n, t0 and t1 are taken from them."""
-    rows = checked(batch)
+    rows = stored(batch)
     raw = b""
     if len(rows):
         raw = b"".join(

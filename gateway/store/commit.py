@@ -6,18 +6,19 @@ from dataclasses import dataclass, field
 
 from gateway.clock import Clock
 from gateway.model import Flag, Gap, Receipt, RunRecord
-from gateway.store import deletions, retention
+from gateway.store import deletions, retention, shares
 from gateway.store.blocks import cut, insert_block, mark_bad
 from gateway.store.codec import BlockHeader, Kind
 from gateway.store.compact import delete_folded
-from gateway.store.keys import ADDED, MOVED, SAME, Resolved, resolve
+from gateway.store.keys import resolve
+from gateway.store.late import ADDED, MOVED, SAME, Resolved
 from gateway.store.newest import Newest, Struck, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.past import Damage, Past
 from gateway.store.records import storable
 from gateway.store.schema import put_meta
 from gateway.store.series import save_series
-from gateway.store.values import Checked, checked
+from gateway.store.values import Checked, stored
 from gateway.store.work import Ride, Work
 
 
@@ -70,6 +71,8 @@ class Books:
     """Tombstones to drop."""
     synced_us: int
     """Newest wall time of a synchronised clock that an earlier run wrote down."""
+    budget_bytes: int
+    """Of the whole store."""
 
 
 @dataclass(slots=True)
@@ -109,11 +112,12 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
 def write(conn: sqlite3.Connection, work: Work, books: Books, wall_us: int) -> tuple[Done, int]:
     """Write what waits; return what that changed, and the bytes of the blocks."""
     done = Done(books.next_seq, books.next_seq, books.token)
+    books.newest.tails.begin()
     bad = list(work.bad)
     parts: list[Checked] = []
     batches = [intake.batch for intake in work.intakes]
     if len(work.salvaged):
-        batches.append(checked(work.salvaged))
+        batches.append(stored(work.salvaged))
     if batches:
         # An unsynchronised clock may stand in 1970: nothing is the far future only because of that.
         known_us = max(books.newest.own_us, books.synced_us)
@@ -205,7 +209,9 @@ def _runs(conn: sqlite3.Connection, runs: list[RunRecord]) -> None:
 def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: int, wall_us: int) -> None:
     newest_seq = done.next_seq - 1
     folded, done.folded = delete_folded(conn, books.folded, newest_seq)
-    freed = retention.trim(conn, books.max_bytes, written, newest_seq, spare=books.spare)
+    freed = retention.trim(
+        conn, books.max_bytes, written, newest_seq, budget_bytes=books.budget_bytes, spare=books.spare
+    )
     done.removed = freed.blocks + folded
     done.bytes_used = freed.used_bytes
     done.counted.lost += freed.samples_lost
@@ -218,9 +224,9 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
         for struck in done.deleted:
             newest.strike(struck)
         save_snapshot(conn, newest, header)
-        done.counted.lost += retention.trim_rows(conn, newest_seq)
+        done.counted.lost += retention.trim_rows(conn, newest_seq, books.budget_bytes)
         if books.tight:
-            retention.trim_runs(conn)
+            shares.trim_runs(conn)
         done.snapshot = True
     if books.kept:
         synced = [("synced_us", wall_us)] if books.clock.synchronised() else []

@@ -30,6 +30,7 @@ from gateway.store.schema import (
     is_read_only,
     migrate,
     put_meta,
+    refused,
 )
 from gateway.store.series import load_series
 from gateway.store.wal import begin_anew
@@ -111,7 +112,7 @@ class HotFile:
         except OSError as error:
             if error.errno in _PASSING:
                 self.give_reserve()
-                raise DiskRefuses(f"the store's folder {self._folder}: {error.strerror}") from error
+                raise refused(self._folder, error) from error
             raise StoreProblem(
                 f"the store's folder {self._folder} cannot be used: {error.strerror}; check that it "
                 f"exists and belongs to the user that edge-gateway runs as"

@@ -16,7 +16,7 @@ MAX_VALUE_BYTES = 16 * 1024 * 1024
 _ROW_BYTES = 160
 """What a sample costs in memory beside long values: five list slots, its integers and a double."""
 FIRST_TS, LAST_TS = -(2**62), 2**62
-"""Microseconds since 1970: no sample is earlier or later."""
+"""Microseconds since 1970: no sample is taken that is earlier or later."""
 FLOAT, INT, UINT64, BOOL, NONE, STR, BYTES, LIST = range(1, 9)
 """A code for each type of value; UINT64: an integer from 2**63."""
 CODES = range(FLOAT, LIST + 1)
@@ -104,11 +104,19 @@ def checked(batch: Batch) -> Checked:
     """Look at each part of a batch once; raise Unfit, or another ValueError, OverflowError or TypeError."""
     if isinstance(batch, Checked):
         return batch
+    found = stored(batch)
+    if found.t0 < FIRST_TS or found.t1 > LAST_TS:
+        raise Unfit("its time lies more than 140 000 years from 1970")
+    return found
+
+
+def stored(batch: Batch) -> Checked:
+    """Look at what the store holds already: a moved sample may lie beyond LAST_TS. It raises as `checked`."""
+    if isinstance(batch, Checked):
+        return batch
     codes, numbers = typed(batch.values)
     series, ts = _check_columns(*batch.columns())
     t0, t1 = (min(batch.ts), max(batch.ts)) if ts else (0, 0)
-    if t0 < FIRST_TS or t1 > LAST_TS:
-        raise Unfit("its time lies more than 140 000 years from 1970")
     found = Checked(*batch.columns(), series, ts, codes, numbers, t0, t1, _ROW_BYTES * len(batch))
     if not found.plain:
         found.size += sum(map(value_bytes, batch.values))

@@ -7,6 +7,7 @@ the same work tried again, about each second, for as long as it takes.
 import asyncio
 import contextlib
 import logging
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -68,7 +69,8 @@ class Writer(Inbox, threading.Thread):
         self._unwritten = False
         self._tainted = False
         """Something in the work cannot be written, and that is not the disk's doing."""
-        self._token = 0
+        self._token = secrets.randbits(62)
+        """That of an earlier life, which the file may hold, is another one."""
         self._next_ns = 0
         self.turned_ns = clock.mono_ns()
         self.refusing = ""
@@ -240,7 +242,7 @@ class Writer(Inbox, threading.Thread):
             self._committed(self._doubt)
             return
         self._doubt = None
-        self.compactor.care(self._work, self._hot_bytes, self.disk.room.budget_bytes)
+        self.compactor.care(conn, self._work, self._hot_bytes, self.disk.room.budget_bytes)
         books = self._books(closing)
         if self._tainted:
             self._single_out(conn, books)
@@ -263,7 +265,7 @@ class Writer(Inbox, threading.Thread):
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             self.disk.kept(self._now_running_s()) if due else [], self.disk.room.tight,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
-            self.compactor.releaser.released, self._known_us,
+            self.compactor.releaser.released, self._known_us, self.disk.room.budget_bytes,
         )  # fmt: skip
 
     def _turned(self) -> None:

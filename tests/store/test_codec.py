@@ -162,6 +162,10 @@ def test_nesting_is_bounded() -> None:
 
 
 def test_times_at_both_ends_of_what_is_allowed_are_kept() -> None:
-    for ts in ([-(2**62), 2**62, 0], [2**62, -(2**62), 0], [-(2**62), 2**62, -(2**62)]):
+    moved = 2**62 + 2**40
+    for ts in (
+        [-(2**62), 2**62, 0], [2**62, -(2**62), 0], [-(2**62), 2**62, -(2**62)], [moved],
+        [-(2**62), 2**62, moved],
+    ):  # fmt: skip
         batch = batch_of([(1, when, n, 0, 0) for n, when in enumerate(ts)])
         assert identical(decode(encode(HEADER, batch))[1], batch)

@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from gateway.model import Batch, Gap, Sample
+from gateway.model import Batch, Flag, Gap, Sample
 from gateway.store import Store, Transaction, outbox
 from tests.store.conftest import NOW_US, Opener
 from tests.store.reading import everything, put
@@ -32,12 +32,16 @@ async def test_a_unit_is_cut_sent_and_settled(opened: Opener) -> None:
         assert unit.created_us == NOW_US
         batch = await store.unit_samples(unit.from_seq, unit.to_seq)
         assert [x.value for x in batch] == [3, 4]
-        refused = [outbox.RefusedRow(Sample(s, NOW_US + 3, [1, "x"]), "out of range")]
+        moved = Sample(s, 2**62 + 1, 1.0, 0, Flag.MOVED)
+        refused = [
+            outbox.RefusedRow(Sample(s, NOW_US + 3, [1, "x"]), "out of range"),
+            outbox.RefusedRow(moved, "absurd time"),
+        ]
         assert await store.ride(lambda tx: outbox.settle(tx, "cloud", "live", refused))
         assert not await store.ride(lambda tx: outbox.settle(tx, "cloud", "live"))
         assert await store.read(lambda conn: outbox.acked(conn, "cloud")) == [(newest - 1, newest)]
-        (letter,) = await store.read(lambda conn: outbox.quarantined(conn, "cloud"))
-        assert (letter.sample, letter.reason) == (refused[0].sample, "out of range")
+        letters = await store.read(lambda conn: outbox.quarantined(conn, "cloud"))
+        assert [(letter.sample, letter.reason) for letter in letters] == refused[::-1]
         blocks, _, samples, oldest = await store.read(lambda conn: outbox.backlog(conn, "cloud"))
         assert (blocks, samples, oldest) == (newest - 2, 3, NOW_US)
 

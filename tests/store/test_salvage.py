@@ -13,6 +13,8 @@ import pytest
 from gateway.model import Gap
 from gateway.store import StoreProblem, examine, pages, salvage
 from gateway.store.recovery import born_us
+from gateway.store.schema import MIGRATIONS
+from gateway.store.values import LAST_TS
 from tests.store.conftest import NOW_US, Opener
 from tests.store.folding import AT_ONCE, eager, folded, segments
 from tests.store.reading import everything, put
@@ -76,6 +78,8 @@ async def test_a_restart_in_the_middle_begins_again(opened: Opener, tmp_path: Pa
         s = store.series("plc", "a")
         await put(store, *((s, NOW_US + n, n) for n in range(20_000)))
         await put(store, *((s, NOW_US + n, n) for n in range(20_000, 40_000)))
+        far = store.series("plc", "far")
+        await put(store, (far, LAST_TS, 1), (far, LAST_TS, 2))
     path = tmp_path / "store" / "hot.db"
     overwrite(path, page_of(path, "block"), bytes(_PAGE))
     async with opened() as store:
@@ -85,6 +89,7 @@ async def test_a_restart_in_the_middle_begins_again(opened: Opener, tmp_path: Pa
     async with opened() as store:
         await searched(store)
         assert [x.value for x in await everything(store, [s])] == list(range(40_000))
+        assert [x.ts for x in await everything(store, [far])] == [LAST_TS, LAST_TS + 1]
 
 
 async def test_a_reader_that_finds_damage_has_the_file_set_aside(opened: Opener, tmp_path: Path) -> None:
@@ -209,7 +214,7 @@ async def test_a_segment_whose_schema_is_damaged_costs_the_hot_file_nothing(
     [
         ("hot.db", 18, 0x82, "write version 130"),
         ("history/000001.db", 18, 0x82, "write version 130"),
-        ("hot.db", 61, 0x05, "version 327684"),
+        ("hot.db", 61, 0x05, f"version {0x50000 | len(MIGRATIONS)}"),
     ],
 )
 async def test_a_header_that_lies_keeps_nobody_from_starting(

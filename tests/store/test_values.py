@@ -8,8 +8,9 @@ import pytest
 
 from gateway.model import Batch, Sample, Value
 from gateway.store import Store
-from gateway.store.values import same_value
+from gateway.store.values import FIRST_TS, LAST_TS, same_value
 from tests.store.conftest import NOW_US, Opener
+from tests.store.folding import AT_ONCE, eager, folded
 from tests.store.reading import everything, put
 
 NASTY: Sequence[Value] = [
@@ -44,6 +45,25 @@ async def test_any_time_is_kept_as_given(store: Store, ts: int) -> None:
     assert await put(store, (series, ts, 1.5)) == (0, 1, 0)
     (found,) = await everything(store, [series])
     assert (found.ts, found.value) == (ts, 1.5)
+
+
+async def test_a_sample_moved_past_the_last_time_harms_nobody(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands among the newest samples, which the snapshot of each commit here writes."""
+    eager(monkeypatch)
+    rows = [(1, LAST_TS, 1.0), (1, LAST_TS, 2.0), (1, FIRST_TS, 3.0)]
+    async with opened(**AT_ONCE) as store:
+        assert (store.series("pusher", "t"), store.series("press", "speed")) == (1, 2)
+        assert await put(store, *rows) == (2, 0, 1)
+        assert await put(store, (2, NOW_US, 1.0)) == (1, 0, 0)
+        await folded(store)
+    async with opened(**AT_ONCE) as store:
+        assert await put(store, *rows, (2, NOW_US + 1, 1.0)) == (1, 3, 0)
+        times = [sample.ts for sample in await everything(store, [1])]
+        assert times == [FIRST_TS, LAST_TS, LAST_TS + 1]
+        await store.delete(1, "technician")
+        assert await everything(store, [1]) == []
 
 
 async def test_what_cannot_be_stored_is_a_gap_and_harms_no_neighbour(store: Store) -> None:

@@ -1,6 +1,7 @@
 """The writer: group commit, back-pressure, a disk that fails midway, batches that cannot be written."""
 
 import asyncio
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model import Batch, Gap, NotStored, RunRecord, Sample
-from gateway.store import Store, commit, hotfile, outbox
+from gateway.store import Store, StoreSettings, commit, hotfile, outbox
 from gateway.store.compact import delete_folded
 from gateway.store.schema import connect
 from tests.store.conftest import NOW_US, MovableClock, Opener
@@ -93,6 +94,33 @@ async def test_a_commit_of_jobs_alone_is_settled_too(opened: Opener, disk: Fault
             )
         count = await store.read(lambda conn: conn.execute("SELECT count(*) FROM upload").fetchone()[0])
         assert count == 2
+
+
+async def test_a_commit_of_jobs_alone_is_not_taken_for_one_of_an_earlier_life(
+    opened: Opener, disk: FaultyDisk, tmp_path: Path, clock: MovableClock
+) -> None:
+    """In both lives it is the first commit, and in the first one the last without samples."""
+    async with opened() as store:
+        await store.ride(lambda tx: outbox.register(tx, "old"))
+        await put(store, (store.series("plc", "a"), NOW_US, 1.0))
+        shutil.copytree(tmp_path / "store", tmp_path / "after")  # the power goes: closing writes no more
+    async with Store.open(tmp_path / "after", StoreSettings(commit_interval_s=0.05), clock) as store:
+        disk.plan[:] = ["before"]
+        s = store.series("plc", "new")
+        await store.ride(lambda tx: outbox.register(tx, "cloud"))
+        assert await store.read(outbox.uploads) == ["cloud", "old"]
+    async with Store.open(tmp_path / "after", StoreSettings(commit_interval_s=0.05), clock) as store:
+        assert store.find_series("plc", "new") == s
+
+
+async def test_what_a_failed_commit_moved_is_not_taken_for_stored(opened: Opener, disk: FaultyDisk) -> None:
+    async with opened() as store:
+        s = store.series("plc", "a")
+        await put(store, *((s, NOW_US, value) for value in range(100)))
+        disk.plan[:] = ["before"]
+        assert await put(store, (s, NOW_US, -1), (s, NOW_US, -2)) == (0, 0, 2)
+        assert not disk.plan
+        assert [x.value for x in await everything(store, [s])][-2:] == [-1, -2]
 
 
 async def test_closing_while_the_disk_refuses_gives_up_and_says_so(
