@@ -17,6 +17,7 @@ async function enter() {
     const { name, role } = await ask("/v1/session");
     show(true);
     get("facts").title = `logged in as ${name} (${role})`;
+    tell("connecting");
     stream = new Stream(take, tell);
     timers = [setInterval(refresh, 5000), setInterval(() => plot.draw(), 500), setInterval(again, 15000)];
     timers.push(setInterval(() => ask("/v1/session").catch(() => {}), 3600000));  // lets a session that may only read go on
@@ -72,8 +73,9 @@ get("logout").addEventListener("click", async () => {
 function tell(state, reason) {
   if (state === "logged out") { leave(`Please log in again: ${reason}.`); return; }
   get("link").textContent = state;
-  get("link").className = `badge ${state === "live" ? "good" : "bad"}`;
+  get("link").className = `badge ${{ live: "good", offline: "bad" }[state] ?? ""}`;
   get("page").classList.toggle("offline", state === "offline");
+  if (state === "offline") plot.held = null;
 }
 
 function take(message) {
