@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
+expect.set_options(timeout=20_000)  # the machine may be busy with others
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox",
