@@ -15,6 +15,7 @@ from gateway.store import deletions
 from gateway.store.examine import AT_START_BYTES, look_over
 from gateway.store.history import CORRUPT, SALVAGED, History
 from gateway.store.newest import Newest, load_newest
+from gateway.store.refusal import refused
 from gateway.store.renew import clear_drafts, left_unwritten, renew, take_place
 from gateway.store.retention import used_bytes
 from gateway.store.schema import (
@@ -30,7 +31,6 @@ from gateway.store.schema import (
     is_read_only,
     migrate,
     put_meta,
-    refused,
 )
 from gateway.store.series import load_series
 from gateway.store.wal import begin_anew
