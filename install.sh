@@ -69,7 +69,8 @@ if [ -n "$uninstall" ]; then
         fi
         erase "$STATE"
         erase "$LOGS"
-        rm -rf "$ETC" /etc/systemd/system/edge-gateway.service.d
+        if [ -L "$ETC" ]; then rm "$ETC"; else erase "$ETC"; fi
+        rm -rf /etc/systemd/system/edge-gateway.service.d
         say "removed, with configuration and store"
     else
         say "removed; configuration ($ETC) and store ($STATE) stay"

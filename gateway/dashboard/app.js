@@ -4,7 +4,7 @@ import { ask, Stream } from "/static/live.js";
 import * as parts from "/static/parts.js";
 import { Plot } from "/static/plot.js";
 import { Table } from "/static/table.js";
-import { plotted, status, value } from "/static/words.js";
+import { plotted, status, value, zone } from "/static/words.js";
 
 const get = (id) => document.getElementById(id);
 const RANGES = [["5 min", 300], ["1 h", 3600], ["6 h", 21600], ["24 h", 86400], ["7 d", 604800]];
@@ -19,6 +19,7 @@ async function enter() {
     get("facts").title = `logged in as ${name} (${role})`;
     stream = new Stream(take, tell);
     timers = [setInterval(refresh, 5000), setInterval(() => plot.draw(), 500), setInterval(again, 15000)];
+    timers.push(setInterval(() => ask("/v1/session").catch(() => {}), 3600000));  // lets a session that may only read go on
     await refresh();
   } catch (refused) {
     leave(refused.status === 401 ? "" : refused.message);
@@ -41,6 +42,9 @@ function show(inside) {
 
 get("login-form").addEventListener("submit", async (event) => {
   event.preventDefault();
+  const button = get("login-button");
+  if (button.disabled) return;
+  button.disabled = true;
   try {
     await ask("/v1/session", {
       method: "POST",
@@ -51,16 +55,22 @@ get("login-form").addEventListener("submit", async (event) => {
     await enter();
   } catch (refused) {
     get("login-error").textContent = refused.message;
+  } finally {
+    button.disabled = false;
   }
 });
 
 get("logout").addEventListener("click", async () => {
-  try { await ask("/v1/session", { method: "DELETE" }); } catch { /* there was none, where reading is public */ }
-  leave("");
+  try {
+    await ask("/v1/session", { method: "DELETE" });
+    leave("");
+  } catch (refused) {  // 401: there is none, where reading is public
+    leave(refused.status === 401 ? "" : `${refused.message} You may still be logged in.`);
+  }
 });
 
-function tell(state) {
-  if (state === "logged out") { leave("The token is not valid any more."); return; }
+function tell(state, reason) {
+  if (state === "logged out") { leave(`Please log in again: ${reason}.`); return; }
   get("link").textContent = state;
   get("link").className = `badge ${state === "live" ? "good" : "bad"}`;
   get("page").classList.toggle("offline", state === "offline");
@@ -151,6 +161,7 @@ async function refresh() {
   const asked = stream;
   try {
     const [state, uploads, gaps] = await Promise.all([ask("/v1/state").then(align), ask("/v1/uploads"), ask("/v1/gaps?limit=8")]);
+    get("zone").textContent = `(${zone()})`;
     parts.notices(get("notices"), state);
     parts.store(get("store"), state);
     parts.uploads(get("uploads"), uploads.uploads);

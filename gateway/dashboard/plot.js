@@ -170,8 +170,8 @@ function nice(low, high, count) {
 
 function label(us, seconds) {
   const date = new Date(us / 1000);
-  if (seconds > 2 * 86400) return date.toLocaleDateString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hour12: false });
-  const parts = { hour: "2-digit", minute: "2-digit", hour12: false };
+  if (seconds > 2 * 86400) return date.toLocaleDateString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const parts = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
   if (seconds <= 900) parts.second = "2-digit";
   return date.toLocaleTimeString(undefined, parts);
 }

@@ -13,7 +13,6 @@ export class Table {
     this.tags = new Map(); this.rows = new Map(); this.dirty = new Set(); this.chosen = "";
     filter.addEventListener("input", () => this.rebuild());
     body.addEventListener("click", (event) => this.pick(event.target.closest("tr")));
-    body.addEventListener("keydown", (event) => { if (event.key === "Enter") this.pick(event.target.closest("tr")); });
   }
 
   state(devices) {
@@ -68,20 +67,29 @@ export class Table {
 
   row(at, tag) {
     const cells = ["", "", "number", "", "", "time"].map((className) => element("td", { className }));
-    cells[0].textContent = tag.device; cells[1].textContent = tag.tag;
-    const row = element("tr", { tabIndex: 0, className: at === this.chosen ? "chosen" : "" }, ...cells);
+    cells[0].textContent = tag.device;
+    cells[1].append(element("button", { type: "button", textContent: tag.tag }));
+    cells[1].dataset.device = tag.device;  // where there is no room for a column
+    const row = element("tr", {}, ...cells);
     row.dataset.at = at;
+    this.mark(row);
     this.rows.set(at, cells);
     this.write(cells, tag);
     return row;
+  }
+
+  mark(row) {
+    row.className = row.dataset.at === this.chosen ? "chosen" : "";
+    row.setAttribute("aria-current", String(row.dataset.at === this.chosen));
   }
 
   write(cells, tag) {
     cells[2].textContent = value(tag); cells[3].textContent = tag.unit ?? "";
     if (tag.ts === undefined) return;
     cells[2].title = raw(tag);
-    const { kind, text } = status(tag.status);
+    const { kind, word, text } = status(tag.status);
     cells[2].className = kind === "good" ? "number" : `number ${kind}`;  // a phone has no status column
+    cells[2].dataset.status = kind === "good" ? "" : word;
     cells[4].textContent = text; cells[4].className = kind;
     cells[5].textContent = clock(tag.ts);
   }
@@ -111,7 +119,7 @@ export class Table {
   pick(row) {
     if (!row) return;
     this.chosen = row.dataset.at;
-    for (const other of this.body.children) other.classList.toggle("chosen", other === row);
+    for (const other of this.body.children) this.mark(other);
     this.choose();
   }
 

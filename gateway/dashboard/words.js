@@ -41,8 +41,14 @@ export function status(code) {
 
 export function clock(us) {
   const date = new Date(us / 1000);
-  const time = date.toLocaleTimeString(undefined, { hour12: false });
+  const time = date.toLocaleTimeString(undefined, { hourCycle: "h23" });
   return date.toDateString() === new Date().toDateString() ? time : `${date.toLocaleDateString()} ${time}`;
+}
+
+// The browser's time zone, which all times are shown in; the gateway's may be another.
+export function zone() {
+  const parts = new Intl.DateTimeFormat(undefined, { timeZoneName: "short" }).formatToParts();
+  return parts.find((part) => part.type === "timeZoneName").value;
 }
 
 export function span(seconds) {

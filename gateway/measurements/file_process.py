@@ -24,6 +24,8 @@ from gateway.store.recording import Part, decode_part
 from gateway.store.recordings import part_of
 
 _NICENESS = 10
+FAILURES = (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, MemoryError)
+"""All that h5py and numpy raise, and a gateway that ended."""
 
 
 def main() -> None:
@@ -35,8 +37,8 @@ def main() -> None:
     m, folder = from_row(job["measurement"]), Path(job["folder"])
     try:
         answer = _write(m, folder, jobs) if job["do"] == "write" else _change(m, folder)
-    except (OSError, EOFError, RuntimeError, hdf5.NotHdf5) as error:  # h5py tells some failures as the last
-        answer = {"error": str(error)}
+    except FAILURES as error:
+        answer = {"error": str(error) or type(error).__name__}
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.child_process import child_command, started
+from gateway.measurements.incoming import clear_drafts
 from gateway.measurements.piped import PipedChild
 from gateway.measurements.record import BLOCK_SIZE, EMPTY, WRITTEN, Measurement
 from gateway.model import Gap, GatewayError
@@ -80,13 +81,18 @@ class Finisher:
     @asynccontextmanager
     async def _running(self, do: str, m: Measurement) -> AsyncIterator["_Child"]:
         job = {"do": do, "folder": str(self._folder), "measurement": m.whole()}
+        stem = Path(m.file).stem or m.name
         child = await started(lambda: _Child(self._child))
         try:
             await child.send(json.dumps(job).encode() + b"\n")
             yield child
         finally:
             child.kill()
-            await asyncio.shield(asyncio.to_thread(child.close))
+            await asyncio.shield(asyncio.to_thread(self._leave, child, stem))
+
+    def _leave(self, child: "_Child", stem: str) -> None:
+        child.close()
+        clear_drafts(self._folder, stem)
 
 
 class _Child(PipedChild):

@@ -4,7 +4,6 @@ Source: storage.py of the icotronic library 4.1.0 and what ICOapi 0.2.1 adds, as
 tables carry the attributes by which PyTables knows its own (PyTables user's guide, "file format").
 """
 
-import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ import h5py
 import numpy as np
 
 from gateway.controls.sensor_nodes import StreamFrames
-from gateway.measurements.metadata import POST, PRE, parted
+from gateway.measurements.metadata import POST, PRE, as_text, parted
 from gateway.measurements.plan import Conversion, FrameCount, columns, conversions
 from gateway.measurements.record import Measurement
 
@@ -85,8 +84,7 @@ class Writer:
         since = np.maximum(np.array(frames.ts, dtype="i8") - self._first_us, 0)
         rows["timestamp"] = np.repeat(since, each)
         for axis, counts, conversion in zip(self._axes, by_channel, self._conversions, strict=True):
-            values = counts.astype("f8") * conversion.k1 * conversion.k2 + conversion.d2
-            rows[axis] = values
+            rows[axis] = counts.astype("f8") * conversion.k1 * conversion.k2 + conversion.d2
         self._waiting.append(rows)
         self._rows_waiting += len(rows)
         if self._rows_waiting >= _CHUNK_ROWS:
@@ -262,7 +260,7 @@ def put_metadata(file: Any, prefix: str, metadata: Mapping[str, Any]) -> None:
         there = np.array(texts, dtype=f"S{max(map(len, texts)) or 1}")
         picture = file.create_dataset(f"{prefix}__{key}", data=there)
         _attributes(picture, CLASS="ARRAY", VERSION="2.4", FLAVOR="numpy", TITLE="")
-    text(file[TABLE], f"{prefix}_metadata", json.dumps(rest))
+    text(file[TABLE], f"{prefix}_metadata", as_text(rest))
 
 
 def _attributes(of: Any, **texts: str) -> None:

@@ -1,6 +1,7 @@
 """Files of others on their way into the folder of measurements: drafts, in the room that is left."""
 
 import asyncio
+import glob
 import logging
 import os
 import tempfile
@@ -12,7 +13,7 @@ from typing import BinaryIO
 
 from gateway.durable import sync
 from gateway.measurements.inspection import FileFailed, FileUnfit
-from gateway.measurements.names import numbered
+from gateway.measurements.names import DRAFT, numbered
 
 _log = logging.getLogger(__name__)
 _INCOMING = ".incoming"
@@ -66,6 +67,13 @@ async def check_room(folder: Path, needed_bytes: int = 0, *, own: bool = False) 
             f"the disk has {disk.free_bytes / 1e6:.0f} MB left, {needed}and {kept / 1e6:.0f} MB are kept for "
             f"samples and measurements: delete files first"
         )
+
+
+def clear_drafts(folder: Path, stem: str | None = None) -> None:
+    """Remove what processes left that were killed: drafts of one file, or of all. Blocks."""
+    of = "*" if stem is None else f"{glob.escape(stem)}.????????"  # as tempfile names them
+    for draft in folder.glob(f".{of}{DRAFT}"):
+        draft.unlink(missing_ok=True)
 
 
 class Incoming:

@@ -19,7 +19,7 @@ from gateway.controls.sensor_nodes import (
 from gateway.measurements import metadata as meta
 from gateway.measurements import names
 from gateway.measurements.finishing import CHILD, FileProblem, Finisher
-from gateway.measurements.incoming import check_room
+from gateway.measurements.incoming import check_room, clear_drafts
 from gateway.measurements.inspection import FileFailed
 from gateway.measurements.kept import understood
 from gateway.measurements.live import Tap, Taps
@@ -82,6 +82,8 @@ class Measurements:
         `stamp`: the gateway's own time and its flags, by which frames come too; default: that of `clock`.
         """
         mine = cls(store, clock, supervisor, folder, gateway, find, child=child, stamp=stamp)
+        with suppress(OSError):  # a process of an earlier run that still runs fails then, and is not missed
+            await asyncio.to_thread(clear_drafts, folder)
         with suppress(StoreProblem):  # then what writes the files says so, and tries again
             await mine._load()
         mine.keeper = supervisor.keep("files of measurements", mine._finish, backoff=Backoff(1.0, 60.0))
@@ -228,11 +230,6 @@ class Measurements:
         self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         return {file.name for file in self.folder.iterdir()}
 
-    def _clear_drafts(self) -> None:
-        """Remove what a process left that was killed; one that still runs fails then, and is not missed."""
-        for draft in self.folder.glob(f".*{names.DRAFT}"):
-            draft.unlink(missing_ok=True)
-
     def _begin(self, device: str, plan: Plan, stream: Stream, files: set[str]) -> Measurement:
         now_us, _ = self._stamp()
         name = names.unique(
@@ -289,7 +286,6 @@ class Measurements:
         while not await self._store.searched():
             keeper.report("waiting", "for a damaged file of the store to be searched")
             await self._clock.sleep(_LOOK_S)
-        await asyncio.to_thread(self._clear_drafts)
         while True:
             self._due.clear()
             await self._load()

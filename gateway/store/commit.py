@@ -10,7 +10,8 @@ from gateway.store import deletions, retention, shares
 from gateway.store.blocks import cut, insert_block, mark_bad
 from gateway.store.codec import BlockHeader, Kind
 from gateway.store.compact import delete_folded
-from gateway.store.keys import ADDED, MOVED, SAME, Resolved, resolve
+from gateway.store.keys import resolve
+from gateway.store.late import ADDED, MOVED, SAME, Resolved
 from gateway.store.newest import Newest, Struck, save_snapshot
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.past import Damage, Past
@@ -111,6 +112,7 @@ def run_commit(conn: sqlite3.Connection, work: Work, books: Books) -> Done:
 def write(conn: sqlite3.Connection, work: Work, books: Books, wall_us: int) -> tuple[Done, int]:
     """Write what waits; return what that changed, and the bytes of the blocks."""
     done = Done(books.next_seq, books.next_seq, books.token)
+    books.newest.tails.begin()
     bad = list(work.bad)
     parts: list[Checked] = []
     batches = [intake.batch for intake in work.intakes]

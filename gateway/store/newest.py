@@ -11,6 +11,7 @@ from gateway.model import Batch, Flag, Sample, Value
 from gateway.store.codec import BlockHeader, CorruptBlock, Kind, decode, encode
 from gateway.store.past import Past
 from gateway.store.segment import Fold, Segment
+from gateway.store.tails import Tails
 from gateway.store.tombstones import Tombstone
 from gateway.store.values import Checked, stored, value_bytes
 
@@ -51,6 +52,7 @@ class Newest:
     """Of a change: all of it, where each sample is newer than what is known of its series."""
     recent: dict[bytes, Checked] = field(default_factory=dict)
     """By their series (packed) batches of numbers that hold the newest of each: one batch a series."""
+    tails: Tails = field(default_factory=Tails)
     _where: dict[int, tuple[bytes, int]] = field(default_factory=dict)
     """By series its key in `recent`, and its place there."""
     _seen: dict[bytes, None] = field(default_factory=dict)
@@ -165,6 +167,7 @@ class Newest:
 
     def merge(self, change: "Newest") -> None:
         """Take in what one commit changed."""
+        self.tails.committed()
         if change.newer is not None:
             for batch in change.newer:
                 self.add_newer(batch)
@@ -182,6 +185,7 @@ class Newest:
         """Take out what a commit deleted."""
         gone, last, far = struck
         series = gone.series
+        self.tails.forget(series)
         if (row := self.last.get(series)) is not None and gone.has(row[1]):
             self._long.pop(series, None)
             del self.last[series]

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from gateway.api.tokens import Role
 from gateway.model import Batch
@@ -219,8 +219,9 @@ NUMBERS = {
 }
 
 
-async def test_no_digit_of_a_large_number_is_lost(url: str, browser: Browser) -> None:
-    context = await browser.new_context(locale="en-US")
+async def test_numbers_and_times_are_written_out(url: str, browser: Browser) -> None:
+    """No digit of a large number is lost; after midnight comes 00, in America too."""
+    context = await browser.new_context(locale="en-US", timezone_id="America/New_York")
     page = await context.new_page()
     await page.goto(url)
     shown = await page.evaluate(
@@ -232,4 +233,78 @@ async def test_no_digit_of_a_large_number_is_lost(url: str, browser: Browser) ->
         list(NUMBERS),
     )
     assert dict(zip(NUMBERS, shown, strict=True)) == NUMBERS
+    times = """async () => {
+      const { clock, zone } = await import("/static/words.js");
+      return [clock(new Date(2026, 0, 1, 0, 5, 7) * 1000), zone()];
+    }"""
+    assert await page.evaluate(times) in (["1/1/2026 00:05:07", "EST"], ["1/1/2026 00:05:07", "EDT"])
     await context.close()
+
+
+async def test_a_tablet_held_upright_shows_whose_value_it_is_and_that_it_is_bad(
+    gateway: Plant, url: str, page: Page
+) -> None:
+    await page.set_viewport_size({"width": 800, "height": 1200})
+    await put(gateway, "count", 7, time.time(), status=0x80000000)
+    await log_in(page, url, gateway.texts[Role.READ])
+    for device, word in (("box", '"Bad"'), ("counter", "none")):
+        row = page.locator(f"#values tr:has(td[data-device={device}])", has_text="count")
+        assert await row.evaluate(AFTER, 1) == f'"{device}"'
+        assert await row.evaluate(AFTER, 2) == word
+        assert (await row.bounding_box() or {})["height"] >= 44
+    assert (await page.locator("#logout").bounding_box() or {})["height"] >= 44
+
+
+# What stands behind the text of a cell.
+AFTER = '(row, cell) => getComputedStyle(row.children[cell], "::after").content'
+
+
+async def test_warnings_and_selections_stay_and_rows_take_the_keyboard(
+    gateway: Plant, url: str, page: Page
+) -> None:
+    gateway.broken = ("gateway.yaml:7:5: wrong",)
+    for tag in ("speed", "pressure"):
+        await put(gateway, tag, 1, time.time())
+    await log_in(page, url, gateway.texts[Role.READ])
+    notice, running = page.locator("#notices p").first, page.locator("#store dt:text('Running') + dd")
+    await notice.evaluate("it => { it.same = true }")
+    await page.locator("#uploads li").evaluate("it => { it.same = true }")
+    before = await running.inner_text()
+    await expect(running).not_to_have_text(before, timeout=20_000)
+    assert await notice.evaluate("it => it.same")
+    assert await page.locator("#uploads li").evaluate("it => it.same")
+    for tag, press in (("pressure", "Space"), ("speed", "Enter")):
+        await page.locator("#values button", has_text=tag).press(press)
+        await expect(page.locator("#plot-title")).to_have_text(f"box · {tag}")
+
+
+async def test_one_log_in_is_one_session_and_its_end_is_told_as_such(
+    gateway: Plant, url: str, page: Page
+) -> None:
+    asked: list[str] = []
+    streams: list[str] = []
+    page.on("request", lambda request: asked.append(request.method))
+    page.on("websocket", lambda socket: streams.append(socket.url))
+
+    async def slow(route: Route) -> None:
+        await asyncio.sleep(0.3)
+        await route.continue_()
+
+    await page.goto(url)
+    await page.route("**/v1/session", slow)
+    await page.fill("#token", gateway.texts[Role.READ])
+    await page.locator("#login-button").dblclick()
+    await expect(page.locator("#link")).to_have_text("live")
+    assert asked.count("POST") == len(streams) == 1
+    await page.context.request.delete(f"{url}/v1/session")
+    await expect(page.locator("#login-error")).to_contain_text("Please log in again")
+
+
+async def test_an_open_page_keeps_its_session(gateway: Plant, url: str, page: Page) -> None:
+    """Displays on walls once logged themselves out twice a day."""
+    await page.clock.install()
+    await log_in(page, url, gateway.texts[Role.READ])
+    await expect(page.locator("#link")).to_have_text("live")
+    async with page.expect_response("**/v1/session") as asked:
+        await page.clock.fast_forward("01:00:01")
+    assert "Max-Age" in (await (await asked.value).all_headers())["set-cookie"]

@@ -93,6 +93,24 @@ async def test_a_flood_becomes_one_state(gateway: Plant, admin: aiohttp.ClientSe
     assert state["devices"][0]["tags"][0]["value"] == 5999
 
 
+async def test_many_floods_are_one_state_a_second(gateway: Plant, admin: aiohttp.ClientSession) -> None:
+    """A state holds every tag: one for each of many bulk pushes would leave time for nothing else."""
+    box, began, states, skipped = gateway.devices["box"], time.monotonic(), 0, 0
+    async with admin.ws_connect("/v1/stream?devices=box") as socket:
+        await socket.receive_json(timeout=5)
+        for first in range(0, 10 * 5001, 5001):
+            batch = Batch()
+            for n in range(first, first + 5001):
+                batch.add(box.tag("flood"), n, n)
+            await box.emit(batch)
+            await asyncio.sleep(0.05)  # more than is gathered for one message
+        while skipped < 10 * 5001:
+            state = await next_of(socket, "state")
+            states, skipped = states + 1, skipped + state["skipped"]
+    assert state["devices"][0]["tags"][0]["value"] == 10 * 5001 - 1
+    assert states <= 1 + (time.monotonic() - began)
+
+
 async def test_filters_by_query_and_by_message(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     box, counter = gateway.devices["box"], gateway.devices["counter"]
     async with admin.ws_connect("/v1/stream?devices=box&tags=a") as socket:

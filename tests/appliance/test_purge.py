@@ -116,6 +116,26 @@ def test_a_store_on_a_disk_inside_the_state_directory(box: Box, delivered: bool)
 
 
 @mounts
+def test_a_configuration_on_a_disk_of_its_own_is_emptied(box: Box) -> None:
+    disk = box.root / "disk"
+    laid_out(disk, ["gateway.yaml", "secrets/cloud"])
+    box.mounts[box.etc] = disk
+    for _ in range(2):
+        box.purge()
+    assert files(disk) == set()
+    assert box.debhelper
+
+
+def test_a_linked_configuration_goes_and_the_link_stays(box: Box) -> None:
+    box.etc.rename(box.root / "mine")
+    box.etc.symlink_to(box.root / "mine")
+    for _ in range(2):
+        box.purge()
+    assert files(box.root / "mine") == set()
+    assert box.debhelper
+
+
+@mounts
 def test_logs_and_secrets_on_disks_of_their_own_are_emptied(box: Box) -> None:
     logs = box.root / "var/log/edge-gateway"
     logs.mkdir(parents=True)
@@ -150,10 +170,13 @@ def test_a_linked_state_directory_is_purged_where_it_lies(box: Box, delivered: b
 @mounts
 def test_install_sh_empties_a_disk_of_its_own(box: Box, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played(box, monkeypatch, systemctl="exit 0", dpkg_query="exit 1", id="echo 0")
+    configuration = box.root / "configuration"
+    laid_out(configuration, ["gateway.yaml", "secrets/cloud"])
+    box.mounts[box.etc] = configuration
     for _ in range(2):
         box.run("install.sh", "--uninstall", "--delete-data")
     assert files(disk) == {"lost+found/#12"}
-    assert not box.etc.exists()
+    assert files(configuration) == set()
 
 
 def test_install_sh_follows_a_linked_state_directory(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,16 @@ async def test_a_commit_of_jobs_alone_is_not_taken_for_one_of_an_earlier_life(
         assert store.find_series("plc", "new") == s
 
 
+async def test_what_a_failed_commit_moved_is_not_taken_for_stored(opened: Opener, disk: FaultyDisk) -> None:
+    async with opened() as store:
+        s = store.series("plc", "a")
+        await put(store, *((s, NOW_US, value) for value in range(100)))
+        disk.plan[:] = ["before"]
+        assert await put(store, (s, NOW_US, -1), (s, NOW_US, -2)) == (0, 0, 2)
+        assert not disk.plan
+        assert [x.value for x in await everything(store, [s])][-2:] == [-1, -2]
+
+
 async def test_closing_while_the_disk_refuses_gives_up_and_says_so(
     opened: Opener, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
