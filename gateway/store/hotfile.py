@@ -13,7 +13,7 @@ from gateway.store import deletions
 from gateway.store.examine import AT_START_BYTES, look_over
 from gateway.store.history import CORRUPT, SALVAGED, History
 from gateway.store.lock import StoreLock
-from gateway.store.newest import Newest, load_newest
+from gateway.store.newest import Newest
 from gateway.store.renew import clear_drafts, left_unwritten, renew, take_place
 from gateway.store.retention import used_bytes
 from gateway.store.schema import (
@@ -31,6 +31,7 @@ from gateway.store.schema import (
     put_meta,
 )
 from gateway.store.series import load_series
+from gateway.store.snapshot import load_newest
 from gateway.store.wal import begin_anew
 
 _log = logging.getLogger(__name__)
