@@ -23,7 +23,7 @@ class Freed:
 
     blocks: int = 0
     samples_lost: int = 0
-    """Removed before an upload had them, counted once per upload."""
+    """Removed before an upload had them, counted once per upload; dead letters, too."""
     used_bytes: int = 0
     """Of the file, after it."""
 

@@ -15,7 +15,7 @@ from gateway.model import SeriesInfo
 from gateway.store import records
 from gateway.store.columns import CorruptBlock
 from gateway.store.pages import PAGE_BYTES
-from gateway.store.schema import Damaged, check_integrity, check_writable, is_disk, make_private
+from gateway.store.schema import Damaged, check_integrity, check_writable, is_busy, is_disk, make_private
 
 VERSION = 1
 _PARTS, _SERIES = 12, 31
@@ -203,28 +203,21 @@ def rename_epoch(conn: sqlite3.Connection, old: str, new: str) -> None:
         conn.execute("UPDATE fold SET epoch = ?, record = ? WHERE id = ?", row)
 
 
-def committed(writing: sqlite3.Connection) -> bool:
-    """Commit; False: somebody is reading just now, to be tried again."""
-    try:
-        writing.execute("COMMIT")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-            raise
-        return False
-    return True
-
-
 def committing(writing: sqlite3.Connection) -> Generator[None]:
     """Commit, trying again in slices; sqlite3.OperationalError: somebody reads on and on.
 
     While it waits for them, nobody can begin to read: SQLite keeps its PENDING lock
     (https://sqlite.org/lockingv3.html, 3.0). What was not committed has to be dropped then.
     """
-    for _ in range(_COMMIT_TRIES):
-        if committed(writing):
+    for left in reversed(range(_COMMIT_TRIES)):
+        try:
+            writing.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if not (left and is_busy(error)):
+                raise
+            yield
+        else:
             return
-        yield
-    writing.execute("COMMIT")
 
 
 def verify(conn: sqlite3.Connection) -> None:

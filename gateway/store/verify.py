@@ -20,7 +20,7 @@ from gateway.store.history import SET_ASIDE
 from gateway.store.outbox import acked, quarantined, uploads
 from gateway.store.read_only import hot_file, roll_back_if_idle
 from gateway.store.recording import decode_part
-from gateway.store.schema import Damaged, StoreProblem, connect_reader, read_epoch
+from gateway.store.schema import Damaged, StoreProblem, connect_reader, is_busy, read_epoch
 from gateway.store.segment import Fold, Segment
 from gateway.store.series import load_series
 
@@ -118,9 +118,8 @@ def _hot(conn: sqlite3.Connection, names: dict[int, SeriesInfo], counted: Counte
         try:
             tombstones.decode(record)
         except (CorruptBlock, TypeError) as error:
-            yield Finding(
-                "hot.db", f"deletion {number} is damaged ({error}): what it deleted is served again"
-            )
+            sentence = f"deletion {number} is damaged ({error}): what it deleted is served again"
+            yield Finding("hot.db", sentence)
 
 
 def _integrity(conn: sqlite3.Connection) -> list[str]:
@@ -258,7 +257,8 @@ def _history(
                 taken += [(*pair, file) for pair in segment.folded(conn, epoch)]
         except sqlite3.Error as error:
             if each.path.exists():  # else retention took it meanwhile
-                yield Finding(file, f"cannot be read: {error}; the gateway would set it aside")
+                then = "verify again" if is_busy(error) else "the gateway would set it aside"
+                yield Finding(file, f"cannot be read: {error}; {then}")
     taken.sort()
     for (_, end, file), (start, _, other) in pairwise(taken):
         if start <= end:

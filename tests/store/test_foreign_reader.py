@@ -12,6 +12,7 @@ import pytest
 from gateway.model import Batch, Sample
 from gateway.store import Store, compact, hotfile, segment
 from gateway.store.schema import StoreProblem, connect
+from gateway.store.verify import Counted, verify_store
 from tests.store.conftest import NOW_US, Opener
 from tests.store.folding import AT_ONCE, eager, folded, segments
 from tests.store.reading import everything, put
@@ -139,6 +140,8 @@ async def test_a_segment_that_another_program_locks_is_no_damage(
                     await everything(store, [s])
                 with pytest.raises(StoreProblem, match="locked"):
                     await store.buckets([s], *window, 10**6)
+            (found,) = await asyncio.to_thread(lambda: list(verify_store(tmp_path / "store", Counted())))
+            assert "database is locked; verify again" in str(found)
         assert len(await everything(store, [s], to_us=window[1])) == 500
         assert sum(bucket.n for bucket in await store.buckets([s], *window, 10**18)) == 500
         await store.flush()

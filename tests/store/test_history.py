@@ -5,6 +5,7 @@ import random
 import sqlite3
 import time
 import zlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -561,17 +562,16 @@ async def test_blocks_are_not_deleted_under_a_reading_that_began_before_the_fold
 async def test_a_fold_whose_commit_said_it_failed_is_not_done_twice(
     opened: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    real = segment.committed
+    real = segment.committing
     failures = iter([sqlite3.OperationalError("disk I/O error")])
 
-    def failing(writing: sqlite3.Connection) -> bool:
-        done = real(writing)
+    def failing(writing: sqlite3.Connection) -> Generator[None]:
+        yield from real(writing)
         for error in failures:
             raise error
-        return done
 
     monkeypatch.setattr(compact, "_PAUSE_NS", 100_000_000)
-    monkeypatch.setattr(segment, "committed", failing)
+    monkeypatch.setattr(segment, "committing", failing)
     async with opened(**AT_ONCE) as store:
         s = store.series("plc", "a")
         samples = [Sample(s, NOW_US + n, n) for n in range(500)]
