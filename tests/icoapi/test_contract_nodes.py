@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -328,7 +329,7 @@ async def test_a_box_without_a_clock_counts_from_the_start_of_the_measurement(
     stamps = [
         point["timestamp"] for message in messages for point in message if point["timestamp"] is not None
     ]
-    assert stamps == sorted(stamps) and 0 <= stamps[0] < stamps[-1] < 60
+    assert 0 <= min(stamps) < max(stamps) < 60
     assert done.ended_us is not None and 0 < done.ended_us - done.started_us < 60_000_000
     assert done.started_us - ico.plant.clock.wall_us() > 2 * DAY_US - 60_000_000
 
@@ -338,7 +339,7 @@ async def test_a_box_without_a_clock_counts_from_the_start_of_the_measurement(
 async def test_a_clock_that_is_set_meanwhile_does_not_reach_the_measurement(
     ico: Contract, monkeypatch: pytest.MonkeyPatch, step_us: int
 ) -> None:
-    """On this bus frames follow the gateway's own time where it is far from theirs."""
+    """On this bus frames follow the gateway's own time where it is far from theirs, and closer by and by."""
     monkeypatch.setattr(ico.plant.clock, "synchronised", lambda: True)
     await connect(ico)
     messages = []
@@ -357,9 +358,10 @@ async def test_a_clock_that_is_set_meanwhile_does_not_reach_the_measurement(
     done = await ico.plant.measurements.finished(name)
     path = ico.plant.measurements.folder / done.file
     times = [int(us) for us in table(path)["timestamp"]]
-    assert times == sorted(times) and 100_000 < times[-1] < 60_000_000 and len(set(times)) > 500
+    assert all(later - sooner > -1_000_000 for sooner, later in pairwise(times))
+    assert 100_000 < max(times) < 60_000_000 and len(set(times)) > 500
     stamps = [point["timestamp"] for point in messages if point["timestamp"] is not None]
-    assert stamps == sorted(stamps) and 0 <= stamps[0] < stamps[-1] < 60
+    assert 0 <= min(stamps) < max(stamps) < 60
     assert done.ended_us is not None and 0 < done.ended_us - done.started_us < 60_000_000
     assert done.clock_set_us == pytest.approx(step_us, abs=2_000_000)
     said = float(attributes(path)["clock_set"].split()[1])
