@@ -82,7 +82,10 @@ async def test_an_edit_that_cannot_be_is_refused_and_nothing_stops(
             assert sentence in status["problems"][0]
 
 
-async def test_what_can_be_is_what_listens(tmp_path: Path, free_port: Callable[[], int]) -> None:
+async def test_what_can_be_is_what_listens(
+    tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners, "_UP_S", 20.0)
     port, other = free_port(), free_port()
     async with begun(tmp_path, HTTP.format(LOCAL, port)) as daemon:
         for text, url, compat in (
@@ -109,9 +112,8 @@ async def test_what_can_be_is_what_listens(tmp_path: Path, free_port: Callable[[
 
 
 async def test_what_only_the_change_itself_shows_brings_back_what_listened(
-    tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
-    monkeypatch.setattr(listeners, "_UP_S", 1.0)
     port, other = free_port(), free_port()
     with taken(
         "127.0.0.2", port
@@ -122,7 +124,7 @@ async def test_what_only_the_change_itself_shows_brings_back_what_listened(
             assert not answer["ok"]
             assert "the API does not listen" in answer["problems"][0]
             assert "address already in use" in answer["problems"][0]
-            assert daemon.address == (LOCAL, port)
+            await until(lambda: daemon.address == (LOCAL, port))
             assert await answers(f"http://{LOCAL}:{port}")
             await until(lambda: daemon.compat()["icoapi"].state == "running")
             _reader, writer = await asyncio.open_connection(LOCAL, other)
@@ -137,7 +139,7 @@ async def test_where_nothing_listens_the_status_says_so(
         pair = "{certificate: own.pem, key: own.pem}"
         text = HTTP.format(LOCAL, busy)
         async with begun(tmp_path, text.replace("off", pair)) as daemon:
-            await until(lambda: daemon.compat() == {} and daemon.config().file != "")
+            await until(lambda: "http.tls" in daemon._http.trouble())
             status = await told(daemon, "status")
             assert (status["ok"], status["address"], status["url"]) == (False, None, "")
             assert "the API does not listen: http.tls: " in status["problems"][0]
@@ -150,6 +152,7 @@ async def test_where_nothing_listens_the_status_says_so(
             warnings = (await told(daemon, "reload"))["warnings"]
             assert any("the API does not listen: " in each for each in warnings)
             assert (await edited_without_waiting(daemon, HTTP.format(LOCAL, 0)))["ok"]
+            await until(lambda: daemon.address is not None)
             assert (await told(daemon, "status"))["ok"]
             (api,) = daemon._http.keepers
             await api.stop()

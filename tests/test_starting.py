@@ -17,6 +17,7 @@ from gateway.api.tokens import Tokens
 from gateway.clock import SystemClock
 from gateway.daemon import Daemon
 from gateway.store.hotfile import HotFile
+from gateway.store.refusal import refused
 from tests.test_daemon import HTTP, begun, told, until
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")]
@@ -98,6 +99,13 @@ async def test_a_disk_that_refuses_at_the_start_holds_up_nobody(
         await until(lambda: daemon.address is not None)
         assert (await told(daemon, "status"))["ok"]
         await until(lambda: any("0 of 0 devices running" in each for each in all_heard()))
+
+
+def test_the_fix_of_a_folder_that_is_there_is_not_to_make_it(tmp_path: Path) -> None:
+    told = str(refused(tmp_path, OSError(errno.EROFS, "Read-only file system")))
+    assert "its disk is read-only, or let the service write there: sudo edge-gateway systemd-dropin" in told
+    assert "install -d" not in told
+    assert "systemd-dropin" not in str(refused(tmp_path, OSError(errno.EIO, "Input/output error")))
 
 
 async def test_a_start_that_works_is_not_cut_short(

@@ -10,8 +10,9 @@ fails, where there are `batch` of them, and before the device sleeps (`save`). A
 gateway has committed what it holds. Where there are `files` of them, or the flash is full, the oldest goes;
 how many readings that cost is told as the tag `NAME/lost`.
 
-Only the gateway needs a clock: its answers carry the time. What was read before the first answer waits
-without a date. The local clock is the RTC, which goes on in deep sleep; nobody may set it.
+Only the gateway needs a clock: its answers carry the time, and say where nothing has set it (status UNCERTAIN
+then). What was read before the first answer waits without a date. The local clock is the RTC, which goes on
+in deep sleep; nobody may set it.
 """
 
 import binascii
@@ -58,16 +59,16 @@ class Logger:
 
     def add(self, fields):
         """Take a reading of now: names with numbers, texts or booleans."""
-        self._put(fields, 0)
+        self._put(fields)
         if len(self._waiting) >= self.batch:
             self.save()
 
-    def _put(self, fields, status):
+    def _put(self, fields):
         local = self._clock_us()
         if self._offset_us is None:
-            self._waiting.append((False, self._later(local), fields, status))
+            self._waiting.append((False, self._later(local), fields, 0))
         else:
-            self._waiting.append((True, self._later(local + self._offset_us), fields, status))
+            self._waiting.append((True, self._later(local + self._offset_us), fields, self._doubt))
 
     def _later(self, ts):
         """Return a time that no other reading has, for it is half of a sample's key.
@@ -197,7 +198,7 @@ class Logger:
     def _date(self):
         """Give the readings of before the first answer their time."""
         self._waiting = [
-            (True, ts if dated else ts + self._offset_us, fields, status)
+            (True, ts, fields, status) if dated else (True, ts + self._offset_us, fields, self._doubt)
             for dated, ts, fields, status in self._waiting
         ]
         self._last_ts = max([each[1] for each in self._waiting] + [0])
@@ -234,6 +235,8 @@ class Logger:
             local = sample["ts"]
             if this_boot:
                 sample["ts"] += self._offset_us
+                if self._doubt:
+                    sample["status"] = self._doubt
             else:
                 self._guess_us += 0 if local == before else 1000
                 sample["ts"], sample["status"] = self._guess_us, UNCERTAIN
@@ -244,10 +247,10 @@ class Logger:
         """Register: the gateway has a tag `NAME/about` from then on, and knows what was lost."""
         if not self._registered:
             about = [self.config.get(key, "") for key in ("device_desc", "desc")]
-            self._put({"about": "; ".join(text for text in about if text) or self.name}, 0)
+            self._put({"about": "; ".join(text for text in about if text) or self.name})
             self._registered = True
         if self._lost:
-            self._put({"lost": self._lost}, 0)
+            self._put({"lost": self._lost})
             self._lost = 0
 
     def _send_files(self):
@@ -290,29 +293,36 @@ class Logger:
         line = stream.readline().split(None, 2)
         if len(line) < 2 or not line[0].startswith(b"HTTP/"):
             raise NotSent("the connection was cut before the answer")
-        status, left = int(line[1]), 0
+        status, left, now_us, doubt = int(line[1]), 0, 0, 0
         while True:
             line = stream.readline()
             if not line.strip():
                 break
             name, _, value = line.decode().partition(":")
             if name.lower() == "date":
-                self._heard(_date_us(value.strip()))
+                now_us = _date_us(value.strip())
+            elif name.lower() == "clock" and value.strip() == "unsynchronised":
+                doubt = UNCERTAIN
             elif name.lower() == "content-length":
                 left = int(value)
         if not line:
             raise NotSent("the connection was cut within the answer")
+        self._heard(now_us, doubt)
         text = stream.read(min(left, 300)) if left else b""
         return status, (text or b"").decode()
 
-    def _heard(self, now_us):
-        """Take the gateway's time: of readings from now on, those before keep what they have."""
+    def _heard(self, now_us, doubt):
+        """Take the gateway's time: of readings from now on, those before keep what they have.
+
+        `doubt`: their status, UNCERTAIN where nothing has set the gateway's clock.
+        """
         if now_us < EARLIEST_US:
             return
         offset_us = now_us + 500_000 - self._clock_us()  # the date is of whole seconds, rounded down
         offset_us -= offset_us % 1000
         if self._offset_us is None or abs(offset_us - self._offset_us) > 2_000_000:
             self._offset_us = offset_us
+        self._doubt = doubt
 
     # -- what outlasts a reset -------------------------------------------------------------------
 
@@ -324,6 +334,7 @@ class Logger:
         state = spool.read_state(self.folder)
         self._boot = state.get("boot", 0) + (0 if same_boot and state else 1)
         self._offset_us = state.get("offset_us") if same_boot else None
+        self._doubt = state.get("doubt", 0)
         self._registered, self._lost = state.get("registered", False), state.get("lost", 0)
         # A power cut between the two steps of dating leaves both: the dated one may have been sent.
         names = self._listed()
@@ -353,6 +364,7 @@ class Logger:
         state = {
             "boot": self._boot,
             "offset_us": self._offset_us,
+            "doubt": self._doubt,
             "registered": self._registered,
             "lost": self._lost,
             "number": self._number,

@@ -88,7 +88,7 @@ def _store_of(arguments: argparse.Namespace) -> Path:
         status = asyncio.run(control_socket.ask(arguments.state, {"command": "status"}))
     except control_socket.NotRunning:
         return store_folder(arguments.state)
-    return Path(str(status.get("store") or arguments.state))
+    return Path(str(status.get("store") or store_folder(arguments.state)))
 
 
 def _backup(arguments: argparse.Namespace) -> int:

@@ -10,13 +10,14 @@ const get = (id) => document.getElementById(id);
 const RANGES = [["5 min", 300], ["1 h", 3600], ["6 h", 21600], ["24 h", 86400], ["7 d", 604800]];
 const plot = new Plot(get("plot"), get("plot-empty"));
 const table = new Table(get("values"), get("values-more"), get("filter"), choose, () => plot.now());
-let stream = null, seconds = 300, timers = [], loading = 0, loaded = 0, asking = false;
+let stream = null, devices = [], seconds = 300, timers = [], loading = 0, loaded = 0, asking = false;
 
 async function enter() {
   try {
     const { name, role } = await ask("/v1/session");
     show(true);
     get("facts").title = `logged in as ${name} (${role})`;
+    tell("connecting");
     stream = new Stream(take, tell);
     timers = [setInterval(refresh, 5000), setInterval(() => plot.draw(), 500), setInterval(again, 15000)];
     timers.push(setInterval(() => ask("/v1/session").catch(() => {}), 3600000));  // lets a session that may only read go on
@@ -72,8 +73,9 @@ get("logout").addEventListener("click", async () => {
 function tell(state, reason) {
   if (state === "logged out") { leave(`Please log in again: ${reason}.`); return; }
   get("link").textContent = state;
-  get("link").className = `badge ${state === "live" ? "good" : "bad"}`;
+  get("link").className = `badge ${{ live: "good", offline: "bad" }[state] ?? ""}`;
   get("page").classList.toggle("offline", state === "offline");
+  if (state === "offline") plot.held = null;
 }
 
 function take(message) {
@@ -81,10 +83,10 @@ function take(message) {
     get("gateway-id").textContent = document.title = message.id;
     get("facts").textContent = `version ${message.version}`;
     align(message);
-    parts.devices(get("devices"), message.devices);
+    parts.devices(get("devices"), devices = message.devices);
     table.state(message.devices);
   } else if (message.type === "devices") {
-    parts.devices(get("devices"), message.devices);
+    parts.devices(get("devices"), devices = message.devices);
     table.devices(message.devices);
   } else if (message.type === "tags") {
     table.units(message.device, message.tags);
@@ -114,6 +116,15 @@ function reading() {
   const tag = table.picked, there = tag?.ts !== undefined, { kind, word } = status(there ? tag.status : 0);
   get("plot-value").textContent = there ? `${value(tag)} ${tag.unit ?? ""}${kind === "good" ? "" : ` · ${word}`}` : "";
   get("plot-value").className = `reading ${kind}`;
+  get("plot-note").hidden = typeof tag?.value !== "boolean";
+  const shown = there && holds(tag) ? plotted(tag) : null;
+  plot.held = shown === null ? null : { ts: tag.ts, value: shown };
+}
+
+// Whether no news of a tag means that it is as it was: not of one that is pushed, nor while its device is away.
+function holds(tag) {
+  const device = devices.find((each) => each.id === tag.device);
+  return device?.kind !== "push" && ["running", "degraded"].includes(device?.state);
 }
 
 function choose() {

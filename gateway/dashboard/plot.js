@@ -6,7 +6,7 @@ const LEAST_LEFT = 58, RIGHT = 12, TOP = 10, BOTTOM = 24;
 
 export class Plot {
   constructor(canvas, empty) {
-    this.canvas = canvas; this.empty = empty; this.ahead_us = 0;
+    this.canvas = canvas; this.empty = empty; this.ahead_us = 0; this.held = null;
     this.clear(3600);
     new ResizeObserver(() => this.draw()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
@@ -57,6 +57,7 @@ export class Plot {
     pen.clearRect(0, 0, width, height);
     const to = this.now(), from = to - this.seconds * 1e6;
     const all = this.points(), shown = all.filter((point) => point.ts >= from && point.ts <= to + 5e6);
+    shown.push(...this.level(shown.at(-1)?.ts ?? from, from, to));
     this.empty.textContent = shown.length || !this.loaded ? "" : "No numbers in this range.";
     if (!shown.length) return;
     const styles = getComputedStyle(document.documentElement);
@@ -68,6 +69,14 @@ export class Plot {
     this.drawBand(pen, scale, colour("--accent-soft"), shown);
     this.drawLine(pen, scale, colour("--accent"), shown);
     if (this.pointer !== null) this.drawReading(pen, scale, colour, shown, width, height);
+  }
+
+  // A value that is known to hold (of a tag that is told on change) is so from its sample until now.
+  level(after, from, to) {
+    const { held } = this;
+    if (!held || held.ts > to || this.gaps.some((gap) => gap.to_us > held.ts)) return [];
+    const point = { value: held.value, min: held.value, max: held.value, ts: Math.max(held.ts, after, from) };
+    return [point, { ...point, ts: Math.max(to, point.ts), holds: true }];
   }
 
   scale(pen, points, from, to, width, height) {
@@ -116,7 +125,7 @@ export class Plot {
     const parts = [], far = Math.max(this.width * 3, this.seconds * 1e4);
     for (const point of points) {
       const part = parts.at(-1);
-      if (part && point.ts - part.at(-1).ts <= far) part.push(point); else parts.push([point]);
+      if (part && (point.holds || point.ts - part.at(-1).ts <= far)) part.push(point); else parts.push([point]);
     }
     return parts;
   }

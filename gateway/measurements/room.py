@@ -3,16 +3,21 @@
 import asyncio
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.clock import Clock
 from gateway.measurements.plan import MeasurementRefused
-from gateway.store import Store, recordings
+from gateway.store import Store, StoreProblem, recordings
 
 _SHARE = 0.5
 """Of the store's budget, for all recordings together: the rest is the samples'."""
+_FULL = 0.95
+"""Of the budget: from there on samples that wait for an upload go, some at a time."""
 _SPARE_BYTES = 64 * 1024 * 1024
 """Of each disk, left free for others."""
+_LOOK_S = 60.0
 _TIME_BYTES, _FILE_ROW_BYTES = 4, 4
 
 
@@ -47,8 +52,15 @@ class Room:
         recorded = await self._store.read(recordings.recorded_bytes)
         state = self._store.state()
         others = state.bytes_used - state.history_bytes - recorded  # blocks, which may wait for an upload
-        budget = min(state.bytes_budget * _SHARE, state.bytes_budget - others) - recorded
+        budget = min(state.bytes_budget * _SHARE, state.bytes_budget * _FULL - others) - recorded
         self._left = int(budget)
+
+    async def keep_looking(self, clock: Clock) -> None:
+        """Reckon anew each minute: what waits for an upload may grow meanwhile."""
+        while True:
+            await clock.sleep(_LOOK_S)
+            with suppress(StoreProblem):  # then what was left holds
+                await self.look()
 
     async def reserve(self, device: str, frames: int | None, values_per_frame: int) -> None:
         """Take room for frames, None: as many as come. MeasurementRefused: there is none, and how much is."""

@@ -244,6 +244,7 @@ class Measurements:
         return m
 
     async def _run(self, device: str, session: Session, plan: Plan, nodes: SensorNodes) -> None:
+        looking = self._supervisor.start(f"room of {device}", self._room.keep_looking(self._clock))
         try:
             if await session.run() is None:
                 begun = [m.name for m in self._known.values() if (m.device, m.state) == (device, RECORDING)]
@@ -255,6 +256,7 @@ class Measurements:
         except GatewayError as error:
             _log.warning("%s: the node could not be disconnected: %s", device, error)
         finally:
+            looking.cancel()
             del self._sessions[device]
             self._room.release(device)
             self._due.set()

@@ -12,12 +12,13 @@ from gateway.store.codec import BlockHeader, Kind
 from gateway.store.compact import delete_folded
 from gateway.store.keys import resolve
 from gateway.store.late import ADDED, MOVED, SAME, Resolved
-from gateway.store.newest import Newest, Struck, save_snapshot
+from gateway.store.newest import Newest, Struck
 from gateway.store.outbox import Transaction, insert_gap
 from gateway.store.past import Damage, Past
 from gateway.store.records import storable
 from gateway.store.schema import put_meta
 from gateway.store.series import save_series
+from gateway.store.snapshot import save_snapshot
 from gateway.store.values import Checked, stored
 from gateway.store.work import Ride, Work
 

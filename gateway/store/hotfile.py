@@ -1,8 +1,6 @@
 """The hot file on disk: its lock, opening, setting a damaged one aside and beginning a new one."""
 
 import contextlib
-import errno
-import fcntl
 import logging
 import os
 import sqlite3
@@ -14,7 +12,8 @@ from gateway.model import Gap, SeriesInfo
 from gateway.store import deletions
 from gateway.store.examine import AT_START_BYTES, look_over
 from gateway.store.history import CORRUPT, SALVAGED, History
-from gateway.store.newest import Newest, load_newest
+from gateway.store.lock import StoreLock
+from gateway.store.newest import Newest
 from gateway.store.renew import clear_drafts, left_unwritten, renew, take_place
 from gateway.store.retention import used_bytes
 from gateway.store.schema import (
@@ -30,21 +29,19 @@ from gateway.store.schema import (
     is_read_only,
     migrate,
     put_meta,
-    refused,
 )
 from gateway.store.series import load_series
+from gateway.store.snapshot import load_newest
 from gateway.store.wal import begin_anew
 
 _log = logging.getLogger(__name__)
 
 _RESERVE_BYTES = 1024 * 1024
-_BOOT_BYTES = 16
 _SERIES_BITS, _SEQ_BITS = 20, 32
 """So many series and blocks a file may number: the numbers that a lost file gave are not given again."""
-_PASSING = frozenset(
-    {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-)
-"""What may clear without anybody changing the configuration."""
+_NEW = """SELECT NOT EXISTS (SELECT 1 FROM series) AND NOT EXISTS (SELECT 1 FROM block)
+    AND NOT EXISTS (SELECT 1 FROM meta WHERE key = 'series_from')"""
+"""It does not say yet where its numbers begin."""
 
 _BLOCKS = """SELECT (SELECT count(*) FROM block INDEXED BY block_time WHERE n > 0)
     + (SELECT count(*) FROM block INDEXED BY block_empty WHERE n = 0),
@@ -99,7 +96,7 @@ class HotFile:
         self._reserve = folder / "reserve"
         self._distrusted = folder / "hot.db.distrusted"
         self._boot = b""
-        self._lock: int | None = None
+        self._lock = StoreLock(folder)
         self._lineage = 0
         self.look_later = False
         """The file is too large to be looked over before it is used."""
@@ -107,30 +104,13 @@ class HotFile:
     def lock(self) -> None:
         """Take the folder for this process; raise StoreProblem where another has it, DiskRefuses."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._folder / "store.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            if error.errno in _PASSING:
-                self.give_reserve()
-                raise refused(self._folder, error) from error
-            raise StoreProblem(
-                f"the store's folder {self._folder} cannot be used: {error.strerror}; check that it "
-                f"exists and belongs to the user that edge-gateway runs as"
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            self._lock = None
-            raise StoreProblem(
-                f"the store in {self._folder} is in use by another edge-gateway: stop that one first, or "
-                f"give this one another --state folder"
-            ) from error
+            self._lock.take()
+        except DiskRefuses:
+            self.give_reserve()
+            raise
 
     def unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
     def open(self, now_us: int, history: History, boot: bytes) -> tuple[sqlite3.Connection, Loaded]:
         """Open or make the file; one that is no database or malformed is set aside, with a gap.
@@ -142,25 +122,14 @@ class HotFile:
         self._boot = boot
         for _ in range(3):
             try:
-                opened = self._open(now_us, history, same_boot=any(boot) and self._last_boot() == boot)
+                opened = self._open(now_us, history, same_boot=any(boot) and self._lock.boot() == boot)
             except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
                 self._make_way(error, now_us)
             else:
                 self.take_reserve()
-                self._note_boot(boot)
+                self._lock.note_boot(boot)
                 return opened
         raise DiskRefuses(f"the store {self.path} cannot be opened, nor made anew")
-
-    def _last_boot(self) -> bytes:
-        """Return the boot in which the file was last opened. After a power cut that is another one."""
-        return os.pread(self._lock, _BOOT_BYTES, 0) if self._lock is not None else b""
-
-    def _note_boot(self, boot: bytes) -> None:
-        with contextlib.suppress(OSError):  # then shared memory counts for less, were the process killed
-            if self._lock is not None and self._last_boot() != boot:
-                made_ns = os.fstat(self._lock).st_mtime_ns
-                (self._folder / "store.lock").write_bytes(boot)
-                os.utime(self._lock, ns=(made_ns, made_ns))  # says when the store was made (recovery.py)
 
     def _make_way(self, error: Exception, now_us: int) -> None:
         """Do what may let the file be opened at the next try."""
@@ -254,10 +223,10 @@ class HotFile:
             if settled:
                 with contextlib.suppress(OSError):
                     self._distrusted.unlink(missing_ok=True)
-            if self._lineage:
-                put_meta(conn, "series_from", self._lineage << _SERIES_BITS)
-                put_meta(conn, "seq_floor", self._lineage << _SEQ_BITS)
-                self._lineage = 0
+            lineage = max(self._lineage, self._lock.set_aside())
+            if lineage and conn.execute(_NEW).fetchone()[0]:
+                put_meta(conn, "series_from", lineage << _SERIES_BITS)
+                put_meta(conn, "seq_floor", lineage << _SEQ_BITS)
         except BaseException:
             conn.close()
             raise
@@ -275,6 +244,7 @@ class HotFile:
     def set_aside(self, why: str, now_us: int) -> None:
         """Rename the damaged file and what belongs to it, so that a new one can begin."""
         number = self._next_number()
+        self._lock.note_set_aside(number)
         aside = self.path.with_name(f"{self.path.name}.{CORRUPT}-{number}")
         self._lineage = number
         for suffix in ("", "-wal", "-shm"):
@@ -288,7 +258,10 @@ class HotFile:
         self.gaps.append(Gap(now_us, now_us, sentence))
 
     def _next_number(self) -> int:
-        """Number the next file set aside; of those that are searched all but the newest one are removed."""
+        """Number the next file set aside; of those that are searched all but the newest one are removed.
+
+        What a file gave numbers for may be known where the file itself was deleted: none is given twice.
+        """
         found: dict[int, list[Path]] = {}
         searched: set[int] = set()
         for path in self._folder.glob(f"{self.path.name}.*-*"):
@@ -302,7 +275,7 @@ class HotFile:
             _log.warning("removing %s.%s-%d, set aside earlier", self.path.name, SALVAGED, number)
             for path in found[number]:
                 path.unlink(missing_ok=True)
-        return max(found, default=0) + 1
+        return max([self._lock.set_aside(), *found]) + 1
 
     def load(self, conn: sqlite3.Connection, history: History, *, running: bool = False) -> Loaded:
         """Read what a start needs; not the newest samples where they are in memory already."""

@@ -1,19 +1,14 @@
-"""The newest sample of each series, held in RAM, changed only after COMMIT, and its snapshot in the file."""
+"""The newest sample of each series, held in RAM, changed only after COMMIT."""
 
-import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count, repeat
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 from gateway.model import Batch, Flag, Sample, Value
-from gateway.store.codec import BlockHeader, CorruptBlock, Kind, decode, encode
-from gateway.store.past import Past
-from gateway.store.segment import Fold, Segment
 from gateway.store.tails import Tails
 from gateway.store.tombstones import Tombstone
-from gateway.store.values import Checked, stored, value_bytes
+from gateway.store.values import Checked, value_bytes
 
 Row = tuple[int, int, Value, int, int]
 """A Sample's fields: series, ts, value, status, flags."""
@@ -21,8 +16,6 @@ Row = tuple[int, int, Value, int, int]
 _OWN_TIME, _IMPLAUSIBLE = int(Flag.OWN_TIME), int(Flag.IMPLAUSIBLE)
 _NOT_HELD = 0x80
 """In the flags of a row here: its value is too long to be held in RAM."""
-_CANDIDATES = 8
-"""Chunks of a series that are looked at for its newest plausible sample."""
 _LONG_BYTES = 4096
 _FEW_SERIES = 4
 """A batch with this many samples of each series, as a CAN bus gives them, is looked at by its series."""
@@ -218,83 +211,3 @@ def _row(columns: Sequence[Sequence[Any]], place: int) -> Row:
 def not_held(series: int, ts: int) -> Row:
     """Stand for samples up to a time that are not known in RAM: no value, but the key rule holds."""
     return series, ts, None, 0, _NOT_HELD
-
-
-def save_snapshot(conn: sqlite3.Connection, newest: Newest, header: BlockHeader) -> None:
-    """Write the snapshot as of block `header.seq`."""
-    far = Batch()
-    for series, (low, high) in newest.far.items():
-        far.add(series, low, None)
-        far.add(*high)
-    conn.execute(
-        "INSERT OR REPLACE INTO snapshot(id, seq, own_us, newest, far) VALUES (1, ?, ?, ?, ?)",
-        (header.seq, newest.own_us, encode(header, _batch(newest.last.values())), encode(header, far)),
-    )
-
-
-def load_newest(conn: sqlite3.Connection, bad: list[int], past: Past) -> Newest:
-    """Rebuild from the snapshot and the blocks after it; seqs of blocks that cannot be read go to `bad`.
-
-    Without a snapshot what was folded is looked for in the history: blocks are folded only once the
-    snapshot covers them.
-    """
-    newest, after = _load_snapshot(conn)
-    if not after:
-        _add_past(newest, past)
-    deleted = past.deleted
-    rows = conn.execute(
-        "SELECT seq, data FROM block WHERE seq > ? AND kind = ? ORDER BY seq", (after, Kind.SAMPLES)
-    )
-    for seq, data in rows:
-        try:
-            header, batch = decode(data, seq)
-        except CorruptBlock:
-            bad.append(seq)
-            continue
-        if deleted:
-            batch = deleted.filtered(batch, seq)
-        newest.add(batch, header.wall_us)
-        newest.hold({series: newest.last[series] for series in set(batch.series) & newest.last.keys()})
-    return newest
-
-
-def _add_past(newest: Newest, past: Past) -> None:
-    """Take in the chunk with the highest times of each series, and all in the future of the fold's blocks."""
-    there: dict[int, list[tuple[int, Segment, Fold, int]]] = {}
-    for where, fold in past.folds(-(2**63), 2**63 - 1):
-        for number, header in past.headers(where, fold, None):
-            found = there.setdefault(header.series, [])
-            found.append((header.t1, where, fold, number))
-            if len(found) > _CANDIDATES and header.series not in past.deleted:
-                found.remove(min(found, key=itemgetter(0)))
-    for series, found in there.items():
-        for _, where, fold, number in sorted(found, key=itemgetter(0), reverse=True):
-            packed = past.one(where, fold, number)
-            if packed is not None:
-                newest.add(packed.batch(), -(2**63))
-                newest.hold({series: newest.last[series]} if series in newest.last else {})
-            if series in newest.last:
-                break
-
-
-def _load_snapshot(conn: sqlite3.Connection) -> tuple[Newest, int]:
-    row = conn.execute("SELECT seq, own_us, newest, far FROM snapshot WHERE id = 1").fetchone()
-    if row is None:
-        return Newest(), 0
-    seq, own_us, last, far = row
-    newest = Newest(own_us=own_us)
-    try:
-        newest.add_newer(stored(decode(last)[1]))
-        pairs = list(decode(far)[1])
-    except CorruptBlock:
-        return Newest(own_us=own_us), 0
-    for low, high in zip(pairs[::2], pairs[1::2], strict=True):
-        newest.far[low.series] = low.ts, high
-    return newest, seq
-
-
-def _batch(rows: Iterable[Row]) -> Batch:
-    batch = Batch()
-    for row in rows:
-        batch.add(*row)
-    return batch

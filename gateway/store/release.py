@@ -44,8 +44,11 @@ class Releaser:
             self.released = gone
 
     def _within_another(self, one: Tombstone) -> bool:
+        """Say whether another covers all its times, of at least its blocks. One restored has an older seq."""
         return any(
-            other.id > one.id and other.from_us <= one.from_us and one.to_us <= other.to_us
+            (other.seq, other.id) > (one.seq, one.id)
+            and other.from_us <= one.from_us
+            and one.to_us <= other.to_us
             for other in self._history.deleted.of(one.series)
         )
 

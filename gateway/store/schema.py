@@ -1,7 +1,6 @@
 """The tables of the hot file, as numbered migrations, each in its own transaction."""
 
 import contextlib
-import errno
 import os
 import secrets
 import sqlite3
@@ -90,18 +89,6 @@ class StoreProblem(GatewayError):
 
 class DiskRefuses(StoreProblem):
     """The disk does not let the store be opened now; it may later."""
-
-
-def refused(folder: Path, error: OSError) -> DiskRefuses:
-    """Return what to raise where the store's folder cannot be used now. Blocks."""
-    how = ""
-    if error.errno == errno.EROFS and not folder.is_dir():  # the unit's sandbox, or the disk itself
-        how = (
-            f"; there is no such folder: mount its disk, or make it (sudo install -d -o edge-gateway "
-            f"-g edge-gateway -m 700 {folder}), then sudo edge-gateway systemd-dropin && sudo systemctl "
-            "restart edge-gateway"
-        )
-    return DiskRefuses(f"the store's folder {folder}: {error.strerror}{how}")
 
 
 def _first(db: Any) -> None:

@@ -52,12 +52,11 @@ class SeriesTable:
         mapping = {number: number for number in self._infos}
         for number, info in found.items():
             mine = self._ids.get(info[:2])
-            if mine is None and number in self._infos:
-                continue  # never so: a number is given out once
-            if mine is None:
-                self.keep(number, info)
-                self.unsaved.append((number, *info, True))
-            mapping[number] = number if mine is None else mine
+            if mine is None:  # its number is another's only where what counts lost files was lost too
+                mine = self._next if number in self._infos else number
+                self.keep(mine, info)
+                self.unsaved.append((mine, *info, True))
+            mapping[number] = mine
         return mapping
 
     def find(self, device: str, tag: str) -> int | None:

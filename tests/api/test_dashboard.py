@@ -16,7 +16,7 @@ from gateway.api.server import serve
 from gateway.api.settings import HttpSettings
 from gateway.api.tokens import Role
 from gateway.model import Batch, Gap
-from tests.api.browser import log_in
+from tests.api.browser import INK, log_in
 from tests.api.plant import Plant
 
 pytestmark = pytest.mark.timeout(60)
@@ -93,16 +93,6 @@ async def test_log_in_see_values_change_plot_log_out(gateway: Plant, url: str, p
         await expect(page.locator("#login")).to_be_visible()
         await page.reload()
         await expect(page.locator("#login")).to_be_visible()
-
-
-# How many pixels of the canvas are drawn in: an empty plot has none.
-INK = """least => {
-  const canvas = document.getElementById("plot");
-  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  let count = 0;
-  for (let at = 3; at < data.length; at += 4) if (data[at] > 40) count += 1;
-  return count > least;
-}"""
 
 
 async def test_on_a_phone_and_in_the_dark(gateway: Plant, url: str, page: Page) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,9 @@ from gateway.measurements import (
     Measurements,
     Plan,
 )
+from gateway.measurements import room as measuring_room
 from gateway.measurements.room import Disk, Room
+from gateway.model import Batch, Sample
 from gateway.store import Store, recordings
 from gateway.store.recording import decode_part
 from tests.measurements.conftest import Gateway
@@ -290,6 +293,27 @@ async def test_an_endless_one_ends_where_the_budget_does(gateway: Gateway, node:
         assert 40_000 < m.received < 60_000
         assert len(table(gateway.files / m.file)) == 3 * m.received
         assert store.state().counters["lost"] == 0
+
+
+@pytest.mark.timeout(30)
+async def test_an_endless_one_ends_where_samples_need_the_room(
+    gateway: Gateway, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for an upload that does not answer: what is recorded would not make room for them."""
+    monkeypatch.setattr(measuring_room, "_LOOK_S", 0.02)
+    node.frames, node.batch, node.pause_s = 10**6, 50, 0.02
+    noise = random.Random(1)
+    async with gateway.opened(max_bytes=1_000_000) as (measurements, store):
+        m, series = await measurements.start(DEVICE, plan()), store.series("plc", "a")
+        for n in range(20):
+            samples = [Sample(series, 10**15 + n * 12_000 + i, noise.random(), 0) for i in range(12_000)]
+            await (await store.put(Batch.of(samples)))
+            if m.ending:
+                break
+        await measurements.finished(m.name)
+        assert "no room for more frames" in m.ending and not m.interrupted
+        used = store.state().bytes_used
+        assert used - store.state().history_bytes < 1_000_000 and 10 * m.received < 250_000
 
 
 async def test_without_frames_there_is_no_file(gateway: Gateway, node: Node) -> None:

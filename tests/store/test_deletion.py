@@ -15,6 +15,7 @@ from gateway.model import Batch, Flag, Sample
 from gateway.store import Store, StoreSettings, deletes, history, outbox, survey, tombstones
 from gateway.store.columns import CorruptBlock
 from gateway.store.outbox import Transaction
+from gateway.store.recovery import restored
 from gateway.store.tombstones import FIRST_US, LAST_US, Tombstone, Tombstones
 from tests.store.conftest import DAY_US, NOW_US, MovableClock, Opener
 from tests.store.folding import AT_ONCE, eager, folded, rows, segments
@@ -261,6 +262,30 @@ async def test_a_tombstone_over_chunks_holds_as_long_as_their_file(opened: Opene
         await released(store)
     async with opened() as store:
         assert kept(store) == 0 and len(await store.deletions()) == 2
+
+
+async def test_an_older_deletion_found_in_a_damaged_file_lets_no_newer_one_go(opened: Opener) -> None:
+    """It comes later, and covers more of the series, but fewer of the blocks."""
+    async with opened(**AT_ONCE) as store:
+        s, b = store.series("plc", "a"), store.series("plc", "b")
+        await put(store, (s, NOW_US - S_US, -1))
+        old_seq = store.state().newest_seq
+        await put(store, (b, NOW_US, 0))
+        await folded(store)
+        await ten(store)
+        await put(store, (b, NOW_US + 1, 0))
+        await folded(store)
+        await store.delete(s, "ann", NOW_US, NOW_US + 6 * S_US)
+        restored([Tombstone(9, old_seq, s, FIRST_US, LAST_US, 0)], store._history, 2)
+        for n in range(2, 5):
+            await put(store, (b, NOW_US + n, 0))
+            await folded(store)
+        for _ in range(200):
+            if store._writer.compactor.releaser._held_by.keys() == {1, 2}:
+                break
+            await asyncio.sleep(0.01)
+        assert kept(store) == 2
+        assert times(await everything(store, [s])) == [7, 8, 9]
 
 
 async def test_a_tombstone_holds_where_the_disk_may_bring_its_file_back(

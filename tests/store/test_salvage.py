@@ -12,6 +12,7 @@ import pytest
 
 from gateway.model import Gap
 from gateway.store import StoreProblem, examine, pages, salvage
+from gateway.store.lock import StoreLock
 from gateway.store.recovery import born_us
 from gateway.store.schema import MIGRATIONS
 from gateway.store.values import LAST_TS
@@ -71,6 +72,58 @@ async def test_a_file_whose_root_is_lost_gives_all_its_samples_back(opened: Open
     async with opened() as store:
         assert len(await everything(store, [s])) == 300
         assert not list(path.parent.glob("*corrupt*"))
+
+
+@pytest.mark.parametrize("counted", [True, False])
+async def test_numbers_that_a_lost_file_gave_are_nobody_elses(
+    opened: Opener, tmp_path: Path, counted: bool
+) -> None:
+    """A tag is not shown another one's samples, also where what was set aside earlier is there no more."""
+    path, lock = tmp_path / "store" / "hot.db", tmp_path / "store" / "store.lock"
+    async with opened() as store:
+        await put(store, (store.series("plc", "a"), NOW_US, 1.0))
+    overwrite(path, 0, b"\xff" * 64)
+    async with opened() as store:
+        await searched(store)
+        x = store.series("push", "x")
+        await put(store, *((x, NOW_US + n, 100 + n) for n in range(5)))
+        newest_seq = store.state().newest_seq
+    for salvaged in path.parent.glob("hot.db.salvaged*"):
+        salvaged.unlink()
+    if not counted:
+        lock.write_bytes(lock.read_bytes()[:16])
+    overwrite(path, 0, b"\xff" * 64)
+    async with opened() as store:
+        z = store.series("push", "z")
+        await put(store, (z, NOW_US + 1000, 5))
+        assert (z == x) != counted
+        assert (store.state().newest_seq > newest_seq + 1000) == counted
+        await searched(store)
+        assert [sample.value for sample in await everything(store, [z])] == [5]
+        again = store.find_series("push", "x")
+        assert again is not None
+        assert [sample.value for sample in await everything(store, [again])] == [100, 101, 102, 103, 104]
+
+
+def _begin_to_set_aside(folder: Path) -> None:
+    lock = StoreLock(folder)
+    lock.take()
+    lock.note_set_aside(1)
+    lock.release()
+    (folder / "hot.db").rename(folder / "hot.db.corrupt-1")
+
+
+async def test_a_power_cut_while_a_file_is_set_aside_gives_no_number_twice(
+    opened: Opener, tmp_path: Path
+) -> None:
+    async with opened() as store:
+        s = store.series("plc", "a")
+        await put(store, (s, NOW_US, 1.0))
+    await asyncio.to_thread(_begin_to_set_aside, tmp_path / "store")
+    async with opened() as store:
+        assert store.series("plc", "b") >> 20 == store.state().newest_seq >> 32 == 1
+        await searched(store)
+        assert store.find_series("plc", "a") == s
 
 
 async def test_a_restart_in_the_middle_begins_again(opened: Opener, tmp_path: Path) -> None:

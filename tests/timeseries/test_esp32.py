@@ -21,6 +21,7 @@ from gateway.api.server import serve
 from gateway.api.settings import HttpSettings
 from gateway.api.tls import fingerprint
 from gateway.api.tokens import Role
+from gateway.clock import SystemClock
 from gateway.model import Batch, Sample
 from gateway.store.tombstones import FIRST_US, LAST_US
 from tests.api.plant import Plant, plant
@@ -109,6 +110,15 @@ async def proxied(
         yield server.sockets[0].getsockname()[1], proxy
 
 
+class NtpClock(SystemClock):
+    """The gateway's clock, which something has set or not."""
+
+    synced = True
+
+    def synchronised(self) -> bool:
+        return self.synced
+
+
 @contextlib.asynccontextmanager
 async def gateway(folder: Path, tls: Any = "off") -> AsyncIterator[tuple[Plant, int]]:
     settings = HttpSettings(listen="127.0.0.1:0", tls=tls)
@@ -116,6 +126,7 @@ async def gateway(folder: Path, tls: Any = "off") -> AsyncIterator[tuple[Plant, 
         plant(folder) as made,
         serve(build_app(made, settings), settings, made.state) as (_, port),
     ):
+        made.clock = NtpClock()
         yield made, port
 
 
@@ -565,6 +576,32 @@ async def test_a_gateway_without_a_clock_dates_nothing(tmp_path: Path) -> None:
         assert file.suffix == ".boot1" and json.loads(file.read_text())["ts"] < 2**40
 
 
+async def test_the_time_of_a_gateway_that_nothing_set_is_marked(tmp_path: Path) -> None:
+    """Without an RTC it begins where it stood at power-off, weeks ago, until NTP answers."""
+    module, clock, spool = loaded(), Ticking(), str(tmp_path / "s")
+    async with gateway(tmp_path / "g") as (made, port):
+        settings = config(made, f"http://127.0.0.1:{port}", batch=2)
+        log = module.Logger(settings, NAME, spool, False, clock)
+        for n in range(3):
+            log.add({"n": n})  # two of them in the flash, one in RAM
+        NtpClock.synced = False
+        try:
+            await until_sent(log, clock)
+        finally:
+            NtpClock.synced = True
+        log.add({"n": 3})
+        log.save()
+        log = module.Logger(settings, NAME, spool, True, clock)
+        log.add({"n": 4})
+        await until_sent(log, clock)
+        log.add({"n": 5})
+        await until_sent(log, clock)
+        samples = await stored(made, "n")
+        assert [sample.value for sample in samples] == [0, 1, 2, 3, 4, 5]
+        assert [sample.status for sample in samples] == [0x40000000] * 5 + [0]
+        assert all(abs(sample.ts - made.clock.wall_us()) < 60_000_000 for sample in samples)
+
+
 PROGRAM = """
 import gc, json
 from logger import Logger
@@ -602,8 +639,95 @@ with open("/main.py") as file:
     compile(file.read(), "main.py", "exec")
 print(json.dumps(said))
 """
+WAKES = """
+import sys
+
+class Slept(Exception):
+    pass
+
+class Clock:
+    kept = b""
+    def memory(self, data=None):
+        if data is None:
+            return Clock.kept
+        Clock.kept = data
+
+class Pin:
+    OUT = 1
+    def __init__(self, *_):
+        pass
+    def value(self, _):
+        pass
+
+class Board:
+    DEEPSLEEP_RESET, Pin, RTC = 4, Pin, Clock
+    class ADC:
+        ATTN_11DB = 3
+        def __init__(self, *_, **__):
+            pass
+        def read_uv(self):
+            return 1_500_000
+    class WDT:
+        def __init__(self, timeout):
+            pass
+        def feed(self):
+            pass
+    @staticmethod
+    def reset_cause():
+        return 4 if Clock.kept else 1
+    @staticmethod
+    def deepsleep(_):
+        raise Slept
+
+class Network:
+    STA_IF = 0
+    class WLAN:
+        def __init__(self, _):
+            pass
+        def config(self, _):
+            return b"\\xa4\\xcf\\x12\\x05\\x06\\x07"
+        def active(self, _):
+            pass
+        def isconnected(self):
+            return True
+
+class Nothing:
+    class OneWire:
+        def __init__(self, _):
+            pass
+    class DS18X20:
+        def __init__(self, _):
+            pass
+        def scan(self):
+            return []
+
+for name, module in (("machine", Board), ("network", Network), ("ds18x20", Nothing), ("onewire", Nothing)):
+    sys.modules[name] = module
+with open("/config.json", "w") as file:
+    file.write({config!r})
+with open("/main.py") as file:
+    code = compile(file.read(), "main.py", "exec")
+for _ in range({wakes}):
+    try:
+        exec(code, {{}})
+    except Slept:
+        pass
+"""
+"""The board of `main.py`: no sensor, a battery of 3.03 V, the network at once."""
 HEAP_BYTES = 96 * 1024
 """Less than MicroPython has left on an ESP32 without external RAM."""
+
+
+async def micropython(program: str) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        *(str(_NODE), str(HARNESS), str(MICROPYTHON), str(HEAP_BYTES), *map(str, FILES)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate(program.encode())
+    assert (process.returncode, err) == (0, b""), err.decode()
+    return out
 
 
 @pytest.mark.timeout(60)
@@ -614,14 +738,7 @@ async def test_under_micropython_with_the_memory_of_an_esp32(tmp_path: Path) -> 
         proxied(port, random_cuts(5, 15)) as (outside, proxy),
     ):
         settings = json.dumps(config(made, f"http://127.0.0.1:{outside}", batch=7))
-        process = await asyncio.create_subprocess_exec(
-            *(str(_NODE), str(HARNESS), str(MICROPYTHON), str(HEAP_BYTES), *map(str, FILES)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate(PROGRAM.format(config=settings, name=NAME).encode())
-        assert (process.returncode, err) == (0, b""), err.decode()
+        out = await micropython(PROGRAM.format(config=settings, name=NAME))
         said = json.loads(out)
         assert said["free"] > 20_000, said
         assert (said["waiting"], said["problem"], said["refused"]) == ([0, 0], "", "")
@@ -633,3 +750,15 @@ async def test_under_micropython_with_the_memory_of_an_esp32(tmp_path: Path) -> 
         broken = [sample.value for sample in await stored(made, "broken")]
         assert len(broken) == 80 and all(math.isnan(value) for value in broken)
         assert [sample.value for sample in await stored(made, "lost")] == [1]
+
+
+@pytest.mark.timeout(60)
+async def test_the_example_wakes_as_often_as_it_is_told_to(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "g") as (made, port):
+        board = {"wifi": {"ssid": "", "password": ""}, "pins": {"temp": 1, "battery": 2, "led": 3}}
+        settings = config(made, f"http://127.0.0.1:{port}", interval_s=60, send_every=300, **board)
+        assert await micropython(WAKES.format(config=json.dumps(settings), wakes=299)) == b""
+        assert not made.devices["box"].tags
+        assert await micropython(WAKES.format(config=json.dumps(settings), wakes=301)) == b""
+        volts = [sample.value for sample in await stored(made, "batt_V")]
+        assert volts == [pytest.approx(3.03)] * 300
