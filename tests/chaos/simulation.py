@@ -36,6 +36,7 @@ from gateway.store import (
     reader,
     schema,
     segment,
+    writer,
 )
 from gateway.store import store as store_module
 from gateway.store.codec import Kind, decode
@@ -533,6 +534,7 @@ def main(seed: int, days: int, mutant: str) -> None:
     random.seed(seed)
     tokens = random.Random(seed)
     schema.secrets = SimpleNamespace(token_hex=lambda n: tokens.randbytes(n).hex())
+    writer.secrets = SimpleNamespace(randbits=tokens.getrandbits)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as root:
         simulation = Simulation(seed, days, mutant, Path(root))
         reader.time = buckets.time = SimpleNamespace(monotonic=lambda: simulation.clock.mono_ns() / 1e9)
