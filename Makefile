@@ -19,7 +19,7 @@ LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewes
 
 .venv/run: pyproject.toml setup.py debian/changelog
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(SUDO) apt-get update && $(APT) python3-venv ca-certificates; }
-	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
 	@touch $@
 

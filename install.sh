@@ -48,6 +48,16 @@ remove() {
     systemctl daemon-reload
 }
 
+# Also where it is a link, and where it is a disk of its own: that is emptied. What a purge kept there stays.
+erase() {
+    folder=$(readlink -f "$1" || true)
+    if [ -d "$folder" ]; then
+        find "$folder" -depth ! -path '*/edge-gateway.kept-*' ! -path '*/lost+found*' \
+            \( ! -type d -o -empty ! -exec mountpoint -q {} \; \) -delete
+    fi
+    if [ -L "$1" ]; then rm "$1"; fi
+}
+
 if [ -n "$uninstall" ]; then
     store=
     if [ -L "$STATE/.store" ]; then store=$(readlink -f "$STATE/.store" || true); fi
@@ -57,7 +67,10 @@ if [ -n "$uninstall" ]; then
             rm -rf "$store/hot.db" "$store"/hot.db-* "$store"/hot.db.* "$store/history" "$store/store.lock" \
                 "$store/reserve" "$store/restoring" "$store"/replaced-[0-9]*
         fi
-        rm -rf "$ETC" "$STATE" "$LOGS" /etc/systemd/system/edge-gateway.service.d
+        erase "$STATE"
+        erase "$LOGS"
+        if [ -L "$ETC" ]; then rm "$ETC"; else erase "$ETC"; fi
+        rm -rf /etc/systemd/system/edge-gateway.service.d
         say "removed, with configuration and store"
     else
         say "removed; configuration ($ETC) and store ($STATE) stay"
@@ -106,7 +119,7 @@ pip install --no-deps --no-build-isolation --no-index "$copy"
 rm -rf "$copy"
 "$new/bin/edge-gateway" settings >/dev/null || fail "the program does not start; nothing was changed"
 mkdir "$new/share"
-cp -r systemd/networkd config/gateway.schema.json "$new/share/"
+cp -r systemd/networkd "systemd/sysctl.d/${SYSCTL##*/}" "systemd/${UNIT##*/}" config/gateway.schema.json "$new/share/"
 SOURCE_DATE_EPOCH=$(date +%s)
 export SOURCE_DATE_EPOCH
 "$new/bin/python" debian/manual.py man > "$new/share/edge-gateway.1"
@@ -122,24 +135,43 @@ cp install.sh "$OPT/install.sh"
 chmod 755 "$OPT/install.sh"
 # The package refuses by it: it is there only where there is something to remove, and what removes it.
 : > "$MARK"
-ln -sfn "$new" "$OPT/current.new"
-mv -T "$OPT/current.new" "$OPT/current"
+
+switch() {
+    ln -sfn "$1" "$OPT/current.new"
+    mv -T "$OPT/current.new" "$OPT/current"
+}
+
+# Makes a program the one that runs.
+run() {
+    switch "$1"
+    ln -sfn "$OPT/current/bin/edge-gateway" "$LINK"
+    mkdir -p "${MAN%/*}" "${COMPLETION%/*}" "${SYSCTL%/*}"
+    ln -sfn "$OPT/current/share/edge-gateway.1" "$MAN"
+    ln -sfn "$OPT/current/share/completion.bash" "$COMPLETION"
+    install -m 644 "$1/share/${SYSCTL##*/}" "$SYSCTL"
+    # At boot systemd does it; where the kernel's settings are not ours (a container), it is left as it is.
+    [ ! -d /run/systemd/system ] || /lib/systemd/systemd-sysctl "${SYSCTL##*/}" || true
+    install -m 644 "$1/share/${UNIT##*/}" "$UNIT"
+    systemctl daemon-reload
+    systemctl enable --quiet edge-gateway.service
+    systemctl restart edge-gateway.service
+}
+
+go_back() {
+    trap - EXIT
+    if [ -z "$before" ] || [ ! -d "$before" ]; then
+        fail "it is installed, but does not start, see above or: journalctl -u edge-gateway"
+    fi
+    say "version $version does not start, see above or: journalctl -u edge-gateway" >&2
+    switch "$before"
+    rm -rf "$new" # first: the disk may be full
+    if ! run "$before"; then fail "and version $installed, which it is again, does not start either"; fi
+    fail "version $installed runs again"
+}
+
+trap go_back EXIT
+run "$new"
 trap - EXIT
-ln -sfn "$OPT/current/bin/edge-gateway" "$LINK"
-mkdir -p "${MAN%/*}" "${COMPLETION%/*}" "${SYSCTL%/*}"
-ln -sfn "$OPT/current/share/edge-gateway.1" "$MAN"
-ln -sfn "$OPT/current/share/completion.bash" "$COMPLETION"
-install -m 644 systemd/sysctl.d/60-edge-gateway.conf "$SYSCTL"
-# At boot systemd does it; where the kernel's settings are not ours (a container), it is left as it is.
-[ ! -d /run/systemd/system ] || /lib/systemd/systemd-sysctl "${SYSCTL##*/}" || true
-install -m 644 systemd/edge-gateway.service "$UNIT"
-systemctl daemon-reload
-systemctl enable --quiet edge-gateway.service
-if ! systemctl restart edge-gateway.service; then
-    say "the service does not start, see: journalctl -u edge-gateway"
-    if [ -n "$before" ] && [ -d "$before" ]; then say "the program before stands in $before still"; fi
-    exit 1
-fi
 for folder in "$OPT"/[0-9]*; do
     if [ "$folder" != "$new" ]; then rm -rf "$folder"; fi
 done

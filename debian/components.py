@@ -49,7 +49,7 @@ SPDX = {
 INSIDE = {
     "aiohttp": (("llhttp", "MIT", "Fedor Indutny", "aiohttp/_http_parser*"),),
     "aiohttp-apispec": (("swagger-ui", "Apache-2.0", "SmartBear Software Inc.", "aiohttp_apispec/static/*"),),
-    "cffi": (("libffi", "MIT", "Anthony Green, Red Hat, Inc. and others", "_cffi_backend*"),),
+    "cffi": (("libffi", "MIT", "Anthony Green, Red Hat, Inc. and others", "_cffi_backend.*"),),
     "cryptography": (
         ("openssl", "Apache-2.0", "The OpenSSL Project Authors", "cryptography/hazmat/bindings/_rust*"),
     ),
@@ -112,13 +112,33 @@ _BSD = """\
  OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH
  DAMAGE."""
 _THIRD = """\
- 3. Neither the name of the copyright holder nor the names of its contributors may be used to endorse or
- promote products derived from this software without specific prior written permission.
+ 3. Neither the name of the copyright holder (of zstd: the name Facebook, nor Meta) nor the names of its
+ contributors may be used to endorse or promote products derived from this software without specific prior
+ written permission.
  .
 """
-_TEXTS = {"BSD-2-Clause": _BSD.format(third=""), "BSD-3-Clause": _BSD.format(third=_THIRD)}
+_MIT = """\
+ Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+ documentation files (the "Software"), to deal in the Software without restriction, including without
+ limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the
+ Software, and to permit persons to whom the Software is furnished to do so, subject to the following
+ conditions:
+ .
+ The above copyright notice and this permission notice shall be included in all copies or substantial portions
+ of the Software.
+ .
+ THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED
+ TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL
+ THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF
+ CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER
+ DEALINGS IN THE SOFTWARE."""
+_TEXTS = {
+    "BSD-2-Clause": _BSD.format(third=""),
+    "BSD-3-Clause": _BSD.format(third=_THIRD),
+    "MIT": _MIT,
+}
 """For those whose own text is not installed with them."""
-_WITHOUT_TEXT = {"libaec", "pyserial"}
+_WITHOUT_TEXT = {"libaec", "libffi", "pyserial", "zstd"}
 
 
 @dataclass(frozen=True)
@@ -259,7 +279,7 @@ def copyright_file(folder: Path) -> str:
 
 def _paragraph(each: Component) -> str:
     inside = f", inside {each.inside}" if each.inside else ""
-    files = [name if "*" in name or name.endswith(".py") else f"{name}/*" for name in each.files]
+    files = [_pattern(name) for name in each.files]
     lines = [
         "Files: " + "\n ".join(f"usr/lib/edge-gateway/{name}" for name in files),
         "Copyright: " + "\n ".join(each.holders),
@@ -267,6 +287,13 @@ def _paragraph(each: Component) -> str:
         f"Comment: {each.name}{inside}",
     ]
     return "\n".join(lines)
+
+
+def _pattern(name: str) -> str:
+    """Return what stands for a top-level name, alike for each processor and each Python."""
+    if ".cpython-" in name:
+        return name.partition(".cpython-")[0] + "*"
+    return name if "*" in name or name.endswith(".py") else f"{name}/*"
 
 
 def _short(expression: str) -> str:

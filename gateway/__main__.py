@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import io
 import json
 import os
 import signal
@@ -14,20 +15,42 @@ from gateway import control_socket, places
 from gateway.clock import SystemClock
 from gateway.commands import browse, icoapi_env, scan, service, store, trust, watch
 from gateway.commands.arguments import Command, with_state
+from gateway.commands.foreign_text import printable
 from gateway.model import GatewayError
 
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h: no valid configuration ever existed; systemd does not restart it."""
+_READER_GONE = 141
+"""What a shell reports of a program that wrote into a pipe nobody reads any more."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding lacks comes as an escape
+            stream.reconfigure(errors="backslashreplace")
     arguments = command_line().parse_args(argv)
+    if arguments.command is _run:
+        return _told(arguments)
+    try:
+        code = _told(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at the end
+        return _READER_GONE
+    except PermissionError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"edge-gateway: {where}{error.strerror or error}; try it as root (sudo)", file=sys.stderr)
+        return 1
+
+
+def _told(arguments: argparse.Namespace) -> int:
     command: Command = arguments.command
     try:
         return command(arguments)
     except GatewayError as error:
-        print(f"edge-gateway: {error}", file=sys.stderr)
+        print("edge-gateway:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -142,7 +165,8 @@ def _status(arguments: argparse.Namespace) -> int:
 def _health(arguments: argparse.Namespace) -> int:
     answer = asyncio.run(control_socket.ask(arguments.state, {"command": "health"}, timeout_s=8))
     problems = answer.get("problems")
-    print(*(problems if isinstance(problems, list) and problems else ["alive"]), sep="\n")
+    lines = problems if isinstance(problems, list) and problems else ["alive"]
+    print(*(printable(str(line)) for line in lines), sep="\n")
     return 0 if answer.get("ok") else 1
 
 
@@ -157,6 +181,8 @@ def _settings(arguments: argparse.Namespace) -> int:
 def _token(arguments: argparse.Namespace) -> int:
     from gateway.api.tokens import Role, Tokens
 
+    if not arguments.state.is_dir():
+        raise GatewayError(f"there is no state folder {arguments.state}: say which one with --state")
     tokens = Tokens(arguments.state, SystemClock())
     match arguments.action:
         case "make":

@@ -26,6 +26,14 @@ class Clock(Protocol):
         """Wait that long in monotonic time."""
 
 
+def wall_us_of(clock: Clock, mono_ns: int) -> int:
+    """Return the wall time of a moment of monotonic time, by what the clock says now.
+
+    Of two moments so told, a clock that was set in between makes the time neither longer nor shorter.
+    """
+    return clock.wall_us() - (clock.mono_ns() - mono_ns) // 1000
+
+
 class SystemClock:
     """The machine's own clocks."""
 

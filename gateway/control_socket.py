@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from gateway.model import GatewayError
 
+_log = logging.getLogger(__name__)
 _NAME = "control.sock"
 _LINE_BYTES = 64 * 1024
 Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
@@ -45,20 +47,32 @@ async def listen(state: Path, answer: Answer) -> AsyncIterator[None]:
         finally:
             writer.close()
 
-    bound = await asyncio.to_thread(_bind, state)
+    try:
+        bound = await asyncio.to_thread(_bind, state)
+    except OSError as error:
+        _log.error(
+            "%s cannot be made (%s): `edge-gateway status` and `reload` reach nobody until a start where it "
+            "can; a reload is `systemctl kill --signal=HUP edge-gateway` meanwhile",
+            state / _NAME,
+            error.strerror,
+        )
+        yield
+        return
     server = await asyncio.start_unix_server(serve, sock=bound, limit=_LINE_BYTES)
     async with server:
         yield
-    await asyncio.to_thread((state / _NAME).unlink, missing_ok=True)
+    with contextlib.suppress(OSError):  # a disk that refuses; the next start removes it
+        await asyncio.to_thread((state / _NAME).unlink, missing_ok=True)
 
 
 def _bind(state: Path) -> socket.socket:
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with _short(state) as path:
+    with contextlib.ExitStack() as stack:
+        bound = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        path = stack.enter_context(_short(state))
         (state / _NAME).unlink(missing_ok=True)  # left by a daemon that was killed
         bound.bind(path)
         (state / _NAME).chmod(0o600)
-    return bound
+        return socket.socket(fileno=bound.detach())
 
 
 def _parse(line: bytes) -> Mapping[str, Any]:
@@ -74,7 +88,9 @@ async def ask(state: Path, request: Mapping[str, Any], timeout_s: float = 90) ->
         with _short(state) as path:
             reader, writer = await asyncio.open_unix_connection(path, limit=16 * _LINE_BYTES)
     except OSError as error:
-        raise NotRunning(f"no daemon answers at {state / _NAME}: {error.strerror or error}") from error
+        advice = "; try it as root (sudo)" if isinstance(error, PermissionError) else ""
+        sentence = f"no daemon answers at {state / _NAME}: {error.strerror or error}{advice}"
+        raise NotRunning(sentence) from error
     try:
         writer.write(json.dumps(request).encode() + b"\n")
         reply = json.loads(await asyncio.wait_for(reader.readline(), timeout_s) or b"null")

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway import control_socket
+from gateway.api import tls
 from gateway.api.contracts import ConfigInfo, LogFilesInfo
 from gateway.api.tokens import Tokens
 from gateway.clock import Clock
-from gateway.config import ConfigProblems, Loaded, load_again, load_or_last_good, take
+from gateway.config import Config, ConfigProblems, Loaded, edited, keep, load_again, load_or_last_good
 from gateway.controls.certificates import Certificates
 from gateway.documents import Applied, Documents
 from gateway.forward import Forwarder
@@ -26,10 +27,10 @@ from gateway.listeners import Listeners
 from gateway.logs import Logs
 from gateway.measurements import Catalogue, Measurements
 from gateway.memory import return_what_is_freed
-from gateway.model import BatchListener
+from gateway.model import BatchListener, GatewayError
 from gateway.own_time import OwnTime
-from gateway.parts import STOP_UPLOADS_S, Parts, stopped
-from gateway.state_files import remember_store
+from gateway.parts import Parts
+from gateway.starting import Start
 from gateway.store import Store
 from gateway.supervise import Health, Keeper, Supervisor
 from gateway.systemd import Notifier, Watchdog, Watched, watchdog_interval_s
@@ -122,24 +123,26 @@ class Daemon:
         """Run until SIGTERM, SIGINT or `stop`. ConfigProblems: no valid configuration ever existed."""
         sys.setswitchinterval(SWITCH_S)
         return_what_is_freed()
-        loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ)
+        loaded = await asyncio.to_thread(load_or_last_good, self.file, self.state, self._environ, tls.prove)
         await asyncio.to_thread(self.documents.open)
         self._in_force.take(loaded)
         config = self._in_force.config
-        self.id = config.gateway.id or await asyncio.to_thread(gateway_id, self.state)
         async with AsyncExitStack() as stack:
             folder = config.store.path or self.state
-            await asyncio.to_thread(remember_store, self.state, folder)
-            # A disk that refuses at the start is waited for: systemd must not take that for a hang.
-            waiting = self._supervisor.start("start of the store", self._extend_start())
-            self.store = await stack.enter_async_context(Store.open(folder, config.store, self.clock))
-            waiting.cancel()
+            start = Start(self._notifier, self.clock, self.state)
+            async with start.told(self._supervisor):
+                await asyncio.to_thread(start.remember, folder)
+                opening = Store.open(folder, config.store, self.clock, start.refuses)
+                self.store = await stack.enter_async_context(opening)
+                self.id = config.gateway.id or await start.on(lambda: gateway_id(self.state))
+                await start.on(self.tokens.open)
             own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
-            await asyncio.to_thread(self.tokens.open)
             stack.push_async_callback(self._supervisor.close)
             files = config.measurements.path or self.state / "measurements"
             self.measurements = await stack.enter_async_context(
-                Measurements.open(self.store, self.clock, self._supervisor, files, self.id, self._offered)
+                Measurements.open(
+                    self.store, self.clock, self._supervisor, files, self.id, self._offered, stamp=own_time
+                )
             )
             self.files = Catalogue(self.measurements, self.store)
             await self.files.clear()
@@ -153,6 +156,7 @@ class Daemon:
                 gateway_id=self.id,
                 listeners=self._listeners,
             )
+            self._start_watchdog()
             async with self._reloading:  # what is edited meanwhile is taken afterwards
                 await stack.enter_async_context(control_socket.listen(self.state, self._answer))
                 self._http.start_api(config.http)
@@ -160,18 +164,12 @@ class Daemon:
                 await self._apply()
                 self._http.start_compat(config.http)
             stack.callback(self._handle_signals())
-            self._start_watchdog()
             self._supervisor.start("wait for secrets", self._secrets_may_come())
             await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
             _log.info("running as %s, version %s: %s", self.id, self.version, self._status_line())
             await self._stopping.wait()
             await self._stop()
         _log.info("stopped")
-
-    async def _extend_start(self) -> None:
-        while True:
-            await self._notifier.tell("EXTEND_TIMEOUT_USEC=30000000", "STATUS=opening the store")
-            await self.clock.sleep(10)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -225,22 +223,21 @@ class Daemon:
                 await self._notifier.tell("READY=1", f"STATUS={self._status_line()}")
 
     async def _reload(self) -> Mapping[str, Any]:
+        before = self._in_force.config
         try:
             unable = self._in_force.loaded.config.unable()
-            config = await asyncio.to_thread(take, self.file, self.state, self._environ, unable)
+            config = await asyncio.to_thread(edited, self.file, self._environ, unable)
+            if config.http != before.http:
+                await self._listen(before, config)
         except ConfigProblems as error:
             self._in_force.refuse(error.problems)
             for sentence in error.problems:
                 _log.error("%s", sentence)
             _log.error("reload refused: %s is broken; nothing was changed", self.file)
             return {"ok": False, "problems": list(error.problems)}
-        before = self._in_force.config
+        config = await asyncio.to_thread(keep, config, self.file, self.state)
         self._in_force.take(Loaded(config, config.lacking))
-        notes = self._in_force.needs_restart()
-        if config.http != before.http:
-            await stopped(self._http.keepers, STOP_UPLOADS_S)
-            self._http.start_api(config.http)
-            await self._http.wait()
+        notes = [*self._in_force.needs_restart(), *filter(None, [self._http.trouble()])]
         certificates, wrong = await self._http.renew(config.http)
         notes += wrong
         changed = [*await self._apply(), *certificates]
@@ -250,6 +247,12 @@ class Daemon:
             _log.warning("%s", note)
         _log.info("reloaded %s; restarted: %s", self.file, ", ".join(changed) or "nothing")
         return {"ok": True, "changed": changed, "warnings": [*config.warnings, *config.lacking, *notes]}
+
+    async def _listen(self, before: Config, config: Config) -> None:
+        try:
+            await self._http.change(before.http, config.http)
+        except GatewayError as error:
+            raise ConfigProblems([f"{config.http_at}: {error}"]) from error
 
     async def _secrets_may_come(self) -> None:
         """Begin what lacked a secret at the start once it is there: on a mount that came late, say."""
@@ -297,8 +300,9 @@ class Daemon:
 
     def _status(self) -> Mapping[str, Any]:
         store = self.store.state()
+        problems = [*self._in_force.loaded.problems, *filter(None, [self._http.trouble()])]
         return {
-            "ok": not self._in_force.loaded.problems,
+            "ok": not problems,
             "id": self.id,
             "version": self.version,
             "address": self._http.address,
@@ -312,7 +316,7 @@ class Daemon:
                 name: part.forwarder.counters.units for name, part in self._parts.uploads.items()
             },
             "warnings": [each for each in (store.refusing, store.disk.warning, store.flash.warning) if each],
-            "problems": list(self._in_force.loaded.problems),
+            "problems": problems,
             "parts": {
                 keeper.name: f"{keeper.health.state}{keeper.health.detail and ': '}{keeper.health.detail}"
                 for keeper in self._keepers()
@@ -322,10 +326,7 @@ class Daemon:
     def _health(self) -> Mapping[str, Any]:
         """Say what a new start could mend: a part that stands, an API that does not listen."""
         standing = self._watchdog.standing()
-        api = self._http.api
-        problems = [standing] if standing else []
-        if api.state != "running":
-            problems.append(f"the API does not listen: {api.detail or api.state}")
+        problems = [*filter(None, [standing, self._http.trouble()])]
         return {"ok": not problems, "problems": problems}
 
     def _keepers(self) -> list[Keeper]:

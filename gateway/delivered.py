@@ -14,6 +14,8 @@ from gateway.store.schema import connect_reader
 
 _BESIDE: Final = ("replaced-", "restoring")
 """Folders of a restore in that of the store."""
+_NOT_ITS: Final = ("lost+found", "edge-gateway.kept-")
+"""On a disk of its own: what fsck found, what a purge before kept. No purge touches them; both are root's."""
 
 
 def undelivered(state: Path) -> str:
@@ -35,6 +37,7 @@ def _stores(state: Path) -> list[Path]:
     folder = store_folder(state)
     found = {folder, *(path for path in folder.iterdir() if path.name.startswith(_BESIDE) and path.is_dir())}
     for inside, folders, files in os.walk(state, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(_NOT_ITS)]
         if "history" in folders or any(name.startswith("hot.db") for name in files):
             found.add(Path(inside))
     return sorted(found)

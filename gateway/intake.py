@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
@@ -13,6 +12,7 @@ from gateway.clock import Clock
 from gateway.controls.devices import Channel, NotPollable
 from gateway.model import Batch, BatchListener, Gap, RunRecord, Sample, Ticket
 from gateway.own_time import OwnTime
+from gateway.run_problems import Problems, Told, trace
 from gateway.store import Store
 from gateway.supervise import Health, Keeper, describe
 
@@ -21,7 +21,6 @@ RUNNING = "running"
 """Status of a run that has not ended; after a power cut, of one that never did."""
 _TELL_NS = 10_000_000_000
 _ROW_NS = 60_000_000_000  # a row of a subscription's run covers at most a minute
-_TRACEBACK_CHARACTERS = 8_000
 # What the device had from us last was put together a little before it arrived: the hole begins there.
 _UNDER_WAY_US = 250_000
 _SUBSCRIPTION = "subscription"
@@ -84,7 +83,7 @@ class _Run:
         self._start_ns = self._heard_ns = self._session.clock.mono_ns()
         self._told_ns: int | None = None
         self._samples = 0
-        self._problems: dict[str, None] = {}
+        self._problems = Problems()
 
     def add(self, samples: int, late_us: int = 0) -> None:
         self._samples += samples
@@ -95,7 +94,7 @@ class _Run:
             # A power cut must find the row before the hole: what was missed in it is not fetched yet.
             return
         if now - self._start_ns >= _ROW_NS:
-            self.end(None)
+            self.end("", "")
             self._begin()
         elif self._kind == _SUBSCRIPTION and (self._told_ns is None or now - self._told_ns >= _TELL_NS):
             # A power cut leaves this row: until when the device was heard, for the gap of the next start.
@@ -103,14 +102,13 @@ class _Run:
             self._record(RUNNING)
 
     def problem(self, sentence: str) -> None:
-        if len(self._problems) < 100:
-            self._problems[sentence] = None
+        self._problems.add(sentence)
 
-    def end(self, error: str | None) -> RunRecord:
-        return self._record("error" if error else "partial" if self._problems else "ok", error)
+    def end(self, error: str, gist: str) -> RunRecord:
+        return self._record("error" if error else "partial" if self._problems else "ok", error, gist)
 
-    def _record(self, status: str, error: str | None = None) -> RunRecord:
-        """Write the row, over an earlier one of this run. A subscription lasts until it was last heard."""
+    def _record(self, status: str, error: str = "", gist: str = "") -> RunRecord:
+        """Write the row over an earlier one, return it in full. A subscription lasts until last heard."""
         until_ns = self._heard_ns if self._kind == _SUBSCRIPTION else self._session.clock.mono_ns()
         record = RunRecord(
             id=self.id,
@@ -120,9 +118,9 @@ class _Run:
             duration_us=(until_ns - self._start_ns) // 1000,
             samples=self._samples,
             status=status,
-            error=error or "\n".join(self._problems) or None,
+            error=error or self._problems.text or None,
         )
-        self._session.store.run_ended(record)
+        self._session.write(record, gist or self._problems.first)
         return record
 
 
@@ -186,6 +184,7 @@ class DeviceSession:
         self._attempt_us, self._attempt_ns = 0, 0
         self._runs = 0
         self._last_failure: tuple[str, int] = ("", 0)
+        self._told = Told()
 
     # -- the Link ------------------------------------------------------------------------------
 
@@ -317,18 +316,22 @@ class DeviceSession:
         if self._runs or reason == "stopped" or (reason == told and now - told_ns < _ROW_NS):
             return
         self._last_failure = (reason, now)
-        self.store.run_ended(
-            RunRecord(
-                id=self.store.next_run_id(),
-                device=self.id,
-                kind="connect",
-                start_us=self._attempt_us,
-                duration_us=(now - self._attempt_ns) // 1000,
-                samples=0,
-                status="error",
-                error=_trace(error),
-            )
+        record = RunRecord(
+            id=self.store.next_run_id(),
+            device=self.id,
+            kind="connect",
+            start_us=self._attempt_us,
+            duration_us=(now - self._attempt_ns) // 1000,
+            samples=0,
+            status="error",
+            error=trace(error),
         )
+        self.write(record, reason)
+
+    def write(self, record: RunRecord, gist: str) -> None:
+        """Have the row of a run written; `gist`: its error in one line."""
+        text = self._told.words(record.error or "", gist, record.id, self.clock.mono_ns())
+        self.store.run_ended(replace(record, error=text or None))
 
     # -- inner -------------------------------------------------------------------------------
 
@@ -360,19 +363,19 @@ class DeviceSession:
         self._runs += 1
         self._subscriptions += kind == _SUBSCRIPTION
         run = _Run(self, kind, run_id)
-        error: str | None = None
+        error = gist = ""
         try:
             yield run
         except asyncio.CancelledError:
             raise
         except BaseException as raised:
-            error = _trace(raised)
+            error, gist = trace(raised), describe(raised)
             if kind not in _WITHOUT_GAPS:
-                self.lost(describe(raised))
+                self.lost(gist)
             raise
         finally:
             self._subscriptions -= kind == _SUBSCRIPTION
-            self.polls.finished(run.end(error))
+            self.polls.finished(run.end(error, gist))
 
     @contextlib.contextmanager
     def _offer(self, controls: tuple[object, ...]) -> Iterator[None]:
@@ -382,8 +385,3 @@ class DeviceSession:
         finally:
             for control in controls:
                 self._controls.remove(control)
-
-
-def _trace(error: BaseException) -> str:
-    text = "".join(traceback.format_exception(error))
-    return text if len(text) <= _TRACEBACK_CHARACTERS else "…" + text[-_TRACEBACK_CHARACTERS:]

@@ -1,7 +1,6 @@
 """The devices and uploads that run, each in its session or forwarder; started and stopped by what differs."""
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,11 @@ from gateway.measurements import Catalogue
 from gateway.model import BatchListener, DeviceProblem, GatewayError
 from gateway.own_time import OwnTime
 from gateway.store import Store
-from gateway.supervise import Backoff, Keeper, Supervisor, describe
+from gateway.supervise import Backoff, Keeper, Supervisor, describe, stopped
 
-_log = logging.getLogger(__name__)
 # Together with the store's close (3.5 s where the disk refuses) less than the 10 s that a stop may take.
 _STOP_DEVICES_S: Final = 4.0
-STOP_UPLOADS_S: Final = 1.5
+_STOP_UPLOADS_S: Final = 1.5
 # With an attempt that leads nowhere, given up after 4 s, a device that is back is in use within 10 s.
 _DEVICE_BACKOFF_S: Final = 5.0
 _UPLOAD_BACKOFF_S: Final = 60.0
@@ -114,7 +112,7 @@ class Parts:
     async def stop(self, others: Iterable[Keeper]) -> None:
         """Stop the devices, then the uploads and the `others`."""
         await stopped([part.keeper for part in self.devices.values()], _STOP_DEVICES_S)
-        await stopped([*self._upload_keepers(), *others], STOP_UPLOADS_S)
+        await stopped([*self._upload_keepers(), *others], _STOP_UPLOADS_S)
 
     def _upload_keepers(self) -> list[Keeper]:
         return [keeper for part in self.uploads.values() for keeper in part.keepers]
@@ -181,15 +179,3 @@ class Parts:
             name = f"files of upload {config.id}"
             files = self._supervisor.keep(name, forwarder.files.run, backoff=backoff)
         return UploadPart(config, forwarder, keeper, files)
-
-
-async def stopped(keepers: Iterable[Keeper], limit_s: float) -> None:
-    """Cancel them and wait for their ends, no longer than so many seconds."""
-    tasks = {keeper.task: keeper.name for keeper in keepers if keeper.task is not None}
-    if not tasks:
-        return
-    for task in tasks:
-        task.cancel()
-    _done, late = await asyncio.wait(tasks, timeout=limit_s)
-    for task in late:
-        _log.warning("%s did not end within %.0f s; going on without it", tasks[task], limit_s)

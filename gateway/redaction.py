@@ -32,6 +32,12 @@ _SIGNATURE: Final = re.compile(
     re.IGNORECASE,
 )
 """Of an address that is as good as a password."""
+_PRIVATE_KEY: Final = re.compile(
+    r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----[^-]*(?:-(?!----)[^-]*)*(?:-----END \1-----)?"
+)
+"""RFC 7468; one that is cut short counts to the next dashes."""
+_LINE: Final = 16
+"""A line of a secret of several, as of a key, is a secret from so many characters on."""
 _USERINFO: Final = re.compile(r"(?<=//)[^/\s@\"']+@")
 
 
@@ -39,17 +45,26 @@ class Redaction:
     """Takes the secrets that are known, and those that look like one, out of texts."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for text in secrets if len(text) >= _SHORTEST for form in _forms(text)}
+        forms = {form for text in secrets for each in _parts(text) for form in _forms(each)}
         longest_first = sorted(forms, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
 
     def __call__(self, text: str) -> str:
         if self._known is not None:
             text = self._known.sub(_SHOWN, text)
+        text = _PRIVATE_KEY.sub(_SHOWN, text)
         text = _SIGNATURE.sub(rf"\1{_SHOWN}", text)
         text = _BLOCK.sub(lambda found: found[0].replace(found[2], f"{found[1]}  {_SHOWN}\n"), text)
         text = _VALUE.sub(rf"\1{_SHOWN}", text)
         return _USERINFO.sub(f"{_SHOWN}@", _TOKEN.sub(_SHOWN, text))
+
+
+def _parts(secret: str) -> Iterator[str]:
+    if len(secret) >= _SHORTEST:
+        yield secret
+    for line in secret.splitlines():
+        if len(line) >= _LINE and not line.startswith("-----"):
+            yield line
 
 
 def _forms(text: str) -> Iterator[str]:
@@ -76,14 +91,19 @@ def without_query(url: str) -> str:
 
 def secrets_in(settings: Any) -> Iterator[str]:
     """Yield the text of every Secret within settings, mappings and sequences."""
+    return (secret.text for secret in secrets_of(settings))
+
+
+def secrets_of(settings: Any) -> Iterator[Secret]:
+    """Yield every Secret within settings, mappings and sequences."""
     if isinstance(settings, Secret):
-        yield settings.text
+        yield settings
     elif dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         for each in dataclasses.fields(settings):
-            yield from secrets_in(getattr(settings, each.name))
+            yield from secrets_of(getattr(settings, each.name))
     elif isinstance(settings, Mapping):
         for value in settings.values():
-            yield from secrets_in(value)
+            yield from secrets_of(value)
     elif isinstance(settings, list | tuple):
         for value in settings:
-            yield from secrets_in(value)
+            yield from secrets_of(value)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 _REQUIRED: Final = dataclasses.MISSING
-SECRET_WORDS: Final = "passw(?:or)?d|passphrase|secret|token|authorization|(?:api|subscription)[-_]?key"
+SECRET_WORDS: Final = (
+    "passw(?:or)?d|pwd|passphrase|secret|token|authorization|cookie|(?:api|subscription)[-_]?key"
+)
 """A pattern, whatever the case: what has one of them in its name is taken for a secret."""
 
 

@@ -4,6 +4,7 @@ The one list of it: backup, restore, support bundle and the question before a pu
 the scripts of the package and install.sh to it.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -12,6 +13,8 @@ from typing import Final
 
 LINK: Final = ".store"
 """In the state directory: points to a store elsewhere."""
+DELIVERED: Final = ".all-delivered"
+"""Left by a removal of the package for a purge: every upload has all of the store."""
 
 
 class Kind(Enum):
@@ -67,7 +70,7 @@ IN_STATE: Final = (
     ),
     *(Kept(name, Kind.SECRET) for name in ("admin-token", "tokens.json", "tokens.lock", "tls")),
     Kept("timeseries-users.json", Kind.SECRET),
-    *(Kept(name, Kind.PASSING) for name in ("control.sock", LINK, ".all-delivered")),
+    *(Kept(name, Kind.PASSING) for name in ("control.sock", LINK, DELIVERED)),
 )  # fmt: skip
 """In the state directory besides."""
 BACKED_UP: Final = re.compile("|".join(each.backed_up for each in (*IN_STORE, *IN_STATE) if each.backed_up))
@@ -85,8 +88,13 @@ def store_folder(state: Path) -> Path:
 
 
 def remember_store(state: Path, folder: Path) -> None:
-    """Point from the state directory to a store elsewhere, so that a stopped one is found. Blocks."""
+    """Point from the state directory to a store elsewhere, so that a stopped one is found. Blocks.
+
+    What a removal of the package found out about it holds no longer: a start may bring samples.
+    """
     state, folder = state.absolute(), folder.absolute()
+    with contextlib.suppress(OSError):  # on a disk that refuses, a purge cannot delete anything either
+        (state / DELIVERED).unlink()
     link = state / LINK
     if link.is_symlink() and (folder == state or link.readlink() != folder):
         link.unlink()

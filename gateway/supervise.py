@@ -5,7 +5,7 @@ outliving its caller.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,6 +155,18 @@ def _forget_cancellation() -> None:
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
+
+
+async def stopped(keepers: Iterable[Keeper], limit_s: float) -> None:
+    """Cancel them and wait for their ends, no longer than so many seconds."""
+    tasks = {keeper.task: keeper.name for keeper in keepers if keeper.task is not None}
+    if not tasks:
+        return
+    for task in tasks:
+        task.cancel()
+    _done, late = await asyncio.wait(tasks, timeout=limit_s)
+    for task in late:
+        _log.warning("%s did not end within %.0f s; going on without it", tasks[task], limit_s)
 
 
 def _ignore(_error: BaseException) -> None:

@@ -27,7 +27,7 @@ async def begun(tmp_path: Path, text: str) -> AsyncIterator[Daemon]:
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     state = tmp_path / "state"
-    state.mkdir()
+    state.mkdir(exist_ok=True)
     daemon = await asyncio.to_thread(Daemon, file, state, {}, SystemClock())
     running = asyncio.create_task(daemon.run())
     try:

@@ -50,6 +50,74 @@ async def test_a_run_is_recorded_with_its_samples_and_its_problems(store: Store)
     assert (record.duration_us, record.error) == (250_000, "tag speed: BadNodeIdUnknown")
 
 
+async def test_a_problem_that_lasts_is_written_in_full_only_now_and_then(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    sentences = [f"tag t{n} (ns=2;s=Line1.Cell{n}.Value): node: BadNodeIdUnknown" for n in range(90)]
+
+    async def cycle(problems: list[str]) -> None:
+        async with link.run("cycle") as run:
+            for sentence in problems * 2:
+                run.problem(sentence)
+        clock.pass_s(1)
+
+    for second in range(1201):
+        await cycle(sentences)
+        if second % 5 == 0:  # another interval of the same device
+            await cycle(sentences[:50])
+    await cycle(["tag speed: BadOutOfService"])
+    with pytest.raises(OSError):
+        async with link.run("cycle"):
+            raise OSError("x" * 50_000)
+    await store.flush()
+    rows = (await store.runs(limit=5000))[::-1]
+    assert {row.status for row in rows[:-1]} == {"partial"} and rows[-1].status == "error"
+    full = [row for row in rows[:-1] if row.error == "\n".join(sentences)]
+    assert [(row.start_us - rows[0].start_us) // 600_000_000 for row in full] == [0, 1, 2]
+    assert rows[-2].error == "tag speed: BadOutOfService" and len(rows[-1].error or "") == 8000
+    for row in rows[:-2]:
+        if row.error not in ("\n".join(sentences), "\n".join(sentences[:50])):
+            first, told = (row.error or "").split("\n")
+            assert first == sentences[0] and "unchanged since run" in told
+            (there,) = [run for run in rows if f"since run {run.id}," in told]
+            lines = (there.error or "").splitlines()
+            assert there.id < row.id and lines in (sentences, sentences[:50])
+            assert f"all {len(lines)} lines" in told
+    assert sum(len(row.error or "") for row in rows) < 1500 * 200 + 6 * 8000
+
+
+async def test_a_row_that_others_refer_to_was_not_written_over(store: Store) -> None:
+    clock = HandClock()
+    link = session(store, clock)
+    sentences = [f"a value of tag t{n} cannot be decoded (no such structure)" for n in range(20)]
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            async with link.run("subscription") as run:
+                for sentence in sentences:
+                    run.problem(sentence)
+                for _ in range(3):  # the row is there while it runs
+                    run.add(1)
+                    clock.pass_s(11)
+                if number == 0:
+                    raise OSError("unplugged")
+    await store.flush()
+    first, second, third = (await store.runs())[::-1]
+    assert "unplugged" in (first.error or "") and sentences[1] not in (first.error or "")
+    assert second.error == "\n".join(sentences)
+    assert third.error == f"{sentences[0]}\n(unchanged since run {second.id}, whose row has all 20 lines)"
+
+
+async def test_what_a_run_says_of_its_problems_is_bounded(store: Store) -> None:
+    link = session(store, HandClock())
+    async with link.run("poll") as run:
+        for n in range(300):
+            run.problem(f"tag t{n}: {'x' * 5000}")
+    await store.flush()
+    record = await store.last_run("press-07")
+    assert record is not None and 6000 < len(record.error or "") < 8100
+    assert (record.error or "").endswith("\n… and more")
+
+
 async def test_a_subscription_is_cut_into_rows_of_a_minute(store: Store) -> None:
     clock = HandClock()
     async with session(store, clock).run("subscription") as run:

@@ -112,6 +112,11 @@ def packaged(package: Path, field: str) -> str:
     return run("dpkg-deb", "-f", str(package), field, check=False).strip()
 
 
+def older(one: str, other: str) -> bool:
+    command = ("dpkg", "--compare-versions", one, "lt", other)
+    return subprocess.run(command, check=False).returncode == 0
+
+
 def look() -> Seen:
     shown = run("systemctl", "show", "-p", "ActiveState", "-p", "NRestarts", UNIT, check=False).splitlines()
     state = dict(line.partition("=")[::2] for line in shown)
@@ -211,7 +216,7 @@ def go_back(was: Before, version: str, limit: Limits) -> None:
         # The version before must not meet the store of the new one.
         run("systemctl", "mask", "--runtime", "--now", UNIT)
     try:
-        run("dpkg", "--install", "--force-confold", str(KEPT), EDGE_GATEWAY_ALLOW_DOWNGRADE="1")
+        run("dpkg", "--install", str(KEPT), EDGE_GATEWAY_ALLOW_DOWNGRADE="1")
         if restoring:
             store = ("--store", was.store) if was.store else ()
             run("edge-gateway", "restore", "--force", *store, str(BACKUP / "store"), timeout_s=3600)
@@ -257,11 +262,13 @@ def upgrade(limit: Limits) -> tuple[str, str]:
     if version == kept and (BACKUP / "store").exists() and not look().status:
         go_back(was, kept, limit)
         return "rolled back", "an earlier way back had not ended; now it has"
+    if older(new, version):
+        raise Refused(f"{new} is older than {version}: it may not be able to read the store")
     try:
         if version != new:
             prepare(was, version, kept)
-            run("apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300",
-                "-o", "Dpkg::Options::=--force-confold", str(NEW))  # fmt: skip
+            run("apt-get", "install", "-y", "--no-install-recommends",
+                "-o", "DPkg::Lock::Timeout=300", str(NEW))  # fmt: skip
         watch(was, new, limit)
     except Failed as error:
         if kept in ("", new):  # it was there before, and is not well: there is nothing to go back to

@@ -29,6 +29,8 @@ LONGEST_S = 3 * 3600
 """A box with a full store on slow flash, its backup, and the way back."""
 AWAY_S = 900
 """Contact may be lost for so long during the upgrade: the box goes on without us."""
+WELL = ("upgraded", "unchanged")
+"""The outcomes after which the ring goes on."""
 
 
 class Problem(Exception):
@@ -91,20 +93,34 @@ def package_for(folder: Path, mark: str, version: str = "*") -> Path:
 def upgrade(box: Box, given: argparse.Namespace) -> dict[str, str]:
     """Upgrade a box; return its result. Problem: it could not be, or its state is not known."""
     said = box.sh(
+        f"if systemctl is-active -q {JOB}; then "
+        f"echo 'an earlier deployment is at work there; see: journalctl -fu {JOB}' >&2; exit 1; fi; "
         ". /etc/os-release; dpkg --print-architecture; echo ${VERSION_ID:-none}; "
-        f"install -d -m 700 {FOLDER}; rm -f {FOLDER}/result.json; "
+        f"install -d -m 700 {FOLDER}; "
         "dpkg-query -W -f '${Version}\\n' edge-gateway || echo none; "
-        f"dpkg-deb -f {FOLDER}/installed.deb Version 2>/dev/null || echo none"
+        f"for file in installed new; do dpkg-deb -f {FOLDER}/$file.deb Version 2>/dev/null || echo none; done"
     ).split()
-    architecture, suite, version, kept = said
+    architecture, suite, version, kept, brought = said
     package = package_for(given.packages, f"~deb{suite}_{architecture}")
-    if kept != version and given.previous and version not in ("none", package.name.split("_")[1]):
-        upstream = version.removesuffix(f"~deb{suite}")
-        box.put(package_for(given.previous, f"~deb{suite}_{architecture}", upstream), "installed.deb")
-    box.put(package, "new.deb")
     box.put(Path(__file__).with_name("box.py"), "box.py")
+    if kept != version and version not in ("none", package.name.split("_")[1]):
+        if brought == version:
+            # A power cut ended the watch over it: it is looked at now, and is then the way back.
+            result = work(box, given)
+            if result["outcome"] not in WELL:
+                return result
+        elif given.previous:
+            upstream = version.removesuffix(f"~deb{suite}")
+            box.put(package_for(given.previous, f"~deb{suite}_{architecture}", upstream), "installed.deb")
+    box.put(package, "new.deb")
+    return work(box, given)
+
+
+def work(box: Box, given: argparse.Namespace) -> dict[str, str]:
+    """Let the box take its new.deb; return its result. Problem: there is none."""
     box.sh(
-        f"systemctl reset-failed {JOB} 2>/dev/null || true; systemd-run --quiet --collect --unit={JOB} "
+        f"rm -f {FOLDER}/result.json; systemctl reset-failed {JOB} 2>/dev/null || true; "
+        f"systemd-run --quiet --collect --unit={JOB} "
         f"/usr/bin/python3 -I {FOLDER}/box.py {given.well} {given.settle}"
     )
     return outcome(box)
@@ -162,7 +178,7 @@ def main() -> int:
         why = f": {result['why']}" if result["why"] else ""
         took_s = time.monotonic() - began
         print(f"{name}: {result['outcome']}, has {result['version']}, {took_s:.0f} s{why}", flush=True)
-        if result["outcome"] not in ("upgraded", "unchanged"):
+        if result["outcome"] not in WELL:
             left = ", ".join(boxes[number + 1 :]) or "none"
             print(f"the ring stops at {name}; boxes not tried: {left}", file=sys.stderr)
             return 1

@@ -18,7 +18,13 @@ umask 077
 printf '%s\n' "$SSH_KEY" > "$work/key"
 printf '%s\n' "$KNOWN_HOSTS" > "$work/known_hosts"
 mkdir "$work/previous"
-gh release download --dir "$work/previous" --pattern '*.deb' || echo "there is no release yet to go back to"
+# Asked for first: a gh that is not there, or a token that is refused, is not taken for a repository without a release.
+released=$(gh release list --exclude-drafts --exclude-pre-releases --limit 1)
+if [ -n "$released" ]; then
+    gh release download --dir "$work/previous" --pattern '*.deb'
+else
+    echo "there is no release yet to go back to"
+fi
 remote="ssh -i $work/key -o IdentitiesOnly=yes -o UserKnownHostsFile=$work/known_hosts -o StrictHostKeyChecking=yes"
 remote="$remote -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15 {box} sudo -n"
 python3 "$here/deploy.py" --ring "$file" --packages "$packages" --previous "$work/previous" --remote "$remote"

@@ -10,8 +10,9 @@ fails, where there are `batch` of them, and before the device sleeps (`save`). A
 gateway has committed what it holds. Where there are `files` of them, or the flash is full, the oldest goes;
 how many readings that cost is told as the tag `NAME/lost`.
 
-Only the gateway needs a clock: its answers carry the time. What was read before the first answer waits
-without a date. The local clock is the RTC, which goes on in deep sleep; nobody may set it.
+Only the gateway needs a clock: its answers carry the time, and say where nothing has set it (status UNCERTAIN
+then). What was read before the first answer waits without a date. The local clock is the RTC, which goes on
+in deep sleep; nobody may set it.
 """
 
 import binascii
@@ -22,7 +23,10 @@ import random
 import socket
 import time
 
+import spool
+
 EARLIEST_US = 1_704_067_200_000_000  # 2024: a gateway that says less has no clock itself
+FULL = 28  # ENOSPC, which MicroPython's errno does not name
 UNCERTAIN = 0x40000000  # OPC UA StatusCode: the time of the sample is a guess
 FIRST_WAIT_S = 2
 LONGEST_WAIT_S = 600
@@ -48,23 +52,23 @@ class Logger:
         self._waiting = []  # readings in RAM: (dated, ts, {field: value}, status)
         self._last_ts, self._count = 0, random.getrandbits(9)
         self._failures, self._next_try_us = 0, 0
-        _make(folder)
+        spool.make(folder)
         self._load(same_boot)
 
     # -- readings ----------------------------------------------------------------------------
 
     def add(self, fields):
         """Take a reading of now: names with numbers, texts or booleans."""
-        self._put(fields, 0)
+        self._put(fields)
         if len(self._waiting) >= self.batch:
             self.save()
 
-    def _put(self, fields, status):
+    def _put(self, fields):
         local = self._clock_us()
         if self._offset_us is None:
-            self._waiting.append((False, self._later(local), fields, status))
+            self._waiting.append((False, self._later(local), fields, 0))
         else:
-            self._waiting.append((True, self._later(local + self._offset_us), fields, status))
+            self._waiting.append((True, self._later(local + self._offset_us), fields, self._doubt))
 
     def _later(self, ts):
         """Return a time that no other reading has, for it is half of a sample's key.
@@ -79,48 +83,68 @@ class Logger:
         return self._last_ts
 
     def save(self):
-        """Write what waits in RAM into the flash: before a deep sleep, which empties the RAM."""
-        while self._waiting:
-            self._write(self._waiting[0])
-            self._waiting.pop(0)
+        """Write what waits in RAM into the flash: before a deep sleep, which empties the RAM.
+
+        False: the flash takes nothing, and `problem` says why; the newest `batch` readings stay in RAM.
+        """
+        saved = True
+        try:
+            while self._waiting:
+                self._write(self._waiting[0])
+                self._waiting.pop(0)
+        except OSError as error:
+            saved, self.problem = False, "not saved: %s" % error
+            over = max(len(self._waiting) - self.batch, 0)
+            self._waiting, self._lost = self._waiting[over:], self._lost + over
         self._keep_state()
+        return saved
 
     def _write(self, reading):
         """Add a reading to the newest file, or begin another. OSError: not even an empty flash takes it."""
         text = "".join(self._lines(reading))
         name = self._newest(None if reading[0] else self._boot)
+        files = self._listed()
+        if name not in files and len(files) >= self.files:
+            self._give_up_oldest(name)
+        self._with_room(lambda: spool.append(self.folder + "/" + name, text), name)
+        self._in_newest += 1
+
+    def _with_room(self, step, name=None):
+        """Return what a step that writes returns; while the flash is full the oldest other file goes."""
         while True:
-            files = self._listed()
             try:
-                if name not in files and len(files) >= self.files:
-                    raise OSError("there are as many files as there may be")
-                with open(self.folder + "/" + name, "a") as file:
-                    file.write(text)
-            except OSError:
-                others = [each for each in files if each != name]
-                if not others:
+                return step()
+            except OSError as error:
+                if error.errno != FULL or not self._give_up_oldest(name):
                     raise
-                self._lost += _readings_in(self.folder + "/" + others[0])
-                os.remove(self.folder + "/" + others[0])
-                if name in files:
-                    _mend(self.folder, name)
-            else:
-                self._in_newest += 1
-                return
+
+    def _give_up_oldest(self, but):
+        """Remove the oldest file but that one. False: there is none."""
+        for name in self._listed():
+            if name != but:
+                _, readings, unreadable = spool.measured(self.folder + "/" + name)
+                os.remove(self.folder + "/" + name)
+                self._lost += readings + unreadable
+                return True
+        return False
 
     def _newest(self, boot):
         """Return the file for the next reading: dated, or of this boot."""
         files = self._listed()
-        if files and _parts(files[-1])[1] == boot and self._in_newest < self.batch:
+        if files and spool.parts(files[-1])[1] == boot and self._in_newest < self.batch:
             return files[-1]
         self._number += 1
         self._in_newest = 0
-        return _file_name(self._number, boot)
+        return spool.file_name(self._number, boot)
 
     def _lines(self, reading):
         _, ts, fields, status = reading
         for field in fields:
-            sample = {"tag": "%s/%s" % (self.name, field), "ts": ts, "value": fields[field]}
+            value = fields[field]
+            sample = {"tag": "%s/%s" % (self.name, field), "ts": ts, "value": value}
+            if isinstance(value, float) and value - value != 0:  # JSON has no word for these
+                sample["type"] = "float"
+                sample["value"] = "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
             if status:
                 sample["status"] = status
             yield json.dumps(sample) + "\n"
@@ -174,17 +198,30 @@ class Logger:
     def _date(self):
         """Give the readings of before the first answer their time."""
         self._waiting = [
-            (True, ts if dated else ts + self._offset_us, fields, status)
+            (True, ts, fields, status) if dated else (True, ts + self._offset_us, fields, self._doubt)
             for dated, ts, fields, status in self._waiting
         ]
         self._last_ts = max([each[1] for each in self._waiting] + [0])
+        while self._with_room(self._date_oldest):
+            pass
+
+    def _date_oldest(self):
+        """Give the oldest file that has no date its times. False: there is none."""
         for name in self._listed():
-            number, boot = _parts(name)
-            if boot is None:
-                continue
-            _replace(self.folder, _file_name(number, None), self._dated(name, boot == self._boot))
-            self._keep_state()
-            os.remove(self.folder + "/" + name)
+            number, boot = spool.parts(name)
+            if boot is not None:
+                unreadable = spool.measured(self.folder + "/" + name)[2]
+                spool.replace(
+                    self.folder, spool.file_name(number, None), self._dated(name, boot == self._boot)
+                )
+                try:
+                    self._write_state()
+                except OSError:
+                    pass  # what is removed now makes room for it
+                os.remove(self.folder + "/" + name)
+                self._lost += unreadable
+                return True
+        return False
 
     def _dated(self, name, this_boot):
         """Yield the lines of a file with their times. Nobody knows when an earlier boot was: within the hour
@@ -192,34 +229,38 @@ class Logger:
         """
         hour_ago = self._clock_us() + self._offset_us - 3_600_000_000
         self._guess_us, before = max(self._guess_us, hour_ago), None
-        with open(self.folder + "/" + name) as file:
-            for line in file:
-                sample = json.loads(line)
-                local = sample["ts"]
-                if this_boot:
-                    sample["ts"] += self._offset_us
-                else:
-                    self._guess_us += 0 if local == before else 1000
-                    sample["ts"], sample["status"] = self._guess_us, UNCERTAIN
-                before = local
-                yield json.dumps(sample) + "\n"
+        for _, sample in spool.lines_of(self.folder + "/" + name):
+            if sample is None:
+                continue
+            local = sample["ts"]
+            if this_boot:
+                sample["ts"] += self._offset_us
+                if self._doubt:
+                    sample["status"] = self._doubt
+            else:
+                self._guess_us += 0 if local == before else 1000
+                sample["ts"], sample["status"] = self._guess_us, UNCERTAIN
+            before = local
+            yield json.dumps(sample) + "\n"
 
     def _tell_of_itself(self):
         """Register: the gateway has a tag `NAME/about` from then on, and knows what was lost."""
         if not self._registered:
             about = [self.config.get(key, "") for key in ("device_desc", "desc")]
-            self._put({"about": "; ".join(text for text in about if text) or self.name}, 0)
+            self._put({"about": "; ".join(text for text in about if text) or self.name})
             self._registered = True
         if self._lost:
-            self._put({"lost": self._lost}, 0)
+            self._put({"lost": self._lost})
             self._lost = 0
 
     def _send_files(self):
         for name in self._listed():
             path = self.folder + "/" + name
-            self._deliver(os.stat(path)[6], _pieces(path), _readings_in(path))
+            length, readings, unreadable = spool.measured(path)
+            if length:
+                self._deliver(length, spool.pieces(path), readings)
             os.remove(path)
-            self._in_newest = 0
+            self._in_newest, self._lost = 0, self._lost + unreadable
 
     def _deliver(self, length, pieces, readings):
         """Send a body; what the gateway would refuse for ever is given up, for all else would wait for it."""
@@ -252,133 +293,89 @@ class Logger:
         line = stream.readline().split(None, 2)
         if len(line) < 2 or not line[0].startswith(b"HTTP/"):
             raise NotSent("the connection was cut before the answer")
-        status, left = int(line[1]), 0
+        status, left, now_us, doubt = int(line[1]), 0, 0, 0
         while True:
             line = stream.readline()
             if not line.strip():
                 break
             name, _, value = line.decode().partition(":")
             if name.lower() == "date":
-                self._heard(_date_us(value.strip()))
+                now_us = _date_us(value.strip())
+            elif name.lower() == "clock" and value.strip() == "unsynchronised":
+                doubt = UNCERTAIN
             elif name.lower() == "content-length":
                 left = int(value)
         if not line:
             raise NotSent("the connection was cut within the answer")
+        self._heard(now_us, doubt)
         text = stream.read(min(left, 300)) if left else b""
         return status, (text or b"").decode()
 
-    def _heard(self, now_us):
-        """Take the gateway's time: of readings from now on, those before keep what they have."""
+    def _heard(self, now_us, doubt):
+        """Take the gateway's time: of readings from now on, those before keep what they have.
+
+        `doubt`: their status, UNCERTAIN where nothing has set the gateway's clock.
+        """
         if now_us < EARLIEST_US:
             return
         offset_us = now_us + 500_000 - self._clock_us()  # the date is of whole seconds, rounded down
         offset_us -= offset_us % 1000
         if self._offset_us is None or abs(offset_us - self._offset_us) > 2_000_000:
             self._offset_us = offset_us
+        self._doubt = doubt
 
     # -- what outlasts a reset -------------------------------------------------------------------
 
     def _listed(self):
         """Return the files that wait, oldest first."""
-        return sorted(name for name in os.listdir(self.folder) if _parts(name) is not None)
+        return sorted(name for name in os.listdir(self.folder) if spool.parts(name) is not None)
 
     def _load(self, same_boot):
-        state = _read_state(self.folder)
+        state = spool.read_state(self.folder)
         self._boot = state.get("boot", 0) + (0 if same_boot and state else 1)
         self._offset_us = state.get("offset_us") if same_boot else None
+        self._doubt = state.get("doubt", 0)
         self._registered, self._lost = state.get("registered", False), state.get("lost", 0)
         # A power cut between the two steps of dating leaves both: the dated one may have been sent.
         names = self._listed()
-        dated = {_parts(name)[0] for name in names if _parts(name)[1] is None}
+        dated = {spool.parts(name)[0] for name in names if spool.parts(name)[1] is None}
         for name in names:
-            number, boot = _parts(name)
+            number, boot = spool.parts(name)
             if boot is not None and number in dated:
                 os.remove(self.folder + "/" + name)
         names = self._listed()
         # Numbers go on where they were, also after all files were sent: a name is never used twice.
-        self._number = max([_parts(name)[0] for name in names] + [state.get("number", 0)])
+        self._number = max([spool.parts(name)[0] for name in names] + [state.get("number", 0)])
         self._guess_us = state.get("guess_us", 0)
         self._in_newest = 0
         if names:
-            _mend(self.folder, names[-1])
-            self._in_newest = _readings_in(self.folder + "/" + names[-1])
+            self._in_newest = spool.measured(self.folder + "/" + names[-1])[1]
         self.problem, self.refused = "", ""
         self._keep_state()
 
     def _keep_state(self):
+        """Write the state, if it changed. A flash that takes nothing must not end the logging."""
+        try:
+            self._with_room(self._write_state)
+        except OSError as error:
+            self.problem = "not saved: %s" % error
+
+    def _write_state(self):
         state = {
             "boot": self._boot,
             "offset_us": self._offset_us,
+            "doubt": self._doubt,
             "registered": self._registered,
             "lost": self._lost,
             "number": self._number,
             "guess_us": self._guess_us,
         }
-        if state != _read_state(self.folder):
-            _replace(self.folder, "state", (json.dumps(state),))
+        if state != spool.read_state(self.folder):
+            spool.replace(self.folder, "state", (json.dumps(state),))
 
 
 def _local_us():
     return time.time_ns() // 1000
-
-
-def _make(folder):
-    try:
-        os.mkdir(folder)
-    except OSError:
-        os.listdir(folder)  # it is there, or this says what is wrong
-
-
-def _file_name(number, boot):
-    return "%08d.dated" % number if boot is None else "%08d.boot%d" % (number, boot)
-
-
-def _parts(name):
-    """Return number and boot (None: dated) of a file that waits; None: it is none."""
-    number, _, kind = name.partition(".")
-    if len(number) != 8 or not number.isdigit():
-        return None
-    if kind == "dated":
-        return int(number), None
-    return (int(number), int(kind[4:])) if kind.startswith("boot") and kind[4:].isdigit() else None
-
-
-def _replace(folder, name, pieces):
-    """Put a file in its place, all of it or nothing."""
-    with open(folder + "/part", "w") as file:
-        for piece in pieces:
-            file.write(piece)
-    os.rename(folder + "/part", folder + "/" + name)
-
-
-def _read_state(folder):
-    try:
-        with open(folder + "/state") as file:
-            return json.load(file)
-    except (OSError, ValueError):
-        return {}
-
-
-def _pieces(path):
-    with open(path, "rb") as file:
-        while True:
-            piece = file.read(512)
-            if not piece:
-                return
-            yield piece
-
-
-def _mend(folder, name):
-    """Take away what a power cut left of a line."""
-    with open(folder + "/" + name) as file:
-        lines = file.readlines()
-    if lines and not lines[-1].endswith("\n"):
-        _replace(folder, name, lines[:-1])
-
-
-def _readings_in(path):
-    with open(path) as file:
-        return len({json.loads(line)["ts"] for line in file})
 
 
 def _address(url):

@@ -64,18 +64,18 @@ def run():
     woke = machine.reset_cause() == machine.DEEPSLEEP_RESET
     log = Logger(config, mac, "/spool", same_boot=woke)
     log.add(reading(config["pins"]))
-    log.save()
+    saved = log.save()
     # The RTC's memory outlasts deep sleep: how many readings were not tried to send yet.
     memory = machine.RTC().memory()
-    count = 1 + (memory[0] if woke and memory else 0)
-    if count >= config["send_every"]:
+    count = 1 + (int.from_bytes(memory, "little") if woke else 0)
+    if count >= config["send_every"] or not saved:
         count = 0
         if connect(config["wifi"]) and log.send():
             blink(config["pins"]["led"], 1)
         else:
             print("not sent:", log.problem or "no network")
             blink(config["pins"]["led"], 3)
-    machine.RTC().memory(bytes([count]))
+    machine.RTC().memory(count.to_bytes(4, "little"))
     watchdog.feed()
     machine.deepsleep(config["interval_s"] * 1000)
 

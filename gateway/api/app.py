@@ -81,6 +81,7 @@ def build_app(gateway: GatewayView, settings: HttpSettings) -> web.Application:
     app.cleanup_ctx.append(_listening)
     app.on_shutdown.append(sockets.close_all)
     app.on_response_prepare.append(_secure)
+    app.on_response_prepare.append(_doubt_the_date)
     return app
 
 
@@ -103,3 +104,9 @@ async def _secure(request: web.Request, response: web.StreamResponse) -> None:
     headers["Server"] = "edge-gateway"
     if request.secure:
         headers["Strict-Transport-Security"] = "max-age=31536000"
+
+
+async def _doubt_the_date(request: web.Request, response: web.StreamResponse) -> None:
+    """Say that the Date may be wrong: loggers without a clock of their own live by it."""
+    if not request.app[GATEWAY].clock.synchronised():
+        response.headers["Clock"] = "unsynchronised"

@@ -54,10 +54,18 @@ class Sessions:
 
     def start(self, token: Token) -> str:
         cookie = secrets.token_urlsafe(32)
-        self._sessions[_key(cookie)] = _Session(token.id, self._clock.mono_ns() + SESSION_S * 1_000_000_000)
+        self._keep(cookie, token.id)
         while len(self._sessions) > _MAX_SESSIONS:
             self._sessions.popitem(last=False)
         return cookie
+
+    def prolong(self, cookie: str) -> None:
+        """Let a session last as long from now on as a new one."""
+        if (token_id := self.token_id(cookie)) is not None:
+            self._keep(cookie, token_id)
+
+    def _keep(self, cookie: str, token_id: str) -> None:
+        self._sessions[_key(cookie)] = _Session(token_id, self._clock.mono_ns() + SESSION_S * 1_000_000_000)
 
     def token_id(self, cookie: str) -> str | None:
         session = self._sessions.get(_key(cookie))

@@ -49,7 +49,11 @@ class _Spec(AiohttpApiSpec):
             version="v1",
             openapi_version="3.0.3",
             plugins=(self.plugin,),
-            info={"description": "Devices, samples, runs, gaps and uploads of one edge gateway."},
+            info={
+                "description": "Devices, samples, runs, gaps and uploads of one edge gateway. While nothing "
+                "has set its clock, every answer has the header `Clock: unsynchronised`: "
+                "its Date may be wrong."
+            },
         )
         schemes = self.spec.components
         schemes.security_scheme("bearer", {"type": "http", "scheme": "bearer"})

@@ -31,7 +31,12 @@ _MOST_BYTES: Final = 4096
 )
 async def show_session(request: web.Request) -> web.Response:
     principal = request["principal"]
-    return json_answer({"name": principal.name, "role": principal.role.word})
+    response = json_answer({"name": principal.name, "role": principal.role.word})
+    # A display on a wall stays; who may change things logs in anew each 12 h.
+    if principal.cookie and principal.role is Role.READ:
+        request.app[GUARD].sessions.prolong(principal.cookie)
+        _set_cookie(response, principal.cookie, secure=cookie_is_secure(request))
+    return response
 
 
 @endpoint(
@@ -52,11 +57,14 @@ async def log_in(request: web.Request) -> web.Response:
     token = await guard.login(request, text)
     _log.info('"%s" (%s) logged in from %s', token.name, token.role, request.remote)
     response = json_answer({"name": token.name, "role": token.role})
-    cookie = guard.sessions.start(token)
+    _set_cookie(response, guard.sessions.start(token), secure=secure)
+    return response
+
+
+def _set_cookie(response: web.Response, cookie: str, *, secure: bool) -> None:
     response.set_cookie(
         COOKIE, cookie, max_age=SESSION_S, httponly=True, secure=secure, samesite="Strict", path="/"
     )
-    return response
 
 
 async def _token(request: web.Request) -> str:

@@ -157,6 +157,11 @@ class HttpSettings(Settings):
                     raise ValueError(f"{other} and compat.{name}.listen are both on port {port}")
             listens[f"compat.{name}.listen"] = listen
 
+    def listens(self) -> dict[str, str]:
+        """Return each listener's address:port, by the name of its setting."""
+        compat = {f"http.compat.{name}.listen": listen for name, listen in self.compat.listens().items()}
+        return {"http.listen": self.listen, **compat}
+
     def tls_files(self) -> list[TlsFiles]:
         """Return the certificates of one's own, of whichever listener."""
         timeseries, icoapi = self.compat.timeseries, self.compat.icoapi

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from gateway.api.auth import Principal, unauthorized
+from gateway.api.auth import COOKIE, Principal, unauthorized
 from gateway.api.errors import ApiError
 from gateway.api.keys import GATEWAY, GUARD, SOCKETS
 from gateway.api.routing import declared
@@ -65,7 +65,9 @@ async def _log_in(request: web.Request, socket: web.WebSocketResponse) -> tuple[
     try:
         message = await socket.receive(timeout=LOGIN_S)
     except TimeoutError:
-        raise Closing(LOGIN_FAILED, f"no token within {LOGIN_S} s") from None
+        # A cookie came, and was not enough.
+        why = "the session ended" if COOKIE in request.cookies else f"no token within {LOGIN_S} s"
+        raise Closing(LOGIN_FAILED, why) from None
     if message.type is not WSMsgType.TEXT:
         raise Closing(LOGIN_FAILED, 'the first message is not {"token": "..."}')
     said = _object(message.data)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.api.contracts import DeviceView, GatewayView
 from gateway.api.values import Row, dumps, row
-from gateway.model import Batch, Sample, Value
+from gateway.model import Batch, Sample, SeriesInfo, Value
 
 GATHER_S: Final = 0.02
 """Changes of so long go out as one message."""
@@ -75,6 +75,8 @@ class Streams:
         self._gateway = gateway
         self._clients: set[Client] = set()
         self._latest: dict[int, tuple[int, Value, int, int]] = {}
+        self._told: dict[int, SeriesInfo] = {}
+        """As which a series was last told to those who listen already."""
         self._gathered: list[tuple[str, Batch]] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -114,7 +116,8 @@ class Streams:
         for device, batches in by_device.items():
             count = sum(map(len, batches))
             if count <= MESSAGE_SAMPLES:
-                self._send(device, self._rows(batches))
+                self._tell_tags(device, batches)
+                self._send("samples", device, self._rows(batches))
             else:
                 self._skip(device, count)
 
@@ -124,6 +127,16 @@ class Streams:
             if client.filter.wants(device):
                 client.renew()
                 client.skipped += count
+
+    def _tell_tags(self, device: str, batches: Iterable[Batch]) -> None:
+        """Say which tags are new, or have another unit, before the first sample that this holds for."""
+        info, told, rows = self._gateway.store.info, self._told, []
+        for series in {series for batch in batches for series in batch.series}:
+            if told.get(series) is not (now := info(series)):
+                told[series] = now
+                rows.append({"tag": now.tag, "unit": now.unit})
+        if rows:
+            self._send("tags", device, rows)
 
     def _rows(self, batches: Iterable[Batch]) -> list[Row]:
         info = self._gateway.store.info
@@ -137,17 +150,17 @@ class Streams:
                 rows.append(row(tag, ts, value, status, flags))
         return rows
 
-    def _send(self, device: str, rows: list[Row]) -> None:
+    def _send(self, kind: str, device: str, rows: list[Row]) -> None:
         written: dict[frozenset[str] | None, tuple[str, int]] = {}
         for client in self._clients:
             if client.filter.wants(device):
                 tags = client.filter.tags
                 if tags not in written:
                     chosen = rows if tags is None else [item for item in rows if item["tag"] in tags]
-                    written[tags] = (_message(device, chosen) if chosen else "", len(chosen))
+                    written[tags] = (_message(kind, device, chosen) if chosen else "", len(chosen))
                 text, count = written[tags]
                 if count:
-                    client.put(text, count)
+                    client.put(text, count if kind == "samples" else 0)
 
     def state(self, client: Client) -> str:
         """Return the whole state as this client wants it; changes that come later go on from it."""
@@ -205,5 +218,8 @@ def _device(device: DeviceView) -> dict[str, Any]:
     }
 
 
-def _message(device: str, rows: list[Row]) -> str:
-    return dumps({"type": "samples", "device": device, "committed": False, "samples": rows}).decode()
+def _message(kind: str, device: str, rows: list[Row]) -> str:
+    document: dict[str, Any] = {"type": kind, "device": device, kind: rows}
+    if kind == "samples":
+        document["committed"] = False
+    return dumps(document).decode()

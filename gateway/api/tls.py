@@ -61,13 +61,28 @@ async def renew(files: TlsFiles) -> bool:
     Open connections go on under the certificate of before. GatewayError: they cannot be used.
     """
     now = await asyncio.to_thread(_proven, files)
-    contexts = filter(None, (each() for each in _own.keyrefs()))  # a list at once: threads add to it
-    stale = [each for each in contexts if _own[each][0] == files and _own[each][1] != now]
+    stale = [each for each in _with(files) if _own[each][1] != now]
     for each in stale:
         # In the event loop, where the handshakes are: OpenSSL wants no other thread to change a context.
         _load(each, files.certificate, files.key)
         _own[each] = files, now
     return bool(stale)
+
+
+def loaded(files: TlsFiles) -> bool:
+    """Say whether anything listens with what these files were."""
+    return bool(_with(files))
+
+
+def _with(files: TlsFiles) -> list[ssl.SSLContext]:
+    contexts = filter(None, (each() for each in _own.keyrefs()))  # a list at once: threads add to it
+    return [each for each in contexts if _own[each][0] == files]
+
+
+def prove(settings: HttpSettings) -> None:
+    """Raise GatewayError where a certificate of one's own, of any listener, cannot be used. Blocks."""
+    for files in settings.tls_files():
+        _proven(files)
 
 
 def _proven(files: TlsFiles) -> bytes:
@@ -88,9 +103,12 @@ def _load(made: ssl.SSLContext, certificate: Path, key: Path) -> None:
     try:
         made.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as error:
+        how = ""
+        if isinstance(error, PermissionError):
+            how = f" (in a folder that it may enter: sudo chgrp edge-gateway {key} && sudo chmod 640 {key})"
         raise GatewayError(
             f"http.tls: {certificate} and {key} cannot be used ({error}); both are PEM files, the key "
-            "unencrypted and readable by the service's user."
+            f"unencrypted and readable by the service's user{how}."
         ) from error
 
 

@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
 from gateway.api.auth import Principal
-from gateway.api.keys import STREAMS
+from gateway.api.keys import GATEWAY, STREAMS
 from gateway.api.queries import StreamQuery
 from gateway.api.routing import endpoint
 from gateway.api.sockets import BAD_MESSAGE, TICK_S, Closing, Watch, converse, send, serve_socket
 from gateway.api.stream import Client, Filter
 from gateway.api.tokens import Role
+
+STATE_NS: Final = 1_000_000_000
+"""A client gets a state at most so often: floods and its own wishes come faster, and it holds every tag."""
 
 
 @endpoint(
@@ -51,9 +54,13 @@ async def _write(
     request: web.Request, socket: web.WebSocketResponse, client: Client, principal: Principal
 ) -> None:
     streams, watch = request.app[STREAMS], Watch(request, principal)
-    told = ""
+    told, mono_ns = "", request.app[GATEWAY].clock.mono_ns
+    state_ns: int | None = None
     while True:
         if client.stale:
+            if state_ns is not None and (rest_ns := state_ns + STATE_NS - mono_ns()) > 0:
+                await asyncio.sleep(rest_ns / 1e9)
+            state_ns = mono_ns()
             told = streams.devices(client)
             await send(socket, streams.state(client))
         elif (text := client.take()) is not None:

@@ -109,11 +109,12 @@ class SocketBus(BatchedBus):
             await self._clock.sleep(_SEND_AGAIN_S)
 
     def _fetch(self) -> Frames:
-        frames = self._read()
-        more = frames
-        while len(more) == self._records.MOST and len(frames) < _MOST_AT_ONCE:
-            more = self._read()
+        frames, count = self._read()
+        records = count
+        while count == self._records.MOST and records < _MOST_AT_ONCE:
+            more, count = self._read()
             frames.extend(more)
+            records += count
         drops = self._records.drops
         self.health.dropped += (drops - self._drops) % 2**32
         self._drops = drops
@@ -123,19 +124,22 @@ class SocketBus(BatchedBus):
             self._stamping.own(frames)
         return frames
 
-    def _read(self) -> Frames:
+    def _read(self) -> tuple[Frames, int]:
+        """Return frames, and of how many records with those of error frames."""
         try:
             frames, errors = self._records.read()
         except OSError as error:
             # The kernel tells of the error once, and before the frames that came before it.
             first, self._problem = self._problem is None, self._problem or self._lost(error)
-            return self._read() if first else Frames()
+            return self._read() if first else (Frames(), 0)
+        if errors:  # a bus that has nothing else is fetched no more often
+            self._fetched_ns = self._clock.mono_ns()
         for can_id, data in errors:
             error_frames.take(self.health, can_id, data)
         if any(can_id & error_frames.BUS_OFF for can_id, _ in errors):  # it may have ended already
             fix = link_state.bus_off(self._settings.channel)
             self._problem = BusProblem(f"{self.name} is bus-off: {fix}", "bus-off")
-        return frames
+        return frames, len(frames) + len(errors)
 
     async def _wait(self, timeout_s: float) -> None:
         loop, descriptor = asyncio.get_running_loop(), self._socket.fileno()

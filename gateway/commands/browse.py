@@ -65,7 +65,7 @@ def _browse(arguments: argparse.Namespace) -> int:
     finally:
         _belongs_to_the_service(arguments.state)
     if insecure:
-        print(f"edge-gateway: {insecure}", file=sys.stderr)
+        print(f"edge-gateway: {printable(insecure)}", file=sys.stderr)
     lines = list(_yaml(found) if arguments.yaml else _lines(found))
     print(*lines, sep="\n")
     if not found.complete:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from gateway.model import GatewayError
 
 _MOST_CURVES: Final = 6
 _CHART_LINES: Final = 10
+_NAMED: Final = 10
 
 
 def plot(to: Access, arguments: argparse.Namespace) -> int:
@@ -39,10 +41,7 @@ def plot(to: Access, arguments: argparse.Namespace) -> int:
 def _draw(curves: Sequence[Curve], from_us: int, to_us: int, arguments: argparse.Namespace) -> None:
     if arguments.svg is not None:
         title = arguments.device or f"series {arguments.series}"
-        try:
-            arguments.svg.write_text(svg(curves, from_us, to_us, title), encoding="utf-8")
-        except OSError as error:
-            raise GatewayError(f"{arguments.svg} cannot be written: {error.strerror}") from None
+        _write(arguments.svg, svg(curves, from_us, to_us, title))
         print(f"wrote {arguments.svg}: {', '.join(printable(curve.name) for curve in curves)}")
         return
     braille = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
@@ -50,6 +49,21 @@ def _draw(curves: Sequence[Curve], from_us: int, to_us: int, arguments: argparse
     for curve in curves:
         print(printable(curve.headline()))
         print(*text_chart(curve, from_us, to_us, width, _CHART_LINES, braille=braille), sep="\n")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        file = path.open("x", encoding="utf-8")  # follows no link either
+    except FileExistsError:
+        raise GatewayError(f"{path} is there already: a plot overwrites nothing, name another file") from None
+    except OSError as error:
+        raise GatewayError(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        with file:
+            file.write(text)
+    except OSError as error:
+        path.unlink()
+        raise GatewayError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _columns() -> int:
@@ -63,13 +77,12 @@ async def _curves_of_device(to: Access, arguments: argparse.Namespace) -> tuple[
         path = f"/v1/devices/{quote(arguments.device, safe='')}"
         tags = (await get(session, to, path))["tags"]
         units = {tag["tag"]: tag["unit"] for tag in tags}
-        numeric = [
-            tag["tag"] for tag in tags if tag["last"] and isinstance(tag["last"]["value"], int | float)
-        ]
+        likely = [tag["tag"] for tag in tags if tag["last"] and _may_have_numbers(tag["last"])]
         width_us = max((to_us - from_us) // (2 * _columns()) + 1, 1000)
         window = {"from": str(from_us), "to": str(to_us), "bucket": f"{width_us}us"}
         curves: list[Curve] = []
-        for tag in arguments.tag or numeric:
+        left_out = []
+        for tag in arguments.tag or likely:
             if len(curves) == _MOST_CURVES and not arguments.tag:
                 print("edge-gateway: there are more tags: name them with --tag", file=sys.stderr)
                 break
@@ -80,7 +93,21 @@ async def _curves_of_device(to: Access, arguments: argparse.Namespace) -> tuple[
             ]
             if columns:
                 curves.append(Curve(tag, units.get(tag, ""), columns))
+            else:
+                left_out.append(tag)
+    if left_out:
+        print(f"edge-gateway: no number in this window: {_some(left_out)}", file=sys.stderr)
     return curves, from_us, to_us
+
+
+def _may_have_numbers(last: dict[str, Any]) -> bool:
+    """Say whether a tag may have numbers, by its last sample: a sensor that failed has null or NaN there."""
+    return last["value"] is None or isinstance(last["value"], int | float) or last.get("type") == "float"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(printable, names[:_NAMED])) + more
 
 
 async def _curves_of_series(to: Access, arguments: argparse.Namespace) -> tuple[list[Curve], int, int]:
@@ -142,7 +169,9 @@ async def _listed(to: Access, *, series: bool) -> list[str]:
             device = await get(session, to, f"/v1/devices/{each['id']}")
             lines.append(f"{each['id']}  {each['kind']}  {printable(each['health']['state'])}")
             lines += [
-                "  " + as_text(tag["tag"], tag["last"], tag["unit"]) if tag["last"] else f"  {tag['tag']}"
+                "  " + as_text(tag["tag"], tag["last"], tag["unit"])
+                if tag["last"]
+                else printable(f"  {tag['tag']}")
                 for tag in device["tags"]
             ]
     return lines

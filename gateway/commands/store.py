@@ -136,17 +136,11 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from gateway.export import READER_GONE, Wanted, export
+    from gateway.export import Wanted, export
 
     given = {name: getattr(arguments, name) for name in ("from_us", "to_us")}
     wanted = Wanted(arguments.device, arguments.tag, **{k: v for k, v in given.items() if v is not None})
-    try:
-        count, problems = export(_store_of(arguments), wanted, arguments.format, arguments.output)
-    except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # Python flushes it once more at the end
-        return READER_GONE
+    count, problems = export(_store_of(arguments), wanted, arguments.format, arguments.output)
     print(*(f"edge-gateway: {problem}" for problem in problems), sep="\n", end="", file=sys.stderr)
     if arguments.output is not None:
         print(f"{arguments.output}: {count} samples")

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
@@ -33,10 +32,7 @@ def tail(to: Access, arguments: argparse.Namespace) -> int:
                 if not arguments.tag or sample[1]["tag"] in arguments.tag:
                     print(show(*sample), flush=True)
 
-    try:
-        asyncio.run(follow())
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has read enough
+    asyncio.run(follow())
     return 0
 
 
@@ -87,6 +83,8 @@ class _Heard:
         if message["type"] == "samples":
             for sample in message["samples"]:
                 yield self._told(message["device"], sample)
+        elif message["type"] == "tags":
+            self._units |= {(message["device"], each["tag"]): each["unit"] for each in message["tags"]}
         elif message["type"] == "state":
             self.reached, self.failures = True, 0
             if message["skipped"]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.commands.arguments import Commands, with_state
+from gateway.commands.foreign_text import printable
 from gateway.controls.certificates import CertificateEntry
 from gateway.model import GatewayError
 
@@ -52,6 +53,8 @@ def _trust(arguments: argparse.Namespace) -> int:
         ) from None
     except ValueError as error:
         raise GatewayError(f"{name}: {error}") from error
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise GatewayError(f"{error.filename}: {error.strerror}; try it as root") from error
     print(*(f"trusted: {file}" for file in files), sep="\n")
@@ -64,9 +67,9 @@ def _list(entries: list[CertificateEntry]) -> int:
         print(
             entry.place,
             entry.thumbprint,
-            entry.device or "-",
+            printable(entry.device) or "-",
             f"until {until}",
-            entry.subject or "-",
+            printable(entry.subject) or "-",
             sep="\t",
         )
     if not entries:

@@ -1,17 +1,9 @@
 """gateway.yaml -> one frozen Config, or every problem at once with file:line:column."""
 
 from gateway.config.layout import GatewaySettings
-from gateway.config.load import (
-    Config,
-    DeviceConfig,
-    Loaded,
-    UploadConfig,
-    load,
-    load_again,
-    load_or_last_good,
-    take,
-)
+from gateway.config.load import Config, DeviceConfig, UploadConfig, load
 from gateway.config.problems import ConfigProblems
+from gateway.config.taking import Loaded, edited, keep, load_again, load_or_last_good
 
 __all__ = [
     "Config",
@@ -20,8 +12,9 @@ __all__ = [
     "GatewaySettings",
     "Loaded",
     "UploadConfig",
+    "edited",
+    "keep",
     "load",
     "load_again",
     "load_or_last_good",
-    "take",
 ]

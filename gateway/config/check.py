@@ -8,6 +8,7 @@ from pathlib import Path
 from gateway.config import Config, ConfigProblems, load
 from gateway.config.dropin import stale
 from gateway.config.projection import project
+from gateway.config.sandbox import hidden
 from gateway.protocols import file_problems
 
 
@@ -33,7 +34,7 @@ def check(path: Path, environ: Mapping[str, str] | None = None) -> Checked:
         for device in config.devices.values()
         for sentence in file_problems(device.kind, device.device, device.settings)
     ]
-    found = (*config.warnings, *files, flash, stale(config))
+    found = (*config.warnings, *files, *hidden(config, path), flash, stale(config))
     warnings = (f"{line} (a warning)" for line in found if line)
     return Checked(0, (*warnings, f"{path}: OK, {_summary(config)}", f"{path}: {projected}"))
 

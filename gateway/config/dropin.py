@@ -15,16 +15,12 @@ from urllib.parse import urlsplit
 from gateway.api.settings import split_address
 from gateway.config.load import Config
 from gateway.model import GatewayError
-from gateway.places import STATE
+from gateway.places import STATE, unit_installed
 from gateway.protocols import device_nodes
 
 DROPIN: Final = Path("/etc/systemd/system/edge-gateway.service.d/50-from-yaml.conf")
 _RESTART: Final = "sudo systemctl restart edge-gateway"
 COMMANDS: Final = f"sudo edge-gateway systemd-dropin && {_RESTART}"
-_UNITS: Final = tuple(
-    Path(folder) / "edge-gateway.service"
-    for folder in ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-)
 _HOST: Final = "# allowed: "
 _USB_SERIAL: Final = re.compile(r"/dev/(ttyACM|ttyUSB)[0-9]+")
 _MODULES: Final = {"ttyACM": "cdc_acm", "ttyUSB": "usbserial"}
@@ -48,8 +44,7 @@ def needed(config: Config) -> list[str]:
     for folder in (config.store.path, config.measurements.path):
         if folder is not None and not folder.is_relative_to(STATE):
             lines.append(f"ReadWritePaths={_quoted(f'-{folder}')}")
-    listeners = [config.http.listen, *config.http.compat.listens().values()]
-    if any(0 < split_address(listen)[1] < 1024 for listen in listeners):
+    if any(0 < split_address(listen)[1] < 1024 for listen in config.http.listens().values()):
         # A capability counts for the host's network only outside a user namespace.
         lines += ["AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE"]
         lines.append("PrivateUsers=no")
@@ -117,7 +112,7 @@ def write(text: str, path: Path = DROPIN) -> None:
 
 def stale(config: Config, path: Path = DROPIN) -> str:
     """Return a sentence where the drop-in is not what this configuration needs, or ""."""
-    if path == DROPIN and not any(unit.exists() for unit in _UNITS):
+    if path == DROPIN and not unit_installed():
         return ""  # not installed as a service: nothing to be stale
     try:
         written = path.read_text(encoding="utf-8").splitlines()

@@ -1,16 +1,16 @@
-"""Reads the configuration file, the environment laid over it, and the last good one in its place."""
+"""Reads the configuration file, and the environment laid over it."""
 
 import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from gateway import protocols
 from gateway.api.settings import POINTS_DEVICE, HttpSettings
-from gateway.config.last_good import Source, keep_good, kept_file, read_good
+from gateway.config.last_good import Source
 from gateway.config.layout import GatewaySettings, Whole, layout
 from gateway.config.overrides import PREFIX, lay_over, overrides_in
 from gateway.config.problems import ConfigProblems, Place, Problems, without_userinfo
@@ -71,20 +71,13 @@ class Config:
     lacking: tuple[str, ...] = field(default=(), compare=False)
     """The secrets that could not be had, as `file:line:column: sentence`; what needs them cannot be used."""
     source: Source = field(default=Source(b"", {}), compare=False, repr=False)
+    http_at: str = field(default="", compare=False)
+    """Where `http` is written, as file:line:column."""
 
     def unable(self) -> list[str]:
         """Name the devices and uploads that lack a secret, as "device press-07"."""
         devices = [f"device {each.id}" for each in self.devices.values() if each.lacking]
         return devices + [f"upload {each.id}" for each in self.uploads.values() if each.lacking]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The configuration to run with; `problems` says why it is the last good one, and what it lacks."""
-
-    config: Config
-    problems: tuple[str, ...] = ()
-    from_last_good: bool = False
 
 
 def load(path: Path, environ: Mapping[str, str] | None = None, *, root: Group | None = None) -> Config:
@@ -93,81 +86,14 @@ def load(path: Path, environ: Mapping[str, str] | None = None, *, root: Group | 
     The file may be missing where the environment names the devices, as in a container.
     """
     environ = os.environ if environ is None else environ
-    config = _config(_source(path, environ), path, path, environ, root)
+    config = config_of(source_of(path, environ), path, path, environ, root)
     if config.lacking:
         raise ConfigProblems(config.lacking)
     return config
 
 
-def take(
-    path: Path, state: Path, environ: Mapping[str, str] | None = None, unable: Collection[str] = ()
-) -> Config:
-    """Read a configuration file and keep it as the last good one.
-
-    ConfigProblems: it cannot be used; a missing secret is no reason where only those need it that are
-    `unable` already.
-    """
-    environ = os.environ if environ is None else environ
-    config = _config(_source(path, environ), path, path, environ)
-    if not {*config.unable()} <= {*unable}:
-        raise ConfigProblems(config.lacking)
-    return _kept(config, path, state)
-
-
-def load_or_last_good(path: Path, state: Path, environ: Mapping[str, str] | None = None) -> Loaded:
-    """Read a configuration file, or where it is broken the last valid one of this file.
-
-    A secret that cannot be had costs only the device or upload that needs it, unless the file is an edit
-    that was never valid. ConfigProblems: neither can be used; its `ever_valid` says whether there was a
-    valid one.
-    """
-    environ = os.environ if environ is None else environ
-    config = None
-    try:
-        config = _config(_source(path, environ), path, path, environ)
-        problems = config.lacking
-    except ConfigProblems as error:
-        problems = error.problems
-    if config is not None and not problems:
-        return Loaded(_kept(config, path, state))
-    kept = kept_file(state, path)
-    try:
-        source = read_good(state, path)
-        if config is not None and source in (None, config.source):
-            return Loaded(_kept(config, path, state), problems)
-        if source is None:
-            raise ConfigProblems(problems)
-        good = _config(source, path, kept, environ)
-        return Loaded(good, (*problems, *good.lacking), from_last_good=True)
-    except OSError as error:
-        sentence = f"{kept}: the last valid configuration cannot be read: {error.strerror}"
-        raise ConfigProblems([*problems, sentence], ever_valid=True) from error
-    except ConfigProblems as error:
-        if error.problems == problems:
-            raise
-        raise ConfigProblems([*problems, *error.problems], ever_valid=True) from error
-
-
-def load_again(loaded: Loaded, path: Path, state: Path, environ: Mapping[str, str]) -> Loaded:
-    """Read a configuration again from what it was read from, with the secrets that are there now."""
-    lacked = loaded.config.lacking
-    config = _config(
-        loaded.config.source, path, kept_file(state, path) if loaded.from_last_good else path, environ
-    )
-    problems = (*(each for each in loaded.problems if each not in lacked), *config.lacking)
-    return replace(loaded, config=config, problems=problems)
-
-
-def _kept(config: Config, path: Path, state: Path) -> Config:
-    try:
-        keep_good(state, path, config.source)
-    except OSError as error:
-        kept = f"{path}: it could not be kept as the last valid configuration: {error}"
-        return replace(config, warnings=(*config.warnings, kept))
-    return config
-
-
-def _source(path: Path, environ: Mapping[str, str]) -> Source:
+def source_of(path: Path, environ: Mapping[str, str]) -> Source:
+    """Return what a configuration is to be read from. ConfigProblems: the file cannot be read."""
     problems = Problems()
     overrides = overrides_in(environ)
     without = _DEVICES in overrides and not os.path.lexists(path)
@@ -195,9 +121,13 @@ def _bytes(path: Path, problems: Problems) -> bytes | None:
     return None
 
 
-def _config(
+def config_of(
     source: Source, path: Path, shown: Path, environ: Mapping[str, str], root: Group | None = None
 ) -> Config:
+    """Return the configuration of a source, with the secrets it lacks. ConfigProblems: it cannot be used.
+
+    `path`: whose folder relative names are of; `shown`: what the places name.
+    """
     problems = Problems()
     root = root or layout()
     beginning = Place(str(shown), 1, 1)
@@ -218,7 +148,9 @@ def _config(
     if not problems.only_secrets() or whole is INVALID:
         raise ConfigProblems(problems.listed())
     assert isinstance(whole, Whole)
-    return replace(_assembled(whole, source, shown), lacking=tuple(problems.listed()))
+    http = tree.entries.get("http") if isinstance(tree, MapNode) else None
+    http_at = str(http.key_place if http is not None else beginning)
+    return replace(_assembled(whole, source, shown), lacking=tuple(problems.listed()), http_at=http_at)
 
 
 def _check_points_device(whole: Whole, problems: Problems) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from gateway import places
 from gateway.settings import Secret
 
 HOW: Final = "write {env: NAME}, {file: PATH} or {credential: NAME}"
@@ -49,10 +50,12 @@ def _credential(name: str, environ: Mapping[str, str]) -> Path:
     # LoadCredential=secrets:FOLDER names each file of a folder with its prefix (systemd.exec(5)).
     for file in (folder / name, folder / f"secrets_{name}"):
         if os.access(file, os.F_OK):
+            if folder == places.SECRETS and file.is_symlink() and places.unit_installed():
+                raise ValueError(f"{file} is a link, which systemd passes over: put the secret itself there")
             return file
     raise ValueError(
-        f"there is no credential {name}: put the secret alone into /etc/edge-gateway/secrets/{name}, "
-        "then restart the service, which reads credentials at its start only"
+        f"there is no credential {name}: put the secret alone into /etc/edge-gateway/secrets/{name} "
+        "(no link), then restart the service, which reads credentials at its start only"
     )
 
 

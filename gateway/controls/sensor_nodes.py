@@ -177,7 +177,7 @@ class StreamFrames:
     """Frames of a stream in the order of their arrival, as parallel sequences."""
 
     ts: list[int]
-    """When each frame arrived, in microseconds UTC."""
+    """When each frame arrived, in microseconds UTC; in a stream by the clock as it was at its first frame."""
     counters: bytes
     """The counter of each frame, 0 to 255."""
     counts: "array[int]"
@@ -205,6 +205,10 @@ class Stream(Protocol):
     """Frames so far."""
     lost: int
     """Frames that did not arrive, so far, and those dropped because they were not taken in time."""
+
+    @property
+    def clock_set_us(self) -> int:
+        """By how much the clock was set since the first frame, which the times of the frames leave out."""
 
     @property
     def channel_rate_hz(self) -> float:

@@ -4,13 +4,13 @@ import { ask, Stream } from "/static/live.js";
 import * as parts from "/static/parts.js";
 import { Plot } from "/static/plot.js";
 import { Table } from "/static/table.js";
-import { plotted, value } from "/static/words.js";
+import { plotted, status, value, zone } from "/static/words.js";
 
 const get = (id) => document.getElementById(id);
 const RANGES = [["5 min", 300], ["1 h", 3600], ["6 h", 21600], ["24 h", 86400], ["7 d", 604800]];
 const plot = new Plot(get("plot"), get("plot-empty"));
-const table = new Table(get("values"), get("values-more"), get("filter"), choose);
-let stream = null, chosen = null, seconds = 300, timers = [], loading = 0;
+const table = new Table(get("values"), get("values-more"), get("filter"), choose, () => plot.now());
+let stream = null, seconds = 300, timers = [], loading = 0, loaded = 0, asking = false;
 
 async function enter() {
   try {
@@ -18,8 +18,9 @@ async function enter() {
     show(true);
     get("facts").title = `logged in as ${name} (${role})`;
     stream = new Stream(take, tell);
+    timers = [setInterval(refresh, 5000), setInterval(() => plot.draw(), 500), setInterval(again, 15000)];
+    timers.push(setInterval(() => ask("/v1/session").catch(() => {}), 3600000));  // lets a session that may only read go on
     await refresh();
-    timers = [setInterval(refresh, 5000), setInterval(() => plot.draw(), 500), setInterval(loadHistory, 15000)];
   } catch (refused) {
     leave(refused.status === 401 ? "" : refused.message);
   }
@@ -28,7 +29,7 @@ async function enter() {
 function leave(message) {
   stream?.stop();
   timers.forEach(clearInterval);
-  [stream, timers, chosen] = [null, [], null];
+  [stream, timers, table.chosen] = [null, [], ""];
   get("login-error").textContent = message;
   show(false);
 }
@@ -41,6 +42,9 @@ function show(inside) {
 
 get("login-form").addEventListener("submit", async (event) => {
   event.preventDefault();
+  const button = get("login-button");
+  if (button.disabled) return;
+  button.disabled = true;
   try {
     await ask("/v1/session", {
       method: "POST",
@@ -51,68 +55,91 @@ get("login-form").addEventListener("submit", async (event) => {
     await enter();
   } catch (refused) {
     get("login-error").textContent = refused.message;
+  } finally {
+    button.disabled = false;
   }
 });
 
 get("logout").addEventListener("click", async () => {
-  try { await ask("/v1/session", { method: "DELETE" }); } catch { /* there was none, where reading is public */ }
-  leave("");
+  try {
+    await ask("/v1/session", { method: "DELETE" });
+    leave("");
+  } catch (refused) {  // 401: there is none, where reading is public
+    leave(refused.status === 401 ? "" : `${refused.message} You may still be logged in.`);
+  }
 });
 
-function tell(state) {
-  if (state === "logged out") { leave("The token is not valid any more."); return; }
+function tell(state, reason) {
+  if (state === "logged out") { leave(`Please log in again: ${reason}.`); return; }
   get("link").textContent = state;
   get("link").className = `badge ${state === "live" ? "good" : "bad"}`;
+  get("page").classList.toggle("offline", state === "offline");
 }
 
 function take(message) {
   if (message.type === "state") {
     get("gateway-id").textContent = document.title = message.id;
     get("facts").textContent = `version ${message.version}`;
-    plot.ahead_us = message.now_us - Date.now() * 1000;
+    align(message);
     parts.devices(get("devices"), message.devices);
     table.state(message.devices);
-    if (!chosen) table.pickFirst();
   } else if (message.type === "devices") {
     parts.devices(get("devices"), message.devices);
+    table.devices(message.devices);
+  } else if (message.type === "tags") {
+    table.units(message.device, message.tags);
   } else if (message.type === "samples") {
     table.samples(message.device, message.samples);
-    if (!chosen) table.pickFirst();
-    else if (message.device === chosen.device) follow(message.samples);
+    if (message.device === table.picked?.device) follow(message.samples);
   }
+  if (!table.picked) table.pickFirst();
+  reading();
+}
+
+// The clocks of both may be set while the page is open.
+function align(state) {
+  plot.ahead_us = state.now_us - Date.now() * 1000;
+  return state;
 }
 
 function follow(rows) {
   for (const row of rows) {
-    if (row.tag !== chosen.tag) continue;
-    const shown = plotted(row);
+    const shown = row.tag === table.picked.tag ? plotted(row) : null;
     if (shown !== null) plot.add(row.ts, shown);
-    get("plot-value").textContent = `${value(row)} ${chosen.unit ?? ""}`;
   }
 }
 
-function choose(tag) {
-  if (!tag) return;
-  chosen = tag;
-  get("plot-title").textContent = `${tag.device} · ${tag.tag}`;
-  get("plot-value").textContent = tag.ts === undefined ? "" : `${value(tag)} ${tag.unit ?? ""}`;
+// What the table says of the chosen tag.
+function reading() {
+  const tag = table.picked, there = tag?.ts !== undefined, { kind, word } = status(there ? tag.status : 0);
+  get("plot-value").textContent = there ? `${value(tag)} ${tag.unit ?? ""}${kind === "good" ? "" : ` · ${word}`}` : "";
+  get("plot-value").className = `reading ${kind}`;
+}
+
+function choose() {
+  get("plot-title").textContent = `${table.picked.device} · ${table.picked.tag}`;
+  reading();
   plot.clear(seconds);
   loadHistory();
 }
 
+function again() { if (loaded === loading) loadHistory(); }
+
 async function loadHistory() {
-  if (!chosen) return;
-  const { device, tag } = chosen, mine = ++loading;
+  if (!table.picked) return;
+  const { device, tag } = table.picked, mine = ++loading;
   const width = Math.max(1, Math.ceil(seconds / 300)), to = Math.round(plot.now()), from = to - seconds * 1e6;
   const id = encodeURIComponent(device), window = `from=${from}&to=${to}`;
   try {
     const [history, holes] = await Promise.all([
-      ask(`/v1/devices/${id}/samples?tags=${encodeURIComponent(tag)}&${window}&bucket=${width}s`),
-      ask(`/v1/gaps?device=${id}&${window}&limit=200`),
+      ask(`/v1/devices/${id}/samples?tags=${encodeURIComponent(tag)}&${window}&bucket=${width}s`, {}, 60),
+      ask(`/v1/gaps?device=${id}&${window}&limit=200`, {}, 60),
     ]);
     if (mine === loading) plot.history(history.buckets, width * 1e6, holes.gaps);
   } catch (refused) {
     if (refused.status !== 404 && mine === loading) get("plot-empty").textContent = refused.message;
+  } finally {
+    if (mine === loading) loaded = mine;
   }
 }
 
@@ -129,14 +156,22 @@ for (const [text, length] of RANGES) {
 }
 
 async function refresh() {
+  if (asking) return;
+  asking = true;
+  const asked = stream;
   try {
-    const [state, uploads, gaps] = await Promise.all([ask("/v1/state"), ask("/v1/uploads"), ask("/v1/gaps?limit=8")]);
+    const [state, uploads, gaps] = await Promise.all([ask("/v1/state").then(align), ask("/v1/uploads"), ask("/v1/gaps?limit=8")]);
+    get("zone").textContent = `(${zone()})`;
     parts.notices(get("notices"), state);
     parts.store(get("store"), state);
     parts.uploads(get("uploads"), uploads.uploads);
     parts.gaps(get("gaps"), gaps.gaps);
   } catch (refused) {
+    if (!asked || stream !== asked) return;
     if (refused.status === 401) leave("Please log in again.");
+    if (refused.status === 0) stream.lost();
+  } finally {
+    asking = false;
   }
 }
 

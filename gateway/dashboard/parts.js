@@ -20,7 +20,17 @@ function insecure(sentence, detail) {
 }
 
 function fill(list, items, nothing) {
-  list.replaceChildren(...(items.length ? items : [element("li", { className: "muted", textContent: nothing })]));
+  renew(list, items.length ? items : [element("li", { className: "muted", textContent: nothing })]);
+}
+
+// Only what changed is put anew: a selection stays, and a screen reader says a warning once.
+function renew(list, items) {
+  items.forEach((item, n) => {
+    const old = list.children[n];
+    if (!old) list.append(item);
+    else if (!old.isEqualNode(item)) old.replaceWith(item);
+  });
+  while (list.children.length > items.length) list.lastElementChild.remove();
 }
 
 export function devices(list, found) {
@@ -62,7 +72,7 @@ export function store(list, state) {
     ["Running for", span(state.uptime_s)],
     ["Clock", state.clock_synchronised ? "synchronised" : "not synchronised"],
   ];
-  list.replaceChildren(...rows.flatMap(([name, text]) => [element("dt", { textContent: name }), element("dd", { textContent: text })]));
+  renew(list, rows.flatMap(([name, text]) => [element("dt", { textContent: name }), element("dd", { textContent: text })]));
 }
 
 export function notices(section, state) {
@@ -72,6 +82,6 @@ export function notices(section, state) {
     ...state.insecure.map((text) => ["", "Insecure", text]),
     ...state.config.warnings.map((text) => ["", "Configuration", text]),
   ];
-  section.replaceChildren(...found.map(([kind, word, text]) =>
+  renew(section, found.map(([kind, word, text]) =>
     element("p", { className: `notice ${kind}` }, element("strong", { textContent: `${word}:` }), text)));
 }

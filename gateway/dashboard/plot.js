@@ -2,7 +2,7 @@
 
 import { clock, number } from "/static/words.js";
 
-const LEFT = 58, RIGHT = 12, TOP = 10, BOTTOM = 24;
+const LEAST_LEFT = 58, RIGHT = 12, TOP = 10, BOTTOM = 24;
 
 export class Plot {
   constructor(canvas, empty) {
@@ -19,21 +19,22 @@ export class Plot {
 
   clear(seconds) {
     this.seconds = seconds; this.buckets = []; this.live = []; this.gaps = []; this.width = 0; this.pointer = null;
-    this.loaded = false;
+    this.loaded = false; this.end = 0;
     this.draw();
   }
 
   history(buckets, width, gaps) {
     this.buckets = buckets; this.width = width; this.gaps = gaps; this.loaded = true;
     const last = buckets.at(-1);
-    const end = last ? last.ts + width : 0;
-    this.live = this.live.filter((point) => point.ts >= end);
+    this.end = last ? last.ts + width : 0;
+    this.live = this.live.filter((point) => point.ts >= this.end);
     this.draw();
   }
 
   add(ts, value) {
     const last = this.live.at(-1);
-    if (last && ts < last.ts) return;  // late samples come with the next history
+    if (ts < this.end || ts < last?.ts) return;  // late samples come with the next history
+    if (ts > this.now() + 864e8) return;  // a device's clock was wrong
     this.live.push({ ts, value });
     if (this.live.length > 20000) this.live.splice(0, 10000);
   }
@@ -60,8 +61,8 @@ export class Plot {
     if (!shown.length) return;
     const styles = getComputedStyle(document.documentElement);
     const colour = (name) => styles.getPropertyValue(name).trim();
-    const scale = this.scale(shown, from, to, width, height);
     pen.font = "12px system-ui, sans-serif";
+    const scale = this.scale(pen, shown, from, to, width, height);
     this.drawGaps(pen, scale, colour("--gap"), height);
     this.drawAxes(pen, scale, colour, width, height);
     this.drawBand(pen, scale, colour("--accent-soft"), shown);
@@ -69,15 +70,18 @@ export class Plot {
     if (this.pointer !== null) this.drawReading(pen, scale, colour, shown, width, height);
   }
 
-  scale(points, from, to, width, height) {
+  scale(pen, points, from, to, width, height) {
     let low = Infinity, high = -Infinity;
     for (const point of points) { low = Math.min(low, point.min); high = Math.max(high, point.max); }
-    if (low === high) { const room = Math.abs(low) * 0.1 || 1; low -= room; high += room; }
+    const size = Math.max(Math.abs(low), Math.abs(high));
+    // Closer than ticks can be told apart.
+    if (!(high - low > size * 1e-13 + 1e-300)) { const room = size * 0.1 || 1; low -= room; high += room; }
     const ticks = nice(low, high, Math.max(2, Math.floor(height / 45)));
     low = Math.min(low, ticks[0]); high = Math.max(high, ticks.at(-1));
+    const left = Math.max(LEAST_LEFT, ...ticks.map((tick) => 16 + pen.measureText(number(tick)).width));
     return {
-      from, to, ticks,
-      x: (ts) => LEFT + ((ts - from) / (to - from)) * (width - LEFT - RIGHT),
+      from, to, ticks, left,
+      x: (ts) => left + ((ts - from) / (to - from)) * (width - left - RIGHT),
       y: (value) => TOP + (1 - (value - low) / (high - low)) * (height - TOP - BOTTOM),
     };
   }
@@ -87,8 +91,8 @@ export class Plot {
     pen.textAlign = "right"; pen.textBaseline = "middle";
     for (const tick of scale.ticks) {
       const y = Math.round(scale.y(tick)) + 0.5;
-      pen.beginPath(); pen.moveTo(LEFT, y); pen.lineTo(width - RIGHT, y); pen.stroke();
-      pen.fillText(number(tick), LEFT - 8, y);
+      pen.beginPath(); pen.moveTo(scale.left, y); pen.lineTo(width - RIGHT, y); pen.stroke();
+      pen.fillText(number(tick), scale.left - 8, y);
     }
     pen.textBaseline = "alphabetic";
     const count = Math.max(2, Math.floor(width / 150));
@@ -102,7 +106,7 @@ export class Plot {
   drawGaps(pen, scale, colour, height) {
     pen.fillStyle = colour;
     for (const gap of this.gaps) {
-      const left = Math.max(scale.x(gap.from_us), LEFT), right = scale.x(Math.min(gap.to_us, scale.to));
+      const left = Math.max(scale.x(gap.from_us), scale.left), right = scale.x(Math.min(gap.to_us, scale.to));
       if (right > left) pen.fillRect(left, TOP, Math.max(2, right - left), height - TOP - BOTTOM);
     }
   }
@@ -149,7 +153,7 @@ export class Plot {
     pen.beginPath(); pen.moveTo(x, TOP); pen.lineTo(x, height - BOTTOM); pen.stroke();
     pen.fillStyle = colour("--accent"); pen.beginPath(); pen.arc(x, y, 3.5, 0, 7); pen.fill();
     const room = pen.measureText(text).width + 14;
-    const left = Math.min(Math.max(x - room / 2, LEFT), width - RIGHT - room);
+    const left = Math.min(Math.max(x - room / 2, scale.left), width - RIGHT - room);
     pen.fillStyle = colour("--text"); pen.beginPath(); pen.roundRect(left, TOP, room, 22, 5); pen.fill();
     pen.fillStyle = colour("--card"); pen.textAlign = "left"; pen.textBaseline = "middle";
     pen.fillText(text, left + 7, TOP + 11.5);
@@ -159,15 +163,15 @@ export class Plot {
 function nice(low, high, count) {
   const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
-  const ticks = [];
-  for (let n = Math.floor(low / step); n <= Math.ceil(high / step); n += 1) ticks.push(Number((n * step).toPrecision(12)));
+  const first = Math.floor(low / step), last = Math.ceil(high / step), ticks = [];
+  for (let k = 0; k < count + 2 && first + k <= last; k += 1) ticks.push(Number(((first + k) * step).toPrecision(15)));
   return ticks;
 }
 
 function label(us, seconds) {
   const date = new Date(us / 1000);
-  if (seconds > 2 * 86400) return date.toLocaleDateString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hour12: false });
-  const parts = { hour: "2-digit", minute: "2-digit", hour12: false };
+  if (seconds > 2 * 86400) return date.toLocaleDateString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const parts = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
   if (seconds <= 900) parts.second = "2-digit";
   return date.toLocaleTimeString(undefined, parts);
 }

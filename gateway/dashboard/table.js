@@ -1,18 +1,18 @@
 // The table of live values: rows are made once, cells change in place.
 
 import { element } from "/static/parts.js";
-import { clock, status, value } from "/static/words.js";
+import { clock, raw, status, value } from "/static/words.js";
 
 const MOST_ROWS = 400;
 const REFRESH_MS = 150;  // faster nobody reads
+const DAY_US = 864e8;
 
 export class Table {
-  constructor(body, more, filter, choose) {
-    this.body = body; this.more = more; this.filter = filter; this.choose = choose;
+  constructor(body, more, filter, choose, now) {
+    this.body = body; this.more = more; this.filter = filter; this.choose = choose; this.now = now;
     this.tags = new Map(); this.rows = new Map(); this.dirty = new Set(); this.chosen = "";
     filter.addEventListener("input", () => this.rebuild());
     body.addEventListener("click", (event) => this.pick(event.target.closest("tr")));
-    body.addEventListener("keydown", (event) => { if (event.key === "Enter") this.pick(event.target.closest("tr")); });
   }
 
   state(devices) {
@@ -23,18 +23,37 @@ export class Table {
     this.rebuild();
   }
 
-  // Returns false where a tag is new: the table has to be built again.
+  // What is stamped more than a day ahead is newest until something else comes: a device's clock was wrong.
   samples(device, rows) {
-    let known = true;
+    const size = this.tags.size, horizon = this.now() + DAY_US;
     for (const row of rows) {
-      const at = key(device, row.tag), tag = this.tags.get(at);
-      if (!tag) { this.tags.set(at, { ...row, unit: "", device }); known = false; continue; }
-      if (tag.ts !== undefined && row.ts < tag.ts) continue;
+      const tag = this.tag(device, row.tag);
+      if (row.ts < tag.ts && tag.ts <= horizon) continue;
       tag.ts = row.ts; tag.value = row.value; tag.status = row.status;
-      this.dirty.add(at);
     }
-    if (known) this.refresh(); else this.rebuild();
+    if (this.tags.size === size) this.refresh(); else this.rebuild();
   }
+
+  units(device, rows) {
+    const size = this.tags.size;
+    for (const row of rows) this.tag(device, row.tag).unit = row.unit;
+    if (this.tags.size === size) this.refresh(); else this.rebuild();
+  }
+
+  tag(device, name) {
+    const at = key(device, name);
+    if (!this.tags.has(at)) this.tags.set(at, { device, tag: name, unit: "" });
+    this.dirty.add(at);
+    return this.tags.get(at);
+  }
+
+  devices(found) {
+    const there = new Set(found.map((device) => device.id)), { size } = this.tags;
+    for (const [at, tag] of this.tags) if (!there.has(tag.device)) this.tags.delete(at);
+    if (this.tags.size !== size) this.rebuild();
+  }
+
+  get picked() { return this.tags.get(this.chosen); }
 
   rebuild() {
     const wanted = this.filter.value.toLowerCase();
@@ -48,19 +67,29 @@ export class Table {
 
   row(at, tag) {
     const cells = ["", "", "number", "", "", "time"].map((className) => element("td", { className }));
-    cells[0].textContent = tag.device; cells[1].textContent = tag.tag; cells[3].textContent = tag.unit ?? "";
-    const row = element("tr", { tabIndex: 0, className: at === this.chosen ? "chosen" : "" }, ...cells);
+    cells[0].textContent = tag.device;
+    cells[1].append(element("button", { type: "button", textContent: tag.tag }));
+    cells[1].dataset.device = tag.device;  // where there is no room for a column
+    const row = element("tr", {}, ...cells);
     row.dataset.at = at;
+    this.mark(row);
     this.rows.set(at, cells);
     this.write(cells, tag);
     return row;
   }
 
+  mark(row) {
+    row.className = row.dataset.at === this.chosen ? "chosen" : "";
+    row.setAttribute("aria-current", String(row.dataset.at === this.chosen));
+  }
+
   write(cells, tag) {
-    cells[2].textContent = value(tag);
+    cells[2].textContent = value(tag); cells[3].textContent = tag.unit ?? "";
     if (tag.ts === undefined) return;
-    const { kind, text } = status(tag.status);
+    cells[2].title = raw(tag);
+    const { kind, word, text } = status(tag.status);
     cells[2].className = kind === "good" ? "number" : `number ${kind}`;  // a phone has no status column
+    cells[2].dataset.status = kind === "good" ? "" : word;
     cells[4].textContent = text; cells[4].className = kind;
     cells[5].textContent = clock(tag.ts);
   }
@@ -90,16 +119,14 @@ export class Table {
   pick(row) {
     if (!row) return;
     this.chosen = row.dataset.at;
-    for (const other of this.body.children) other.classList.toggle("chosen", other === row);
-    this.choose(this.tags.get(this.chosen));
+    for (const other of this.body.children) this.mark(other);
+    this.choose();
   }
 
-  // Choose what is worth a plot first: a number that is not constant zero, else any.
+  // Choose what is worth a plot first of what is shown: a number, else any.
   pickFirst() {
-    const tags = [...this.tags];
-    const [at] = tags.find(([, tag]) => typeof tag.value === "number") ?? tags[0] ?? [];
-    const row = [...this.body.children].find((item) => item.dataset.at === at);
-    this.pick(row);
+    const rows = [...this.body.children];
+    this.pick(rows.find((row) => typeof this.tags.get(row.dataset.at).value === "number") ?? rows[0]);
   }
 }
 

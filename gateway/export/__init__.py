@@ -18,8 +18,6 @@ from gateway.model import Batch, GatewayError, SeriesInfo
 from gateway.store.read_only import ReadOnlyStore
 
 COLUMNS: Final = ("device", "tag", "unit", "time", "value", "type", "status", "flags")
-READER_GONE: Final = 141
-"""What a shell reports of a program that wrote into a pipe nobody reads any more."""
 
 
 class ExportProblem(GatewayError):

@@ -15,12 +15,11 @@ import orjson
 
 from gateway.measurements import embedded, hdf5
 from gateway.measurements.hdf5 import TABLE
-from gateway.measurements.metadata import POST, PRE
+from gateway.measurements.metadata import MOST_PICTURES_BYTES, POST, PRE
 
 _LINE_ROWS = 1000
 _SLICE_ROWS = 16 * _LINE_ROWS
 _ROW_BYTES = 1024
-_PICTURES_BYTES = 16 * 1024 * 1024
 
 
 def about(file: Any) -> dict[str, Any]:
@@ -79,8 +78,8 @@ def _pictures(file: Any, prefix: str) -> dict[str, dict[str, str]]:
     for name in file:
         if _is_picture(file, name, start):
             size += file[name].nbytes
-            if size > _PICTURES_BYTES:
-                raise hdf5.NotHdf5(f"its pictures have more than {_PICTURES_BYTES >> 20} MB")
+            if size > MOST_PICTURES_BYTES:
+                raise hdf5.NotHdf5(f"its pictures have more than {MOST_PICTURES_BYTES >> 20} MB")
             texts = [hdf5.plain(each) for each in file[name][()]]
             found[name.removeprefix(start)] = {str(number): text for number, text in enumerate(texts)}
     return found

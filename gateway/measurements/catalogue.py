@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.durable import sync
 from gateway.measurements import metadata as meta
-from gateway.measurements.incoming import Disk, Incoming, check_room, disk_of, hdf5, place
+from gateway.measurements.incoming import Disk, Incoming, check_room, clear_drafts, disk_of, hdf5, place
 from gateway.measurements.inspection import CHILD, Answer, FileMissing, Inspection
 from gateway.measurements.metadata import POST, PRE
 from gateway.measurements.names import LONGEST_BYTES, SUFFIX
@@ -215,7 +215,10 @@ class Catalogue:
         """Have a file for oneself, and room for the copy that takes its place. FileFailed: there is none."""
         async with self._measurements.changing(name):
             await check_room(self.folder, (await self.find(name)).size_bytes)
-            yield
+            try:
+                yield
+            finally:
+                await asyncio.shield(asyncio.to_thread(clear_drafts, self.folder, self.path(name).stem))
 
     @asynccontextmanager
     async def _asked(self, name: str, *, brief: bool = False, **job: Any) -> AsyncIterator[Answer]:

@@ -24,6 +24,8 @@ from gateway.store.recording import Part, decode_part
 from gateway.store.recordings import part_of
 
 _NICENESS = 10
+FAILURES = (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, MemoryError)
+"""All that h5py and numpy raise, and a gateway that ended."""
 
 
 def main() -> None:
@@ -35,8 +37,8 @@ def main() -> None:
     m, folder = from_row(job["measurement"]), Path(job["folder"])
     try:
         answer = _write(m, folder, jobs) if job["do"] == "write" else _change(m, folder)
-    except (OSError, EOFError, RuntimeError, hdf5.NotHdf5) as error:  # h5py tells some failures as the last
-        answer = {"error": str(error)}
+    except FAILURES as error:
+        answer = {"error": str(error) or type(error).__name__}
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
@@ -48,17 +50,17 @@ def _write(m: Measurement, folder: Path, source: BinaryIO) -> dict[str, Any]:
             for part in parts:
                 writer.add(part.frames)
             writer.finish()
+        answer = {
+            "file": "", "received": writer.count.received, "lost": writer.count.lost,
+            "last_us": parts.last_us, "missing": parts.missing,
+        }  # fmt: skip
         if not writer.written.rows:
-            return {"file": "", "missing": parts.missing}
+            return answer
         settle(draft, writer.written)
         final = _free(folder, m)
         draft.replace(final)
     sync(folder)
-    counted = writer.count
-    return {
-        "file": final.name, "received": counted.received, "lost": counted.lost, "last_us": parts.last_us,
-        "missing": parts.missing,
-    }  # fmt: skip
+    return answer | {"file": final.name}
 
 
 class Parts:
@@ -69,16 +71,18 @@ class Parts:
         self.missing = self.last_us = 0
 
     def __iter__(self) -> Iterator[Part]:
-        following = 0
+        following = damaged = 0
         while size := BLOCK_SIZE.unpack(self._exactly(BLOCK_SIZE.size))[0]:
             try:
                 part = decode_part(self._exactly(size))
             except CorruptBlock:
+                damaged += 1
                 continue
             number = part_of(part.header.seq)
             self.missing += number - following
-            following, self.last_us = number + 1, part.frames.ts[-1]
+            following, damaged, self.last_us = number + 1, 0, part.frames.ts[-1]
             yield part
+        self.missing += damaged  # behind the last sound one no number tells of them
 
     def _exactly(self, size: int) -> bytes:
         data = self._source.read(size)

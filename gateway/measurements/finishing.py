@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.child_process import child_command, started
+from gateway.measurements.incoming import clear_drafts
 from gateway.measurements.piped import PipedChild
 from gateway.measurements.record import BLOCK_SIZE, EMPTY, WRITTEN, Measurement
 from gateway.model import Gap, GatewayError
@@ -39,9 +40,10 @@ class Finisher:
                 await child.send(BLOCK_SIZE.pack(len(data)) + data)
             await child.send(BLOCK_SIZE.pack(0))
             answer = await child.answer()
+        unstored = max(0, m.received - answer["received"])
         _take(m, answer)
         self._settle_metadata(m, *sent)
-        gaps, name, text = _gaps(m, answer), m.name, m.text()
+        gaps, name, text = _gaps(m, answer["missing"], unstored), m.name, m.text()
 
         def done(tx: Transaction) -> None:
             recordings.keep(tx, name, text, done=True)
@@ -79,13 +81,18 @@ class Finisher:
     @asynccontextmanager
     async def _running(self, do: str, m: Measurement) -> AsyncIterator["_Child"]:
         job = {"do": do, "folder": str(self._folder), "measurement": m.whole()}
+        stem = Path(m.file).stem or m.name
         child = await started(lambda: _Child(self._child))
         try:
             await child.send(json.dumps(job).encode() + b"\n")
             yield child
         finally:
             child.kill()
-            await asyncio.shield(asyncio.to_thread(child.close))
+            await asyncio.shield(asyncio.to_thread(self._leave, child, stem))
+
+    def _leave(self, child: "_Child", stem: str) -> None:
+        child.close()
+        clear_drafts(self._folder, stem)
 
 
 class _Child(PipedChild):
@@ -116,17 +123,21 @@ def _take(m: Measurement, answer: dict[str, Any]) -> None:
     if m.file:
         m.received, m.lost = answer["received"], answer["lost"]
         m.ended_us = m.ended_us or answer["last_us"]
+    elif answer["missing"]:
+        m.ending = m.ending or "its frames were damaged in the store"
 
 
-def _gaps(m: Measurement, answer: dict[str, Any]) -> list[Gap]:
+def _gaps(m: Measurement, missing: int, unstored: int) -> list[Gap]:
+    """Return what is missing: `missing` blocks, `unstored` of the frames that came."""
     until = m.ended_us or m.started_us
     gaps = []
     if m.lost:
         why = f"measurement {m.name}: {m.lost} of {m.received + m.lost} frames were lost on their way"
         gaps.append(Gap(m.started_us, until, why, m.device, count=m.lost))
-    if missing := answer["missing"]:
-        why = f"measurement {m.name}: {missing} of its blocks were lost in the store"
-        gaps.append(Gap(m.started_us, until, why, m.device))
+    if missing or unstored:
+        what = f"{missing} of its blocks" if missing else f"{unstored} of its frames"
+        why = f"measurement {m.name}: {what} were lost in the store"
+        gaps.append(Gap(m.started_us, until, why, m.device, count=unstored or None))
     if m.interrupted:
         gaps.append(Gap(until, until, f"measurement {m.name} was interrupted: {m.ending}", m.device))
     return gaps

@@ -4,10 +4,10 @@ Source: storage.py of the icotronic library 4.1.0 and what ICOapi 0.2.1 adds, as
 tables carry the attributes by which PyTables knows its own (PyTables user's guide, "file format").
 """
 
-import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from gateway.controls.sensor_nodes import StreamFrames
-from gateway.measurements.metadata import POST, PRE, parted
+from gateway.measurements.metadata import POST, PRE, as_text, parted
 from gateway.measurements.plan import Conversion, FrameCount, columns, conversions
 from gateway.measurements.record import Measurement
 
@@ -27,6 +27,7 @@ _CHUNK_ROWS = 16_384
 _ZLIB_LEVEL = 4
 _MOST_RATIO = 1100
 """zlib packs no better."""
+_MOST_OBJECTS = 10_000
 _TEXT_BYTES = 100
 _UNIT_BYTES = 10
 _SENSOR_TEXTS = ("name", "sensor_type", "sensor_id", "unit", "dimension")
@@ -83,8 +84,7 @@ class Writer:
         since = np.maximum(np.array(frames.ts, dtype="i8") - self._first_us, 0)
         rows["timestamp"] = np.repeat(since, each)
         for axis, counts, conversion in zip(self._axes, by_channel, self._conversions, strict=True):
-            values = counts.astype("f8") * conversion.k1 * conversion.k2 + conversion.d2
-            rows[axis] = values
+            rows[axis] = counts.astype("f8") * conversion.k1 * conversion.k2 + conversion.d2
         self._waiting.append(rows)
         self._rows_waiting += len(rows)
         if self._rows_waiting >= _CHUNK_ROWS:
@@ -129,6 +129,10 @@ def _about(m: Measurement, counted: FrameCount, first_us: int) -> dict[str, str]
         "frames_received": f"{counted.received}",
         "frames_lost": f"{counted.lost}",
     }
+    if m.clock_set_us:
+        about["clock_set"] = (
+            f"by {m.clock_set_us / 1e6:.3f} s while it was recorded: all times are by the clock before"
+        )
     if m.interrupted:
         about["interrupted"] = m.ending or "the measurement was interrupted"
     return about
@@ -172,14 +176,60 @@ def _table(file: Any, name: str, row: Any, title: str) -> Any:
     return table
 
 
-def opened(path: Path) -> Any:
-    """Open a file to change it, as a context."""
-    return h5py.File(path, "r+", libver=("v108", "v108"))
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a file to change it. NotHdf5: it is not whole by itself."""
+    with h5py.File(path, "r+", libver=("v108", "v108")) as file:
+        _check_whole(file)
+        yield file
 
 
-def looking(path: Path) -> Any:
-    """Open a file to look into it, as a context."""
-    return h5py.File(path, "r", locking=False)
+@contextmanager
+def looking(path: Path) -> Iterator[Any]:
+    """Open a file to look into it. NotHdf5: it is not whole by itself."""
+    with h5py.File(path, "r", locking=False) as file:
+        _check_whole(file)
+        yield file
+
+
+def _check_whole(file: Any) -> None:
+    """Raise NotHdf5 where anything in a file lies elsewhere: HDF5 would read and write there as we may.
+
+    Source: HDF5 User Guide, external and soft links, external raw storage, virtual datasets. In native order
+    HDF5 goes through the very index by which it finds names, whatever a file says of their number.
+    """
+    groups, count = [(h5py.h5g.open(file.id, b"/"), "")], 0
+    while groups:
+        group, path = groups.pop()
+        names: list[bytes] = []
+        group.links.iterate(names.append, order=h5py.h5.ITER_NATIVE)
+        count += len(names)
+        if count > _MOST_OBJECTS:
+            raise NotHdf5(f"it is no measurement: it holds more than {_MOST_OBJECTS} objects")
+        for name in names:
+            where = f"{path}/{name.decode('utf-8', 'replace')}"
+            there = _inside(group, name, where)
+            if isinstance(there, h5py.h5g.GroupID):
+                groups.append((there, where))
+
+
+def _inside(group: Any, name: bytes, where: str) -> Any:
+    """Return an object of a group. NotHdf5: it lies elsewhere, or cannot be opened."""
+    try:
+        hard = group.links.get_info(name).type == h5py.h5l.TYPE_HARD
+        there = h5py.h5o.open(group, name) if hard else None
+    except KeyError as error:
+        raise NotHdf5(f"it cannot be read: {where}: {error.args[0]}") from None
+    if not hard or (isinstance(there, h5py.h5d.DatasetID) and _lies_elsewhere(there)):
+        raise NotHdf5(
+            f"{where} points elsewhere: a file is taken with all its data inside, and without links"
+        )
+    return there
+
+
+def _lies_elsewhere(dataset: Any) -> bool:
+    made = dataset.get_create_plist()
+    return bool(made.get_external_count()) or made.get_layout() == h5py.h5d.VIRTUAL
 
 
 def check_size(file: Any, dataset: Any) -> None:
@@ -210,7 +260,7 @@ def put_metadata(file: Any, prefix: str, metadata: Mapping[str, Any]) -> None:
         there = np.array(texts, dtype=f"S{max(map(len, texts)) or 1}")
         picture = file.create_dataset(f"{prefix}__{key}", data=there)
         _attributes(picture, CLASS="ARRAY", VERSION="2.4", FLAVOR="numpy", TITLE="")
-    text(file[TABLE], f"{prefix}_metadata", json.dumps(rest))
+    text(file[TABLE], f"{prefix}_metadata", as_text(rest))
 
 
 def _attributes(of: Any, **texts: str) -> None:
@@ -225,9 +275,9 @@ def text(of: Any, name: str, value: str) -> None:
 
 
 def read_back(path: Path) -> Written:
-    """Read all of a file's rows. OSError: it cannot be read."""
+    """Read all of a file's rows. OSError: it cannot be read; NotHdf5: it is not whole by itself."""
     found = Written()
-    with h5py.File(path, "r") as file:
+    with looking(path) as file:
         table = file[TABLE]
         for start in range(0, len(table), _CHUNK_ROWS):
             rows = table[start : start + _CHUNK_ROWS]
@@ -240,22 +290,11 @@ def read_back(path: Path) -> Written:
     return found
 
 
-def metadata_of(path: Path, prefix: str) -> tuple[str, dict[str, list[bytes]]] | None:
-    """Return a file's metadata as text, and its pictures."""
-    with h5py.File(path, "r") as file:
-        text = file[TABLE].attrs.get(f"{prefix}_metadata")
-        if text is None:
-            return None
-        names = [name for name in file if name.startswith(f"{prefix}__")]
-        pictures = {name.removeprefix(f"{prefix}__"): [bytes(each) for each in file[name]] for name in names}
-    return str(text, "utf-8") if isinstance(text, bytes) else str(text), pictures
-
-
 def recording_of(path: Path) -> str:
     """Return the identity of the recording in a file; "" where it is none of ours."""
     try:
-        with h5py.File(path, "r") as file:
+        with looking(path) as file:
             found = file[TABLE].attrs.get("recording", "")
-    except (OSError, KeyError):
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError):  # anybody may have put it there
         return ""
     return str(found, "utf-8") if isinstance(found, bytes) else str(found)

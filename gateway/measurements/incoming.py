@@ -1,6 +1,8 @@
 """Files of others on their way into the folder of measurements: drafts, in the room that is left."""
 
 import asyncio
+import glob
+import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -11,8 +13,9 @@ from typing import BinaryIO
 
 from gateway.durable import sync
 from gateway.measurements.inspection import FileFailed, FileUnfit
-from gateway.measurements.names import numbered
+from gateway.measurements.names import DRAFT, numbered
 
+_log = logging.getLogger(__name__)
 _INCOMING = ".incoming"
 _KEPT_SHARE, _OWN_SHARE = 0.1, 0.01
 """Of the disk, left free by what others bring, and by the copy of a file of a measurement."""
@@ -66,6 +69,13 @@ async def check_room(folder: Path, needed_bytes: int = 0, *, own: bool = False) 
         )
 
 
+def clear_drafts(folder: Path, stem: str | None = None) -> None:
+    """Remove what processes left that were killed: drafts of one file, or of all. Blocks."""
+    of = "*" if stem is None else f"{glob.escape(stem)}.????????"  # as tempfile names them
+    for draft in folder.glob(f".{of}{DRAFT}"):
+        draft.unlink(missing_ok=True)
+
+
 class Incoming:
     """Drafts in one folder."""
 
@@ -96,8 +106,15 @@ class Incoming:
         """Remove what an earlier run left in the middle of taking it in."""
 
         def remove() -> None:
-            for draft in self._folder.glob(f".*{_INCOMING}"):
-                draft.unlink(missing_ok=True)
+            try:
+                for draft in self._folder.glob(f".*{_INCOMING}"):
+                    draft.unlink(missing_ok=True)
+            except OSError as error:
+                _log.error(
+                    "%s refuses (%s): a draft of a file stays until a later start",
+                    self._folder,
+                    error.strerror,
+                )
 
         await asyncio.to_thread(remove)
 

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from gateway.child_process import child_environment
 
+_NO_PLUGINS = {"HDF5_PLUGIN_PRELOAD": "::"}
+"""A file may ask for any filter: HDF5 is not to load one from a folder (H5PLprivate.h, H5PL_NO_PLUGIN)."""
+
 
 class PipedChild:
     """The process. What it does not foresee it tells on our stderr: the journal."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        environ = os.environ | child_environment() | {"OPENBLAS_NUM_THREADS": "1"}
+        environ = os.environ | child_environment() | {"OPENBLAS_NUM_THREADS": "1"} | _NO_PLUGINS
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environ
         )

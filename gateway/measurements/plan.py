@@ -63,6 +63,11 @@ class Plan:
         return first, second, third
 
     @property
+    def values_per_frame(self) -> int:
+        """Two channels have one value each in a frame, else there are three."""
+        return 2 if sum(self.mask) == 2 else 3
+
+    @property
     def sensor_map(self) -> SensorMap:
         """Return which sensor each channel has to measure; 0 where it is not active."""
         first, second, third = (channel.number if channel else 0 for channel in self.channels)

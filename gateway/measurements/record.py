@@ -42,6 +42,8 @@ class Measurement:
     """Frames."""
     lost: int = 0
     """Frames, by their counters."""
+    clock_set_us: int = 0
+    """By how much the clock was set meanwhile; all times of the measurement are by the clock before."""
     metadata: Mapping[str, Any] | None = None
     post_metadata: Mapping[str, Any] | None = None
     waits_for_metadata: bool = False

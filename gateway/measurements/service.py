@@ -19,7 +19,7 @@ from gateway.controls.sensor_nodes import (
 from gateway.measurements import metadata as meta
 from gateway.measurements import names
 from gateway.measurements.finishing import CHILD, FileProblem, Finisher
-from gateway.measurements.incoming import check_room
+from gateway.measurements.incoming import check_room, clear_drafts
 from gateway.measurements.inspection import FileFailed
 from gateway.measurements.kept import understood
 from gateway.measurements.live import Tap, Taps
@@ -49,11 +49,12 @@ class Measurements:
 
     def __init__(
         self, store: Store, clock: Clock, supervisor: Supervisor, folder: Path, gateway: str, find: Find,
-        *, child: Sequence[str] = CHILD,
+        *, child: Sequence[str] = CHILD, stamp: Callable[[], tuple[int, int]] | None = None,
     ) -> None:  # fmt: skip
         """Use `open`."""
         self.folder = folder
         self._store, self._clock, self._supervisor = store, clock, supervisor
+        self._stamp = stamp or (lambda: (clock.wall_us(), 0))
         self._gateway, self._find = gateway, find
         self._finisher, self._room = Finisher(store, folder, child), Room(store, folder)
         self._known: dict[str, Measurement] = {}
@@ -74,10 +75,15 @@ class Measurements:
     @asynccontextmanager
     async def open(
         cls, store: Store, clock: Clock, supervisor: Supervisor, folder: Path, gateway: str, find: Find,
-        *, child: Sequence[str] = CHILD,
+        *, child: Sequence[str] = CHILD, stamp: Callable[[], tuple[int, int]] | None = None,
     ) -> AsyncIterator["Measurements"]:  # fmt: skip
-        """Finish what an earlier run left, and take new ones; what runs at the end is kept as interrupted."""
-        mine = cls(store, clock, supervisor, folder, gateway, find, child=child)
+        """Finish what an earlier run left, and take new ones; what runs at the end is kept as interrupted.
+
+        `stamp`: the gateway's own time and its flags, by which frames come too; default: that of `clock`.
+        """
+        mine = cls(store, clock, supervisor, folder, gateway, find, child=child, stamp=stamp)
+        with suppress(OSError):  # a process of an earlier run that still runs fails then, and is not missed
+            await asyncio.to_thread(clear_drafts, folder)
         with suppress(StoreProblem):  # then what writes the files says so, and tries again
             await mine._load()
         mine.keeper = supervisor.keep("files of measurements", mine._finish, backoff=Backoff(1.0, 60.0))
@@ -205,7 +211,7 @@ class Measurements:
         session = Session(
             plan, recording, lambda stream: self._begin(device, plan, stream, taken),
             self._store, self._clock,
-            lambda frames: self._room.take(device, frames, _values(plan)),
+            lambda frames: self._room.take(device, frames, plan.values_per_frame),
             self._taps.setdefault(device, Taps()),
         )  # fmt: skip
         self._sessions[device] = session
@@ -216,21 +222,16 @@ class Measurements:
         return session.measurement
 
     async def _reserve(self, device: str, plan: Plan, adc: AdcConfiguration) -> None:
-        frames_s = adc.sample_rate_hz / _values(plan)
+        frames_s = adc.sample_rate_hz / plan.values_per_frame
         frames = None if plan.duration_s is None else round(frames_s * plan.duration_s)
-        await self._room.reserve(device, frames, _values(plan))
+        await self._room.reserve(device, frames, plan.values_per_frame)
 
     def _files(self) -> set[str]:
         self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         return {file.name for file in self.folder.iterdir()}
 
-    def _clear_drafts(self) -> None:
-        """Remove what a process left that was killed; one that still runs fails then, and is not missed."""
-        for draft in self.folder.glob(f".*{names.DRAFT}"):
-            draft.unlink(missing_ok=True)
-
     def _begin(self, device: str, plan: Plan, stream: Stream, files: set[str]) -> Measurement:
-        now_us = self._clock.wall_us()
+        now_us, _ = self._stamp()
         name = names.unique(
             names.cleaned(plan.name) or names.cleaned(device), self._gateway, now_us,
             lambda name: name in self._known or f"{name}{names.SUFFIX}" in files,
@@ -285,7 +286,6 @@ class Measurements:
         while not await self._store.searched():
             keeper.report("waiting", "for a damaged file of the store to be searched")
             await self._clock.sleep(_LOOK_S)
-        await asyncio.to_thread(self._clear_drafts)
         while True:
             self._due.clear()
             await self._load()
@@ -316,7 +316,10 @@ class Measurements:
         except (FileProblem, FileFailed, OSError, NotStored) as error:
             m.problem = f"{m.name}: {error}"
             return m.problem
-        _log.info("measurement %s: %s", m.name, f"{m.file} is written" if m.file else "it had no frames")
+        _log.info(
+            "measurement %s: %s", m.name,
+            f"{m.file} is written" if m.file else f"no file: {m.ending or 'it had no frames'}",
+        )  # fmt: skip
         self._forget()
         self.on_written()
         if not m.metadata_due and (event := self._written.pop(m.name, None)):
@@ -349,8 +352,3 @@ async def _map_sensors(plan: Plan, nodes: SensorNodes) -> None:
         return
     if any(number not in (0, now) for number, now in zip(wanted, there, strict=True)):
         await nodes.set_sensor_map(wanted)
-
-
-def _values(plan: Plan) -> int:
-    """Return the values of a frame: two channels have one each, else there are three."""
-    return 2 if sum(plan.mask) == 2 else 3

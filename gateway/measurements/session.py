@@ -51,7 +51,7 @@ class Session:
         self._limit: asyncio.Timeout | None = None
         self._stopping = self._complete = False
         self._count, self._told = FrameCount(), FrameCount()
-        self._told_ns = self._part_ns = 0
+        self._began_ns = self._told_ns = self._part_ns = 0
         self._pending = StreamFrames([], b"", array("H"))
         self._part = 0
         self._writing: set[asyncio.Future[None]] = set()
@@ -101,6 +101,7 @@ class Session:
 
     async def _open(self, stream: Stream) -> None:
         self.measurement = m = self._begin(stream)
+        self._began_ns = self._clock.mono_ns()
         request = self._plan.ift
         if request is not None:
             ift = _ift(request, m, stream)
@@ -120,6 +121,7 @@ class Session:
             async with limit:
                 self._limit = limit
                 async for frames in stream:
+                    self.measurement.clock_set_us = stream.clock_set_us
                     self._take(frames)
                     await self._write_if_due()
         except TimeoutError:
@@ -190,7 +192,7 @@ class Session:
 
     def _closed(self) -> str:
         m = self.measurement
-        m.state, m.ended_us = RECORDED, self._clock.wall_us()
+        m.state, m.ended_us = RECORDED, m.started_us + (self._clock.mono_ns() - self._began_ns) // 1000
         return m.text()
 
     def _abandon(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from gateway.clock import Clock
 from gateway.model import Flag, Gap, Receipt, RunRecord
-from gateway.store import deletions, retention
+from gateway.store import deletions, retention, shares
 from gateway.store.blocks import cut, insert_block, mark_bad
 from gateway.store.codec import BlockHeader, Kind
 from gateway.store.compact import delete_folded
@@ -72,6 +72,8 @@ class Books:
     """Tombstones to drop."""
     synced_us: int
     """Newest wall time of a synchronised clock that an earlier run wrote down."""
+    budget_bytes: int
+    """Of the whole store."""
 
 
 @dataclass(slots=True)
@@ -208,7 +210,9 @@ def _runs(conn: sqlite3.Connection, runs: list[RunRecord]) -> None:
 def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: int, wall_us: int) -> None:
     newest_seq = done.next_seq - 1
     folded, done.folded = delete_folded(conn, books.folded, newest_seq)
-    freed = retention.trim(conn, books.max_bytes, written, newest_seq, spare=books.spare)
+    freed = retention.trim(
+        conn, books.max_bytes, written, newest_seq, budget_bytes=books.budget_bytes, spare=books.spare
+    )
     done.removed = freed.blocks + folded
     done.bytes_used = freed.used_bytes
     done.counted.lost += freed.samples_lost
@@ -221,9 +225,9 @@ def _housekeeping(conn: sqlite3.Connection, books: Books, done: Done, written: i
         for struck in done.deleted:
             newest.strike(struck)
         save_snapshot(conn, newest, header)
-        done.counted.lost += retention.trim_rows(conn, newest_seq)
+        done.counted.lost += retention.trim_rows(conn, newest_seq, books.budget_bytes)
         if books.tight:
-            retention.trim_runs(conn)
+            shares.trim_runs(conn)
         done.snapshot = True
     if books.kept:
         synced = [("synced_us", wall_us)] if books.clock.synchronised() else []

@@ -17,8 +17,9 @@ from gateway.store.columns_of_fold import CHUNK_BYTES, Sorter, ordered, parts
 from gateway.store.history import History
 from gateway.store.release import Releaser
 from gateway.store.renew import left_unwritten
-from gateway.store.schema import put_meta
+from gateway.store.schema import is_busy, put_meta
 from gateway.store.series import SeriesTable
+from gateway.store.shares import excess_bytes
 from gateway.store.work import Work
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Compactor:
             self.pending = []  # what is damaged is set aside with the next commit; what cannot be read waits
         self.wants_commit = bool(self.pending)
 
-    def care(self, work: Work, hot_bytes: int, max_bytes: int) -> None:
+    def care(self, conn: sqlite3.Connection, work: Work, hot_bytes: int, max_bytes: int) -> None:
         """Before a commit: set damaged segments aside, keep the budget, note what was found."""
         history, now_us = self._history, self._clock.wall_us()
         work.bad += self.bad
@@ -76,6 +77,8 @@ class Compactor:
         work.damage = history.set_damaged_aside(work.damage + history.past.taken_damage(), now_us)
         if history.gaps:
             self._look_again()
+        if hot_bytes + history.bytes_used > max_bytes:
+            hot_bytes -= excess_bytes(conn, max_bytes)  # that goes first, with this commit and the next ones
         history.make_room(hot_bytes, max_bytes, busy=self.unsettled)
         work.gaps += history.gaps
         history.gaps = []
@@ -132,9 +135,15 @@ class Compactor:
             if self._steps is not None and next(self._steps, True):
                 self._steps = None
         except (sqlite3.Error, OSError) as error:
-            _log.warning("history cannot be written now, blocks are kept meanwhile: %s", error)
+            _log.warning("history cannot be written now, blocks are kept meanwhile: %s", self._why(error))
             self._unwritten = self._unwritten or left_unwritten(error)
             self.abandon()
+
+    def _why(self, error: Exception) -> str:
+        if not (is_busy(error) and self._history.segments):
+            return f"{error}"
+        path = self._history.segments[-1].path
+        return f"{error}: another program has been reading {path} all the time (fuser -v {path} names it)"
 
     def abandon(self) -> None:
         """Drop the fold under way; its blocks are all still there."""
@@ -199,8 +208,7 @@ class Compactor:
         n = sum(len(column.ts) for column in columns.values())
         row = fold, self._history.epoch, t0, t1, n, len(columns), chunks, running_s
         segment.add_fold(writing, row, _ranges(taken))
-        while not segment.committed(writing):
-            yield
+        yield from segment.committing(writing)
         self._history.wrote()
         self._folded_ns = self._clock.mono_ns()
         self.pending, self.wants_commit = _ranges(taken), True

@@ -12,7 +12,7 @@ import os
 import struct
 from pathlib import Path
 
-from gateway.store.schema import DiskRefuses, StoreProblem
+from gateway.store.schema import StoreProblem, refused
 
 _CONTENT = struct.Struct("<16sI")
 _PASSING = frozenset(
@@ -36,7 +36,7 @@ class StoreLock:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if error.errno in _PASSING:
-                raise DiskRefuses(f"the store's folder {self._folder}: {error.strerror}") from error
+                raise refused(self._folder, error) from error
             raise StoreProblem(
                 f"the store's folder {self._folder} cannot be used: {error.strerror}; check that it "
                 f"exists and belongs to the user that edge-gateway runs as"

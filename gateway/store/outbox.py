@@ -204,7 +204,7 @@ def record_unsent(
 
 def insert_gap(conn: sqlite3.Connection, gap: Gap, seq: int) -> None:
     """Write a gap row; `seq` is the block that it is uploaded with."""
-    row = storable(seq, gap.device, gap.upload, gap.from_us, gap.to_us, gap.count, gap.reason)
+    row = storable(seq, gap.device, gap.upload, gap.from_us, gap.to_us, gap.count, gap.reason[:1000])
     conn.execute(
         "INSERT INTO gap(seq, device, upload, from_us, to_us, count, reason, crc) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

@@ -10,7 +10,7 @@ from gateway.model import Gap
 from gateway.store import segment
 from gateway.store.chunk import HEADER_BYTES, ChunkHeader, PackedChunk, check, decode_header
 from gateway.store.columns import CorruptBlock
-from gateway.store.schema import Damaged, is_corrupt, is_disk
+from gateway.store.schema import Damaged, is_busy, is_corrupt, is_disk
 from gateway.store.segment import Fold, Segment
 from gateway.store.tombstones import Tombstones
 
@@ -110,12 +110,12 @@ class Past:
 
     @contextlib.contextmanager
     def _noting(self, where: Segment, gap: Gap) -> Iterator[None]:
-        """Leave a segment out that cannot be read, and note it."""
+        """Leave a segment out that cannot be read, and note it; but raise where another program locks it."""
         try:
             yield
         except sqlite3.Error as error:
-            if not is_disk(error):
-                raise
+            if not is_disk(error) or (self._own is None and is_busy(error)):
+                raise  # a lock is no damage: who reads may ask again
             if self._own is not None and not is_corrupt(error) and self._patience > 0:
                 self._patience -= 1
                 raise

@@ -149,8 +149,7 @@ class SegmentRecovery:
                 part = parts[header.series] = parts.get(header.series, -1) + 1
                 number = segment.chunk_id(fold, header.series, part)
                 writing.execute("INSERT INTO chunk VALUES (?, ?)", (number, data))
-            while not segment.committed(writing):
-                yield None
+            yield from segment.committing(writing)
 
     def _forget_bad(self, tx: Transaction) -> None:
         tx.conn.execute("DELETE FROM bad_chunk WHERE segment = ?", (self._number,))

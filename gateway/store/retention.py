@@ -3,8 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
-from gateway.model import Gap
-from gateway.store import outbox
+from gateway.store import gap_list, outbox, shares
 from gateway.store.pages import PAGE_BYTES
 from gateway.store.schema import put_meta
 
@@ -14,7 +13,8 @@ _UNSENT = "the store was full before these samples were delivered"
 _VACUUM_PAGES = 512
 _ROWS_KEPT = 100_000
 """Run, gap, quarantine and deletion rows."""
-_REFUSED = "the quarantine was full: the oldest samples that the target had refused were dropped"
+_GAPS_PART, _GAP_BYTES = 50, 400
+"""Gap records have one part in so many of the budget, too."""
 
 
 @dataclass(slots=True)
@@ -41,23 +41,22 @@ def used_bytes(conn: sqlite3.Connection) -> int:
 
 
 def trim(
-    conn: sqlite3.Connection, max_bytes: int, written: int, newest_seq: int, *, spare: bool = False
+    conn: sqlite3.Connection, max_bytes: int, written: int, newest_seq: int, *, budget_bytes: int, spare: bool
 ) -> Freed:
-    """Remove one slice where the file is over its budget, inside the running commit.
+    """Remove one slice where the file is over its `max_bytes`, inside the running commit.
 
     A slice is twice what this commit wrote and some more, so that the budget is reached soon and no
-    commit is held up. The newest block stays. `spare`: something older makes room soon, blocks stay.
+    commit is held up. First runs and dead letters go that are beyond their shares of the whole budget.
+    The newest block stays. `spare`: something older makes room soon, blocks stay.
     """
     pages, free = _pages(conn)
     freed = Freed(used_bytes=(pages - free) * PAGE_BYTES)
     over = freed.used_bytes - max_bytes
-    if over > 0 and not spare:
-        want = min(over, 2 * written + _MORE_BYTES)
-        uploads = outbox.uploads(conn)
-        want -= _drop_delivered(conn, uploads, want, newest_seq, freed)
-        if want > 0 and uploads:
-            _drop_unsent(conn, uploads, want, newest_seq, freed)
-        put_meta(conn, "seq_floor", newest_seq)
+    if over > 0:
+        slice_bytes = 2 * written + _MORE_BYTES
+        excess, freed.samples_lost = shares.keep(conn, budget_bytes, slice_bytes, newest_seq)
+        if over > excess and not spare:
+            _drop_blocks(conn, min(over - excess, slice_bytes), newest_seq, freed)
         freed.used_bytes = used_bytes(conn)
     if pages * PAGE_BYTES > max_bytes:
         _shrink(conn, max_bytes)
@@ -71,32 +70,23 @@ def _shrink(conn: sqlite3.Connection, max_bytes: int) -> None:
         conn.execute("PRAGMA incremental_vacuum(1)")  # sqlite3 steps a pragma once: a page at a time
 
 
-def trim_rows(conn: sqlite3.Connection, newest_seq: int, kept: int = _ROWS_KEPT) -> int:
+def trim_rows(conn: sqlite3.Connection, newest_seq: int, budget_bytes: int, kept: int = _ROWS_KEPT) -> int:
     """Keep run, gap, quarantine and deletion rows to a bounded number; return how many refused samples went.
 
     Called now and then. Dead letters are samples: they go with a gap record each upload.
     """
-    lost = 0
-    oldest = "id <= (SELECT max(id) - ? FROM quarantine)"
-    for upload, count, start, end in conn.execute(
-        f"SELECT upload, count(*), min(at_us), max(at_us) FROM quarantine WHERE {oldest} GROUP BY upload",
-        (kept,),
-    ).fetchall():
-        outbox.insert_gap(conn, Gap(start, end, _REFUSED, upload=upload, count=count), newest_seq + 1)
-        lost += count
-    for table in ("run", "gap", "quarantine", "deletion"):
-        conn.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) - ? FROM {table})", (kept,))
+    lost = shares.trim(conn, newest_seq, kept)
+    gaps = min(kept, shares.share(budget_bytes, _GAPS_PART) // _GAP_BYTES)
+    gap_list.trim(conn, gaps, delivered(conn, outbox.uploads(conn), 2**62))
     return lost
 
 
-def trim_runs(conn: sqlite3.Connection, kept: int = 1000, most: int = 5000) -> None:
-    """Keep the newest runs only, and of each device the newest in which it was heard: a slice."""
-    heard = "kind = 'subscription' OR (kind = 'cycle' AND status != 'error')"
-    conn.execute(
-        "DELETE FROM run WHERE id < (SELECT min((SELECT min(id) FROM run) + ?, max(id) - ?) FROM run) "
-        f"AND id NOT IN (SELECT max(id) FROM run WHERE {heard} GROUP BY device)",
-        (most, kept - 1),
-    )
+def _drop_blocks(conn: sqlite3.Connection, want: int, newest_seq: int, freed: Freed) -> None:
+    uploads = outbox.uploads(conn)
+    want -= _drop_delivered(conn, uploads, want, newest_seq, freed)
+    if want > 0 and uploads:
+        _drop_unsent(conn, uploads, want, newest_seq, freed)
+    put_meta(conn, "seq_floor", newest_seq)
 
 
 def _drop_delivered(

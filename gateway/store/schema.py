@@ -1,6 +1,7 @@
 """The tables of the hot file, as numbered migrations, each in its own transaction."""
 
 import contextlib
+import errno
 import os
 import secrets
 import sqlite3
@@ -18,6 +19,9 @@ APPLICATION_ID = 0x45475700
 """Of the hot file, with its version in the last byte: a version that came about by a damaged byte shows."""
 WIDE_US = 600_000_000
 """A block that spans more than this is found through its own small index."""
+RUN_LENGTH, LETTER_LENGTH = "length(error)", "length(block) + length(reason)"
+LONG = 300
+"""Runs and dead letters longer than this have a small index, so that their bytes are added up at once."""
 _WRITE_VERSION_AT = 18
 
 _DISK_CODES = frozenset(
@@ -86,6 +90,18 @@ class StoreProblem(GatewayError):
 
 class DiskRefuses(StoreProblem):
     """The disk does not let the store be opened now; it may later."""
+
+
+def refused(folder: Path, error: OSError) -> DiskRefuses:
+    """Return what to raise where the store's folder cannot be used now. Blocks."""
+    how = ""
+    if error.errno == errno.EROFS and not folder.is_dir():  # the unit's sandbox, or the disk itself
+        how = (
+            f"; there is no such folder: mount its disk, or make it (sudo install -d -o edge-gateway "
+            f"-g edge-gateway -m 700 {folder}), then sudo edge-gateway systemd-dropin && sudo systemctl "
+            "restart edge-gateway"
+        )
+    return DiskRefuses(f"the store's folder {folder}: {error.strerror}{how}")
 
 
 def _first(db: Any) -> None:
@@ -178,6 +194,11 @@ def _files(db: Any) -> None:
     )  # fmt: skip
 
 
+def _lengths(db: Any) -> None:
+    for table, length in (("run", RUN_LENGTH), ("quarantine", LETTER_LENGTH)):
+        db.execute(f"CREATE INDEX {table}_long ON {table}({length}) WHERE {length} > {LONG}")
+
+
 def put_meta(conn: sqlite3.Connection, key: str, value: object) -> None:
     """Write a row of `meta`."""
     conn.execute(
@@ -201,7 +222,7 @@ def schema_crc(conn: sqlite3.Connection) -> int:
     return row_crc(*(field for row in rows for field in row))
 
 
-MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history, _recordings, _files)
+MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first, _history, _recordings, _files, _lengths)
 """Never edited once released: the n-th brings a file from version n-1 to n, given a sqlite_utils Database."""
 
 

@@ -6,7 +6,7 @@ to nothing where a file only grows, so that chunks are written to the disk once.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,9 @@ VERSION = 1
 _PARTS, _SERIES = 12, 31
 MOST_PARTS = 1 << _PARTS
 _BUSY_S = 0.01
+_READ_BUSY_S = 5.0
+_COMMIT_TRIES = 100
+"""About a second: who begins to read meanwhile waits for `_READ_BUSY_S`."""
 _AT_ONCE_BYTES = 500_000
 _SCHEMA = """
 CREATE TABLE series(id INTEGER PRIMARY KEY, device TEXT NOT NULL, tag TEXT NOT NULL, record BLOB NOT NULL);
@@ -103,7 +106,7 @@ def is_unfinished(path: Path) -> bool:
 def connect_reader(path: Path) -> sqlite3.Connection:
     """Open a segment so that it can only be read."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
-    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_READ_BUSY_S)
     try:
         conn.execute("PRAGMA cache_size=-512")
     except BaseException as error:
@@ -209,6 +212,19 @@ def committed(writing: sqlite3.Connection) -> bool:
             raise
         return False
     return True
+
+
+def committing(writing: sqlite3.Connection) -> Generator[None]:
+    """Commit, trying again in slices; sqlite3.OperationalError: somebody reads on and on.
+
+    While it waits for them, nobody can begin to read: SQLite keeps its PENDING lock
+    (https://sqlite.org/lockingv3.html, 3.0). What was not committed has to be dropped then.
+    """
+    for _ in range(_COMMIT_TRIES):
+        if committed(writing):
+            return
+        yield
+    writing.execute("COMMIT")
 
 
 def verify(conn: sqlite3.Connection) -> None:

@@ -83,13 +83,20 @@ class Store(Deletes, Recorder):
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path, settings: StoreSettings, clock: Clock) -> AsyncIterator["Store"]:
+    async def open(
+        cls,
+        folder: Path,
+        settings: StoreSettings,
+        clock: Clock,
+        refuses: Callable[[str], None] = lambda _sentence: None,
+    ) -> AsyncIterator["Store"]:
         """Open the store in `folder`, made where it is missing. StoreProblem: locked, unusable or too new.
 
         While the disk refuses it is tried again each second: ending would only begin a loop of restarts.
+        `refuses` is told why, and "" once it does not.
         """
         store = cls(folder, settings, clock)
-        await _until_the_disk_lets(store._hot.lock, clock)
+        await _until_the_disk_lets(store._hot.lock, clock, refuses)
         try:
             boot = await asyncio.to_thread(_boot_id)
             store.boot = str(boot)
@@ -97,7 +104,7 @@ class Store(Deletes, Recorder):
                 store._hot, store._history, settings, clock, store._series, store.budget, boot.bytes,
                 store._adopt,
             )  # fmt: skip
-            await _until_the_disk_lets(store._writer.load, clock)
+            await _until_the_disk_lets(store._writer.load, clock, refuses)
             store._run_id = store._writer.next_run_id
             store._readers = Readers(
                 store._hot.path, lambda: store._writer.generation, store._history, store._writer.suspect
@@ -303,7 +310,9 @@ class Store(Deletes, Recorder):
         )
 
 
-async def _until_the_disk_lets(step: Callable[[], None], clock: Clock) -> None:
+async def _until_the_disk_lets(
+    step: Callable[[], None], clock: Clock, refuses: Callable[[str], None]
+) -> None:
     told = ""
     while True:
         try:
@@ -312,8 +321,10 @@ async def _until_the_disk_lets(step: Callable[[], None], clock: Clock) -> None:
             if str(error) != told:
                 told = str(error)
                 _log.error("%s; it is tried again each second", error)
+            refuses(str(error))
             await clock.sleep(_RETRY_S)
         else:
+            refuses("")
             return
 
 

@@ -242,7 +242,7 @@ class Writer(Inbox, threading.Thread):
             self._committed(self._doubt)
             return
         self._doubt = None
-        self.compactor.care(self._work, self._hot_bytes, self.disk.room.budget_bytes)
+        self.compactor.care(conn, self._work, self._hot_bytes, self.disk.room.budget_bytes)
         books = self._books(closing)
         if self._tainted:
             self._single_out(conn, books)
@@ -265,7 +265,7 @@ class Writer(Inbox, threading.Thread):
             closing or now - self._snapshot_ns > _SNAPSHOT_NS,
             self.disk.kept(self._now_running_s()) if due else [], self.disk.room.tight,
             self._token, self._turned, self.run_job, self._history.past, self.compactor.deletable(),
-            self.compactor.releaser.released, self._known_us,
+            self.compactor.releaser.released, self._known_us, self.disk.room.budget_bytes,
         )  # fmt: skip
 
     def _turned(self) -> None:

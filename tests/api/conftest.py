@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
@@ -11,6 +12,9 @@ from gateway.api.server import serve
 from gateway.api.settings import HttpSettings
 from gateway.api.tokens import Role
 from tests.api.plant import Plant, plant
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
 
 
 @pytest.fixture
@@ -41,3 +45,19 @@ async def anybody(url: str) -> AsyncIterator[aiohttp.ClientSession]:
 async def admin(url: str, gateway: Plant) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(url, headers=gateway.bearer(Role.ADMIN)) as client:
         yield client
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator["Browser"]:
+    from tests.api.browser import chromium  # few tests need it
+
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+async def page(browser: "Browser") -> AsyncIterator["Page"]:
+    from tests.api.browser import watched
+
+    async with watched(browser) as page:
+        yield page

@@ -100,9 +100,11 @@ class Plant:
     applied: int = 0
     """How often a document was changed."""
     documents: Documents = field(init=False)
+    own_time: OwnTime = field(init=False)
 
     def __post_init__(self) -> None:
         self.documents = Documents(self.state, self.clock, self._applied)
+        self.own_time = OwnTime(self.clock, self.store.newest_own_us, self.store.gap)
 
     async def _applied(self) -> Applied:
         self.applied += 1
@@ -142,7 +144,7 @@ class Plant:
             kind,
             store=self.store,
             clock=self.clock,
-            own_time=OwnTime(self.clock, self.store.newest_own_us, self.store.gap),
+            own_time=self.own_time,
             state=self.state,
             gateway_id=self.id,
             listeners=self.listeners,
@@ -183,7 +185,7 @@ async def plant(folder: Path, commit_interval_s: float = 0.05) -> AsyncIterator[
         made.add("box", "push", lambda link: push.run(Device("box"), push.Settings(), link))
         made.add("counter", "counter", lambda link: polled(Device("counter"), 0.05, link))
         measuring = Measurements.open(
-            store, clock, made.supervisor, folder / "measurements", made.id, made.find
+            store, clock, made.supervisor, folder / "measurements", made.id, made.find, stamp=made.own_time
         )
         try:
             made.measurements = await stack.enter_async_context(measuring)

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from gateway.api import sockets
 from gateway.api.app import build_app
 from gateway.api.auth import COOKIE, FailedLogins, Sessions
 from gateway.api.errors import ApiError
@@ -244,6 +245,40 @@ async def test_a_stream_ends_with_the_twelve_hours_of_its_session(
         async with client.ws_connect("/v1/stream") as socket:
             clock.hours = 12.1
             assert await close_reason(socket) == (4401, "the session ended")
+
+
+@pytest.mark.parametrize(("role", "lasts"), [(Role.READ, True), (Role.OPERATE, False), (Role.ADMIN, False)])
+async def test_a_session_in_use_goes_on_where_it_may_only_read(
+    gateway: Plant, settings: HttpSettings, role: Role, lasts: bool
+) -> None:
+    app = build_app(gateway, settings)
+    app[GUARD].sessions = Sessions(clock := MovedClock())
+    async with (
+        serve(app, settings, gateway.state) as (host, port),
+        aiohttp.ClientSession(f"http://{host}:{port}", cookie_jar=aiohttp.CookieJar(unsafe=True)) as client,
+    ):
+        async with client.post("/v1/session", json={"token": gateway.texts[role]}):
+            pass
+        clock.hours = 11
+        async with client.get("/v1/session") as answer:
+            assert answer.status == 200
+            kept = answer.headers.get("Set-Cookie", "")
+        assert all(word in kept for word in ("HttpOnly", "SameSite=Strict", "Max-Age=43200")) == lasts
+        clock.hours = 22.9
+        async with client.get("/v1/state") as answer:
+            assert answer.status == (200 if lasts else 401)
+        clock.hours = 23.1
+        async with client.get("/v1/session") as answer:
+            assert answer.status == 401
+
+
+async def test_a_stream_of_a_session_that_is_over_says_so(
+    anybody: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that was open while the gateway restarted: its token is as good as before."""
+    monkeypatch.setattr(sockets, "LOGIN_S", 0.3)
+    async with anybody.ws_connect("/v1/stream", headers={"Cookie": f"{COOKIE}=over"}) as socket:
+        assert await close_reason(socket) == (4401, "the session ended")
 
 
 async def test_failed_logins_are_slowed_but_a_right_token_passes(

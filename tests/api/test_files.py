@@ -328,8 +328,12 @@ def harmful(folder: Path) -> dict[str, str]:
         made.create_dataset("acceleration", (1 << 40,), dtype=row)
     with h5py.File(folder / "wide.hdf5", "w") as made:
         made.create_dataset("acceleration", (1000,), dtype=np.dtype([("x", "<f4", (1 << 20,))]))
+    foreign(folder / "elsewhere.hdf5")
+    with h5py.File(folder / "elsewhere.hdf5", "r+") as made:
+        made.create_dataset("loot", (9,), dtype="u1", external=[(str(folder / "text.hdf5"), 0, 9)])
     return {
         "text": "HDF5",
+        "elsewhere": "/loot points elsewhere",
         "empty": "HDF5",
         "cut": "read",
         "other": "no table",

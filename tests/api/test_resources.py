@@ -203,6 +203,16 @@ async def test_healthz_is_open_and_says_nothing_else(anybody: aiohttp.ClientSess
     assert await get(anybody, "/healthz") == {"status": "alive"}
 
 
+async def test_every_answer_says_whether_the_clock_was_set(
+    gateway: Plant, anybody: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for synced, said in ((False, "unsynchronised"), (True, None)):
+        monkeypatch.setattr(gateway.clock, "synchronised", lambda synced=synced: synced)
+        for path in ("/healthz", "/v1/state", "/nowhere"):
+            async with anybody.get(path) as answer:
+                assert answer.headers.get("Clock") == said, path
+
+
 LINE = re.compile(
     r"^(# TYPE edge_gateway_[a-z0-9_]+ gauge"
     r'|edge_gateway_[a-z0-9_]+(\{([a-z]+="([^"\\\n]|\\.)*",?)*\})? -?[0-9.e+-]+)$'

@@ -93,6 +93,24 @@ async def test_a_flood_becomes_one_state(gateway: Plant, admin: aiohttp.ClientSe
     assert state["devices"][0]["tags"][0]["value"] == 5999
 
 
+async def test_many_floods_are_one_state_a_second(gateway: Plant, admin: aiohttp.ClientSession) -> None:
+    """A state holds every tag: one for each of many bulk pushes would leave time for nothing else."""
+    box, began, states, skipped = gateway.devices["box"], time.monotonic(), 0, 0
+    async with admin.ws_connect("/v1/stream?devices=box") as socket:
+        await socket.receive_json(timeout=5)
+        for first in range(0, 10 * 5001, 5001):
+            batch = Batch()
+            for n in range(first, first + 5001):
+                batch.add(box.tag("flood"), n, n)
+            await box.emit(batch)
+            await asyncio.sleep(0.05)  # more than is gathered for one message
+        while skipped < 10 * 5001:
+            state = await next_of(socket, "state")
+            states, skipped = states + 1, skipped + state["skipped"]
+    assert state["devices"][0]["tags"][0]["value"] == 10 * 5001 - 1
+    assert states <= 1 + (time.monotonic() - began)
+
+
 async def test_filters_by_query_and_by_message(gateway: Plant, admin: aiohttp.ClientSession) -> None:
     box, counter = gateway.devices["box"], gateway.devices["counter"]
     async with admin.ws_connect("/v1/stream?devices=box&tags=a") as socket:
@@ -137,6 +155,29 @@ async def test_login_by_first_message(gateway: Plant, anybody: aiohttp.ClientSes
     async with anybody.ws_connect("/v1/stream") as socket:
         await socket.send_json({"token": gateway.texts[Role.READ], "devices": ["box"]})
         assert [device["id"] for device in (await socket.receive_json())["devices"]] == ["box"]
+
+
+async def test_another_unit_is_told_before_the_first_value_in_it(
+    gateway: Plant, admin: aiohttp.ClientSession
+) -> None:
+    """A reload may change it under clients who are connected for a month."""
+    box, told = gateway.devices["box"], []
+    async with admin.ws_connect("/v1/stream?tags=pressure") as socket:
+        await socket.receive_json(timeout=5)
+        for unit in ("bar", "bar", "kPa"):
+            batch = Batch()
+            for tag in ("pressure", "not wanted"):
+                batch.add(box.tag(tag, unit=unit), time.time_ns() // 1000, 1)
+            await box.emit(batch)
+            while not told or told[-1]["type"] != "samples":
+                told.append(await socket.receive_json(timeout=5))
+            told.append({"type": "end of the batch"})
+    of_unit = [message["tags"] if message["type"] == "tags" else message["type"] for message in told]
+    assert of_unit == [
+        *([{"tag": "pressure", "unit": "bar"}], "samples", "end of the batch"),
+        *("samples", "end of the batch"),
+        *([{"tag": "pressure", "unit": "kPa"}], "samples", "end of the batch"),
+    ]
 
 
 @pytest.mark.parametrize("first", ['{"token": "egw_wrong"}', "{}", "[]", "{", "", '{"token": 1}', b"\x00"])

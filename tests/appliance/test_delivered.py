@@ -56,6 +56,15 @@ async def test_a_store_elsewhere_is_found(tmp_path: Path) -> None:
     assert not list(state.iterdir())
 
 
+async def test_what_a_purge_leaves_on_a_disk_of_its_own_is_not_asked_for(tmp_path: Path) -> None:
+    await filled(tmp_path, upload=True, acknowledged=True)
+    for name in ("lost+found", "edge-gateway.kept-20260101-000000"):
+        await filled(tmp_path / name, upload=True, acknowledged=False)
+    assert await asked(tmp_path) == ""
+    await filled(tmp_path / "before", upload=True, acknowledged=False)
+    assert "upload cloud" in await asked(tmp_path)
+
+
 async def test_a_store_in_a_folder_of_the_state_directory_is_found_whatever_its_name(tmp_path: Path) -> None:
     await filled(tmp_path / "store", upload=True, acknowledged=False)
     await asyncio.to_thread(remember_store, tmp_path, tmp_path / "store")

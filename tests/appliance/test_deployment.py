@@ -110,6 +110,36 @@ def test_a_ring_without_a_box_is_nothing_to_do_and_an_unknown_one_is_a_mistake(t
     assert "is no name of a ring" in run(here / "run.sh", "../later", tmp_path, env=environ).stderr
 
 
+@pytest.mark.parametrize(
+    ("gh", "code", "previous"),
+    [
+        ('case "$2" in list) echo v1 ;; download) touch "$4/a.deb" ;; esac', 0, "a.deb"),
+        ('[ "$2" = list ]', 0, ""),
+        ("exit 1", 1, None),
+        ('[ "$2" = list ] && echo v1', 1, None),
+    ],
+    ids=["a release", "no release yet", "a token refused", "a download that breaks"],
+)
+def test_only_a_repository_without_a_release_gives_nothing_to_go_back_to(
+    tmp_path: Path, gh: str, code: int, previous: str | None
+) -> None:
+    here, tools = tmp_path / "deploy", tmp_path / "bin"
+    for folder in (here / "rings", tools):
+        folder.mkdir(parents=True)
+    shutil.copy(DEPLOY / "run.sh", here)
+    (here / "rings/canary.txt").write_text("pi@press-3\n")
+    (here / "deploy.py").write_text(
+        "import os, sys; print('previous:', *os.listdir(sys.argv[sys.argv.index('--previous') + 1]))"
+    )
+    (tools / "gh").write_text(f"#!/bin/sh\n{gh}\n")
+    (tools / "gh").chmod(0o755)
+    environ = {"PATH": f"{tools}:/usr/bin:/bin", "SSH_KEY": "", "KNOWN_HOSTS": ""}
+    done = run(here / "run.sh", "canary", tmp_path, env=environ)
+    assert done.returncode == code, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith("previous:")]
+    assert said == ([] if previous is None else [f"previous: {previous}".strip()])
+
+
 @pytest.mark.seed_row("L7")
 def test_a_release_has_its_sboms_its_image_and_checksums_of_all_of_it(tmp_path: Path) -> None:
     image = "registry.example/Plant/edge-gateway@sha256:00"

@@ -16,6 +16,7 @@ from gateway.__main__ import command_line
 from gateway.config import load
 from gateway.config.dropin import dropin
 from gateway.places import STATE
+from tests.appliance.test_deployment import module
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "systemd" / "edge-gateway.service"
@@ -123,6 +124,31 @@ def test_every_component_stands_in_the_copyright_file_with_its_licence() -> None
     assert set(named.values()) == texts
     assert named["asyncua"] == "LGPL-3.0-or-later"
     assert "License: undecided" in text
+
+
+def test_the_notices_of_what_is_inside_a_library_are_installed_too() -> None:
+    """A wheel brings its own licence, seldom that of the C library in it."""
+    components = module(ROOT / "debian/components.py")
+    text = (ROOT / "debian" / "copyright").read_text()
+    for of, parts in components.INSIDE.items():
+        files = [each for each in metadata.files(of) or () if "licen" in str(each).lower()]
+        brought = " ".join(Path(str(each.locate())).read_text(errors="replace") for each in files)
+        for name, licence, holder, _files in parts:
+            who = re.split(r", | and ", holder)[0]
+            if name in components._WITHOUT_TEXT:
+                (stanza,) = re.findall(rf"^License: {re.escape(licence)}\n((?: .*\n?)+)", text, re.MULTILINE)
+                said = re.findall(r"^ That of (.*):$", stanza, re.MULTILINE)
+                assert name in ", ".join(said).split(", ")
+                assert components._TEXTS[licence] in stanza
+                assert f"Copyright: {holder}\n" in text
+            elif licence not in components._COMMON:
+                assert who in brought, f"{of} has no notice of {name}: add it to _WITHOUT_TEXT, make lock"
+
+
+def test_the_copyright_file_names_files_alike_for_each_processor() -> None:
+    named = re.findall(r"usr/lib/edge-gateway/(\S+)", (ROOT / "debian" / "copyright").read_text())
+    assert "_cffi_backend*" in named
+    assert not [each for each in named if ".so" in each or "cpython" in each or "x86_64" in each]
 
 
 def test_the_starter_is_valid_and_needs_no_device() -> None:

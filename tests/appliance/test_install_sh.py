@@ -32,8 +32,7 @@ class Box:
         for folder in ("bin", "source", "opt", "usr/local/bin", "etc/systemd/system"):
             (root / folder).mkdir(parents=True)
         for name, text in TOOLS.items():
-            (root / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
-            (root / "bin" / name).chmod(0o755)
+            self.tool(name, text)
         for name in ("debian", "config", "systemd"):
             shutil.copytree(ROOT / name, self.source / name, ignore=shutil.ignore_patterns("build"))
         (self.source / "gateway").mkdir()
@@ -44,6 +43,10 @@ class Box:
         for top in ("/var/", "/etc/", "/opt/", "/usr/local/", "/run/"):
             text = text.replace(top, f"{root}{top}")
         (self.source / "install.sh").write_text(text)
+
+    def tool(self, name: str, text: str) -> None:
+        (self.root / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (self.root / "bin" / name).chmod(0o755)
 
     def of_version(self, version: str) -> None:
         (self.source / "debian/changelog").write_text(f"edge-gateway ({version}) bookworm; urgency=medium\n")
@@ -76,6 +79,55 @@ def test_an_upgrade_that_fails_leaves_the_program_before(box: Box) -> None:
     assert box.run(PIP="1").returncode
     assert box.version() == "1.2.0"
     assert box.mark.exists()
+    assert len(list(box.opt.glob("[0-9]*"))) == 1
+
+
+UNIT = "etc/systemd/system/edge-gateway.service"
+
+
+@pytest.mark.parametrize("at", ["daemon-reload", "enable", "restart"])
+def test_an_upgrade_whose_service_does_not_start_is_taken_back(box: Box, at: str) -> None:
+    assert box.run().returncode == 0
+    unit = (box.root / UNIT).read_text()
+    box.of_version("1.3.0")
+    (box.source / "systemd/edge-gateway.service").write_text(f"{unit}# 1.3.0\n")
+    asked = box.root / "asked"
+    # The new program alone is refused by systemd.
+    box.tool(
+        "systemctl", f'echo "$1" >> {asked}; case "$1" in {at}) ! grep -q "# 1.3.0" {box.root / UNIT} ;; esac'
+    )
+    done = box.run()
+    assert done.returncode == 1
+    assert "version 1.3.0 does not start" in done.stderr
+    assert "version 1.2.0 runs again" in done.stderr
+    assert box.version() == "1.2.0"
+    assert (box.root / UNIT).read_text() == unit
+    assert len(list(box.opt.glob("[0-9]*"))) == 1
+    assert asked.read_text().split()[-3:] == ["daemon-reload", "enable", "restart"]
+
+
+def test_an_upgrade_that_a_full_disk_ends_after_the_switch_is_taken_back(box: Box) -> None:
+    assert box.run().returncode == 0
+    box.of_version("1.3.0")
+    full = box.root / "full"
+    refusing = f'case "$*" in */share/*{UNIT}) [ ! -e {full} ] || {{ rm {full}; exit 1; }} ;; esac'
+    box.tool("install", f'{refusing}; exec /usr/bin/install "$@"')
+    full.touch()
+    done = box.run()
+    assert done.returncode == 1
+    assert "version 1.2.0 runs again" in done.stderr
+    assert box.version() == "1.2.0"
+    assert not full.exists()
+
+
+def test_a_first_installation_whose_service_does_not_start_stays_to_be_looked_at(box: Box) -> None:
+    box.tool("systemctl", "[ $1 != restart ]")
+    done = box.run()
+    assert done.returncode == 1
+    assert "journalctl -u edge-gateway" in done.stderr
+    assert box.version() == "1.2.0"
+    box.tool("systemctl", "exit 0")
+    assert box.run().returncode == 0
     assert len(list(box.opt.glob("[0-9]*"))) == 1
 
 

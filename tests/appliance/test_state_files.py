@@ -57,6 +57,9 @@ class Box:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.state, self.etc = root / "var/lib/edge-gateway", root / "etc/edge-gateway"
+        self.mounts: dict[Path, Path] = {}
+        self.debhelper = False
+        """Whether the last script reached what debhelper adds to it."""
         self.state.mkdir(parents=True)
         laid_out(self.etc, ["gateway.yaml", "secrets/cloud"])
 
@@ -64,11 +67,18 @@ class Box:
         return self.run("debian/edge-gateway.postrm", "purge")
 
     def run(self, script: str, *arguments: str) -> str:
-        text = (ROOT / script).read_text().replace("#DEBHELPER#", "")
+        """Run a script, with every folder of `mounts` bound over its place; return what it says."""
+        text = (ROOT / script).read_text().replace("#DEBHELPER#", "echo debhelper >&2")
         for top in ("/var/", "/etc/", "/opt/", "/usr/local/"):
             text = text.replace(top, f"{self.root}{top}")
         text = text.replace("root:root", f"{os.geteuid()}:{os.getegid()}")
-        done = subprocess.run(["sh", "-c", text, script, *arguments], capture_output=True, text=True)
+        command = ["sh", "-c", text, script, *arguments]
+        if self.mounts:
+            bind = "".join(f"mount --bind {folder} {at}; " for at, folder in self.mounts.items())
+            own = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+            command = [*own, "sh", "-ec", f'{bind}exec "$@"', "sh", *command]
+        done = subprocess.run(command, capture_output=True, text=True)
+        self.debhelper = "debhelper" in done.stderr
         assert done.returncode == 0, done.stderr
         return done.stdout
 

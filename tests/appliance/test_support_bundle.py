@@ -1,6 +1,7 @@
 """The support bundle: everything that helps, and no canary."""
 
 import base64
+import json
 import tarfile
 import time
 import urllib.parse
@@ -117,6 +118,9 @@ def test_a_canary_would_be_found(
     [
         ("password: hunter2, user: me", "password: <secret>, user: me"),
         ('{"token": "a b", "x": 1}', '{"token": <secret>, "x": 1}'),
+        ("Server=db;Uid=me;Pwd=hunter2;", "Server=db;Uid=me;Pwd=<secret>"),
+        ("Cookie: session=hunter2; a=hunter2\nHost: x", "Cookie: <secret>\nHost: x"),
+        ("< set-cookie: sid=hunter2; HttpOnly", "< set-cookie: <secret>"),
         ("token: {credential: cloud}", "token: {credential: cloud}"),
         ("X-Api-Key: 0f0f", "X-Api-Key: <secret>"),
         ("headers: {Ocp-Apim-Subscription-Key: '0f 0f'}", "headers: {Ocp-Apim-Subscription-Key: <secret>}"),
@@ -131,6 +135,28 @@ def test_a_canary_would_be_found(
 )
 def test_what_looks_like_a_secret_goes(text: str, left: str) -> None:
     assert Redaction([])(text) == left
+
+
+KEY = "-----BEGIN {0}PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7hunter2\nq/hunter2==\n-----END {0}PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize("kind", ["", "RSA ", "EC ", "ENCRYPTED ", "OPENSSH "])
+def test_a_private_key_is_a_secret_wherever_it_stands(kind: str) -> None:
+    key = KEY.format(kind)
+    redact = Redaction([])
+    assert redact(f"before\n{key}\nafter {key} end") == "before\n<secret>\nafter <secret> end"
+    assert redact(json.dumps({"key": key, "x": 1})) == '{"key": "<secret>", "x": 1}'
+    assert "hunter2" not in redact(key[:60])  # cut short
+    certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
+    assert redact(certificate) == certificate
+
+
+def test_each_line_of_a_known_secret_is_one() -> None:
+    key = KEY.format("")
+    redact = Redaction([f"{key}\nshort\n"])
+    assert redact("a line: MIIEpAIBAAKCAQEA7hunter2, short") == "a line: <secret>, short"
+    assert redact(KEY.format("").partition("\n")[0] + "?") == "<secret>"
+    assert redact("-----END PRIVATE KEY-----") == "-----END PRIVATE KEY-----"
 
 
 @pytest.mark.parametrize("word", ["x", "token", "password-", "my_secret:x="])

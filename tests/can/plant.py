@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.clock import SystemClock
+from gateway.clock import Clock, SystemClock
 from gateway.intake import DeviceSession
 from gateway.model import Device
 from gateway.own_time import OwnTime
@@ -40,10 +40,13 @@ def settings(folder: Path, **more: Any) -> can.Settings:
 
 @asynccontextmanager
 async def plant(
-    folder: Path, settings: can.Settings, tags: dict[str, can.TagSettings] | None = None
+    folder: Path,
+    settings: can.Settings,
+    tags: dict[str, can.TagSettings] | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Plant]:
     """Enter a bus that is collected from, with everything behind it."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     state = folder / "state"
     state.mkdir(exist_ok=True)
     async with Store.open(state, StoreSettings(commit_interval_s=0.05), clock) as store:

@@ -1,13 +1,17 @@
 """A database that is saved while its bus is collected from."""
 
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.canbus import socketcan
 from gateway.protocols.can import collect
 from tests.can.plant import PRESS, RAM, plant, ram, settings
 from tests.can.standin import Machine
 from tests.can.test_session import running, stored, told, values
+from tests.stepped_clock import DAY_US, SteppedClock
 
 pytestmark = pytest.mark.timeout(30)  # child processes on a busy machine
 
@@ -31,6 +35,26 @@ async def test_a_database_that_was_saved_is_taken(machine: Machine, tmp_path: Pa
         [(_, gap)] = await site.store.gaps(limit=10)
         assert gap.reason == "the bus was opened again with a new database"
         assert gap.to_us - gap.from_us < 5_000_000
+
+
+async def test_a_clock_that_is_set_meanwhile_makes_no_gap_longer(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.plug()
+    clock, opened = SteppedClock(), machine.raw_socket
+
+    def set_and_open(*arguments: Any, **how: Any) -> socket.socket:
+        clock.set_by_us = len(machine.receivers) * 3 * DAY_US  # by the second opening on
+        return opened(*arguments, **how)
+
+    monkeypatch.setattr(socketcan, "raw_socket", set_and_open)
+    async with plant(tmp_path, settings(tmp_path), clock=clock) as site:
+        await running(site)
+        (tmp_path / "press.dbc").write_text(PRESS.replace("(0.1,0)", "(1,0)"))
+        await site.until(lambda: another(machine, 1))
+        await running(site)
+        [gap] = [gap for gap in await site.gaps() if "new database" in gap.reason]
+        assert gap.to_us - gap.from_us < DAY_US and clock.set_by_us
 
 
 async def another(machine: Machine, opened: int) -> bool:

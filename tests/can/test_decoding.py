@@ -189,6 +189,13 @@ def test_frames_too_short_are_counted_and_what_is_there_is_taken() -> None:
     assert not bench.decoder.sentences(61_000_000)
 
 
+def test_short_frames_are_counted_though_they_are_all_the_same() -> None:
+    bench = Bench(read("plain.dbc"), DecodingSettings())
+    rows = [row for n in range(100) for row in bench.take((n * 1_000_000, 256, b"\x10\x27"))]
+    assert [row[1:3] for row in rows] == [(0, 2500.0)]
+    assert "100 frames were shorter" in bench.decoder.sentences(99_000_000)[0]
+
+
 def test_pages_that_the_database_does_not_know_are_counted() -> None:
     bench = Bench(read("multiplexed.dbc"))
     got = bench.take((0, 400, bytes([9, 2, 0, 0, 0, 0, 0, 0])), (1, 400, bytes([7, 2, 0, 0, 0, 0, 0, 0])))

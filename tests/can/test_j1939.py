@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.protocols.can.database import Signal
+from gateway.protocols.can.database import Database, Message, Signal
 from gateway.protocols.can.j1939 import indicators, pgn_filter, pgn_of
 from gateway.protocols.can.tags import DecodingSettings, TagSettings
 from gateway.protocols.can.transport import Assembled, Reassembly
@@ -54,6 +54,11 @@ def test_groups_for_a_destination_are_known_whatever_it_is() -> None:
     rows = bench.take(*((n, frame(0xEA00, 9, destination=to), asked) for n, to in enumerate((0, 0x20, 0xFF))))
     assert rows == [("Request.Asked", n, 0xFEEC, 0) for n in range(3)]
     assert not bench.take((0, frame(0xEB99, 9), asked))
+
+
+def test_a_remote_frame_is_no_data() -> None:
+    bench = Bench(read("j1939.dbc"), DecodingSettings(keep_interval_ms=0, raw_frames="all"))
+    assert not bench.take((0, 0x40000000 | frame(0xF004, 3), bytes(8)))
 
 
 def test_the_same_from_two_senders_are_two_tags() -> None:
@@ -290,6 +295,22 @@ def test_what_is_put_together_is_decoded_and_its_losses_are_told() -> None:
     assert bench.decoder.sentences(5_000_000) == [
         "PGN 65260: 1 messages of the transport protocol came without all their packets"
     ]
+
+
+@pytest.mark.parametrize("one_batch", [True, False])
+@pytest.mark.parametrize("keep_interval_ms", [0, 1000])
+def test_a_message_comes_now_in_one_frame_and_now_in_packets(one_batch: bool, keep_interval_ms: int) -> None:
+    """As DM1 does (J1939-73, 5.7.1): with two faults or more it needs packets, repaired it is as before."""
+    lamp = Message("DM1", frame(0xFECA, 0xFE), 8, (Signal("Lamp", 0, 8), Signal("SPN", 16, 16)), pgn=0xFECA)
+    bench = Bench(Database((lamp,)), DecodingSettings(keep_interval_ms=keep_interval_ms))
+    calm, faults = bytes(8), bytes([0x10, 0xFF, 5, 0, 0, 0, 6, 0, 0, 0])
+    sent = [(0xFECA, calm), *broadcast(0xFECA, faults), (0xFECA, calm), *broadcast(0xFECA, faults)]
+    frames = [(n * 500_000, frame(pgn, 3), payload) for n, (pgn, payload) in enumerate(sent)]
+    rows = bench.take(*frames) if one_batch else [row for each in frames for row in bench.take(each)]
+    found = {tag: [row[1:3] for row in rows if row[0] == tag] for tag in ("DM1.Lamp", "DM1.SPN")}
+    times = (0, 1_500_000, 2_000_000, 3_500_000)
+    assert found["DM1.Lamp"] == list(zip(times, (0, 0x10, 0, 0x10), strict=True))
+    assert found["DM1.SPN"] == list(zip(times, (0, 5, 0, 5), strict=True))
 
 
 def test_what_nobody_wants_is_no_loss() -> None:

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from gateway.canbus.losses import Loss
+from gateway.model import Batch
+from gateway.protocols.can.losses import Losses
 
 Gaps = list[tuple[int, int, str, int | None]]
 
@@ -14,6 +16,7 @@ class Time:
 
     def __init__(self) -> None:
         self.s = 0.0
+        self.set_by_us = 0
         self.gaps: Gaps = []
         self.clock = self
 
@@ -21,7 +24,10 @@ class Time:
         return int(self.s * 1e9)
 
     def wall_us(self) -> int:
-        return int(self.s * 1e6)
+        return int(self.s * 1e6) + self.set_by_us
+
+    def try_emit(self, _batch: Batch) -> None:
+        """Have no room."""
 
     def gap(self, *record: Any) -> None:
         self.gaps.append(record)
@@ -67,3 +73,25 @@ def test_at_the_end_they_are_told_at_once(link: Time) -> None:
     loss.settle(at_once=True)
     loss.settle(at_once=True)
     assert [gap[3] for gap in link.gaps] == [10]
+
+
+def test_a_clock_that_is_set_in_between_makes_them_no_longer(link: Time) -> None:
+    loss = Loss(link, "{} frames")  # type: ignore[arg-type]
+    for link.s, set_by_us in ((10.0, 0), (10.5, 10**12)):
+        link.set_by_us = set_by_us
+        loss.add(10, link.wall_us() - 100_000)
+    loss.settle(at_once=True)
+    assert link.gaps == [(10**12 + 9_900_000, 10**12 + 10_500_000, "20 frames", 20)]
+
+
+def test_the_gap_of_samples_holds_all_their_times(link: Time) -> None:
+    """A change waits for up to its interval; the clock of another machine may be ahead."""
+    losses = Losses(link)  # type: ignore[arg-type]
+    for link.s, ts in ((100.0, [99_500_000, 108_000_000]), (100.9, [99_100_000, 100_800_000])):
+        batch = Batch()
+        for at_us in ts:
+            batch.add(1, at_us, 5.0)
+        assert not losses.emit(batch)
+    losses.settle(at_once=True)
+    [(from_us, to_us, _, count)] = link.gaps
+    assert (from_us, to_us, count) == (99_100_000, 108_000_000, 4)

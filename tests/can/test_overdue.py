@@ -51,8 +51,17 @@ def test_a_change_that_waited_is_kept_before() -> None:
     it.take((0, 256, bytes(8)), (100_000, 256, FRAME))
     names.clock.us += 6_000_000
     assert it.flush(500_000) == [
-        ("speed", 100_000, 2500.0, 0), ("speed", names.clock.us, None, BAD_NO_COMMUNICATION),
+        ("speed", 100_000, 2500.0, 0), ("speed", 500_000, None, BAD_NO_COMMUNICATION),
     ]  # fmt: skip
+
+
+def test_it_is_behind_the_last_value_where_the_frames_clock_is_ahead() -> None:
+    it, names = bench()
+    ahead_us = 8_000_000
+    it.take((names.clock.us + ahead_us, 256, FRAME))
+    names.clock.us += 5_100_000
+    bad_us = names.clock.us + ahead_us
+    assert it.flush(bad_us) == [("speed", bad_us, None, BAD_NO_COMMUNICATION)]
 
 
 def test_patience_is_at_least_five_cycles_and_may_be_for_ever() -> None:
@@ -71,12 +80,21 @@ def test_a_message_that_never_came_is_not_missed() -> None:
     assert not after(it, names, 60)
 
 
-@pytest.mark.parametrize(("kind", "cycle_ms"), [("Cyclic", 20), ("OnEvent", None), ("CyclicIfActive", 20)])
-def test_what_comes_on_events_has_no_cycle(kind: str, cycle_ms: int | None) -> None:
+@pytest.mark.parametrize(
+    ("kind", "cycle_ms"),
+    [
+        ("Cyclic", 20),
+        ("CyclicAndSpontan", 20),
+        ("OnEvent", None),
+        ("CyclicIfActive", None),
+        ("cyclic-if-active", None),
+    ],
+)
+def test_what_comes_on_events_or_while_active_has_no_cycle(kind: str, cycle_ms: int | None) -> None:
     from tests.can.decoding import DATABASES
     from tests.can.test_loading import from_text
 
-    kinds = 'BA_DEF_ BO_ "GenMsgSendType" ENUM "Cyclic","OnEvent","CyclicIfActive";'
+    kinds = f'BA_DEF_ BO_ "GenMsgSendType" ENUM "Other","{kind}";'
     default = f'BA_DEF_DEF_ "GenMsgSendType" "{kind}";'
     text = (DATABASES / "plain.dbc").read_text()
     text = text.replace("BA_DEF_DEF_", f"{kinds}\nBA_DEF_DEF_", 1)

@@ -12,6 +12,7 @@ from gateway.canbus.frames import ERROR
 from tests.can.plant import OIL, RAM, plant, ram, settings
 from tests.can.standin import Machine
 from tests.opcua.plant import Plant
+from tests.stepped_clock import DAY_US, SteppedClock
 
 
 async def rows(site: Plant) -> list[tuple[str, int, Any]]:
@@ -237,6 +238,21 @@ async def test_a_silent_bus(machine: Machine, tmp_path: Path) -> None:
         gap = (await site.gaps())[-1]
         assert "no frame came" in gap.reason
         assert gap.to_us - gap.from_us >= 500_000
+
+
+async def test_a_clock_that_is_set_makes_no_gap_longer(machine: Machine, tmp_path: Path) -> None:
+    machine.plug()
+    clock = SteppedClock()
+    async with plant(tmp_path, settings(tmp_path, silence_ms=500), clock=clock) as site:
+        await running(site)
+        machine.send(RAM, ram(1))
+        await site.until(told(site, "degraded", "no frame came"))
+        clock.set_by_us = 3 * DAY_US
+        machine.send(RAM, ram(2))
+        await site.until(stored(site, "Ram.Force", 1.0, 2.0))
+        [gap] = [gap for gap in await site.gaps() if "no frame came" in gap.reason]
+        assert 500_000 <= gap.to_us - gap.from_us < DAY_US
+        assert abs(gap.to_us - clock.wall_us()) < DAY_US
 
 
 async def test_the_wrong_database(machine: Machine, tmp_path: Path) -> None:

@@ -73,6 +73,31 @@ async def test_a_busy_bus_is_fetched_in_batches(machine: Machine) -> None:
         assert (await bus.receive()).ids == [1, 2]
 
 
+async def test_error_frames_between_do_not_end_a_batch(machine: Machine) -> None:
+    machine.plug()
+    async with opened(batch_ms=100) as bus:
+        machine.send(0, b"")
+        await bus.receive()
+        for number in range(1500):
+            if number % 400 == 100:
+                machine.send(ERROR | 0x4, bytes(8))
+            machine.send(number, b"")
+        assert len(await bus.receive()) == 1500
+        assert bus.health.error_frames == 4
+
+
+async def test_error_frames_alone_are_fetched_in_batches_too(machine: Machine) -> None:
+    machine.plug()
+    async with opened(batch_ms=200) as bus, asyncio.TaskGroup() as group:
+        receiving = group.create_task(bus.receive())
+        began_s = asyncio.get_running_loop().time()
+        for count in (1, 2):
+            machine.send(ERROR | 0x4, bytes(8))
+            await until(lambda wanted=count: bus.health.error_frames == wanted)  # type: ignore[misc]
+        assert asyncio.get_running_loop().time() - began_s >= 0.2
+        receiving.cancel()
+
+
 async def test_no_such_interface_names_those_that_are_there(machine: Machine) -> None:
     machine.plug("can1")
     machine.plug("eth0", kind=ETHERNET)

@@ -1,5 +1,7 @@
 """Which tags there are: those listed, or everything; values as the YAML scales them."""
 
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from gateway.config.check import check
 from gateway.model import Device
 from gateway.protocols.can import Settings
+from gateway.protocols.can.database import Database, Message, Signal
 from gateway.protocols.can.tags import DecodingSettings, TagSettings
 from gateway.protocols.can.wanted import Wanted
 from tests.can.decoding import DATABASES, Bench, read
@@ -47,6 +50,33 @@ def test_a_tag_that_no_database_has_is_named_with_its_line() -> None:
         "speed": "bad", "gear": "subscribed",
     }  # fmt: skip
     assert bench.take((0, *FRAME)) == [("gear", 0, 2, 0)]
+
+
+def test_however_many_tags_are_missing_the_event_loop_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saved database in which the messages have other names: few hints, each among few names."""
+    messages = tuple(
+        Message(f"Axis{n}", n, 8, (Signal("DriveTemperature", 0, 8), Signal("DriveTorque", 8, 8)))
+        for n in range(2000)
+    )
+    asked: list[int] = []
+    compare = difflib.get_close_matches
+
+    def counted(word: str, names: Sequence[str], n: int) -> list[str]:
+        asked.append(len(names))
+        return compare(word, names, n)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counted)
+    tags = {f"t{n}": TagSettings(signal=f"Axis{n}.DriveTemprature") for n in range(1990, 2000)}
+    tags |= {f"u{n}": TagSettings(signal=f"Axle{n}.DriveTorque") for n in range(1000)}
+    problems = list(Wanted(Device("bus", tags), EVERY, Database(messages)).problems.values())
+    assert len(problems) == 1010
+    assert len(asked) == 5 and max(asked) <= 500
+    # What is of the same message is compared first, however many names there are before it.
+    assert problems[0].endswith("no signal Axis1990.DriveTemprature; did you mean Axis1990.DriveTemperature?")
+    assert problems[-1].endswith("no signal Axle999.DriveTorque")
+    decoder = Bench(Database(messages), EVERY, tags).decoder
+    assert decoder.problems == (*problems[:5], "and 1005 more like these")
+    assert len(decoder.tag_states()) == 1010
 
 
 def test_a_source_address_is_for_j1939() -> None:

@@ -145,6 +145,10 @@ async def test_tail_of_the_gateway_here_goes_on_after_a_restart(here: Here) -> N
         await here.rows([{"tag": "bad", "ts": 5, "value": "\x1b[2J\x9b", "status": 0x80000000}])
         line = await until(process, "bad")
         assert "[status 0x80000000]" in line and "\x1b" not in line and "\x9b" not in line
+        here.running.file.write_text(here.running.file.read_text().replace("rpm", "1/min"))
+        assert (await said("reload", "--state", here.running.state)).code == 0
+        await here.push(speed=3.25)
+        await until(process, "speed  3.25 1/min")
         await here.running.kill()
         await here.running.start()
         assert process.stderr is not None
@@ -154,7 +158,7 @@ async def test_tail_of_the_gateway_here_goes_on_after_a_restart(here: Here) -> N
                 await asyncio.sleep(0.1)
         await here.push(speed=3.5)
         line = await until(process, "speed")
-        assert "speed  3.5 rpm" in line, "what was shown before is not shown again"
+        assert "speed  3.5 1/min" in line, "what was shown before is not shown again"
         process.send_signal(2)
         assert await asyncio.wait_for(process.wait(), 10) == 130
 
@@ -173,7 +177,7 @@ async def test_tail_of_some_as_json_into_a_pipe_that_is_closed(here: Here) -> No
             await here.push(speed=1.5)
             await asyncio.sleep(0.2)
     out, err = await talking
-    assert (process.returncode, err) == (0, b"")
+    assert (process.returncode, err) == (141, b"")
     sample = json.loads(out)
     assert (sample["device"], sample["tag"], sample["value"], sample["unit"]) == ("box", "speed", 1.5, "rpm")
 
@@ -255,6 +259,12 @@ async def test_plot_draws_what_the_api_has(here: Here, tmp_path: Path) -> None:
     headers = {"Authorization": f"Bearer {here.token}"}
     async with here.client.get(f"{here.url}/v1/devices/box/samples", params=query, headers=headers) as answer:
         assert sum(each["count"] for each in (await answer.json())["buckets"]) == 1000
+    link = tmp_path / "link.svg"
+    link.symlink_to(tmp_path / "elsewhere.svg")
+    for there in (file, link):
+        refused = await said("plot", "box", "--svg", there, *state)
+        assert refused.code == 1 and "is there already" in refused.err
+    assert ET.fromstring(file.read_text()) is not None and not (tmp_path / "elsewhere.svg").exists()
     for wrong, sentence in (
         (("--last", "1y"), "is not a duration"),
         (("--from", "yesterday"), "neither ISO 8601"),
@@ -263,6 +273,26 @@ async def test_plot_draws_what_the_api_has(here: Here, tmp_path: Path) -> None:
     ):
         done = await said("plot", "box", *wrong, *state)
         assert done.code == 1 and sentence in done.err, done
+
+
+async def test_plot_draws_the_sensor_that_just_failed(here: Here) -> None:
+    start = time.time_ns() // 1000 - 1_000_000_000
+    values = {"speed": (1.5, None), "state": (2.5, "NaN"), "bad": (None, None)}
+    for tag, (first, last) in values.items():
+        failed = {"type": "float"} if last == "NaN" else {"status": 0x80000000}
+        await here.rows(
+            [
+                {"tag": tag, "ts": start, "value": first},
+                {"tag": tag, "ts": start + 1_000_000, "value": last, **failed},
+            ]
+        )
+    drawn = await said("plot", "box", "--state", here.running.state)
+    assert drawn.code == 0
+    assert [line for line in drawn.out.splitlines() if "mean" in line] == [
+        "speed: 1.5 to 1.5 rpm, mean 1.5, 1 values",
+        "state: 2.5 to 2.5, mean 2.5, 1 values",
+    ]
+    assert drawn.err == "edge-gateway: no number in this window: bad\n"
 
 
 async def test_series_of_a_timeseries_api(here: Here, tmp_path: Path) -> None:

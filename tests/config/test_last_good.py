@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigProblems, Loaded, load_again, load_or_last_good, take
+from gateway.api import tls
+from gateway.config import ConfigProblems, Loaded, edited, keep, load_again, load_or_last_good
 from gateway.config.last_good import Source, keep_good, kept_file, read_good
 
 GOOD = "devices:\n  press-07:\n    push: {max_batch: 10}\n"
@@ -180,7 +181,7 @@ def test_an_edit_is_refused_for_a_missing_secret_and_the_last_valid_file_runs(
     start(file, state)
     write(file, SECRET)
     with pytest.raises(ConfigProblems, match="TOKEN is not set"):
-        take(file, state, {})
+        edited(file, {})
     loaded = start(file, state)
     assert (loaded.from_last_good, list(loaded.config.uploads)) == (True, [])
     (problem,) = loaded.problems
@@ -192,12 +193,12 @@ def test_an_edit_is_taken_where_nothing_more_lacks_a_secret(file: Path, state: P
     running = start(file, state).config
     assert running.unable() == ["upload cloud"]
     write(file, SECRET.replace("max_batch: 10", "max_batch: 20"))
-    edited = take(file, state, {}, running.unable())
-    assert (edited.devices["press-07"].settings.max_batch, len(edited.lacking)) == (20, 1)
-    assert start(file, state).config == edited
+    taken = keep(edited(file, {}, running.unable()), file, state)
+    assert (taken.devices["press-07"].settings.max_batch, len(taken.lacking)) == (20, 1)
+    assert start(file, state).config == taken
     write(file, SECRET + "  other:\n    http: {url: 'https://cloud.example', token: {env: OTHER}}\n")
     with pytest.raises(ConfigProblems, match="OTHER is not set"):
-        take(file, state, {}, running.unable())
+        edited(file, {}, running.unable())
 
 
 def test_a_missing_secret_excuses_no_other_problem(file: Path, state: Path) -> None:
@@ -224,6 +225,28 @@ def test_a_broken_variable_leaves_the_last_good_ones(file: Path, state: Path) ->
     loaded = start(file, state, {variable: "0"})
     assert loaded.problems == (f'{variable}: "max_batch" must be 1 to 10000000, found 0',)
     assert loaded.config.devices["press-07"].settings.max_batch == 20
+
+
+def test_an_edit_of_what_listens_is_proven_also_at_the_start(file: Path, state: Path) -> None:
+    def begun() -> Loaded:
+        return load_or_last_good(file, state, {}, tls.prove)
+
+    own = "http: {tls: {certificate: own.pem, key: own.pem}}\n"
+    write(file, GOOD)
+    begun()
+    write(file, GOOD + own)
+    loaded = begun()
+    assert (loaded.from_last_good, loaded.config.http.tls) == (True, "self-signed")
+    (problem,) = loaded.problems
+    assert problem.startswith(f"{file}:4:1: http.tls: {file.parent}/own.pem and ")
+    made = state / "tls" / "self-signed.pem"
+    tls.context(loaded.config.http, state)
+    pem = made.rename(file.with_name("own.pem"))
+    assert begun().problems == ()
+    pem.unlink()  # what runs already is tried again as it is, and costs no other edit
+    write(file, GOOD.replace("10", "20") + own)
+    again = begun()
+    assert (again.problems, again.config.devices["press-07"].settings.max_batch) == ((), 20)
 
 
 def test_a_damaged_last_good_one_is_a_problem_not_a_crash(file: Path, state: Path) -> None:
@@ -263,7 +286,7 @@ def test_a_draft_left_by_a_power_cut_is_no_hindrance(file: Path, state: Path) ->
 def test_a_state_folder_that_takes_no_file_is_a_warning(file: Path, state: Path) -> None:
     write(file, GOOD)
     state.write_text("not a folder")
-    config = take(file, state, {})
+    config = keep(edited(file, {}), file, state)
     assert config.devices["press-07"].settings.max_batch == 10
     assert "could not be kept" in config.warnings[0]
 

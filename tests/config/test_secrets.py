@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import places
 from gateway.config.secret_reference import resolve
 
 
@@ -46,6 +47,25 @@ def test_a_credential_has_its_own_name_before_the_prefixed_one(tmp_path: Path) -
     assert (found.text, found.reference) == ("prefixed", "credential cloud")
     secret_file(tmp_path, "cloud", "plain", 0o444)
     assert resolve("credential", "cloud", environ, Path("/")).text == "plain"
+
+
+def test_a_link_is_refused_where_systemd_passes_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, unit = tmp_path / "secrets", tmp_path / "edge-gateway.service"
+    folder.mkdir()
+    secret_file(tmp_path, "cloud.txt", "hunter2", 0o400)
+    (folder / "cloud").symlink_to(tmp_path / "cloud.txt")
+    monkeypatch.setattr(places, "SECRETS", folder)
+    monkeypatch.setattr(places, "UNITS", (unit,))
+    environ = {"CREDENTIALS_DIRECTORY": str(folder)}
+    assert resolve("credential", "cloud", environ, Path("/")).text == "hunter2"  # as in a container
+    unit.touch()
+    with pytest.raises(ValueError, match=r"secrets/cloud is a link, .*put the secret itself there"):
+        resolve("credential", "cloud", environ, Path("/"))
+    (folder / "plain").symlink_to("cloud")
+    monkeypatch.setattr(places, "SECRETS", tmp_path)
+    assert resolve("credential", "plain", environ, Path("/")).text == "hunter2"  # a folder of one's own
 
 
 @pytest.mark.parametrize("name", ["../cloud", "/etc/passwd", ".", "..", "a\0b", ""])

@@ -20,11 +20,12 @@ from tests.icoapi.bench import TOOLS, Contract, add_stu, contract, until
 from tests.icoapi.shapes import check
 from tests.icotronic.plant import CHUCK, MAC_OF, MASKS, OLD_TOOL, SPINDLE
 from tests.icotronic.plant import plant as stage
-from tests.measurements.reading import physical, table
+from tests.measurements.reading import attributes, physical, table
 
 pytestmark = pytest.mark.timeout(60)
 
 ADC = {"prescaler": 2, "acquisition_time": 8, "oversampling_rate": 64, "reference_voltage": 3.3}
+DAY_US = 86_400_000_000
 STU_MAC = "08-6B-D7-01-DE-10"
 
 
@@ -311,6 +312,58 @@ async def test_stream_of_all_channel_masks(ico: Contract, mask: tuple[bool, bool
         assert [point[field] for point in points] == want
         if on:
             assert rows["xyz"[place]].tolist() == pytest.approx(want, rel=1e-6, abs=1e-4)
+
+
+@pytest.mark.parametrize("ico", ["bare"], indirect=True)
+async def test_a_box_without_a_clock_counts_from_the_start_of_the_measurement(
+    ico: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut it woke two days before its newest sample, and nothing sets the clock."""
+    monkeypatch.setattr(ico.plant.clock, "synchronised", lambda: False)
+    ico.plant.own_time._guesses.clear()
+    ico.plant.own_time._newest_us = ico.plant.clock.wall_us() + 2 * DAY_US
+    await connect(ico)
+    name, messages = await streamed(ico)
+    done = await ico.plant.measurements.finished(name)
+    stamps = [
+        point["timestamp"] for message in messages for point in message if point["timestamp"] is not None
+    ]
+    assert stamps == sorted(stamps) and 0 <= stamps[0] < stamps[-1] < 60
+    assert done.ended_us is not None and 0 < done.ended_us - done.started_us < 60_000_000
+    assert done.started_us - ico.plant.clock.wall_us() > 2 * DAY_US - 60_000_000
+
+
+@pytest.mark.parametrize("ico", ["bare"], indirect=True)
+@pytest.mark.parametrize("step_us", [3 * DAY_US, -3_600_000_000])
+async def test_a_clock_that_is_set_meanwhile_does_not_reach_the_measurement(
+    ico: Contract, monkeypatch: pytest.MonkeyPatch, step_us: int
+) -> None:
+    """On this bus frames follow the gateway's own time where it is far from theirs."""
+    monkeypatch.setattr(ico.plant.clock, "synchronised", lambda: True)
+    await connect(ico)
+    messages = []
+    wall_us = ico.plant.clock.wall_us
+    async with ico.socket("/measurement/stream") as socket:
+        async with measuring(ico) as name:
+            found = ico.plant.measurements.find(name)
+            assert found is not None
+            await until(lambda: found.received > 300)
+            monkeypatch.setattr(ico.plant.clock, "wall_us", lambda: wall_us() + step_us)
+            await until(lambda: found.clock_set_us)
+            before = found.received
+            await until(lambda: found.received > before + 300)
+        while (message := await socket.receive(timeout=30)).type is aiohttp.WSMsgType.TEXT:
+            messages += message.json()
+    done = await ico.plant.measurements.finished(name)
+    path = ico.plant.measurements.folder / done.file
+    times = [int(us) for us in table(path)["timestamp"]]
+    assert times == sorted(times) and 100_000 < times[-1] < 60_000_000 and len(set(times)) > 500
+    stamps = [point["timestamp"] for point in messages if point["timestamp"] is not None]
+    assert stamps == sorted(stamps) and 0 <= stamps[0] < stamps[-1] < 60
+    assert done.ended_us is not None and 0 < done.ended_us - done.started_us < 60_000_000
+    assert done.clock_set_us == pytest.approx(step_us, abs=2_000_000)
+    said = float(attributes(path)["clock_set"].split()[1])
+    assert said == pytest.approx(step_us / 1e6, abs=2)
 
 
 @pytest.mark.seed_row(19, 20)

@@ -29,6 +29,7 @@ from tests.icotronic.plant import (
     recording,
     take,
 )
+from tests.stepped_clock import DAY_US, SteppedClock
 
 VOLTS = 3.3 / 65_535
 NODE = ConnectedNode(SPINDLE, MAC_OF[SPINDLE])
@@ -213,6 +214,20 @@ async def test_a_node_that_returns_streams_again_behind_a_gap(stage: Plant, link
         again_us = min(sample.ts for sample in link.emitted if sample.ts > last_us)
         # The hole begins with the last sample, though the loss was noticed later.
         assert from_us - last_us < 300_000 and abs(to_us - again_us) < 5_000_000
+
+
+async def test_a_clock_that_is_set_while_a_node_is_away_makes_no_gap_longer(stage: Plant, link: Link) -> None:
+    clock = link.clock = SteppedClock()
+    tags = {"x": TagSettings(signal="channel_1", keep_interval_ms=100)}
+    async with collecting(link, stage.settings(node=SPINDLE, stream=True), tags):
+        await link.until(lambda: len(link.emitted) > 3)
+        stage.stu.faults.unreachable = [SPINDLE]
+        await link.until(lambda: link.report_now[0] == "degraded")
+        clock.set_by_us = 3 * DAY_US
+        stage.stu.faults.unreachable = []
+        await link.until(lambda: link.gaps)
+        ((from_us, to_us, reason, _),) = link.gaps
+        assert "was lost" in reason and 0 < to_us - from_us < DAY_US
 
 
 async def test_the_api_tells_why_a_tag_has_no_values(stage: Plant, link: Link) -> None:

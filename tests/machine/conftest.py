@@ -33,8 +33,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory, able: None) -> Path:
     folder = tmp_path_factory.mktemp("packages")
     for suite, mark in SUITES.items():
         shipped = shutil.copy(built(suite, "amd64"), folder / f"edge-gateway-{mark}.deb")
-        variant(shipped, folder / f"older-{mark}.deb", "0.0.1")
+        variant(shipped, folder / f"older-{mark}.deb", "0.0.1", another_starter)
     return folder
+
+
+def another_starter(root: Path) -> None:
+    with (root / "usr/share/edge-gateway/starter.yaml").open("a") as starter:
+        starter.write("# As an older version had it.\n")
 
 
 def built(suite: str, arch: str) -> Path:

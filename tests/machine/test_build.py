@@ -40,6 +40,8 @@ def test_the_sbom_the_files_and_the_copyright_file_agree(unpacked: Path) -> None
             " OR ", " or "
         )
     assert not licences, f"{licences} are in debian/copyright alone: make lock"
+    for pattern in re.findall(r"usr/lib/edge-gateway/(\S+)", text):
+        assert any(lib.glob(pattern)), f"{pattern} in debian/copyright is no file of the package: make lock"
 
 
 def test_the_sbom_is_valid_cyclonedx(unpacked: Path) -> None:

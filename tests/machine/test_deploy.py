@@ -281,9 +281,33 @@ def test_without_a_way_back_nothing_is_changed(ring: Ring) -> None:
 
 
 def test_an_older_package_is_refused_and_the_service_goes_on(ring: Ring) -> None:
+    pid = ring.box.property("MainPID")
     ring.package(ring.new, "0.0.4", lambda root: None)
     code, said = ring.deploy()
     assert code == 1
     assert ": refused, has 0.0.5~deb12" in said
+    assert "is older than 0.0.5~deb12" in said
     assert ring.version() == "0.0.5~deb12 installed"
+    assert ring.values_flow()
+    assert ring.box.property("MainPID") == pid
+
+
+def test_a_power_cut_during_the_watch_does_not_keep_the_next_package_out(ring: Ring) -> None:
+    box = ring.box
+    ring.package(ring.new, "0.0.6", lambda root: None)
+    code, said = ring.deploy(str(box.leader()))
+    assert ": upgraded, has 0.0.6~deb12" in said
+    # What is left where the watch over 0.0.6 was cut; and there is no release of it to go back to.
+    box.sh("cd /var/lib/edge-gateway-deploy; mv installed.deb new.deb; cp /root/before.deb installed.deb")
+    for each in (*ring.new.iterdir(), *ring.previous.iterdir()):
+        each.unlink()
+    ring.package(ring.new, "0.0.7", lambda root: None)
+    box.sh("systemd-run --quiet --collect --unit=edge-gateway-deploy sleep 600")
+    code, said = ring.deploy(str(box.leader()))
+    assert code == 1
+    assert "an earlier deployment is at work there" in said
+    box.sh("systemctl stop edge-gateway-deploy")
+    code, said = ring.deploy(str(box.leader()))
+    assert code == 0, said
+    assert ": upgraded, has 0.0.7~deb12" in said
     assert ring.values_flow()

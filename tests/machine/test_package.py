@@ -76,6 +76,8 @@ def test_installed_without_network_it_runs_and_a_purge_leaves_nothing(bare: Mach
         assert bare.token() not in journal
         assert bare.sh("stat -c '%a %U' /var/lib/edge-gateway/admin-token").split() == ["600", "edge-gateway"]
         assert bare.sh("stat -c '%a %U' /etc/edge-gateway/secrets").split() == ["700", "root"]
+        assert bare.sh(f"stat -c '%a %U' {CONFIG}").split() == ["644", "root"]
+        assert bare.sh("dpkg-query -W -f '${Conffiles}' edge-gateway").strip() == ""
         bare.until("a log file", 15, "test -s /var/log/edge-gateway/edge-gateway.log")
         bare.sh("apt-get purge -y edge-gateway")
         left = bare.sh("find / -xdev -name '*edge-gateway*' -not -path '/proc/*' -not -path '/packages*' "
@@ -120,11 +122,13 @@ def test_an_upgrade_keeps_the_backlog_the_edit_and_every_acknowledged_sample(
 
 
 def test_a_downgrade_is_refused_with_a_clear_word(box: Machine) -> None:
+    pid = box.property("MainPID")
     done = box.install("older-deb12.deb", check=False)
     assert done.returncode
     assert "refusing to go back" in done.stderr + done.stdout
     assert "0.0.1" not in box.sh("dpkg-query -W edge-gateway")
     box.sh("systemctl is-active edge-gateway")
+    assert box.property("MainPID") == pid
 
 
 def test_a_purge_keeps_what_was_not_delivered_for_root_only(box: Machine, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ class Streaming:
     pause_s: float = 0.0
     received: int = 0
     lost: int = 0
+    clock_set_us: int = 0
     following: int = 0
     """The number after the last frame that came."""
     drained: asyncio.Event = field(default_factory=asyncio.Event)

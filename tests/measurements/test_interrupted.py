@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from gateway.measurements import Ended, LiveFrames, Measurement
+from gateway.measurements.catalogue import Catalogue
 from gateway.measurements.finishing import CHILD
+from gateway.measurements.inspection import FileUnfit
 from gateway.measurements.live import Tap
 from gateway.store import recordings
 from tests.measurements.conftest import Gateway
@@ -107,6 +109,32 @@ async def test_a_lost_block_is_told(gateway: Gateway, node: Node, tmp_path: Path
     assert len(table(gateway.files / m.file)) == 8192
 
 
+_DAMAGED = "UPDATE recording SET data = CAST(substr(data, 1, 150) || x'00' AS BLOB) WHERE id & 4294967295"
+
+
+@pytest.mark.parametrize(
+    ("query", "received", "what"),
+    [(f"{_DAMAGED} = 2", 8192, "1 of its blocks"),
+     (f"{_DAMAGED} > 0", 4096, "2 of its blocks"),
+     ("DELETE FROM recording WHERE id & 4294967295 = 2", 8192, "4096 of its frames"),
+     (f"{_DAMAGED} >= 0", 0, "3 of its blocks"),
+     ("DELETE FROM recording", 0, "12288 of its frames")],
+)  # fmt: skip
+async def test_blocks_lost_at_the_end_are_told(
+    gateway: Gateway, node: Node, tmp_path: Path, query: str, received: int, what: str
+) -> None:
+    node.frames, node.batch = 12_288, 4096
+    before = await interrupted(gateway, node)
+    await asyncio.to_thread(edited, tmp_path / "store" / "hot.db", query)
+    async with gateway.opened() as (measurements, store):
+        m = await measurements.finished(before.name)
+        gaps = [gap for _, gap in await store.gaps() if "in the store" in gap.reason]
+    assert [gap.count for gap in gaps] == [node.frames - received] and what in gaps[0].reason, gaps
+    assert (gaps[0].from_us, gaps[0].to_us) == (m.started_us, m.ended_us)
+    assert m.state == ("written" if received else "empty")
+    assert not received or len(table(gateway.files / m.file)) == m.received == received
+
+
 async def test_a_file_that_cannot_be_written_is_tried_again(gateway: Gateway, node: Node) -> None:
     gateway.child = ["false"]
     async with gateway.opened() as (measurements, store):
@@ -187,6 +215,40 @@ async def test_drafts_of_a_killed_process_go(gateway: Gateway, node: Node) -> No
     await asyncio.to_thread((gateway.files / f".{before.name}.abc.part").write_bytes, b"half")
     m, _ = await finished(gateway, before.name)
     assert [file.name for file in gateway.files.iterdir()] == [m.file]
+
+
+DIES = """
+import json, os, pathlib, sys
+job = json.loads(sys.stdin.readline())
+path = pathlib.Path(job.get("path") or pathlib.Path(job["folder"], job["measurement"]["name"] + ".hdf5"))
+(path.parent / f".{path.stem}.abcd_123.part").touch()
+os.kill(os.getpid(), 9)
+"""
+
+
+async def test_one_file_that_cannot_be_written_leaves_the_drafts_of_others_alone(
+    gateway: Gateway, node: Node
+) -> None:
+    gateway.child = [sys.executable, "-c", DIES]
+    async with gateway.opened() as (measurements, store):
+        m = await measurements.start(DEVICE, plan(MASK))
+        assert node.streaming is not None
+        await node.streaming.drained.wait()
+        other = gateway.files / f".{m.name}_2.abcd_123.part"
+        await asyncio.to_thread(other.touch)
+        await measurements.stop(DEVICE)
+        for _ in range(2):
+            m.problem = ""
+            while not m.problem:
+                await asyncio.sleep(0.01)
+        assert "ended with -9" in m.problem
+        assert [*await asyncio.to_thread(lambda: [*gateway.files.glob(".*")])] == [other]
+        (gateway.files / "theirs.hdf5").touch()
+        with pytest.raises(FileUnfit, match="ended with -9"):
+            await Catalogue(measurements, store, gateway.child).put_metadata("theirs.hdf5", {}, None)
+        assert [*await asyncio.to_thread(lambda: [*gateway.files.glob(".*")])] == [other]
+    async with gateway.opened():
+        assert not [*await asyncio.to_thread(lambda: [*gateway.files.glob(".*")])]
 
 
 async def test_a_client_that_stands_still_costs_nobody_else_anything(gateway: Gateway, node: Node) -> None:

@@ -14,6 +14,7 @@ import tables
 
 from gateway.controls.sensor_nodes import AdcConfiguration
 from gateway.measurements import RAW, Channel, Measurement, MeasurementRefused, Plan, Sensor
+from gateway.measurements.catalogue import Catalogue
 from gateway.measurements.metadata import MOST_BYTES
 from tests.measurements.conftest import Gateway
 from tests.measurements.node import DEVICE, START_US, Node
@@ -178,6 +179,42 @@ async def test_large_metadata_is_kept_or_refused(gateway: Gateway, node: Node) -
         await measurements.post_metadata(skipped.name, None)
         assert not skipped.waits_for_metadata
     assert await asyncio.to_thread(lambda: len(list(gateway.files.iterdir()))) == 2
+
+
+ODD = {
+    "picture\ud800": "cut in the middle of a character", "picture\0a": "a", "picture\0b": "b",
+    "a/picture": "slash", "a_picture": "line", "picture\0": "nul", "picture_": "line",
+    "picture" + "ü" * 200: "long", "picture" + "ü" * 201: "longer",
+}  # fmt: skip
+
+
+async def test_parameters_with_odd_names_are_kept_all(gateway: Gateway, node: Node) -> None:
+    given = {"version": "1", "parameters": {key: {"0": text} for key, text in ODD.items()}}
+    given["parameters"] |= {"note": "half \ud83d", "b/picture": "no picture", "b_picture": {"0": "one"}}
+    async with gateway.opened() as (measurements, store):
+        m = await recorded(measurements, node, plan(metadata=given))
+        path = gateway.files / m.file
+        with h5py.File(path) as file:
+            kept = {name: file[name][0].decode() for name in file if name.startswith("pre__")}
+        assert sorted(kept.values()) == sorted([*ODD.values(), "one"])
+        assert kept["pre__a_picture"] == "slash" and kept["pre__a_picture_2"] == "line"
+        found = await Catalogue(measurements, store).metadata(m.file)
+        assert {key: value for key, value in found["pre"]["parameters"].items() if "picture" not in key} == {
+            "note": "half ?"
+        }
+        assert found["pre"]["parameters"]["b/picture"] == "no picture"
+
+
+async def test_pictures_that_a_file_cannot_hold_are_refused_at_once(gateway: Gateway, node: Node) -> None:
+    many = {f"picture {n}": {"0": "x"} for n in range(1001)}
+    uneven = {"picture": {"0": "x" * 1_000_000} | {str(n): "" for n in range(1, 100)}}
+    async with gateway.opened() as (measurements, _):
+        for parameters, what in (
+            (many, "has 1001 parameters with pictures"),
+            (uneven, "would take 100.0 MB"),
+        ):
+            with pytest.raises(ValueError, match=what):
+                await measurements.start(DEVICE, plan(metadata={"parameters": parameters}))
 
 
 def test_what_cannot_be_is_said_in_a_sentence() -> None:

@@ -293,6 +293,18 @@ def test_a_broken_certificate_of_a_stranger_stops_no_trust(
     assert [entry.place for entry in pki.entries()] == ["own", "trusted"]
 
 
+def test_no_certificate_writes_to_the_terminal_what_it_likes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pki = Pki(tmp_path / "pki")
+    pki.identity("g")
+    pki.reject(made("plc\x1b]0;owned\x07\x1b[2K\rtrusted\tAAAA\n").certificate, "mill")
+    assert main(["trust", "--state", str(tmp_path)]) == 0
+    own, rejected = capsys.readouterr().out.splitlines()
+    assert own.startswith("own\t") and rejected.startswith("rejected\t") and "owned" in rejected
+    assert not any(word in rejected for word in "\x1b\x07\r") and rejected.count("\t") == 4
+
+
 @pytest.mark.parametrize("text", ["", "-----BEGIN", made("operator").pem, made("operator").key_pem])
 def test_half_a_login_is_named(text: str) -> None:
     with pytest.raises(DeviceProblem, match="no PEM text with a certificate and its private key"):

@@ -80,6 +80,7 @@ if (isMainThread) {
     timeout: async (seconds) => ((timeoutMs = seconds * 1000), ""),
     connect: async (host, port) => {
       const socket = net.connect(port, host);
+      socket.setMaxListeners(0); // one for each write
       const connected = await once(socket, ["connect", "error"]);
       if (connected) return connected;
       const state = { socket, chunks: [], ended: "" };

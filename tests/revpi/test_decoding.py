@@ -12,9 +12,12 @@ import revpimodio2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model import DeviceProblem, Value
+from gateway.model import Device, DeviceProblem, Value
+from gateway.protocols import revpi
 from gateway.protocols.revpi.decoding import Decoder
 from gateway.protocols.revpi.layout import Point, configuration_file, read_layout
+from gateway.protocols.revpi.tags import found
+from tests.opcua.recording import RecordingLink
 from tests.revpi import plant
 
 BOXES = {
@@ -128,6 +131,16 @@ def test_two_tags_of_the_same_bytes() -> None:
         Point("d", 32, False, 0, 1),
     ]
     assert Decoder(points)(b"\x05\xff\x80") == [0x80FF, 0x80FF - 0x10000, True, 5]
+
+
+def test_hints_are_few_however_many_tags_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "config.rsc"
+    plant.save(path, *BOXES["core"]())
+    tags = {f"t{n}": revpi.TagSettings(io=f"InputValu_{n}") for n in range(100)}
+    link = RecordingLink("box", tmp_path)
+    taken, problems = found(Device("box", tags), revpi.Settings(), read_layout(path), link)
+    assert not taken
+    assert ["did you mean" in problem for problem in problems] == [True] * 5 + [False] * 95
 
 
 def test_types_and_flags(tmp_path: Path) -> None:

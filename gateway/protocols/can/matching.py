@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.canbus import EXTENDED
+from gateway.canbus import EXTENDED, REMOTE
 from gateway.protocols.can.database import Database, Message
 from gateway.protocols.can.j1939 import pgn_of, source_of
 
@@ -22,9 +22,12 @@ class Matching:
                 self.groups.setdefault(message.pgn, []).append(message)
 
     def message(self, can_id: int) -> tuple[Message | None, int | None]:
-        """Return the message of a frame, None where none is known, and the source address of a J1939 one."""
+        """Return the message of a frame, None where none is known, and the source address of a J1939 one.
+
+        A remote frame asks for a message, and is none.
+        """
         found = self.by_id.get(can_id)
-        if found is not None or not can_id & EXTENDED:
+        if found is not None or not can_id & EXTENDED or can_id & REMOTE:
             return found, None
         group = self.groups.get(pgn_of(can_id))
         source = source_of(can_id)

@@ -37,13 +37,14 @@ class Overdue:
             self._heard_ns[reception] = now_ns
             self._gone.pop(reception, None)
 
-    def look(self, batch: Batch) -> None:
-        """Put into the batch that what is overdue has no value any more."""
+    def look(self, now_us: int, batch: Batch) -> None:
+        """Put into the batch that what is overdue has no value any more, now by the frames' clock."""
         now_ns = self._link.clock.mono_ns()
         for reception, heard_ns in self._heard_ns.items():
             if reception not in self._gone and now_ns - heard_ns > self._patience_ms(reception) * 1_000_000:
                 self._gone[reception] = heard_ns
-                reception.end(BAD_NO_COMMUNICATION, *self._link.stamp(), batch)
+                _, flags = self._link.stamp()
+                reception.end(BAD_NO_COMMUNICATION, now_us, flags, batch)
 
     def sentences(self) -> list[str]:
         now_ns = self._link.clock.mono_ns()

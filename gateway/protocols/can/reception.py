@@ -106,6 +106,7 @@ class Reception:
                 self._take(root, group, ts[start:end], flags, batch)
             else:
                 self.short += len(group)
+                self.compared, self.last = False, None  # each of them is counted
                 self.trouble_us = ts[end - 1]
                 for place in range(start, end):
                     there = len(payloads[place])

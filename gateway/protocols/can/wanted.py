@@ -9,6 +9,10 @@ from gateway.model import Device
 from gateway.protocols.can.database import RAW, Database, Message, Signal
 from gateway.protocols.can.tags import DecodingSettings, TagSettings
 
+_MOST_HINTS = 5
+_MOST_NEAR = 500
+"""Names that a wrong one is compared with: each costs up to a millisecond of the event loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -96,9 +100,16 @@ class Wanted:
         if part == RAW and (can_id := _id(name)) is not None:
             self._by_id.setdefault(can_id, []).append(Wish(tag, wanted))
             return
-        near = difflib.get_close_matches(wanted.signal, self._signals, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"the databases have no signal {wanted.signal}{hint}")
+        raise ValueError(f"the databases have no signal {wanted.signal}{self._hint(name, part)}")
+
+    def _hint(self, message: str, signal: str) -> str:
+        """Return what may have been meant, of the first tags that are not found: there may be thousands."""
+        if len(self.problems) >= _MOST_HINTS:
+            return ""
+        start, end = f"{message}.", f".{signal}"
+        likely = sorted(self._signals, key=lambda name: (not name.startswith(start), not name.endswith(end)))
+        near = difflib.get_close_matches(f"{message}.{signal}", likely[:_MOST_NEAR], 1)
+        return f"; did you mean {near[0]}?" if near else ""
 
 
 def _named(database: Database) -> Iterator[tuple[str, tuple[Message, Signal | None]]]:

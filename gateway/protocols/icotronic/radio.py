@@ -54,7 +54,7 @@ class Radio:
         self.problem = ""
         """Why no node is connected, where that is not as it should be."""
         self.lost: tuple[int, str, ConnectedNode] | None = None
-        """Since when (wall, microseconds) a node is not heard, why, and which."""
+        """Since when (monotonic, nanoseconds) a node is not heard, why, and which."""
         self.news = asyncio.Event()
         """Set with each change of the above."""
         self.turn = asyncio.Lock()
@@ -185,8 +185,7 @@ class Radio:
             return
         self.problem = f"the sensor node {node.name} ({node.mac}) was lost: {reason}"
         heard_ns = max(self._heard_ns, self.stream.heard_ns if self.stream is not None else 0)
-        since_us = self._clock.wall_us() - (self._clock.mono_ns() - heard_ns) // 1000
-        self.lost = since_us, self.problem, node
+        self.lost = heard_ns, self.problem, node
         self._end(NodeLost(f"device {self._device}: {self.problem}"))
         self._link_is_stray()
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from gateway.canbus.losses import SAMPLES_LOST, Loss
+from gateway.clock import wall_us_of
 from gateway.controls.devices import TagState
 from gateway.controls.sensor_nodes import ConnectedNode, NodeProblem
 from gateway.model import Batch, Device, Link, Run
@@ -60,7 +61,7 @@ class Samples:
             return
         self._came.update(batch.series)
         if self._link.try_emit(batch) is None:
-            self._lost.add(len(batch), batch.ts[0])
+            self._lost.add_samples(batch)
         elif self.run is not None:
             self.run.add(len(batch))
 
@@ -97,9 +98,10 @@ class Samples:
 
     def node_returned(self, lost: tuple[int, str, ConnectedNode]) -> None:
         """Record the hole that the loss of a node (since when, why, which) left in its tags."""
-        since_us, reason, node = lost
+        since_ns, reason, node = lost
         if any(streamed_channels(self._device, node)) or Readings(self._device, self._link, node).signals:
-            self._link.gap(since_us, self._link.clock.wall_us(), reason)
+            clock = self._link.clock
+            self._link.gap(wall_us_of(clock, since_ns), clock.wall_us(), reason)
 
     def _data_loss_percent(self, stream: NodeStream | None) -> float | None:
         """Return the share of frames lost since the last call, or since the stream began."""

@@ -10,6 +10,7 @@ from gateway.controls.sensor_nodes import AdcConfiguration, ConnectedNode, Strea
 from gateway.model import GatewayError
 from gateway.protocols.icotronic.frames import Decoder
 from gateway.protocols.icotronic.messages import stream_format
+from gateway.protocols.icotronic.steady import SteadyTime
 
 _MOST_WAITING_S = 20.0
 """So much of a stream waits for who takes it; what is older is dropped and counted as lost."""
@@ -41,7 +42,9 @@ class NodeStream:
         self.heard_ns = clock.mono_ns()
         self._clock = clock
         self._queued = queued
-        self._decoder = Decoder(self.form, self.values_per_frame, 1e6 / self.frame_rate_hz)
+        period_us = 1e6 / self.frame_rate_hz
+        self._time = SteadyTime(period_us)
+        self._decoder = Decoder(self.form, self.values_per_frame, period_us)
         self._waiting: deque[StreamFrames] = deque()
         self._waiting_frames = 0
         self._most_waiting = max(1000, int(_MOST_WAITING_S * self.frame_rate_hz))
@@ -58,17 +61,26 @@ class NodeStream:
         """Samples a second of each active channel."""
         return self.frame_rate_hz * self.samples_per_frame
 
+    @property
+    def clock_set_us(self) -> int:
+        """By how much the clock was set meanwhile."""
+        return self._time.set_by_us
+
     def take(self, ts: list[int], data: list[bytes]) -> StreamFrames:
-        """Take frames from the bus, hand them to who iterates, and return them decoded."""
+        """Take frames from the bus, hand them to who iterates, and return them decoded.
+
+        Who iterates gets times that go on as they began; what is returned has those of the clock.
+        """
         now_ns = self._clock.mono_ns()
-        frames = self._decoder.decode(ts, data, (now_ns - self.heard_ns) // 1000)
+        passed_us = (now_ns - self.heard_ns) // 1000
+        frames = self._decoder.decode(ts, data, passed_us)
         if not frames:
             return frames
         self.heard_ns = now_ns
         self.received += len(frames)
         self.lost += frames.lost
         if self._queued:
-            self._queue(frames)
+            self._queue(replace(frames, ts=self._time.of(frames.ts, passed_us)))
         return frames
 
     def fail(self, error: GatewayError) -> None:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from gateway.clock import wall_us_of
 from gateway.model import Device, DeviceProblem, Link, Run
 from gateway.protocols.revpi import Settings
 from gateway.protocols.revpi.browse import Browser
@@ -191,13 +192,14 @@ class _Session:
 
     async def _ask(self, work: Callable[..., T], *arguments: object) -> T:
         future = asyncio.wrap_future(self._thread.submit(work, *arguments))
-        asked_us = self._link.clock.wall_us()
+        clock = self._link.clock
+        asked_ns = clock.mono_ns()
         done, _ = await asyncio.wait([future], timeout=_PATIENCE_S)
         if not done:
             silent = f"the piControl driver has not answered for {_PATIENCE_S:.0f} s: it hangs, see dmesg"
             self._link.report("failed", f"device {self._device.id}: {silent}")
             await asyncio.wait([future])
-            self._link.gap(asked_us, self._link.clock.wall_us(), silent)
+            self._link.gap(wall_us_of(clock, asked_ns), clock.wall_us(), silent)
         return await future
 
     def _opened(self) -> ProcessImage:

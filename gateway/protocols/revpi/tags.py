@@ -9,6 +9,9 @@ from gateway.protocols.revpi.layout import Layout, Point
 from gateway.protocols.revpi.watch import Tag
 from gateway.scaling import Scaling
 
+_MOST_HINTS = 5
+"""Each costs milliseconds of the event loop, and after a new configuration every tag may be missing."""
+
 
 def found(device: Device, settings: Settings, layout: Layout, link: Link) -> tuple[list[Tag], list[str]]:
     """Return the tags that the layout has, and a sentence for each listed one that it has not."""
@@ -16,10 +19,11 @@ def found(device: Device, settings: Settings, layout: Layout, link: Link) -> tup
         points = layout.points.values()
         taken = [point for point in points if point.exported or not settings.only_exported]
         return [_tag(p.name, p, TagSettings(io=p.name), settings, link) for p in taken], []
-    tags, problems = [], []
+    tags: list[Tag] = []
+    problems: list[str] = []
     for name, tag in device.tags.items():
         try:
-            point = _point(tag, layout)
+            point = _point(tag, layout, hinted=len(problems) < _MOST_HINTS)
         except ValueError as error:
             where = device.where.get(name)
             problems.append(f"{name} ({where}): {error}" if where else f"{name}: {error}")
@@ -28,10 +32,10 @@ def found(device: Device, settings: Settings, layout: Layout, link: Link) -> tup
     return tags, problems
 
 
-def _point(tag: TagSettings, layout: Layout) -> Point:
+def _point(tag: TagSettings, layout: Layout, *, hinted: bool) -> Point:
     point = layout.points.get(tag.io)
     if point is None:
-        near = difflib.get_close_matches(tag.io, layout.points, 1)
+        near = difflib.get_close_matches(tag.io, layout.points, 1) if hinted else []
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{layout.path} has no input or output {tag.io!r}{hint}")
     if point.bit is not None and (tag.bit is not None or tag.signed is not None):
