@@ -25,6 +25,11 @@ _BLOCK: Final = re.compile(
     rf"^([ \t]*)[\"']?{_NAME}[\"']?[ \t]*:[ \t]*[|>][^\n]*\n((?:\1[ \t]+[^\n]*\n?|[ \t]*\n)+)",
     re.IGNORECASE | re.MULTILINE,
 )
+_BELOW: Final = re.compile(
+    rf"^([ \t]*)[\"']?{_NAME}[\"']?[ \t]*:[ \t]*\n(\1[ \t]+(?![\"']?[\w-]+[\"']?[ \t]*:)[^\s#][^\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""A value in the line below its name; not the settings below it."""
 _TOKEN: Final = re.compile(r"egw_[A-Za-z0-9_-]+|(?<=[Bb]earer )\S+|(?<=[Bb]asic )[A-Za-z0-9+/=]{8,}")
 _SIGNATURE: Final = re.compile(
     r"(?<=[?&;])((?:X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)|AWSAccessKeyId|"
@@ -38,7 +43,8 @@ _PRIVATE_KEY: Final = re.compile(
 """RFC 7468; one that is cut short counts to the next dashes."""
 _LINE: Final = 16
 """A line of a secret of several, as of a key, is a secret from so many characters on."""
-_USERINFO: Final = re.compile(r"(?<=//)[^/\s@\"']+@")
+_USERINFO: Final = re.compile(r"(?<=//)[^/\s\"']+@")
+"""To the last one: a password that was not encoded may hold some."""
 
 
 class Redaction:
@@ -55,6 +61,7 @@ class Redaction:
         text = _PRIVATE_KEY.sub(_SHOWN, text)
         text = _SIGNATURE.sub(rf"\1{_SHOWN}", text)
         text = _BLOCK.sub(lambda found: found[0].replace(found[2], f"{found[1]}  {_SHOWN}\n"), text)
+        text = _BELOW.sub(lambda found: found[0].replace(found[2], f"{found[1]}  {_SHOWN}"), text)
         text = _VALUE.sub(rf"\1{_SHOWN}", text)
         return _USERINFO.sub(f"{_SHOWN}@", _TOKEN.sub(_SHOWN, text))
 
