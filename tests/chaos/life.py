@@ -114,9 +114,11 @@ class Life:
         head = b'{"name":"m%d"}' % begun
         stored = await self._store.record(row, head, part, frames(begun, part))
         stored.add_done_callback(lambda done: done.exception() or self._tell(f"f {begun} {part}"))
+        self._recorded = stored
 
     async def _finish(self, first: int) -> None:
         """Take the measurement for written, and begin another one."""
+        await asyncio.wait([self._recorded])  # told before it goes
         name, self._begun, self._blocks = f"m{self._begun}", first + 1, 0
         self._tell(f"g {name[1:]}")
         await self._store.ride(lambda tx: recordings.keep(tx, name, "", done=True))
