@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -119,14 +119,16 @@ async def _run(folder: Path, seconds: float | None) -> int:
     async with AsyncExitStack() as stack:
         plc = ("gateway.demo.plc", "--port", str(ports["plc"]))
         bus = ("gateway.demo.bus", "--port", str(ports["bus"]), "--control-port", str(ports["faults"]))
+        parts: dict[str, Process] = {}
         for module, port in ((plc, ports["plc"]), (cloud, ports["cloud"]), (bus, ports["bus"])):
-            await _listens(port, await stack.enter_async_context(_process(folder, *module)), module[0])
-        gateway = await stack.enter_async_context(_process(folder, *daemon))
-        token = await _token(state, gateway)
+            part = parts[module[0]] = await stack.enter_async_context(_process(folder, *module))
+            await _listens(port, part, module[0])
+        parts["gateway"] = await stack.enter_async_context(_process(folder, *daemon))
+        token = await _token(state, parts["gateway"])
         print(_WELCOME.format(token=token, config=config, **ports), flush=True)
         headers = {"Authorization": f"Bearer {token}"}
         async with aiohttp.ClientSession(f"http://127.0.0.1:{ports['api']}", headers=headers) as session:
-            return await _watch(session, f"http://127.0.0.1:{ports['cloud']}/ledger", gateway, seconds)
+            return await _watch(session, f"http://127.0.0.1:{ports['cloud']}/ledger", parts, seconds)
 
 
 def _port(wanted: int) -> int:
@@ -244,16 +246,19 @@ async def _token(state: Path, gateway: Process) -> str:
     return (await asyncio.to_thread(file.read_text, encoding="ascii")).strip()
 
 
-async def _watch(session: aiohttp.ClientSession, ledger: str, gateway: Process, seconds: float | None) -> int:
+async def _watch(
+    session: aiohttp.ClientSession, ledger: str, parts: Mapping[str, Process], seconds: float | None
+) -> int:
     """Print a line a second (every fifth where nobody watches a terminal); return the exit code."""
     terminal = sys.stdout.isatty()
     loop = asyncio.get_running_loop()
     start = loop.time()
     for tick in range(1, sys.maxsize):
         await asyncio.sleep(1)
-        if gateway.returncode is not None:
-            print("\nthe gateway ended by itself; see its log in the demo's folder")
-            return 1
+        for name, part in parts.items():  # another demo that began at the same moment may have its port
+            if part.returncode is not None:
+                print(f"\n{name} ended by itself; see {name}.log in the demo's folder")
+                return 1
         if terminal or tick % 5 == 0:
             line = f"{loop.time() - start:5.0f} s   " + await _progress(session, ledger)
             print(f"\r{line:<100.100}" if terminal else line, end="" if terminal else "\n", flush=True)

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,15 @@ import pytest
 from gateway.demo import plant
 from gateway.model import GatewayError
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two demos that begin at the same moment find the same ports free."""
+    with (tmp_path_factory.getbasetemp().parent / "demo.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
 
 
 async def test_the_demo_brings_values_from_the_plc_to_the_dataspace(tmp_path: Path) -> None:
@@ -105,6 +114,14 @@ async def test_nothing_of_a_demo_outlives_it(tmp_path: Path, way: signal.Signals
         await process.wait()
         await all_gone(parts)
         assert process.returncode == (0 if way == signal.SIGHUP else -signal.SIGKILL)
+
+
+async def test_a_part_that_ends_is_told(tmp_path: Path) -> None:
+    async with demo(tmp_path) as process:
+        await said(process, "Ctrl-C ends it")
+        os.kill(children(process.pid)[0], signal.SIGKILL)
+        out, _ = await process.communicate()
+    assert (process.returncode, "gateway.demo.plc ended by itself" in out.decode()) == (1, True)
 
 
 async def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
