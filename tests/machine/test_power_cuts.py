@@ -206,5 +206,5 @@ def test_a_store_that_acknowledges_before_the_disk_has_it_is_told(
 ) -> None:
     box = installed("NORMAL")
     load = Load(box)
-    with pytest.raises(AssertionError, match="are lost"):
+    with pytest.raises(AssertionError, match=r"are lost|its WAL is damaged"):  # its shared memory outlived it
         survive_as_images(box, load, random.Random(1), 3, tmp_path)
