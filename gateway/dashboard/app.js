@@ -7,6 +7,7 @@ import { Table } from "/static/table.js";
 import { plotted, status, value, zone } from "/static/words.js";
 
 const get = (id) => document.getElementById(id);
+const FEW = 2000;  // samples that a plot shows each
 const RANGES = [["5 min", 300], ["1 h", 3600], ["6 h", 21600], ["24 h", 86400], ["7 d", 604800]];
 const plot = new Plot(get("plot"), get("plot-empty"));
 const table = new Table(get("values"), get("values-more"), get("filter"), choose, () => plot.now());
@@ -106,8 +107,7 @@ function align(state) {
 
 function follow(rows) {
   for (const row of rows) {
-    const shown = row.tag === table.picked.tag ? plotted(row) : null;
-    if (shown !== null) plot.add(row.ts, shown);
+    if (row.tag === table.picked.tag) plot.add(row.ts, plotted(row));
   }
 }
 
@@ -117,14 +117,20 @@ function reading() {
   get("plot-value").textContent = there ? `${value(tag)} ${tag.unit ?? ""}${kind === "good" ? "" : ` · ${word}`}` : "";
   get("plot-value").className = `reading ${kind}`;
   get("plot-note").hidden = typeof tag?.value !== "boolean";
+  get("plot-note-more").hidden = plot.steps;
   const shown = there && holds(tag) ? plotted(tag) : null;
   plot.held = shown === null ? null : { ts: tag.ts, value: shown };
 }
 
-// Whether no news of a tag means that it is as it was: not of one that is pushed, nor while its device is away.
+// Whether no news of a tag means that it is as it was: not while its device is away.
 function holds(tag) {
+  return onChange(tag) && ["running", "degraded"].includes(devices.find((each) => each.id === tag.device).state);
+}
+
+// Whether a value is so until the next: not of one that is pushed, nor of a radio sensor between two streams.
+function onChange(tag) {
   const device = devices.find((each) => each.id === tag.device);
-  return device?.kind !== "push" && ["running", "degraded"].includes(device?.state);
+  return device !== undefined && !["push", "icotronic"].includes(device.kind);
 }
 
 function choose() {
@@ -138,17 +144,22 @@ function again() { if (loaded === loading) loadHistory(); }
 
 async function loadHistory() {
   if (!table.picked) return;
-  const { device, tag } = table.picked, mine = ++loading;
+  const { device, tag } = table.picked, each = onChange(table.picked), mine = ++loading;
   const width = Math.max(1, Math.ceil(seconds / 300)), to = Math.round(plot.now()), from = to - seconds * 1e6;
   const id = encodeURIComponent(device), window = `from=${from}&to=${to}`;
+  const path = `/v1/devices/${id}/samples?tags=${encodeURIComponent(tag)}&${window}`;
   try {
-    const [history, holes] = await Promise.all([
-      ask(`/v1/devices/${id}/samples?tags=${encodeURIComponent(tag)}&${window}&bucket=${width}s`, {}, 60),
-      ask(`/v1/gaps?device=${id}&${window}&limit=200`, {}, 60),
+    const [{ buckets }, { gaps }] = await Promise.all([
+      ask(`${path}&bucket=${width}s`, {}, 60), ask(`/v1/gaps?device=${id}&${window}&limit=200`, {}, 60),
     ]);
-    if (mine === loading) plot.history(history.buckets, width * 1e6, holes.gaps);
+    const few = each && buckets.reduce((count, bucket) => count + bucket.count, 0) <= FEW;
+    const { samples, next } = few ? await ask(`${path}&limit=${FEW}`, {}, 60) : { next: "more" };
+    if (mine !== loading) return;
+    if (next) plot.buckets(buckets, width * 1e6, gaps);
+    else plot.samples(samples.map((row) => ({ ts: row.ts, value: plotted(row) })), width * 1e6, gaps);
+    reading();
   } catch (refused) {
-    if (refused.status !== 404 && mine === loading) get("plot-empty").textContent = refused.message;
+    if (refused.status !== 404 && mine === loading) plot.failed(refused.message);
   } finally {
     if (mine === loading) loaded = mine;
   }

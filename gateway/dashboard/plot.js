@@ -1,4 +1,5 @@
-// One plot: buckets of the history as a band with a line, then live samples; gaps shaded.
+// One plot: the history as a band of buckets with a line, or where its samples are few as steps; then live samples;
+// gaps shaded.
 
 import { clock, number } from "/static/words.js";
 
@@ -18,31 +19,38 @@ export class Plot {
   now() { return Date.now() * 1000 + this.ahead_us; }
 
   clear(seconds) {
-    this.seconds = seconds; this.buckets = []; this.live = []; this.gaps = []; this.width = 0; this.pointer = null;
-    this.loaded = false; this.end = 0;
+    this.seconds = seconds; this.past = []; this.live = []; this.gaps = []; this.width = 0; this.pointer = null;
+    this.steps = false; this.words = ""; this.end = 0;
     this.draw();
   }
 
-  history(buckets, width, gaps) {
-    this.buckets = buckets; this.width = width; this.gaps = gaps; this.loaded = true;
-    const last = buckets.at(-1);
-    this.end = last ? last.ts + width : 0;
+  // Of what is told on change: all its samples (value null: Bad), each of which holds until the next.
+  samples(samples, width, gaps) {
+    this.steps = true;
+    this.take(samples.map((s) => point(s.ts, s.value)), width, gaps, samples.at(-1)?.ts + 1);
+  }
+
+  buckets(buckets, width, gaps) {
+    this.steps = false;
+    const past = buckets.map((b) => ({ ts: b.ts + width / 2, value: b.avg, min: b.min, max: b.max }));
+    this.take(past, width, gaps, buckets.at(-1)?.ts + width);
+  }
+
+  take(past, width, gaps, end) {
+    this.past = past; this.width = width; this.gaps = gaps; this.words = "No numbers in this range.";
+    this.end = end || 0;
     this.live = this.live.filter((point) => point.ts >= this.end);
     this.draw();
   }
+
+  failed(sentence) { this.words = sentence; this.draw(); }
 
   add(ts, value) {
     const last = this.live.at(-1);
     if (ts < this.end || ts < last?.ts) return;  // late samples come with the next history
     if (ts > this.now() + 864e8) return;  // a device's clock was wrong
-    this.live.push({ ts, value });
+    this.live.push(point(ts, value));
     if (this.live.length > 20000) this.live.splice(0, 10000);
-  }
-
-  points() {
-    const points = this.buckets.map((b) => ({ ts: b.ts + this.width / 2, value: b.avg, min: b.min, max: b.max }));
-    for (const point of this.live) points.push({ ...point, min: point.value, max: point.value });
-    return points;
   }
 
   draw() {
@@ -56,9 +64,10 @@ export class Plot {
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
     const to = this.now(), from = to - this.seconds * 1e6;
-    const all = this.points(), shown = all.filter((point) => point.ts >= from && point.ts <= to + 5e6);
-    shown.push(...this.level(shown.at(-1)?.ts ?? from, from, to));
-    this.empty.textContent = shown.length || !this.loaded ? "" : "No numbers in this range.";
+    const all = [...this.past, ...this.live].filter((each) => each.ts >= from && each.ts <= to + 5e6);
+    all.push(...this.level(all.at(-1)?.ts ?? from, from, to));
+    const shown = all.filter((each) => each.value !== null), parts = this.parts(all);
+    this.empty.textContent = shown.length ? "" : this.words;
     if (!shown.length) return;
     const styles = getComputedStyle(document.documentElement);
     const colour = (name) => styles.getPropertyValue(name).trim();
@@ -66,8 +75,8 @@ export class Plot {
     const scale = this.scale(pen, shown, from, to, width, height);
     this.drawGaps(pen, scale, colour("--gap"), height);
     this.drawAxes(pen, scale, colour, width, height);
-    this.drawBand(pen, scale, colour("--accent-soft"), shown);
-    this.drawLine(pen, scale, colour("--accent"), shown);
+    this.drawBand(pen, scale, colour("--accent-soft"), parts);
+    this.drawLine(pen, scale, colour("--accent"), parts);
     if (this.pointer !== null) this.drawReading(pen, scale, colour, shown, width, height);
   }
 
@@ -75,8 +84,8 @@ export class Plot {
   level(after, from, to) {
     const { held } = this;
     if (!held || held.ts > to || this.gaps.some((gap) => gap.to_us > held.ts)) return [];
-    const point = { value: held.value, min: held.value, max: held.value, ts: Math.max(held.ts, after, from) };
-    return [point, { ...point, ts: Math.max(to, point.ts), holds: true }];
+    const first = point(Math.max(held.ts, after, from), held.value);
+    return [first, { ...first, ts: Math.max(to, first.ts), holds: true }];
   }
 
   scale(pen, points, from, to, width, height) {
@@ -120,19 +129,24 @@ export class Plot {
     }
   }
 
-  // A hole of more than three buckets is a hole in the line too.
+  // The lines: a hole of more than three buckets is one in them too; a step ends at a gap and where its tag turns Bad.
   parts(points) {
     const parts = [], far = Math.max(this.width * 3, this.seconds * 1e4);
-    for (const point of points) {
-      const part = parts.at(-1);
-      if (part && (point.holds || point.ts - part.at(-1).ts <= far)) part.push(point); else parts.push([point]);
+    let part = null;
+    for (const next of points) {
+      const last = part?.at(-1);
+      const broken = !last || this.gaps.some((gap) => gap.from_us < next.ts && gap.to_us > last.ts);
+      if (last && this.steps && !broken) part.push({ ...last, ts: next.ts });
+      if (next.value === null) part = null;
+      else if (last && (next.holds || (this.steps ? !broken : next.ts - last.ts <= far))) part.push(next);
+      else parts.push(part = [next]);
     }
     return parts;
   }
 
-  drawBand(pen, scale, colour, points) {
+  drawBand(pen, scale, colour, parts) {
     pen.fillStyle = colour;
-    for (const part of this.parts(points)) {
+    for (const part of parts) {
       pen.beginPath();
       for (const point of part) pen.lineTo(scale.x(point.ts), scale.y(point.max));
       for (const point of part.toReversed()) pen.lineTo(scale.x(point.ts), scale.y(point.min));
@@ -140,9 +154,9 @@ export class Plot {
     }
   }
 
-  drawLine(pen, scale, colour, points) {
+  drawLine(pen, scale, colour, parts) {
     pen.strokeStyle = colour; pen.fillStyle = colour; pen.lineWidth = 1.8; pen.lineJoin = "round";
-    for (const part of this.parts(points)) {
+    for (const part of parts) {
       pen.beginPath();
       for (const point of part) pen.lineTo(scale.x(point.ts), scale.y(point.value));
       pen.stroke();
@@ -168,6 +182,8 @@ export class Plot {
     pen.fillText(text, left + 7, TOP + 11.5);
   }
 }
+
+function point(ts, value) { return { ts, value, min: value, max: value }; }
 
 function nice(low, high, count) {
   const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));

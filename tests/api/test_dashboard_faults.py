@@ -90,7 +90,7 @@ TICKS = """async values => {
     const room = scale.x(scale.from), fits = (tick) => pen.measureText(number(tick)).width < room;
     ticks = scale.ticks.map((tick) => [tick, scale.y(tick), fits(tick)]);
   };
-  plot.history(parse(`[${values.map(bucket)}]`), 1e6, []);
+  plot.buckets(parse(`[${values.map(bucket)}]`), 1e6, []);
   canvas.remove();
   return ticks;
 }"""
@@ -177,7 +177,7 @@ async def test_only_good_points_go_on_from_the_history(url: str, page: Page) -> 
           const { plotted } = await import("/static/words.js");
           const [canvas, empty] = ["canvas", "p"].map((name) => document.createElement(name));
           const plot = new Plot(canvas, empty), now = plot.now();
-          plot.history([{ ts: now - 3e6, min: 1, max: 1, avg: 1 }], 1e6, []);
+          plot.buckets([{ ts: now - 3e6, min: 1, max: 1, avg: 1 }], 1e6, []);
           [-60e6, 9e14, -1e6, 0, -5e5].forEach((after, n) => plot.add(now + after, n));
           const rows = [0, 0x40000000, 0x80000000, 0xC0000000].map((status) => ({ value: 1, status }));
           return [plot.live.map((point) => point.value), rows.map(plotted)];
@@ -357,3 +357,59 @@ async def test_a_level_begins_at_its_sample_and_ends_with_a_gap(url: str, page: 
     )
     whole = [[40, 7], [100, 7]]
     assert levels == [whole, [[45, 7], [100, 7]], [[50, 7], [100, 7]], [], [], whole, [[10, 5]], whole]
+
+
+async def test_a_value_holds_until_the_next_a_gap_or_bad(url: str, page: Page) -> None:
+    """What is told on change was loose dots, where its samples were far apart."""
+    await page.goto(url)
+    lines = await page.evaluate(
+        """async () => {
+          const { Plot } = await import("/static/plot.js");
+          const [canvas, empty] = ["canvas", "p"].map((name) => document.createElement(name));
+          const plot = new Plot(canvas, empty);
+          const lines = () => plot.parts(plot.past).map((line) => line.map(({ ts, value }) => [ts, value]));
+          const far = [[0, 1], [1e8, 2], [2e8, null], [3e8, 3], [4e8, 4]];
+          plot.samples(far.map(([ts, value]) => ({ ts, value })), 1, [{ from_us: 3.2e8, to_us: 3.4e8 }]);
+          const steps = lines();
+          plot.buckets([0, 1e8].map((ts) => ({ ts, avg: 1, min: 1, max: 1 })), 2, []);
+          return [steps, lines()];
+        }"""
+    )
+    steps = [[[0, 1], [1e8, 1], [1e8, 2], [2e8, 2]], [[3e8, 3]], [[4e8, 4]]]
+    assert lines == [steps, [[[1, 1]], [[1e8 + 1, 1]]]]
+
+
+@pytest.mark.parametrize(("device", "joined"), [("counter", True), ("box", False)])
+async def test_few_samples_are_drawn_each(
+    gateway: Plant, url: str, page: Page, device: str, joined: bool
+) -> None:
+    now = time.time()
+    for ago, value in ((150, False), (100, True)):
+        await put(gateway, "door", value, now - ago, device=device)
+    await log_in(page, url, gateway.texts[Role.READ])
+    await page.locator("#values button", has_text="door").click()
+    await expect(page.locator("#plot-note")).to_be_visible()
+    if joined:  # a line of 50 s at 0, then one of 100 s at 1
+        await page.wait_for_function(INK, arg=1500)
+        await expect(page.locator("#plot-note-more")).to_be_hidden()
+    else:
+        await expect(page.locator("#plot-empty")).to_have_text("No numbers in this range.")
+        await expect(page.locator("#plot-note-more")).to_be_visible()
+
+
+async def test_why_there_is_no_history_stays(url: str, page: Page) -> None:
+    """The next redraw, half a second later, once wrote "No numbers in this range." over it."""
+    await page.goto(url)
+    said = await page.evaluate(
+        """async () => {
+          const { Plot } = await import("/static/plot.js");
+          const [canvas, empty] = ["canvas", "p"].map((name) => document.createElement(name));
+          document.body.append(canvas);
+          const plot = new Plot(canvas, empty);
+          plot.buckets([], 1, []);
+          plot.failed("The store is closing.");
+          plot.draw();
+          return empty.textContent;
+        }"""
+    )
+    assert said == "The store is closing."
