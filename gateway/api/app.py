@@ -32,6 +32,7 @@ from gateway.api import (
     websocket,
 )
 from gateway.api.auth import Guard
+from gateway.api.body_room import BODY_ROOM, BodyRoom
 from gateway.api.contracts import GatewayView
 from gateway.api.errors import errors
 from gateway.api.keys import GATEWAY, GUARD, SETTINGS, SOCKETS, STREAMS, ZIPPING
@@ -73,7 +74,7 @@ def build_app(gateway: GatewayView, settings: HttpSettings) -> web.Application:
     )
     app[GATEWAY], app[GUARD], app[SETTINGS] = gateway, guard, settings
     app[STREAMS], app[SOCKETS] = Streams(gateway), set()
-    app[ZIPPING] = asyncio.Lock()
+    app[ZIPPING], app[BODY_ROOM] = asyncio.Lock(), BodyRoom()
     for module in _MODULES:
         add_routes(app, module.HANDLERS)
     openapi.set_up(app)

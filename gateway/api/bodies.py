@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
 from marshmallow import Schema, ValidationError
 
+from gateway.api.body_room import BODY_ROOM, SMALL_BYTES
 from gateway.api.errors import ApiError
 from gateway.api.values import loads
 from gateway.measurements.metadata import MOST_BYTES
@@ -15,7 +17,6 @@ T = TypeVar("T")
 BODY_S: Final = 30
 METADATA_BYTES: Final = MOST_BYTES + (1 << 20)
 """Of a body with metadata and its pictures."""
-_INLINE_BYTES: Final = 65_536
 _MOST_VALUES: Final = 100_000
 """Of a document: `[[],[],...]` takes twenty times its length of memory, and all of Python's time."""
 
@@ -61,15 +62,21 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
 
 async def read_json(request: web.Request, most_bytes: int = 0) -> Any:
     """Return the body's document. ValueError: it is no JSON. ApiError 413: too many values, too."""
-    body = await read_body(request, most_bytes)
-    if sum(map(body.count, b",[{")) > _MOST_VALUES:
-        raise ApiError(413, f"The request body holds more than {_MOST_VALUES} values.")
-    return await made_of(body, loads)
+    async with room_for_body(request, most_bytes):
+        body = await read_body(request, most_bytes)
+        if sum(map(body.count, b",[{")) > _MOST_VALUES:
+            raise ApiError(413, f"The request body holds more than {_MOST_VALUES} values.")
+        return await made_of(body, loads)
+
+
+def room_for_body(request: web.Request, most_bytes: int = 0) -> AbstractAsyncContextManager[None]:
+    """Return what is entered once there is room for the body. ApiError 503: there is none for 10 s."""
+    return request.app[BODY_ROOM].taken(request, max(most_bytes, request.client_max_size))
 
 
 async def made_of(data: bytes, work: Callable[[bytes], T]) -> T:
     """Return what the work makes of the data: beside the event loop where that may take long."""
-    return await asyncio.to_thread(work, data) if len(data) > _INLINE_BYTES else work(data)
+    return await asyncio.to_thread(work, data) if len(data) > SMALL_BYTES else work(data)
 
 
 def described(schema: type[Schema]) -> dict[str, Any]:

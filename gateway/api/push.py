@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
+from itertools import islice
 from typing import Any, Final
 
 from aiohttp import web
 
 from gateway.api.answers import json_answer
-from gateway.api.bodies import made_of, read_body
+from gateway.api.bodies import made_of, read_body, room_for_body
 from gateway.api.contracts import GatewayView
 from gateway.api.devices import device_of
 from gateway.api.errors import RETRY_AFTER_S, ApiError, wrong_parameter
@@ -29,6 +31,9 @@ _RESTARTS: Final = ("starting", "stopped")
 """States of a session that is about to be, or to give way to the next."""
 _STARTS_NS: Final = 3_000_000_000
 _LOOK_S: Final = 0.02
+_BRACKETS: Final = 5
+_LEAST_BRACKETS: Final = 500_000
+"""For each sample and in any case: `[[],[],...]` takes twenty times its length of memory."""
 _FIELDS: Final = frozenset({"tag", "ts", "value", "status", "type", "flags"})
 _JSON: Final = ("application/json", "")
 _NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
@@ -112,11 +117,12 @@ async def push_samples(request: web.Request) -> web.Response:
             headers={"Retry-After": str(RETRY_AFTER_S)},
         )
     parse = _parser(request, push)
-    samples = await made_of(await read_body(request), parse)
-    try:
-        receipt = await push.push(samples)
-    except ValueError as error:
-        raise ApiError(422, f"Nothing was stored; {error}.") from None
+    async with room_for_body(request):
+        samples = await made_of(await read_body(request), parse)
+        try:
+            receipt = await push.push(samples)
+        except ValueError as error:
+            raise ApiError(422, f"Nothing was stored; {error}.") from None
     return json_answer({"added": receipt.added, "same": receipt.same, "moved": receipt.moved})
 
 
@@ -138,7 +144,7 @@ def _parser(request: web.Request, push: Push) -> Callable[[bytes], list[PushedSa
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     precision = request["querystring"].get("precision")
     if kind in _LINES:
-        return functools.partial(_lines, precision=precision or "ns", own=push.stamp())
+        return functools.partial(_lines, push.most + 1, precision=precision or "ns", own=push.stamp())
     if precision is not None:
         raise wrong_parameter("precision", "goes with line protocol (text/plain) alone")
     if kind not in (*_JSON, *_NDJSON):
@@ -146,10 +152,12 @@ def _parser(request: web.Request, push: Push) -> Callable[[bytes], list[PushedSa
             415,
             "Samples are sent as application/json, application/x-ndjson or, in line protocol, text/plain.",
         )
-    return _ndjson if kind in _NDJSON else _json
+    return functools.partial(_ndjson if kind in _NDJSON else _json, push.most + 1)
 
 
-def _json(body: bytes) -> list[PushedSample]:
+def _json(most: int, body: bytes) -> list[PushedSample]:
+    if sum(map(body.count, b"[{")) > max(_LEAST_BRACKETS, _BRACKETS * most):
+        raise ApiError(413, "The request body holds more lists and objects than the samples of one request.")
     try:
         document = loads(body)
     except ValueError as error:
@@ -158,13 +166,13 @@ def _json(body: bytes) -> list[PushedSample]:
         document = document["samples"]
     if not isinstance(document, list):
         raise ApiError(422, 'The body is neither a list of samples nor {"samples": [...]}.')
-    return _all(enumerate(document))
+    return _all(islice(enumerate(document), most))
 
 
-def _ndjson(body: bytes) -> list[PushedSample]:
+def _ndjson(most: int, body: bytes) -> list[PushedSample]:
     def parsed() -> Iterator[tuple[int, Any]]:
         index = 0
-        for number, line in enumerate(body.split(b"\n"), 1):
+        for number, line in enumerate(BytesIO(body), 1):
             if line.strip():
                 try:
                     yield index, loads(line)
@@ -172,12 +180,12 @@ def _ndjson(body: bytes) -> list[PushedSample]:
                     raise ApiError(400, f"Line {number} is not JSON: {error}.") from None
                 index += 1
 
-    return _all(parsed())
+    return _all(islice(parsed(), most))
 
 
-def _lines(body: bytes, precision: str, own: tuple[int, int]) -> list[PushedSample]:
+def _lines(most: int, body: bytes, precision: str, own: tuple[int, int]) -> list[PushedSample]:
     try:
-        return list(samples_of_lines(body.decode("utf-8"), precision, own))
+        return list(islice(samples_of_lines(body.decode("utf-8"), precision, own), most))
     except UnicodeDecodeError as error:
         raise ApiError(400, f"The body is not UTF-8 at byte {error.start}.") from None
     except WrongLine as error:

@@ -156,6 +156,9 @@ class Scan(Protocol):
 class Push(Protocol):
     """Take samples from a client."""
 
+    most: int
+    """Samples of one push."""
+
     async def push(self, samples: Sequence[PushedSample]) -> Receipt:
         """Store them; returns after COMMIT. TimeoutError: no room or no commit in 10 s, try again.
 

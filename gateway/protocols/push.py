@@ -52,6 +52,7 @@ class Pusher:
     def __init__(self, device: Device, settings: Settings, link: Link, run: Run) -> None:
         self._device = device
         self._settings = settings
+        self.most = settings.max_batch
         self._link = link
         self._run = run
         self._known: dict[str, tuple[int, Scaling]] = {}
@@ -60,10 +61,9 @@ class Pusher:
 
     async def push(self, samples: Sequence[PushedSample]) -> Receipt:
         """Store them; returns after COMMIT. ValueError: a sample is refused, and then all of them."""
-        if len(samples) > self._settings.max_batch:
+        if len(samples) > self.most:
             raise ValueError(
-                f"{len(samples)} samples in one request: device {self._device.id} takes at most "
-                f"{self._settings.max_batch} (max_batch)"
+                f"device {self._device.id} takes at most {self.most} samples in one request (max_batch)"
             )
         batch = await self._batch(samples)
         if not len(batch):

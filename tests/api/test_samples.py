@@ -301,6 +301,8 @@ async def test_no_commit_in_time_is_503_with_retry_after(
     gateway: Plant, admin: aiohttp.ClientSession
 ) -> None:
     class Full:
+        most = 1000
+
         async def push(self, samples: list[PushedSample]) -> None:
             raise TimeoutError
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.api.body_room import BODY_ROOM, BodyRoom
 from gateway.api.compat.icoapi import cloud, configuration, files, live, logs, measuring, nodes, system
 from gateway.api.compat.icoapi.answers import failures, wrong_bodies
 from gateway.api.compat.icoapi.guard import Doorkeeper
@@ -27,6 +28,7 @@ def contract(gateway: GatewayView, http: HttpSettings, settings: IcoapiSettings)
     )
     app[GATEWAY], app[GUARD], app[SETTINGS] = gateway, door.guard, settings
     app[INSTRUCTIONS], app[SOCKETS], app[ZIPPING] = {}, set(), asyncio.Lock()
+    app[BODY_ROOM] = BodyRoom()
     for module in _MODULES:
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, PREFIX + path, handler)

@@ -14,6 +14,7 @@ from aiohttp import web
 from gateway.api.answers import json_answer
 from gateway.api.auth import FailedLogins
 from gateway.api.bodies import read_json
+from gateway.api.body_room import BODY_ROOM, BodyRoom
 from gateway.api.compat.timeseries.answers import Form, answer, answer_list, failures
 from gateway.api.compat.timeseries.fields import flat, nested
 from gateway.api.compat.timeseries.points import Points
@@ -41,6 +42,7 @@ class Contract:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[failures], client_max_size=MAX_BODY_BYTES)
+        app[BODY_ROOM] = BodyRoom()
         app.router.add_get("/series", self.list_series)
         app.router.add_get("/series/{id}", self.show_series)
         app.router.add_put("/series/{id}", self.put_series)
