@@ -22,7 +22,7 @@ from gateway.api.settings import HttpSettings
 from gateway.api.tls import fingerprint
 from gateway.api.tokens import Role
 from gateway.clock import SystemClock
-from gateway.model import Batch, Sample
+from gateway.model import Batch, Flag, Sample
 from gateway.store.tombstones import FIRST_US, LAST_US
 from tests.api.plant import Plant, plant
 
@@ -167,6 +167,15 @@ def random_cuts(seed: int, until: int) -> Iterator[tuple[int | None, int | None]
     yield from uncut()
 
 
+def marked(samples: list[Sample]) -> list[Sample]:
+    """Return those that are not as they were sent.
+
+    The clock here leaps over each pause and is set back by the next answer, to the same half second:
+    readings of two lives of the logger may meet in a microsecond, and then the second is moved by one.
+    """
+    return [sample for sample in samples if sample.flags & ~Flag.MOVED or sample.status]
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_nothing_is_lost_or_doubled_whatever_is_cut(tmp_path: Path, seed: int) -> None:
     """Readings while connections break and the device loses its RAM after a save: each is there once."""
@@ -194,8 +203,7 @@ async def test_nothing_is_lost_or_doubled_whatever_is_cut(tmp_path: Path, seed: 
         samples = await stored(made, "n")
         # Its pauses are jumped over, so its clock runs ahead of the gateway's, which it is set to again.
         assert sorted(sample.value for sample in samples) == list(range(120))
-        marked = [sample for sample in samples if sample.flags or sample.status]
-        assert not marked, marked
+        assert not marked(samples)
         assert sorted(sample.value for sample in await stored(made, "half")) == [n / 2 for n in range(120)]
         assert [sample.value for sample in await stored(made, "about")] == ["ESP32; in the oven"]
         assert log.waiting() == (0, 0) and log.refused == ""
@@ -746,8 +754,7 @@ async def test_under_micropython_with_the_memory_of_an_esp32(tmp_path: Path) -> 
         assert proxy.connections > 15
         samples = await stored(made, "n")
         assert sorted(sample.value for sample in samples) == list(range(80))
-        marked = [sample for sample in samples if sample.flags or sample.status]
-        assert not marked, marked
+        assert not marked(samples)
         assert sorted(sample.value for sample in await stored(made, "half")) == [n / 2 for n in range(80)]
         broken = [sample.value for sample in await stored(made, "broken")]
         assert len(broken) == 80 and all(math.isnan(value) for value in broken)
