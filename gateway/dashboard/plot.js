@@ -27,18 +27,18 @@ export class Plot {
   // Of what is told on change: all its samples (value null: Bad), each of which holds until the next.
   samples(samples, width, gaps) {
     this.steps = true;
-    this.take(samples.map((s) => point(s.ts, s.value)), width, gaps, samples.at(-1)?.ts + 1);
+    this.take(samples.map((s) => point(s.ts, s.value)), width, gaps, (samples.at(-1)?.ts ?? -1) + 1);
   }
 
   buckets(buckets, width, gaps) {
     this.steps = false;
     const past = buckets.map((b) => ({ ts: b.ts + width / 2, value: b.avg, min: b.min, max: b.max }));
-    this.take(past, width, gaps, buckets.at(-1)?.ts + width);
+    this.take(past, width, gaps, (buckets.at(-1)?.ts ?? -width) + width);
   }
 
   take(past, width, gaps, end) {
-    this.past = past; this.width = width; this.gaps = gaps; this.words = "No numbers in this range.";
-    this.end = end || 0;
+    this.past = past; this.width = width; this.gaps = gaps; this.end = end;
+    this.words = "No numbers in this range.";
     this.live = this.live.filter((point) => point.ts >= this.end);
     this.draw();
   }
@@ -66,9 +66,10 @@ export class Plot {
     const to = this.now(), from = to - this.seconds * 1e6;
     const all = [...this.past, ...this.live].filter((each) => each.ts >= from && each.ts <= to + 5e6);
     all.push(...this.level(all.at(-1)?.ts ?? from, from, to));
-    const shown = all.filter((each) => each.value !== null), parts = this.parts(all);
+    const shown = all.filter((each) => each.value !== null);
     this.empty.textContent = shown.length ? "" : this.words;
     if (!shown.length) return;
+    const parts = this.parts(all);
     const styles = getComputedStyle(document.documentElement);
     const colour = (name) => styles.getPropertyValue(name).trim();
     pen.font = "12px system-ui, sans-serif";
@@ -135,14 +136,17 @@ export class Plot {
     let part = null;
     for (const next of points) {
       const last = part?.at(-1);
-      const broken = !last || this.gaps.some((gap) => gap.from_us < next.ts && gap.to_us > last.ts);
-      if (last && this.steps && !broken) part.push({ ...last, ts: next.ts });
+      const near = last && (this.steps ? !this.gapWithin(last.ts, next.ts) : next.ts - last.ts <= far);
+      const joined = near || (last && next.holds);
+      if (joined && this.steps) part.push({ ...last, ts: next.ts });
       if (next.value === null) part = null;
-      else if (last && (next.holds || (this.steps ? !broken : next.ts - last.ts <= far))) part.push(next);
+      else if (joined) part.push(next);
       else parts.push(part = [next]);
     }
     return parts;
   }
+
+  gapWithin(from, to) { return this.gaps.some((gap) => gap.from_us < to && gap.to_us > from); }
 
   drawBand(pen, scale, colour, parts) {
     pen.fillStyle = colour;
